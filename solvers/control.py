@@ -1,0 +1,114 @@
+"""The running conversation between a solver and whoever asked: limits, progress, interruption."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from solvers.problem import Mask
+from solvers.solution import Bounds, Progress, Status
+
+Callback = Callable[[Progress], Any]
+
+
+@dataclass
+class Control:
+    """Limits and progress of one solve. Solvers poll `stopped()` and `report()` what they find.
+
+    Values and bounds that solvers report are those of the reduced problem they were given; `offset`
+    is what the reduction took out.
+
+    Attributes:
+        gap: relative gap asked for.
+        seed: for every random choice.
+        device: where batched array work runs, a torch device name.
+        deadline: `time.perf_counter()` at which to stop, or None.
+        callback: called with every `Progress`; a true answer stops the search.
+        warm_start: a mask of the reduced problem to start from, or None.
+        offset: constant between the reduced and the original problem.
+        lift: turns a mask of the reduced problem into one of the original.
+    """
+
+    gap: float = 1e-4
+    seed: int = 0
+    device: str = "cpu"
+    deadline: float | None = None
+    callback: Callback | None = None
+    warm_start: Mask | None = None
+    offset: float = 0.0
+    lift: Callable[[Mask], Mask] = lambda mask: mask
+    started: float = field(default_factory=time.perf_counter)
+    trace: list[Progress] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the start."""
+        return time.perf_counter() - self.started
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left, not negative; None without a limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
+
+    def stopped(self) -> Status | None:
+        """Why the search must stop now, or None to go on."""
+        if self.interrupted:
+            return Status.INTERRUPTED
+        if self.deadline is not None and time.perf_counter() >= self.deadline:
+            return Status.TIME_LIMIT
+        return None
+
+    def target(self, value: float) -> float:
+        """The bound that proves `value` to the gap asked for."""
+        return value - self.gap * abs(value + self.offset)
+
+    def report(self, value: float, bound: float, nodes: int = 0, mask: Mask | None = None) -> None:
+        """Record the incumbent and bound, and tell the callback."""
+        bounds = Bounds(min(bound, value) + self.offset, value + self.offset)
+        shown = None if mask is None else self.lift(mask)
+        self.trace.append(Progress(self.seconds, bounds, nodes))
+        if self.callback is not None and self.callback(Progress(self.seconds, bounds, nodes, shown)):
+            self.interrupted = True
+
+    def quiet(self, *, gap: float | None = None, warm_start: Mask | None = None) -> Control:
+        """A control for a sub-solve: the same limits and interruption, its progress not reported."""
+        return _Child(
+            gap=self.gap if gap is None else gap, seed=self.seed, device=self.device,
+            deadline=self.deadline, warm_start=warm_start, parent=self,
+        )  # fmt: skip
+
+
+@dataclass
+class _Child(Control):
+    parent: Control | None = None
+
+    def stopped(self) -> Status | None:
+        """As the parent's."""
+        assert self.parent is not None
+        return self.parent.stopped()
+
+
+@contextmanager
+def interruptible(control: Control) -> Iterator[None]:
+    """Turn the first Ctrl-C into a polite request; a second one raises `KeyboardInterrupt`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if control.interrupted:
+            raise KeyboardInterrupt
+        control.interrupted = True
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

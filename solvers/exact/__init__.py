@@ -1,0 +1,6 @@
+"""Solvers that can prove optimality, a file each."""
+
+from solvers.exact.brute_force import BruteForce
+from solvers.solver import Solver
+
+SOLVERS: tuple[type[Solver], ...] = (BruteForce,)

@@ -1,0 +1,175 @@
+"""The quadratic subset-selection problem that every solver is given, and its two sources of truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from solvers.budget import Budget, Pools
+from solvers.hessian import Array, Hessian, as_hessian
+
+Mask = NDArray[np.bool_]
+
+
+class SubsetProblem:
+    """Choose which weights of a layer to prune, at the least increase of a quadratic loss model.
+
+    Moving the weights `W [m, n]` by `D [m, n]` changes the model by
+
+        dL(D) = sum_r  G_r . D_r + 1/2 D_r H_r D_r'
+
+    A mask (True where pruned) forces `D = -W` there. With `refit` (the *joint* variant) every
+    survivor moves to where the model is least; without it (the *selection* variant) survivors stay.
+    `movable` columns, such as a bias, are never pruned and move optimally in both variants; the
+    budget counts only the other columns.
+
+    Args:
+        weights: `W [m, n]`, finite.
+        hessian: `H`, `[n, n]` shared by all rows, `[m, n, n]` one per row, or a `Hessian`. Symmetric
+            and positive semidefinite; positive definite when `refit`.
+        budget: how many entries to prune, in which pools.
+        refit: whether survivors move.
+        gradient: `G [m, n]`, or None for zero.
+        movable: column indices that may move but are never pruned.
+
+    Raises:
+        ValueError: naming the argument that is wrong, its value, and what would be right.
+    """
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        hessian: ArrayLike | Hessian,
+        budget: Budget,
+        *,
+        refit: bool = True,
+        gradient: ArrayLike | None = None,
+        movable: Sequence[int] | NDArray[np.int64] = (),
+    ) -> None:
+        self.W = _matrix(weights, "weights")
+        self.m, self.n = self.W.shape
+        if not self.n or not self.m:
+            raise ValueError(f"weights have shape {self.W.shape}; need at least one row and one input")
+        self.refit = bool(refit)
+        self.G = None if gradient is None else _matrix(gradient, "gradient")
+        if self.G is not None and self.G.shape != self.W.shape:
+            raise ValueError(f"gradient has shape {self.G.shape}, the weights {self.W.shape}")
+        self.movable = _columns(movable, self.n)
+        self.prunable = np.setdiff1d(np.arange(self.n), self.movable)
+        self.hessian = as_hessian(hessian, self.m, self.n, definite=self.refit)
+        if not isinstance(budget, Budget):
+            raise ValueError(f"budget must be a solvers.Budget, not {type(budget).__name__}")
+        self.budget = budget
+        self.pools: Pools = budget.pools(self.m, len(self.prunable))
+        if len(self.movable) and not self.refit:
+            for r in range(self.hessian.rows or 1):
+                _factor(self.hessian.block(r, self.movable), "hessian of the movable columns")
+
+    def value(self, mask: ArrayLike) -> float:
+        """The loss increase of a mask: `sum_r G_r . D_r + 1/2 D_r H_r D_r'` at the move it implies.
+
+        Args:
+            mask: `[m, n]` bool, True where pruned; must meet the budget.
+        """
+        return float(self.row_values(mask).sum())
+
+    def weights(self, mask: ArrayLike) -> Array:
+        """`[m, n]` weights after pruning: zero where pruned, refitted or untouched elsewhere."""
+        mask = self.check(mask)
+        D = self.move(mask)
+        W = self.W + D
+        W[mask] = 0.0
+        return W
+
+    def row_values(self, mask: ArrayLike) -> Array:
+        """`[m]` each row's share of `value(mask)`."""
+        D = self.move(self.check(mask))
+        values = 0.5 * np.einsum("ri,ri->r", D, self.hessian.matmul(D))
+        if self.G is not None:
+            values += np.einsum("ri,ri->r", self.G, D)
+        return np.asarray(values)
+
+    def move(self, mask: Mask) -> Array:
+        """The optimal move `D [m, n]` of a mask.
+
+        `D_P = -w_P`; the variables M that may move (survivors when `refit`, and `movable` columns)
+        take `D_M = -H_MM^-1 (H_MP D_P + g_M)`, which for a zero gradient is CBS-U (Yu et al. 2022).
+        """
+        D = np.where(mask, -self.W, 0.0)
+        moving = ~mask if self.refit else np.zeros_like(mask)
+        moving[:, self.movable] = True
+        if not moving.any():
+            return D
+        pull = self.hessian.matmul(D) + (0.0 if self.G is None else self.G)
+        alike = self.hessian.shared and bool((moving == moving[:1]).all())
+        if alike:
+            index = np.flatnonzero(moving[0])
+            L = _factor(self.hessian.block(0, index), "hessian")
+            D[:, index] = -scipy.linalg.cho_solve(L, pull[:, index].T).T
+            return D
+        for r in range(self.m):
+            index = np.flatnonzero(moving[r])
+            if index.size and (mask[r].any() or self.G is not None):
+                L = _factor(self.hessian.block(r, index), "hessian")
+                D[r, index] = -scipy.linalg.cho_solve(L, pull[r, index])
+        return D
+
+    def check(self, mask: ArrayLike) -> Mask:
+        """The mask as a bool array.
+
+        Raises:
+            ValueError: if its shape is wrong, it misses the budget, or it prunes a movable column.
+        """
+        mask = np.asarray(mask)
+        if mask.shape != self.W.shape:
+            raise ValueError(f"mask has shape {mask.shape}, the weights {self.W.shape}")
+        if mask.dtype != bool:
+            if not np.isin(mask, (0, 1)).all():
+                raise ValueError("mask must hold booleans, True where pruned")
+            mask = mask.astype(bool)
+        if mask[:, self.movable].any():
+            raise ValueError("mask prunes a movable column")
+        wrong = self.pools.violation(mask[:, self.prunable])
+        if wrong:
+            raise ValueError(f"mask does not meet the budget: {wrong}")
+        return mask
+
+    @cached_property
+    def scale(self) -> float:
+        """A size to measure rounding against: the cost of pruning everything, plus gradient terms."""
+        D = self.W
+        total = 0.5 * float(np.abs(D * self.hessian.matmul(D)).sum())
+        return total + (0.0 if self.G is None else float(np.abs(self.G * D).sum()))
+
+
+def _matrix(A: ArrayLike, name: str) -> Array:
+    try:
+        B = np.array(A, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an array of numbers") from None
+    if B.ndim != 2:
+        raise ValueError(f"{name} must be a matrix [m, n], got shape {B.shape}")
+    if not np.isfinite(B).all():
+        i, j = np.argwhere(~np.isfinite(B))[0]
+        raise ValueError(f"{name} has {B[i, j]} at [{i}, {j}]; every entry must be finite")
+    B.setflags(write=False)
+    return B
+
+
+def _columns(index: Sequence[int] | NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    columns = np.unique(np.asarray(index, dtype=np.int64).ravel())
+    if columns.size != np.size(index) or (columns < 0).any() or (columns >= n).any():
+        raise ValueError(f"movable must list distinct columns between 0 and {n - 1}, got {list(index)}")
+    return columns
+
+
+def _factor(A: Array, name: str) -> tuple[Array, bool]:
+    try:
+        factor: tuple[Array, bool] = scipy.linalg.cho_factor(A, lower=True, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        raise ValueError(f"{name} is singular; add damping to its diagonal") from None
+    return factor

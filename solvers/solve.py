@@ -1,0 +1,139 @@
+"""`solve()`: one call from a problem to a judged solution; and the registry behind it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from solvers.control import Callback, Control, interruptible
+from solvers.problem import SubsetProblem
+from solvers.reduction import reduce
+from solvers.solution import Solution
+from solvers.solver import Solver
+
+
+@cache
+def registry() -> Mapping[str, type[Solver]]:
+    """Every solver by name, in the order they are listed to users."""
+    from solvers import exact, heuristics
+
+    classes = [*exact.SOLVERS, *heuristics.SOLVERS]
+    return {cls.name: cls for cls in classes}
+
+
+def available() -> dict[str, dict[str, Any]]:
+    """Every solver: what it does and supports, what it proves, and whether it is installed."""
+    return {
+        name: {
+            "summary": cls.summary,
+            "proves": cls.proves,
+            "variants": list(cls.variants),
+            "budgets": list(cls.budgets),
+            "installed": cls.installed(),
+            "install": f"pip install 'combinatorial-brain-surgeon[{cls.extra}]'" if cls.extra else None,
+        }
+        for name, cls in registry().items()
+    }
+
+
+def get_solver(solver: str | Solver) -> Solver:
+    """A solver by name, or the instance itself.
+
+    Raises:
+        ValueError: for an unknown name (with the nearest known) or a missing dependency (with the
+            line that installs it).
+    """
+    if isinstance(solver, Solver):
+        return solver
+    known = registry()
+    if solver not in known:
+        near = difflib.get_close_matches(str(solver), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown solver {solver!r}; {hint}")
+    cls = known[solver]
+    if not cls.installed():
+        missing = ", ".join(cls.requires)
+        raise ValueError(
+            f"solver {solver!r} needs {missing}: pip install 'combinatorial-brain-surgeon[{cls.extra}]'"
+        )
+    return cls()
+
+
+def check_support(solver: Solver, problem: SubsetProblem) -> None:
+    """Raise ValueError, in one line, if a solver can't take a problem's variant, budget or size."""
+    variant = "joint" if problem.refit else "selection"
+    if variant not in solver.variants:
+        raise ValueError(
+            f"solver {solver.name!r} does not do the {variant} variant, only {', '.join(solver.variants)}"
+        )
+    if problem.budget.kind not in solver.budgets:
+        raise ValueError(
+            f"solver {solver.name!r} does not do the budget {problem.budget.kind!r}, "
+            f"only {', '.join(solver.budgets)}"
+        )
+    reason = solver.refuses(problem)
+    if reason:
+        raise ValueError(f"solver {solver.name!r} can't take this problem: {reason}")
+
+
+def solve(
+    problem: SubsetProblem,
+    solver: str | Solver = "auto",
+    *,
+    time_limit: float | None = None,
+    gap: float = 1e-4,
+    seed: int = 0,
+    warm_start: ArrayLike | None = None,
+    callback: Callback | None = None,
+    device: str = "cpu",
+) -> Solution:
+    """Prune a layer: find a mask of the budget with the least loss increase, and a bound on it.
+
+    Args:
+        problem: what to prune.
+        solver: a name from `available()`, or a `Solver` with fields of your choice.
+        time_limit: seconds of wall time; None for no limit.
+        gap: stop once `(value - bound) / |value|` is proven to be at most this.
+        seed: seed of every random choice.
+        warm_start: `[m, n]` mask to start from; the answer is never worse than it.
+        callback: called with a `Progress` whenever the incumbent or bound moves; return True to stop.
+        device: torch device for batched array work.
+
+    Returns:
+        A `Solution` whose value is recomputed from the problem and whose bound is valid. Running out
+        of time or Ctrl-C is a result, told by its `status`.
+
+    Raises:
+        ValueError: unknown, missing or unsuitable solver; a bad limit; a warm start off the budget.
+    """
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
+    if not gap >= 0 or math.isinf(gap):
+        raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")
+    chosen = get_solver(solver)
+    check_support(chosen, problem)
+    start = time.perf_counter()
+    warm = None if warm_start is None else problem.check(warm_start)
+    reduction = reduce(problem)
+    control = Control(
+        gap=gap, seed=seed, device=device, callback=callback, started=start,
+        deadline=None if time_limit is None else start + time_limit,
+        warm_start=None if warm is None else reduction.lower(warm),
+        offset=reduction.offset, lift=reduction.lift,
+    )  # fmt: skip
+    with interruptible(control):
+        outcome = chosen.run(reduction.problem, control)
+    mask = reduction.lift(outcome.mask)
+    if warm is not None and problem.value(warm) < problem.value(mask):
+        mask = warm
+    bound = outcome.bound + reduction.offset - reduction.margin
+    return Solution.judge(
+        problem, mask, bound, outcome.reason, gap=gap, seconds=time.perf_counter() - start,
+        solver=chosen.name, stats=outcome.stats, trace=control.trace, certificate=outcome.certificate,
+    )  # fmt: skip

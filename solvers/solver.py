@@ -1,0 +1,70 @@
+"""What every solver declares about itself, and what it hands back."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from solvers.budget import KINDS
+from solvers.control import Control
+from solvers.problem import Mask, SubsetProblem
+from solvers.solution import Status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A solver's raw answer on the reduced problem, before `Solution.judge` checks it.
+
+    Attributes:
+        mask: best mask found.
+        bound: valid lower bound, or minus infinity.
+        reason: why it stopped.
+        stats: counts, choices, repairs.
+        certificate: proof, or None.
+    """
+
+    mask: Mask
+    bound: float = -math.inf
+    reason: Status = Status.FEASIBLE
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Any = None
+
+
+class Solver(ABC):
+    """A way to solve a `SubsetProblem`: class attributes say what it can do, fields how it does it.
+
+    Subclasses are frozen dataclasses whose fields are hyper-parameters with defaults. They see
+    reduced problems only: no movable columns, and no gradient in the joint variant.
+    """
+
+    name: ClassVar[str]
+    """Name in the registry."""
+    summary: ClassVar[str]
+    """One line for `cbs solvers`."""
+    proves: ClassVar[str] = "nothing"
+    """`optimality`, `a bound`, or `nothing`."""
+    variants: ClassVar[tuple[str, ...]] = ("joint", "selection")
+    """Variants it can do."""
+    budgets: ClassVar[tuple[str, ...]] = KINDS
+    """Budget kinds it can do."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules it needs beyond the core dependencies."""
+    extra: ClassVar[str] = ""
+    """Extra that installs them."""
+
+    @abstractmethod
+    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """Solve a reduced problem within the control's limits."""
+
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """Why it can't take a problem of a variant and budget that it supports (size), or None."""
+        return None
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the modules it requires can be imported."""
+        return all(importlib.util.find_spec(module) is not None for module in cls.requires)

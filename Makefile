@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint format bench table clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation -e '.[dev,scip,gurobi]'
+	touch $@
+
+demo: $(STAMP)  ## train the digits network, prune it with every method, write runs/
+	$(BIN)/cbs prune
+
+test: $(STAMP)  ## the default test run
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the tests that take minutes, or need the data folder named by CBS_DATA
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)  ## formatting, lint rules and types
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: $(STAMP)  ## reformat, and repair what the linter can
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## time every solver on fixed instances
+	$(BIN)/python -m pytest benchmarks/bench_solvers.py --benchmark-only
+
+table: $(STAMP)  ## rerun the README's table of methods
+	$(BIN)/python experiments/methods_table/run.py
+
+clean:  ## remove the environment and every cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -95,7 +95,7 @@ class Budget:
     def n_of_m(cls, keep: int, of: int) -> Budget:
         """Of every `of` neighbours in a row exactly `keep` stay, e.g. 2 of 4."""
         keep, of = _count(keep, "keep"), _count(of, "of")
-        if not 0 < of or keep > of:
+        if of <= 0 or keep > of:
             raise ValueError(f"budget keeps {keep} of {of}: `keep` must lie between 0 and `of` >= 1")
         return cls("n_of_m", keep=keep, of=of)
 

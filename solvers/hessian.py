@@ -45,6 +45,14 @@ class Hessian(ABC):
         """The square sub-block of a row's matrix on `index` (a copy)."""
         return np.array(self.dense(row)[np.ix_(index, index)])
 
+    def solve(self, row: int, index: NDArray[np.int64], rhs: Array) -> Array:
+        """`H_II^-1 rhs` for the sub-block I of a row's matrix; `rhs` is `[|I|]` or `[|I|, k]`.
+
+        Raises:
+            ValueError: if the sub-block is singular.
+        """
+        return cholesky_solve(self.block(row, index), rhs)
+
     @property
     def shared(self) -> bool:
         """Whether all rows share one matrix."""
@@ -138,6 +146,18 @@ class FactorHessian(Hessian):
         """`D H` by two products with the factor."""
         return np.asarray((D @ self.X.T) @ self.X / self.N + self.damping * D)
 
+    def solve(self, row: int, index: NDArray[np.int64], rhs: Array) -> Array:
+        """By Woodbury when the block is wider than the factor is tall.
+
+        `(X'X/N + c I)^-1 b = (b - X' (N c I + X X')^-1 X b) / c`.
+        """
+        if len(index) <= self.N or self.damping == 0:
+            return super().solve(row, index, rhs)
+        X = self.X[:, index]
+        K = X @ X.T
+        K[np.diag_indices(self.N)] += self.N * self.damping
+        return np.asarray((rhs - X.T @ cholesky_solve(K, X @ rhs)) / self.damping)
+
     def select(self, columns: NDArray[np.int64]) -> FactorHessian:
         """The factor restricted to `columns`."""
         return FactorHessian(self.X[:, columns], self.damping)
@@ -182,6 +202,18 @@ def as_hessian(H: ArrayLike | Hessian, m: int, n: int, *, definite: bool) -> Hes
     for r in range(H.rows or 1):
         _require_psd(H.dense(r), definite, "" if H.shared else f" of row {r}")
     return H
+
+
+def cholesky_solve(A: Array, rhs: Array) -> Array:
+    """`A^-1 rhs` for a positive definite matrix.
+
+    Raises:
+        ValueError: if `A` is not positive definite.
+    """
+    try:
+        return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(A, lower=True), rhs))
+    except scipy.linalg.LinAlgError:
+        raise ValueError("hessian is singular where weights move; add damping to its diagonal") from None
 
 
 def _require_finite(A: Array, name: str) -> None:

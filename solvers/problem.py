@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.budget import Budget, Pools
@@ -67,7 +66,7 @@ class SubsetProblem:
         self.pools: Pools = budget.pools(self.m, len(self.prunable))
         if len(self.movable) and not self.refit:
             for r in range(self.hessian.rows or 1):
-                _factor(self.hessian.block(r, self.movable), "hessian of the movable columns")
+                self.hessian.solve(r, self.movable, np.zeros(len(self.movable)))
 
     def value(self, mask: ArrayLike) -> float:
         """The loss increase of a mask: `sum_r G_r . D_r + 1/2 D_r H_r D_r'` at the move it implies.
@@ -105,17 +104,14 @@ class SubsetProblem:
         if not moving.any():
             return D
         pull = self.hessian.matmul(D) + (0.0 if self.G is None else self.G)
-        alike = self.hessian.shared and bool((moving == moving[:1]).all())
-        if alike:
+        if self.hessian.shared and bool((moving == moving[:1]).all()):
             index = np.flatnonzero(moving[0])
-            L = _factor(self.hessian.block(0, index), "hessian")
-            D[:, index] = -scipy.linalg.cho_solve(L, pull[:, index].T).T
+            D[:, index] = -self.hessian.solve(0, index, pull[:, index].T).T
             return D
         for r in range(self.m):
             index = np.flatnonzero(moving[r])
             if index.size and (mask[r].any() or self.G is not None):
-                L = _factor(self.hessian.block(r, index), "hessian")
-                D[r, index] = -scipy.linalg.cho_solve(L, pull[r, index])
+                D[r, index] = -self.hessian.solve(r, index, pull[r, index])
         return D
 
     def check(self, mask: ArrayLike) -> Mask:
@@ -165,11 +161,3 @@ def _columns(index: Sequence[int] | NDArray[np.int64], n: int) -> NDArray[np.int
     if columns.size != np.size(index) or (columns < 0).any() or (columns >= n).any():
         raise ValueError(f"movable must list distinct columns between 0 and {n - 1}, got {list(index)}")
     return columns
-
-
-def _factor(A: Array, name: str) -> tuple[Array, bool]:
-    try:
-        factor: tuple[Array, bool] = scipy.linalg.cho_factor(A, lower=True, check_finite=False)
-    except scipy.linalg.LinAlgError:
-        raise ValueError(f"{name} is singular; add damping to its diagonal") from None
-    return factor

@@ -1,0 +1,121 @@
+"""Sharing a budget among rows, exactly: `min sum_r f_r(k_r)` subject to `sum_r k_r = K`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.hessian import Array
+
+EXACT_WORK = 4e9
+"""Largest number of additions the dynamic programme may take before convex envelopes replace it."""
+
+
+def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
+    """Counts `k_r` with `sum_r k_r = total` that minimise `sum_r curves[r][k_r]`.
+
+    Exact by dynamic programming (Bellman 1957) up to `EXACT_WORK`; beyond it by marginal analysis on
+    the curves' lower convex envelopes, which is optimal for convex curves.
+
+    Args:
+        curves: `curves[r][k]` is the cost of taking k from row r, `k = 0 .. len(curves[r]) - 1`;
+            finite, or infinite where k can't be had.
+        total: how many to take in all.
+
+    Raises:
+        ValueError: if there are not `total` to take.
+    """
+    sizes = _sizes(curves, total)
+    if _work(sizes, total) > EXACT_WORK:
+        return _by_envelope(curves, total)
+    best, choice = _programme(curves, sizes, total)
+    if not np.isfinite(best[total]):
+        raise ValueError(f"no allocation of {total} has a finite cost")
+    counts = np.zeros(len(curves), np.int64)
+    left = total
+    for r in range(len(curves) - 1, -1, -1):
+        counts[r] = choice[r][left]
+        left -= int(counts[r])
+    return counts
+
+
+def allocation_value(curves: Sequence[Array], total: int) -> float:
+    """A lower bound on `min sum_r curves[r][k_r]`; the minimum itself up to `EXACT_WORK`.
+
+    Beyond it, the Lagrangian bound `max_t sum_r min_k (curves[r][k] - t k) + t total`. Sums are
+    lowered by what rounding can add to them.
+    """
+    sizes = _sizes(curves, total)
+    magnitude = float(sum(np.abs(c[np.isfinite(c)]).max(initial=0.0) for c in curves))
+    rounding = 4 * len(curves) * np.finfo(float).eps * magnitude
+    if _work(sizes, total) <= EXACT_WORK:
+        return float(_programme(curves, sizes, total)[0][total]) - rounding
+    slopes = np.sort(np.concatenate([np.diff(_envelope(c)) for c in curves]))
+    t = float(slopes[min(max(total - 1, 0), len(slopes) - 1)])
+    value = sum(float((c - t * np.arange(len(c))).min()) for c in curves) + t * total
+    return value - rounding - 4 * len(curves) * np.finfo(float).eps * abs(t) * total
+
+
+def _sizes(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
+    sizes = np.array([len(curve) - 1 for curve in curves], np.int64)
+    if not 0 <= total <= sizes.sum():
+        raise ValueError(f"total is {total}, but the rows have {sizes.sum()} entries")
+    return sizes
+
+
+def _work(sizes: NDArray[np.int64], total: int) -> float:
+    reach = np.minimum(np.cumsum(sizes), total)
+    return float((reach.astype(float) * sizes).sum())
+
+
+def _programme(
+    curves: Sequence[Array], sizes: NDArray[np.int64], total: int
+) -> tuple[Array, list[NDArray[np.int32]]]:
+    best = np.full(total + 1, np.inf)
+    best[0] = 0.0
+    reach, choices = 0, []
+    for curve, size in zip(curves, sizes, strict=True):
+        best, choice = _fold(best, np.ascontiguousarray(curve, dtype=np.float64), reach, total)
+        reach = min(total, reach + int(size))
+        choices.append(choice)
+    return best, choices
+
+
+@njit(cache=True, nogil=True)
+def _fold(best, curve, reach, total):  # type: ignore[no-untyped-def]
+    """`out[K] = min_k best[K - k] + curve[k]` with the smallest minimising k."""
+    out = np.full(total + 1, np.inf)
+    choice = np.zeros(total + 1, np.int32)
+    for k in range(min(len(curve) - 1, total) + 1):
+        cost = curve[k]
+        for K in range(k, min(reach + k, total) + 1):
+            value = best[K - k] + cost
+            if value < out[K]:
+                out[K] = value
+                choice[K] = k
+    return out, choice
+
+
+def _envelope(curve: Array) -> Array:
+    """The lower convex envelope of a curve, at every k."""
+    k = np.flatnonzero(np.isfinite(curve))
+    hull: list[int] = []
+    for i in k.tolist():
+        while len(hull) > 1 and _above(curve, hull[-2], hull[-1], i):
+            hull.pop()
+        hull.append(i)
+    return np.interp(np.arange(len(curve)), hull, curve[hull])
+
+
+def _above(curve: Array, a: int, b: int, c: int) -> bool:
+    return bool((curve[b] - curve[a]) * (c - a) >= (curve[c] - curve[a]) * (b - a))
+
+
+def _by_envelope(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
+    steps = [np.diff(_envelope(c)) for c in curves]
+    row = np.repeat(np.arange(len(curves)), [len(s) for s in steps])
+    taken = np.argsort(np.concatenate(steps), kind="stable")[:total]
+    return np.bincount(row[taken], minlength=len(curves)).astype(np.int64)

@@ -1,0 +1,212 @@
+"""Instance files: one `SubsetProblem` in one NumPy archive (`.npz`), never pickled.
+
+Fields, all of them arrays:
+
+| field | shape | meaning |
+|---|---|---|
+| `weights` | `[m, n]` | weights before pruning |
+| `hessian` | `[n, n]` or `[m, n, n]` | curvature, shared by all rows or one a row |
+| `factor`, `damping` | `[N, n]`, scalar | in place of `hessian`: `X'X / N + damping I`; damping 0 if absent |
+| `gradient` | `[m, n]` | optional |
+| `refit` | bool | optional, true if absent: whether survivors move (the joint variant) |
+| `movable` | `[b]` | optional: columns that may move but are never pruned |
+| `budget` | string | `per_row`, `per_layer`, `n_of_m` or `columns` |
+| `prune` | int, or `[m]` for `per_row` | number to prune in a row, in the layer, or of columns |
+| `keep`, `of` | int | for `n_of_m`, in place of `prune` |
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.budget import KINDS, Budget
+from solvers.hessian import FactorHessian, Hessian
+from solvers.problem import SubsetProblem
+
+Fields = Mapping[str, NDArray[Any]]
+
+REQUIRED = ("weights", "budget")
+OPTIONAL = ("hessian", "factor", "damping", "gradient", "refit", "movable", "prune", "keep", "of")
+
+
+def load(path: str | os.PathLike[str]) -> SubsetProblem:
+    """Read a problem from an instance file.
+
+    Args:
+        path: the `.npz` file; the module's text lists its fields.
+
+    Returns:
+        The problem, validated.
+
+    Raises:
+        ValueError: one line that names the file, the field that is wrong, and what would be right.
+    """
+    path = Path(path)
+    fields = _read(path)
+    try:
+        return _problem(fields)
+    except ValueError as error:
+        raise ValueError(f"instance file {str(path)!r}: {error}") from None
+
+
+def save(path: str | os.PathLike[str], problem: SubsetProblem) -> None:
+    """Write a problem to an instance file, whole or not at all.
+
+    Args:
+        path: where to; an existing file is replaced.
+        problem: what to write; `load` gives an equal problem back, bit for bit.
+
+    Raises:
+        OSError: if the folder can't be written.
+    """
+    path = Path(path)
+    fields: dict[str, Any] = {"weights": problem.W, "refit": problem.refit} | problem.budget.describe()
+    hessian = problem.hessian
+    if isinstance(hessian, FactorHessian):
+        fields |= {"factor": hessian.X, "damping": hessian.damping}
+    elif hessian.shared:
+        fields["hessian"] = hessian.dense(0)
+    else:
+        fields["hessian"] = np.stack([hessian.dense(r) for r in range(problem.m)])
+    if problem.G is not None:
+        fields["gradient"] = problem.G
+    if len(problem.movable):
+        fields["movable"] = problem.movable
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **fields)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.exists():
+        raise ValueError(f"instance file {str(path)!r} does not exist")
+    if path.is_dir():
+        raise ValueError(f"instance file {str(path)!r} is a folder; give a .npz file")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"instance file {str(path)!r} is not a .npz archive; write one with numpy.savez")
+        with np.load(path, allow_pickle=False) as archive:
+            names = list(archive.files)
+            return {name: _array(archive, name, path) for name in names}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"instance file {str(path)!r} can't be read: {_line(error)}") from None
+
+
+def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(archive[name])
+    except (ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile, SyntaxError) as error:
+        raise ValueError(
+            f"instance file {str(path)!r}: field {name!r} is not a plain array ({_line(error)})"
+        ) from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _problem(fields: Fields) -> SubsetProblem:
+    known = (*REQUIRED, *OPTIONAL)
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown field {name!r}; {hint}")
+    for name in REQUIRED:
+        if name not in fields:
+            raise ValueError(f"field {name!r} is missing")
+    movable = _integers(fields, "movable") if "movable" in fields else np.zeros(0, np.int64)
+    return SubsetProblem(
+        _numbers(fields, "weights"),
+        _hessian(fields),
+        _budget(fields),
+        refit=_flag(fields, "refit", default=True),
+        gradient=_numbers(fields, "gradient") if "gradient" in fields else None,
+        movable=movable.ravel(),
+    )
+
+
+def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
+    if ("hessian" in fields) == ("factor" in fields):
+        found = "has both" if "hessian" in fields else "has neither"
+        raise ValueError(f"{found} 'hessian' [n, n] and 'factor' [N, n]; give one of them")
+    if "hessian" in fields:
+        if "damping" in fields:
+            raise ValueError(
+                "field 'damping' goes with 'factor'; add it to the diagonal of 'hessian' instead"
+            )
+        return _numbers(fields, "hessian")
+    X = _numbers(fields, "factor")
+    if X.ndim != 2 or not X.size:
+        raise ValueError(f"field 'factor' has shape {X.shape}; it must be a matrix [N, n]")
+    damping = _numbers(fields, "damping") if "damping" in fields else np.zeros(())
+    if damping.size != 1:
+        raise ValueError(f"field 'damping' has shape {damping.shape}; it must be one number")
+    return FactorHessian(X, float(damping.item()))
+
+
+def _budget(fields: Fields) -> Budget:
+    given = fields["budget"]
+    kind = str(given)
+    if given.ndim or given.dtype.kind != "U" or kind not in KINDS:
+        raise ValueError(f"field 'budget' is {_shown(given)}; it must be one of {', '.join(KINDS)}")
+    wants = ("keep", "of") if kind == "n_of_m" else ("prune",)
+    for name in ("prune", "keep", "of"):
+        if (name in fields) != (name in wants):
+            state = "does not go with" if name in fields else "is missing for"
+            raise ValueError(f"field {name!r} {state} budget {kind!r}, which takes {' and '.join(wants)}")
+    counts = [_integers(fields, name) for name in wants]
+    for name, count in zip(wants, counts, strict=True):
+        if count.ndim > (kind == "per_row"):
+            raise ValueError(f"field {name!r} has shape {count.shape}; it must be one whole number")
+    if kind == "n_of_m":
+        return Budget.n_of_m(int(counts[0]), int(counts[1]))
+    if kind == "per_row":
+        return Budget.per_row(counts[0].tolist())
+    return Budget.per_layer(int(counts[0])) if kind == "per_layer" else Budget.columns(int(counts[0]))
+
+
+def _numbers(fields: Fields, name: str) -> NDArray[np.float64]:
+    if fields[name].dtype.kind not in "fiu":
+        raise ValueError(f"field {name!r} holds {fields[name].dtype}; it must hold real numbers")
+    return fields[name].astype(np.float64)
+
+
+def _integers(fields: Fields, name: str) -> NDArray[np.int64]:
+    if fields[name].dtype.kind not in "iu":
+        raise ValueError(f"field {name!r} holds {fields[name].dtype}; it must hold whole numbers")
+    return fields[name].astype(np.int64)
+
+
+def _flag(fields: Fields, name: str, *, default: bool) -> bool:
+    if name not in fields:
+        return default
+    if fields[name].ndim or fields[name].dtype.kind != "b":
+        raise ValueError(f"field {name!r} is {_shown(fields[name])}; it must be true or false (a bool)")
+    return bool(fields[name])
+
+
+def _shown(array: NDArray[Any]) -> str:
+    return repr(array.item()) if array.ndim == 0 else f"an array of shape {array.shape}"

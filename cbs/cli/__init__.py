@@ -1,0 +1,5 @@
+"""The `cbs` command, a file a group of subcommands."""
+
+from cbs.cli.app import main
+
+__all__ = ["main"]

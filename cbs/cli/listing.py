@@ -1,0 +1,29 @@
+"""`cbs solvers` and `cbs methods`: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cbs.cli import output
+from solvers import available
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def solvers(as_json: Json = False) -> None:
+    """List the solvers: what each proves and supports, and whether its dependency is installed."""
+    known = available()
+    if as_json:
+        output.print_json(known)
+        return
+    table = Table("solver", "proves", "variants", "budgets", "installed", "what it does", box=None)
+    for name, facts in known.items():
+        installed = "yes" if facts["installed"] else facts["install"]
+        table.add_row(
+            name, facts["proves"], ", ".join(facts["variants"]), ", ".join(facts["budgets"]), installed,
+            facts["summary"],
+        )  # fmt: skip
+    output.results().print(table)

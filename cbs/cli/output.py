@@ -1,0 +1,62 @@
+"""What commands write: numbers on standard output, progress and complaints on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+WIDTH = 140
+"""Columns of a table that does not go to a terminal."""
+
+
+def results() -> Console:
+    """The console of results, on standard output."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+
+
+def progress() -> Console:
+    """The console of progress, on standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def print_json(data: Any) -> None:
+    """Print exactly one JSON object; infinities and NaN become null, which JSON has instead."""
+    print(json.dumps(plain(data), allow_nan=False))
+
+
+def plain(data: Any) -> Any:
+    """Data as JSON can hold it: no arrays, no tuples, no infinities."""
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, np.ndarray):
+        return plain(data.tolist())
+    if isinstance(data, list | tuple):
+        return [plain(item) for item in data]
+    if isinstance(data, np.generic):
+        return plain(data.item())
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    return os.fspath(data) if isinstance(data, os.PathLike) else data
+
+
+def number(value: float | None) -> str:
+    """A number for people: seven digits, `unknown` for what is not known."""
+    return f"{value:.7g}" if value is not None and math.isfinite(value) else "unknown"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent, `unknown` if infinite."""
+    return f"{100 * fraction:.3g}%" if fraction is not None and math.isfinite(fraction) else "unknown"
+
+
+def complain(message: str) -> int:
+    """Write one line on standard error; returns the exit status of bad input."""
+    print(f"cbs: {' '.join(message.split())}", file=sys.stderr)
+    return 2

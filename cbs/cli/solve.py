@@ -1,0 +1,121 @@
+"""`cbs solve` and `cbs bound`: one instance file, one answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import solvers
+from cbs.cli import output
+from cbs.cli.watch import Watch
+from solvers import Solution, Status, SubsetProblem
+from solvers.instances import load
+from solvers.problem import Mask
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE.npz", help="Instance file; docs/instances.md says its fields.")
+]
+Limit = Annotated[
+    float | None, typer.Option("--time-limit", metavar="SECONDS", help="Wall time; no limit if absent.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; what is infinite is null.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+
+
+def solve(
+    file: File,
+    solver: Annotated[
+        str, typer.Option("--solver", "-s", metavar="NAME", help="See `cbs solvers`.")
+    ] = "auto",
+    time_limit: Limit = None,
+    gap: Annotated[
+        float, typer.Option(help="Stop once (value - bound) / |value| is proven to be this small.")
+    ] = 1e-4,
+    seed: Seed = 0,
+    warm_start: Annotated[
+        Path | None, typer.Option(metavar="RESULT.json", help="Start from the mask that `--json` printed.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Solve an instance: the best mask found, and a bound on how much better any mask can be.
+
+    The incumbent, bound and gap are shown on standard error as they move. Ctrl-C stops the search, prints the
+    best found so far and exits with status 130.
+
+    For example:
+
+    `cbs solve layer.npz --time-limit 60`
+
+    `cbs solve layer.npz --solver branch-and-bound --gap 1e-6 --json > layer.json`
+    """
+    chosen = solvers.get_solver(solver)
+    problem = load(file)
+    warm = None if warm_start is None else _mask(warm_start, problem)
+    return _run(problem, chosen, as_json, time_limit=time_limit, gap=gap, seed=seed, warm_start=warm)
+
+
+def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = False) -> int:
+    """A certified lower bound on the loss increase of every mask of an instance, whatever its size.
+
+    The mask that the relaxation rounds to is reported with it, so that the gap says what the bound is worth.
+
+    For example:
+
+    `cbs bound layer.npz --json`
+    """
+    return _run(load(file), solvers.get_solver("relaxation"), as_json, time_limit=time_limit, seed=seed)
+
+
+def _run(problem: SubsetProblem, solver: solvers.Solver, as_json: bool, **options: Any) -> int:
+    with Watch() as watch:
+        try:
+            solution = solvers.solve(problem, solver, callback=watch, **options)
+        except KeyboardInterrupt:
+            if watch.mask is None:
+                output.progress().print("interrupted before a first mask was found")
+                return 130
+            solution = Solution.judge(
+                problem, watch.mask, watch.bounds.lower, Status.INTERRUPTED,
+                gap=0.0, seconds=watch.seconds, solver=solver.name,
+            )  # fmt: skip
+    _show(solution, as_json)
+    return 130 if solution.status is Status.INTERRUPTED else 0
+
+
+def _show(solution: Solution, as_json: bool) -> None:
+    facts: dict[str, Any] = {
+        "solver": solution.solver,
+        "status": solution.status.value,
+        "value": solution.value,
+        "bound": solution.bound,
+        "gap": solution.gap,
+        "seconds": solution.seconds,
+        "nodes": solution.stats.get("nodes", solution.trace[-1].nodes if solution.trace else 0),
+    }
+    if as_json:
+        output.print_json(facts | {"pruned": [np.flatnonzero(row) for row in solution.mask]})
+        return
+    facts["status"] = f"{solution.status.value}: {solution.status.remedy}"
+    facts["value"], facts["bound"] = output.number(solution.value), output.number(solution.bound)
+    facts["gap"], facts["seconds"] = output.percent(solution.gap), f"{solution.seconds:.2f}"
+    facts["pruned"] = f"{int(solution.mask.sum())} of {solution.mask.size} weights"
+    for name, fact in facts.items():
+        print(f"{name:<8} {fact}")
+
+
+def _mask(path: Path, problem: SubsetProblem) -> Mask:
+    mask = np.zeros(problem.W.shape, dtype=bool)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["pruned"]
+        for r, columns in enumerate(rows):
+            mask[r, np.asarray(columns, dtype=np.int64)] = True
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise ValueError(
+            f"warm start {str(path)!r} does not list the pruned columns of each of {problem.m} rows; "
+            "give what `cbs solve --json` printed for this instance"
+        ) from None
+    return mask

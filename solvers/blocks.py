@@ -1,0 +1,142 @@
+"""Independent pieces of a problem: what splits, relaxations and trees work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.hessian import Array
+from solvers.problem import Mask, SubsetProblem
+
+
+@dataclass(frozen=True)
+class Block:
+    """One row of decisions, with every weight row that shares it.
+
+    Joint (`refit`): `g` curvatures, each with `c` right-hand sides `b = H w`; keeping the set S costs
+    `constant - 1/2 sum b_S' H_SS^-1 b_S`. A lone row has g = c = 1, coupled rows have c = m (one
+    curvature) or g = m (one each).
+    Selection: `H[0] = A`, `B[0, :, 0] = c` and pruning the set P costs `1/2 x_P'A x_P - c'x_P` with
+    `A = sum_r diag(w_r) H_r diag(w_r)`, `c = sum_r g_r o w_r`.
+
+    Attributes:
+        refit: joint, or selection.
+        H: `[g, n, n]`.
+        B: `[g, n, c]`.
+        W: `[g, n, c]` the weights themselves.
+        constant: cost of keeping nothing (joint) or zero.
+        labels: `[n]` pool of every decision, counted from 0, never falling.
+        keep: `[pools]` decisions to keep.
+        rows: the problem's rows that follow these decisions.
+    """
+
+    refit: bool
+    H: Array
+    B: Array
+    W: Array
+    constant: float
+    labels: NDArray[np.int64]
+    keep: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """Number of decisions."""
+        return len(self.labels)
+
+    @property
+    def prune(self) -> NDArray[np.int64]:
+        """`[pools]` decisions to prune."""
+        return np.bincount(self.labels, minlength=len(self.keep)) - self.keep
+
+    @property
+    def trivial(self) -> bool:
+        """Whether a pool keeps all or nothing, so that no relaxation has an interior."""
+        return bool((self.keep == 0).any() or (self.prune == 0).any())
+
+    @cached_property
+    def scale(self) -> float:
+        """A size to measure rounding against."""
+        if self.refit:
+            return self.constant
+        return float(0.5 * np.abs(self.H).sum() + np.abs(self.B).sum())
+
+    def value(self, pruned: Mask) -> float:
+        """Cost of a decision vector `[n]`, True where pruned."""
+        if not self.refit:
+            x = pruned.astype(np.float64)
+            return float(0.5 * x @ self.H[0] @ x - self.B[0, :, 0] @ x)
+        kept = np.flatnonzero(~pruned)
+        total = 0.0
+        for H, W in zip(self.H, self.W, strict=True):
+            D = np.where(pruned[:, None], -W, 0.0)
+            if kept.size and pruned.any():
+                D[kept] = -np.linalg.solve(H[np.ix_(kept, kept)], (H @ D)[kept])
+            total += 0.5 * float(np.einsum("ic,ij,jc->", D, H, D))
+        return total
+
+
+def blocks(problem: SubsetProblem, counts: NDArray[np.int64] | None = None) -> list[Block]:
+    """Split a reduced problem into independent blocks, in the order of its rows.
+
+    Args:
+        problem: without movable columns, and without gradient when joint.
+        counts: `[m]` pruned entries of every row: takes the place of the budget, which a budget over
+            the whole layer needs before its rows are independent.
+    """
+    m, n = problem.W.shape
+    pools = problem.pools
+    if pools.coupled and counts is None:
+        return [_coupled(problem)]
+    if counts is None and problem.budget.kind == "per_layer":
+        raise ValueError("a per_layer budget has no independent rows until counts are given")
+    products = problem.hessian.matmul(problem.W)
+    found = []
+    for r in range(m):
+        if counts is None:
+            first = pools.labels[r, 0]
+            labels = pools.labels[r] - first
+            keep = pools.keep[first : first + labels[-1] + 1]
+        else:
+            labels, keep = np.zeros(n, np.int64), np.array([n - counts[r]])
+        H, w = problem.hessian.dense(r), problem.W[r]
+        rows = np.array([r])
+        if problem.refit:
+            constant = 0.5 * float(w @ products[r])
+            found.append(Block(True, H[None], products[r][None, :, None], w[None, :, None], constant, labels, keep, rows))
+        else:
+            A = w[:, None] * H * w[None, :]
+            c = np.zeros(n) if problem.G is None else problem.G[r] * w
+            found.append(Block(False, A[None], c[None, :, None], w[None, :, None], 0.0, labels, keep, rows))
+    return found
+
+
+def _coupled(problem: SubsetProblem) -> Block:
+    m, n = problem.W.shape
+    labels, keep, rows = np.zeros(n, np.int64), problem.pools.keep, np.arange(m)
+    shared = problem.hessian.shared
+    if problem.refit:
+        products = problem.hessian.matmul(problem.W)
+        constant = 0.5 * float(np.einsum("ri,ri->", problem.W, products))
+        if shared:
+            H = problem.hessian.dense(0)[None]
+            return Block(True, H, products.T[None].copy(), problem.W.T[None].copy(), constant, labels, keep, rows)
+        H = np.stack([problem.hessian.dense(r) for r in range(m)])
+        return Block(True, H, products[:, :, None], problem.W[:, :, None], constant, labels, keep, rows)
+    if shared:
+        A = problem.hessian.dense(0) * (problem.W.T @ problem.W)
+    else:
+        A = sum(np.outer(w, w) * problem.hessian.dense(r) for r, w in enumerate(problem.W))  # type: ignore[assignment]
+    c = np.zeros(n) if problem.G is None else (problem.G * problem.W).sum(axis=0)
+    return Block(False, A[None], c[None, :, None], problem.W.T[None].copy(), 0.0, labels, keep, rows)
+
+
+def assemble(problem: SubsetProblem, found: list[Block], pruned: list[Mask]) -> Mask:
+    """The problem's `[m, n]` mask from every block's decisions."""
+    mask = np.zeros(problem.W.shape, dtype=bool)
+    for block, choice in zip(found, pruned, strict=True):
+        mask[block.rows] = choice
+    return mask

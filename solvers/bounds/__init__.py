@@ -1,0 +1,1 @@
+"""Lower bounds that hold in floating point: splits, their evaluation, and curves of bounds."""

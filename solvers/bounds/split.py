@@ -1,0 +1,170 @@
+"""Choosing the split `H = R + diag(d)`, `R >= 0`, on which every bound's strength depends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from solvers.allocation import allocate
+from solvers.blocks import Block, blocks
+from solvers.bounds import saddle
+from solvers.bounds.interior_point import saddle_point
+from solvers.curves import row_curves
+from solvers.hessian import Array
+from solvers.problem import SubsetProblem
+
+BATCH_BYTES = 1 << 30
+"""Memory that one batch of interior-point work may take."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of one block and the relaxation's solution there.
+
+    Attributes:
+        d: `[g, n]` with `H_g - diag(d_g)` positive semidefinite beyond rounding; positive when joint.
+        z: `[n]` relaxed indicators, the share kept.
+        steps: interior-point steps taken.
+    """
+
+    d: Array
+    z: Array
+    steps: int
+
+
+def choose_split(problem: SubsetProblem, *, shared: bool = False, device: str = "cpu") -> Array:
+    """`d [m, n]` that maximises the root bound of every row (or of all rows at once, `shared`).
+
+    Rows of a `per_layer` budget get the counts of a greedy allocation.
+
+    Args:
+        problem: a reduced problem.
+        shared: one d for all rows, where they share a curvature and the variant is joint.
+        device: torch device.
+    """
+    if problem.budget.kind == "per_layer":
+        curves = row_curves(problem.W, problem.hessian, refit=problem.refit)
+        found = blocks(problem, allocate(list(curves.values), int(problem.pools.prune[0])))
+    else:
+        found = blocks(problem)
+    splits = split_blocks(found, shared=shared, device=device)
+    d = np.empty(problem.W.shape)
+    for block, split in zip(found, splits, strict=True):
+        if not block.refit and len(block.rows) > 1:
+            raise ValueError("coupled selection has one split for all rows: use split_blocks")
+        d[block.rows] = split.d
+    return d
+
+
+def split_blocks(found: Sequence[Block], *, shared: bool = False, device: str = "cpu") -> list[Split]:
+    """The best split of every block, in batches of blocks of one shape."""
+    out: list[Split | None] = [None] * len(found)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, block in enumerate(found):
+        if block.trivial or (block.refit and len(block.H) > 1):
+            out[i] = _separate(block, device)
+        else:
+            key = (block.refit, block.B.shape, block.labels.tobytes())
+            groups.setdefault(key, []).append(i)
+    for members in groups.values():
+        n = found[members[0]].n
+        size = len(members) if shared else max(1, BATCH_BYTES // (8 * 24 * n * n))
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            for i, split in zip(part, _batch([found[i] for i in part], shared, device), strict=True):
+                out[i] = split
+    return [split for split in out if split is not None]
+
+
+def _batch(found: list[Block], shared: bool, device: str) -> list[Split]:
+    first = found[0]
+    shared = shared and first.refit and len(found) > 1
+    H = np.stack([b.H[0] for b in (found[:1] if shared else found)])
+    B = np.stack([b.B[0] for b in found])
+    keep = np.stack([b.keep for b in found]).astype(np.float64)
+    pools = np.arange(len(first.keep))[:, None] == first.labels[None, :]
+    unit = np.array([_unit(b) for b in found])
+
+    def tensor(A: Array) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(A, dtype=np.float64), device=device)
+
+    E = torch.as_tensor(pools, device=device)
+    if first.refit:
+        size = np.abs(np.diagonal(H, axis1=1, axis2=2)).mean(axis=1)[:, None, None]
+        Hs = tensor(H / size)
+        Bs = tensor(B / np.sqrt(size * unit[:, None, None]))
+        constant = tensor(np.array([b.constant for b in found]) / unit)
+        phi = saddle.joint(Hs.expand(len(found), -1, -1), Bs, constant)
+        point = saddle_point(phi, Hs, tensor(keep), E, positive=True)
+        d = point.d.cpu().numpy() * size[:, :, 0]
+        z = point.z.cpu().numpy()
+    else:
+        scale = unit[:, None, None]
+        prune = pools.sum(axis=1) - keep
+        As = tensor(H / scale)
+        phi = saddle.selection(As, tensor(B[:, :, 0] / unit[:, None]))
+        point = saddle_point(phi, As, tensor(prune), E, positive=False)
+        d = point.d.cpu().numpy() * unit[:, None]
+        z = 1.0 - point.z.cpu().numpy()
+    secured: list[Split] = []
+    for i, block in enumerate(found):
+        own = secured[0].d if shared and i else secure(block.H[0], d[0 if shared else i], block.refit)[None]
+        secured.append(Split(own, z[i], point.steps))
+    return secured
+
+
+def _separate(block: Block, device: str) -> Split:
+    """Blocks without an interior get `d = lambda_min`; several curvatures are split one by one."""
+    if block.trivial:
+        d = np.stack([_lowest(H, block.refit) for H in block.H])
+        keep = block.keep / np.bincount(block.labels)
+        return Split(d, keep[block.labels].astype(np.float64), 0)
+    parts = [
+        Block(True, H[None], B[None], W[None], 0.5 * float((W * B).sum()), block.labels, block.keep, block.rows[i : i + 1])
+        for i, (H, B, W) in enumerate(zip(block.H, block.B, block.W, strict=True))
+    ]
+    splits = split_blocks(parts, device=device)
+    return Split(np.concatenate([s.d for s in splits]), np.mean([s.z for s in splits], axis=0), splits[0].steps)
+
+
+def _unit(block: Block) -> float:
+    """The order of magnitude of the block's optimum: the value of a quick mask."""
+    pools = [np.flatnonzero(block.labels == p) for p in range(len(block.keep))]
+    diagonal = np.diagonal(block.H[0])
+    score = diagonal * (block.W[0] ** 2).sum(axis=-1) if block.refit else 0.5 * diagonal - block.B[0, :, 0]
+    pruned = np.zeros(block.n, dtype=bool)
+    for index, count in zip(pools, block.prune, strict=True):
+        pruned[index[np.argsort(score[index], kind="stable")[:count]]] = True
+    return max(abs(block.value(pruned)), 1e-12 * abs(block.scale), np.finfo(float).tiny)
+
+
+def _lowest(H: Array, positive: bool) -> Array:
+    low = float(scipy.linalg.eigvalsh(H, subset_by_index=[0, 0])[0])
+    return secure(H, np.full(len(H), low), positive)
+
+
+def secure(H: Array, d: Array, positive: bool) -> Array:
+    """Shrink d until `H - diag(d)` is positive semidefinite for certain, rounding included.
+
+    By Rump (2006): if the floating-point Cholesky factorisation of `A - c I` succeeds with
+    `c >= (n + 2) eps tr(A)` (and the rounding of the diagonal), then A is positive semidefinite.
+
+    Raises:
+        ArithmeticError: if H itself is too close to singular to say so.
+    """
+    n = len(H)
+    margin = 2.0 * (n + 4) * np.finfo(float).eps * float(np.trace(H) + np.abs(d).sum()) + 1e-300
+    shrink = 0.0
+    for attempt in range(60):
+        trial = d * (1.0 - shrink) if positive else d - shrink * margin
+        _, info = scipy.linalg.lapack.dpotrf(H - np.diag(trial + margin), lower=1)
+        if info == 0 and (not positive or (trial > 0).all()):
+            return np.asarray(trial)
+        shrink = (1e-12 if positive else 1.0) * 2.0**attempt
+        if positive and shrink >= 1.0:
+            break
+    raise ArithmeticError("hessian is too close to singular for a certified split; add damping")

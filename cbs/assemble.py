@@ -1,0 +1,139 @@
+"""From a method's plan to a pruned model and its result: surgery, measurement, and the bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cbs import surgery
+from cbs.evaluate import evaluate, output_errors
+from cbs.formulation import layer_weights
+from cbs.layers import Layer
+from cbs.network import Network
+from cbs.plan import Plan
+from cbs.references import LayerBound, References
+from cbs.request import Request
+from cbs.result import LayerResult, PruneResult, RowResult
+from cbs.watch import Watch
+from solvers import Budget
+from solvers.control import interruptible
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method's run: its result, still without bounds, and what the bounds depend on."""
+
+    result: PruneResult
+    request: Request
+    watch: Watch
+
+
+def assemble(network: Network, request: Request, watch: Watch, plan: Plan, seconds: float) -> Run:
+    """Apply a plan to a copy of the network, and measure what it did.
+
+    Args:
+        network: the dense network.
+        request: what was asked.
+        watch: of the run.
+        plan: the method's answers.
+        seconds: that the method took.
+    """
+    model = surgery.clone(network.model)
+    after = [Layer(layer.name, model.get_submodule(layer.name)) for layer in network.layers]  # type: ignore[arg-type]
+    for layer, step in zip(after, plan.layers, strict=True):
+        surgery.apply(layer, step.answer)
+    modules = {layer.name: layer.module for layer in after}
+    errors = output_errors(network.model, network.layers, modules, network.samples)
+    layers, value = [], 0.0
+    for i, (layer, step) in enumerate(zip(after, plan.layers, strict=True)):
+        objective, moved = network.objectives[i], layer_weights(layer)
+        values = objective.row_values(moved)
+        value += float(network.scales[i] @ values) if request.pooled else float(values.sum())
+        counts = step.answer.mask.sum(axis=1)
+        waits = [None] * len(values) if step.row_seconds is None else step.row_seconds.tolist()
+        rows = [
+            RowResult(float(v), None, int(k), s, step.solver)
+            for v, k, s in zip(values, counts, waits, strict=True)
+        ]
+        penalty = 0.5 * objective.damping * float(np.square(moved.W - objective.dense.W).sum())
+        layer_result = LayerResult(
+            layer.name, tuple(layer.module.weight.shape), layer.size - int(counts.sum()),
+            float(values.sum()), None, errors[layer.name] + penalty, objective.damping,
+            step.seconds, step.solver, step.status, rows,
+        )  # fmt: skip
+        layers.append(layer_result)
+    size = sum(layer.size for layer in after)
+    held_out = network.held_out
+    result = PruneResult(
+        model=model, method=watch.method, asked=request.fraction,
+        sparsity=1 - sum(layer.kept for layer in layers) / size, scope=request.scope,
+        budget=request.budget, solver=request.solver, status="feasible", layers=layers, value=value,
+        bound=None, seconds=seconds, predicted=plan.prediction, prediction_model=plan.model,
+        before=network.before, after=evaluate(model, network.samples, network.loss),
+        test_before=network.test_before,
+        test_after=None if held_out is None else evaluate(model, held_out, network.loss),
+        damping=network.damping, seed=request.seed, stats=dict(plan.stats), saved=network.saved,
+    )  # fmt: skip
+    network.restore(model)
+    return Run(result, request, watch)
+
+
+def certify_result(run: Run, references: References) -> PruneResult:
+    """The run's result with the best bounds known, computing them where none are and it was asked.
+
+    Args:
+        run: a method's run.
+        references: of its network.
+    """
+    with interruptible(run.watch.control):
+        layers = [_bounded(run, i, layer, references) for i, layer in enumerate(run.result.layers)]
+        bound = _total(run, layers, references)
+    result = replace(run.result, layers=layers, bound=bound)
+    return replace(result, status=_status(run, result))
+
+
+def _bounded(run: Run, index: int, layer: LayerResult, references: References) -> LayerResult:
+    request, network = run.request, references.network
+    if not request.pooled:
+        budget = request.layer_budget(network.layers[index])
+        known = references.known(index, budget)
+        if request.certify:
+            known = references.layer(index, budget, run.watch)
+    else:
+        counts = [row.pruned for row in layer.rows]
+        known = references.known(index, Budget.per_row(counts))
+        if request.certify and not run.watch.interrupted:
+            known = known.join(references.at_counts(index, np.array(counts)))
+    return _with_bound(layer, known, request.gap)
+
+
+def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResult:
+    rows = layer.rows
+    if known.rows is not None:
+        rows = [replace(row, bound=min(float(b), row.value)) for row, b in zip(rows, known.rows, strict=True)]
+    bound = min(known.bound, layer.value) if math.isfinite(known.bound) else None
+    bounded = replace(layer, rows=rows, bound=bound)
+    proven = bounded.gap is not None and bounded.gap <= gap
+    unproven = "feasible" if layer.status == "optimal" else layer.status
+    return replace(bounded, status="optimal" if proven else unproven)
+
+
+def _total(run: Run, layers: list[LayerResult], references: References) -> float | None:
+    if run.request.pooled:
+        if not run.request.certify or run.watch.interrupted:
+            return None
+        count = run.request.network_count(references.network.layers)
+        return min(references.total(count), run.result.value)
+    bounds = [layer.bound for layer in layers]
+    return None if None in bounds else sum(bounds)  # type: ignore[arg-type]
+
+
+def _status(run: Run, result: PruneResult) -> str:
+    if run.watch.interrupted:
+        return "interrupted"
+    if result.gap is not None and result.gap <= run.request.gap:
+        return "optimal"
+    reasons = {layer.status for layer in result.layers}
+    return next((reason for reason in ("time_limit", "node_limit") if reason in reasons), "feasible")

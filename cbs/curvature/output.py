@@ -1,0 +1,50 @@
+"""How much the loss cares about each row's output: the scale that makes layers comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cbs.data import Samples
+from cbs.evaluate import Loss, sample_losses
+from cbs.layers import Layer, visiting
+
+
+def output_scales(
+    model: nn.Module, layers: Sequence[Layer], samples: Samples, loss: Loss
+) -> dict[str, Tensor]:
+    """`E[(dL/da_r)^2]` of every row, over samples and positions, in double precision.
+
+    `L` is the loss of one sample and `a_r` the row's pre-activation. `1/2 sum_r scale_r D_r H D_r'`
+    with the layer Gram `H` is then the Fisher model of the loss that takes inputs and output
+    gradients to be independent (Martens & Grosse 2015, with a diagonal output factor).
+
+    Args:
+        model: network in evaluation mode.
+        layers: layers of `model`.
+        samples: N inputs and targets; streamed in batches.
+        loss: of outputs and targets.
+
+    Returns:
+        For every layer's name `[m]`.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    sums = {layer.name: torch.zeros(layer.shape[0], dtype=torch.float64) for layer in layers}
+    counts = dict.fromkeys(sums, 0)
+    for inputs, targets in samples.batches():
+        seen: list[tuple[str, Tensor]] = []
+
+        def visit(name: str, x: Tensor, y: Tensor, seen: list[tuple[str, Tensor]] = seen) -> Tensor:
+            seen.append((name, y))
+            return y.clone()
+
+        with torch.enable_grad(), visiting(layers, visit):
+            total = sample_losses(loss, model(inputs), targets).sum()
+        gradients = torch.autograd.grad(total, [y for _, y in seen], allow_unused=True)
+        for (name, y), g in zip(seen, gradients, strict=True):
+            rows = by_name[name].flatten(torch.zeros_like(y) if g is None else g).double()
+            sums[name] += rows.square().sum(dim=0).cpu()
+            counts[name] += len(rows)
+    return {name: sums[name] / counts[name] for name in sums}

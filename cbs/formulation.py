@@ -1,0 +1,137 @@
+"""From a layer and its curvature to the solvers' arrays, and from their solutions back to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cbs.layers import Layer
+from solvers import Budget, SubsetProblem
+from solvers.hessian import Array
+from solvers.problem import Mask
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's parameters as solvers see them: `W [m, n]` and `bias [m]` or None, double precision."""
+
+    W: Array
+    bias: Array | None
+
+    @property
+    def augmented(self) -> Array:
+        """`[m, n]`, or `[m, n + 1]` with the bias as the last column."""
+        return self.W if self.bias is None else np.column_stack([self.W, self.bias])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A layer's local model: `1/2 sum_r D_r H D_r'` for a move `D` of its weights and bias.
+
+    Attributes:
+        name: of the layer.
+        dense: the trained parameters.
+        H: damped Gram `[n, n]`, or `[n + 1, n + 1]` with a bias, whose diagonal entry is not damped.
+        damping: what was added to the diagonal of the weights' part, absolute.
+    """
+
+    name: str
+    dense: Weights
+    H: Array
+    damping: float
+
+    def problem(self, budget: Budget) -> SubsetProblem:
+        """The joint problem: survivors and the bias move, the bias is never pruned.
+
+        Raises:
+            ValueError: if `H` is singular.
+        """
+        n = self.dense.W.shape[1]
+        movable = () if self.dense.bias is None else (n,)
+        try:
+            return SubsetProblem(self.dense.augmented, self.H, budget, movable=movable)
+        except ValueError as error:
+            raise ValueError(f"layer {self.name!r}: {error}") from None
+
+    def row_values(self, moved: Weights) -> Array:
+        """`[m]` objective of every row when the dense weights become `moved`."""
+        D = moved.augmented - self.dense.augmented
+        return np.asarray(0.5 * np.einsum("ri,ri->r", D @ self.H, D))
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A layer's answer: a mask `[m, n]`, True where pruned, and the parameters after pruning."""
+
+    mask: Mask
+    weights: Weights
+
+
+def array(values: Tensor) -> Array:
+    """A tensor as a double-precision array of its own."""
+    return np.array(values.detach().cpu().numpy(), dtype=np.float64)
+
+
+def layer_weights(layer: Layer) -> Weights:
+    """A layer's present parameters."""
+    bias = layer.module.bias
+    return Weights(array(layer.module.weight).reshape(layer.shape), None if bias is None else array(bias))
+
+
+def layer_objective(layer: Layer, gram: Tensor, damping: float) -> Objective:
+    """A layer's objective from its Gram.
+
+    Args:
+        layer: the layer.
+        gram: `[n, n]` or, with a bias, `[n + 1, n + 1]`.
+        damping: added to the diagonal of the weights' part, relative to its mean; absolute where
+            that mean is zero (a layer whose inputs are all zero).
+    """
+    H = array(gram)
+    n = layer.shape[1]
+    added = absolute_damping(np.diagonal(H)[:n], damping)
+    H[np.arange(n), np.arange(n)] += added
+    return Objective(layer.name, layer_weights(layer), H, added)
+
+
+def absolute_damping(diagonal: NDArray[np.float64], damping: float) -> float:
+    """`damping` times the mean of a diagonal, or `damping` itself where that mean is zero."""
+    mean = float(np.mean(diagonal))
+    return damping * (mean if mean > 0 else 1.0)
+
+
+def pruned(problem: SubsetProblem, mask: Mask) -> Pruned:
+    """The layer's answer for a mask of its problem: survivors and the bias refitted."""
+    moved = problem.weights(mask)
+    p = problem.prunable
+    bias = moved[:, -1].copy() if len(problem.movable) else None
+    return Pruned(mask[:, p].copy(), Weights(moved[:, p].copy(), bias))
+
+
+def masked(dense: Weights, mask: Mask) -> Pruned:
+    """The layer's answer without compensation: pruned weights become zero, the rest stays."""
+    return Pruned(mask, Weights(np.where(mask, 0.0, dense.W), dense.bias))
+
+
+def smallest(scores: Sequence[Array], budgets: Sequence[Budget] | int) -> list[Mask]:
+    """Masks that prune the entries of smallest score.
+
+    Args:
+        scores: `[m, n]` of every layer. For column budgets a column's score is the sum of its entries.
+        budgets: a budget for every layer, or the number of entries that all layers prune together.
+    """
+    if isinstance(budgets, int):
+        joined = np.concatenate([s.ravel() for s in scores])[None, :]
+        chosen = Budget.per_layer(budgets).pools(1, joined.size).smallest(joined)[0]
+        parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
+        return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
+    masks = []
+    for s, budget in zip(scores, budgets, strict=True):
+        pools = budget.pools(*s.shape)
+        ranked = s.sum(axis=0, keepdims=True) if pools.coupled else s
+        masks.append(pools.expand(pools.smallest(ranked), len(s)))
+    return masks

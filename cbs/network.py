@@ -1,0 +1,124 @@
+"""The dense network with its calibration data: everything that methods ask of it, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cbs.curvature.gram import layer_grams
+from cbs.curvature.output import output_scales
+from cbs.data import Samples, gather
+from cbs.evaluate import Evaluation, Loss, evaluate, forward
+from cbs.formulation import Objective, Weights, array, layer_objective, layer_weights
+from cbs.layers import find_layers
+from cbs.memo import Memo
+from cbs.surgery import Saved, clone, save
+from solvers import Budget
+from solvers.curves import RowCurves, row_curves
+from solvers.hessian import Array
+from solvers.reduction import reduce
+
+
+class Network:
+    """A dense network, its prunable layers, and what was computed from them and the data.
+
+    Nothing is computed before it is asked for, or twice; `memo` keeps it.
+
+    Args:
+        model: the trained network; it is copied, not changed.
+        data: calibration data, see `cbs.data.gather`.
+        loss: of outputs and targets, mean or sum over samples.
+        layers: names of the layers to prune; None for all.
+        damping: relative to the mean diagonal of a curvature; positive.
+        samples: how many samples to take; None for all.
+        seed: of the draw of samples.
+        device: torch device.
+
+    Raises:
+        ValueError: in one line, for a model without prunable layers, data or targets that model or
+            loss refuse, values that are not finite, or a negative damping.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        loss: Loss = F.cross_entropy,
+        layers: Sequence[str] | None = None,
+        damping: float = 1e-2,
+        samples: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        if not 0 <= damping < float("inf"):
+            raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
+        where = next(model.parameters(), torch.empty(0)).device
+        self.model = clone(model).to(device).eval()
+        self.layers = find_layers(self.model, layers)
+        self.saved: Saved = save(self.layers)
+        self._origin = where, {name: module.training for name, module in model.named_modules()}
+        self.samples: Samples = gather(data, samples, seed).to(device)
+        self.loss, self.damping, self.device = loss, damping, device
+        self.limit = samples
+        self.memo = Memo()
+        with torch.no_grad():
+            forward(self.model, self.samples.inputs[:2])
+        self.before: Evaluation = evaluate(self.model, self.samples, loss)
+        self.held_out: Samples | None = None
+        self.test_before: Evaluation | None = None
+
+    def hold_out(self, samples: Samples) -> None:
+        """Evaluate on `samples`, too."""
+        self.held_out = samples.to(self.device)
+        self.test_before = evaluate(self.model, self.held_out, self.loss)
+
+    def restore(self, model: nn.Module) -> nn.Module:
+        """Put a copy of the network on the device and into the modes of the user's model, in place."""
+        where, modes = self._origin
+        for name, module in model.named_modules():
+            module.training = modes[name]
+        return model.to(where)
+
+    @property
+    def dense(self) -> list[Weights]:
+        """Every layer's dense parameters."""
+        return self.memo("dense", lambda: [layer_weights(layer) for layer in self.layers])
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Every layer's objective, from its damped Gram."""
+        return self.memo("objectives", self._objectives)
+
+    def _objectives(self) -> list[Objective]:
+        grams = layer_grams(self.model, self.layers, self.samples)
+        idle = [layer.name for layer in self.layers if layer.name not in grams]
+        if idle:
+            raise ValueError(f"layer {idle[0]!r} saw no input of this data; leave it out with `layers`")
+        return [layer_objective(layer, grams[layer.name], self.damping) for layer in self.layers]
+
+    @property
+    def scales(self) -> list[Array]:
+        """Every layer's row scales `E[(dL/da_r)^2]`, `[m]`."""
+        return self.memo("scales", self._scales)
+
+    def _scales(self) -> list[Array]:
+        scales = output_scales(self.model, self.layers, self.samples, self.loss)
+        return [array(scales[layer.name]) for layer in self.layers]
+
+    def curves(self, *, bounds: bool) -> list[RowCurves]:
+        """Every layer's row curves, unscaled, its bias eliminated."""
+        return self.memo(("curves", bounds), lambda: self._curves(bounds))
+
+    def _curves(self, bounds: bool) -> list[RowCurves]:
+        curves = []
+        for objective in self.objectives:
+            reduced = reduce(objective.problem(Budget.per_layer(0))).problem
+            curves.append(row_curves(reduced.W, reduced.hessian, bounds=bounds, device=self.device))
+        return curves

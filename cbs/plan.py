@@ -1,0 +1,46 @@
+"""What a method hands to `prune()`: an answer for every layer, before surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cbs.formulation import Pruned
+from solvers.hessian import Array
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer's answer and how it was found.
+
+    Attributes:
+        answer: mask and new parameters.
+        solver: what found it.
+        status: why that stopped, a value of `solvers.Status`.
+        seconds: wall time of the layer.
+        row_seconds: `[m]` wall time of every row, where rows were solved apart.
+    """
+
+    answer: Pruned
+    solver: str
+    status: str = "feasible"
+    seconds: float = 0.0
+    row_seconds: Array | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every layer's answer, and what the method's own model of the loss says about them.
+
+    Attributes:
+        layers: in the network's order.
+        prediction: loss increase of the method's model, without its damping; None if it has none.
+        model: that model in words, or None.
+        stats: counts, choices and repairs of the method.
+    """
+
+    layers: list[LayerPlan]
+    prediction: float | None = None
+    model: str | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict)

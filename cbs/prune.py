@@ -1,0 +1,175 @@
+"""`prune()` and `compare()`: from a trained network to a pruned one with a bound on its quality."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
+
+from torch import nn
+from torch.nn import functional as F
+
+from cbs.assemble import Run, assemble, certify_result
+from cbs.data import gather
+from cbs.evaluate import Loss
+from cbs.methods import Method, get_method
+from cbs.methods import methods as all_methods
+from cbs.network import Network
+from cbs.references import References
+from cbs.request import Request
+from cbs.result import PruneResult
+from cbs.watch import Callback, Watch
+from solvers import get_solver
+from solvers.control import interruptible
+
+NETWORK = ("loss", "layers", "damping", "samples", "seed", "device")
+REQUEST = ("scope", "budget", "solver", "gap", "time_limit", "seed", "recalibrate", "certify", "device")
+
+
+class Options(TypedDict, total=False):
+    """The arguments that `prune` and `compare` share; `prune` documents them."""
+
+    scope: str
+    budget: str
+    solver: str
+    damping: float
+    gap: float
+    time_limit: float | None
+    seed: int
+    samples: int | None
+    layers: Sequence[str] | None
+    loss: Loss
+    certify: bool
+    recalibrate: bool
+    callback: Callback | None
+    device: str
+    test: Any
+
+
+def prune(
+    model: nn.Module,
+    data: Any,
+    *,
+    sparsity: float | None = None,
+    method: str = "cbs",
+    scope: str = "layer",
+    budget: str = "unstructured",
+    solver: str = "auto",
+    damping: float = 1e-2,
+    gap: float = 1e-4,
+    time_limit: float | None = None,
+    seed: int = 0,
+    samples: int | None = None,
+    layers: Sequence[str] | None = None,
+    loss: Loss = F.cross_entropy,
+    certify: bool = True,
+    recalibrate: bool = False,
+    callback: Callback | None = None,
+    device: str = "cpu",
+    test: Any = None,
+) -> PruneResult:
+    """Prune a trained network.
+
+    Args:
+        model: the network; it is not changed.
+        data: calibration data: a pair (inputs, targets), a `Dataset`, a `DataLoader`, or an iterable
+            of batches.
+        sparsity: fraction of the weights to prune, in [0, 1); may be None for an `N:M` budget.
+        method: a name of `cbs.methods()`.
+        scope: where the sparsity is met: every `row`, every `layer`, or the `network` as a whole.
+        budget: `unstructured`, `N:M` (N of every M neighbours stay, e.g. `2:4`), or `columns`.
+        solver: a name of `solvers.available()`, for the methods that solve a selection problem.
+        damping: added to the diagonal of every curvature, relative to its mean.
+        gap: relative gap at which a search may stop.
+        time_limit: seconds for all searches together, or None.
+        seed: of every random choice.
+        samples: how many samples to calibrate on. None: all of them, but 1000 for per-sample gradients.
+        layers: names of the layers to prune; None for every `Linear` and ungrouped `Conv2d`.
+        loss: of (outputs, targets), mean or sum over samples.
+        certify: compute a lower bound for methods and solvers that give none.
+        recalibrate: method `joint`: refit every layer to its dense outputs on the inputs that come
+            out of the pruned layers before it.
+        callback: called with every `Step`; a true answer stops the search, and what was found is kept.
+        device: torch device for the network and for batched array work.
+        test: held-out data to evaluate on too, in any form of `data`.
+
+    Returns:
+        The pruned copy, and values, bounds and gaps for network, layers and rows. After Ctrl-C, or
+        past the time limit, the best found, which `status` tells.
+
+    Raises:
+        ValueError: for bad input, in one line.
+    """
+    return compare(
+        model, data, sparsities=[sparsity], methods=[method], scope=scope, budget=budget, solver=solver,
+        damping=damping, gap=gap, time_limit=time_limit, seed=seed, samples=samples, layers=layers,
+        loss=loss, certify=certify, recalibrate=recalibrate, callback=callback, device=device, test=test,
+    )[0]  # fmt: skip
+
+
+def compare(
+    model: nn.Module,
+    data: Any,
+    *,
+    sparsities: Sequence[float | None],
+    methods: Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> list[PruneResult]:
+    """Prune one network by several methods to several sparsities, and hold all against the best bounds.
+
+    Curvatures are computed once; every result is charged for those it uses. All results of one
+    sparsity get the best lower bound that any of them, or the relaxation, has proven.
+
+    Args:
+        model: the network; it is not changed.
+        data: as in `prune`.
+        sparsities: every sparsity to prune to.
+        methods: names of `cbs.methods()`, all by default. `joint` runs first, for its bounds.
+        **options: any other argument of `prune`; the time limit is that of a single result.
+
+    Returns:
+        A result for every sparsity and method, in the order given. After an interruption those that
+        were finished, and the one that was interrupted.
+
+    Raises:
+        ValueError: for bad input, in one line.
+    """
+    chosen = [get_method(name) for name in (all_methods() if methods is None else methods)]
+    asked: dict[str, Any] = {key: value for key, value in options.items() if key in REQUEST}
+    requests = [Request(sparsity, **asked) for sparsity in sparsities]
+    for request in requests:
+        get_solver(request.solver)
+    given: dict[str, Any] = {key: value for key, value in options.items() if key in NETWORK}
+    network = Network(model, data, **given)
+    if options.get("test") is not None:
+        network.hold_out(gather(options["test"]))
+    for request in requests:
+        for layer in network.layers:
+            request.layer_budget(layer)
+    references = References(network)
+    results: list[PruneResult] = []
+    for request in requests:
+        runs: dict[str, Run] = {}
+        for method in sorted(chosen, key=lambda method: method.name != "joint"):
+            runs[method.name] = _run(network, method, request, references, options.get("callback"))
+            if runs[method.name].watch.interrupted:
+                break
+        ordered = [runs[method.name] for method in chosen if method.name in runs]
+        results += [certify_result(run, references) for run in ordered]
+        if any(run.watch.interrupted for run in ordered):
+            break
+    return results
+
+
+def _run(
+    network: Network, method: Method, request: Request, references: References, callback: Callback | None
+) -> Run:
+    watch = Watch(method.name, request, len(network.layers), callback)
+    network.memo.reset()
+    start, spent = time.perf_counter(), network.memo.spent
+    with interruptible(watch.control):
+        plan = method.run(network, request, watch, references)
+        computing = network.memo.spent - spent
+        seconds = time.perf_counter() - start - computing + network.memo.charge
+        watch.tell("evaluate")
+        return assemble(network, request, watch, plan, seconds)

@@ -1,0 +1,94 @@
+"""The project's own method: combinatorial joint selection on the layer objective, certified."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from cbs.formulation import Objective, pruned
+from cbs.network import Network
+from cbs.plan import LayerPlan, Plan
+from cbs.references import References
+from cbs.request import Request
+from cbs.watch import Watch
+from solvers import Budget, Solution, SubsetProblem
+from solvers.allocation import allocate
+from solvers.hessian import Array
+from solvers.heuristics.magnitude import Magnitude
+from solvers.problem import Mask
+
+FALLBACK = Magnitude()
+"""What finishes the layers that an interrupted pruning had not come to."""
+
+
+def joint(network: Network, request: Request, watch: Watch, references: References) -> Plan:
+    """Minimise every layer's objective over masks and survivors together (DESIGN, section 2).
+
+    With one budget for the network, rows get their counts from their greedy curves, scaled by
+    `E[(dL/da_r)^2]` and allocated exactly (section 5); the rows are then solved with these counts.
+    """
+    starts: list[Mask | None] = [None] * len(network.layers)
+    if request.pooled:
+        counts = _counts(network, request)
+        budgets = [Budget.per_row(k.tolist()) for k in counts]
+        curves = network.curves(bounds=False)
+        starts = [curve.masks(k) for curve, k in zip(curves, counts, strict=True)]
+    else:
+        budgets = [request.layer_budget(layer) for layer in network.layers]
+    sizes = np.array([layer.size for layer in network.layers], dtype=float)
+    plans = []
+    for i, (objective, budget) in enumerate(zip(network.objectives, budgets, strict=True)):
+        problem = objective.problem(budget)
+        start = _widen(problem, starts[i])
+        watch.tell("select", objective.name, i)
+        began = time.perf_counter()
+        solver = FALLBACK if watch.interrupted else request.solver
+        solution = watch.solve(
+            problem, solver, stage="select", layer=objective.name, index=i,
+            share=sizes[i] / sizes[i:].sum(), warm_start=start,
+        )  # fmt: skip
+        references.learn(i, problem, solution)
+        plans.append(_plan(problem, solution, time.perf_counter() - began, watch.interrupted))
+    return Plan(plans, *_prediction(network, plans))
+
+
+def _counts(network: Network, request: Request) -> list[Array]:
+    curves = [
+        scale * values
+        for scales, layer in zip(network.scales, network.curves(bounds=False), strict=True)
+        for scale, values in zip(scales, layer.values, strict=True)
+    ]
+    counts = allocate(curves, request.network_count(network.layers))
+    return np.split(counts, np.cumsum([layer.shape[0] for layer in network.layers])[:-1])
+
+
+def _widen(problem: SubsetProblem, mask: Mask | None) -> Mask | None:
+    if mask is None:
+        return None
+    wide = np.zeros(problem.W.shape, dtype=bool)
+    wide[:, problem.prunable] = mask
+    return wide
+
+
+def _plan(problem: SubsetProblem, solution: Solution, seconds: float, interrupted: bool) -> LayerPlan:
+    rows = solution.stats.get("rows")
+    return LayerPlan(
+        pruned(problem, solution.mask), solution.solver,
+        "interrupted" if interrupted else solution.status.value, seconds,
+        None if rows is None else np.array([row["seconds"] for row in rows]),
+    )  # fmt: skip
+
+
+def _prediction(network: Network, plans: list[LayerPlan]) -> tuple[float, str]:
+    total = 0.0
+    for objective, scale, plan in zip(network.objectives, network.scales, plans, strict=True):
+        total += float(scale @ _undamped(objective, plan))
+    return total, "1/2 sum_r E[(dL/da_r)^2] D_r H D_r', H the layer Gram"
+
+
+def _undamped(objective: Objective, plan: LayerPlan) -> Array:
+    moved = plan.answer.weights
+    D = moved.W - objective.dense.W
+    values: Array = objective.row_values(moved) - 0.5 * objective.damping * (D * D).sum(axis=1)
+    return values

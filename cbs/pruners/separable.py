@@ -1,0 +1,39 @@
+"""Methods that score every weight by itself and leave the survivors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cbs.formulation import masked, smallest
+from cbs.network import Network
+from cbs.plan import LayerPlan, Plan
+from cbs.request import Request
+from cbs.watch import Watch
+from solvers.hessian import Array
+from solvers.problem import Mask
+
+
+def magnitude(network: Network, request: Request, watch: Watch) -> Plan:
+    """Least `|w|` first; columns by their Euclidean norm."""
+    return _without_compensation(network, request, [dense.W**2 for dense in network.dense], "magnitude")
+
+
+def random(network: Network, request: Request, watch: Watch) -> Plan:
+    """Uniformly at random within every pool of the budget."""
+    rng = np.random.default_rng(request.seed)
+    return _without_compensation(network, request, [rng.random(d.W.shape) for d in network.dense], "random")
+
+
+def select(network: Network, request: Request, scores: Sequence[Array]) -> list[Mask]:
+    """Masks of the smallest scores, under the budget asked."""
+    if request.pooled:
+        return smallest(scores, request.network_count(network.layers))
+    return smallest(scores, [request.layer_budget(layer) for layer in network.layers])
+
+
+def _without_compensation(network: Network, request: Request, scores: Sequence[Array], name: str) -> Plan:
+    masks = select(network, request, scores)
+    answers = [masked(dense, mask) for dense, mask in zip(network.dense, masks, strict=True)]
+    return Plan([LayerPlan(answer, name) for answer in answers])

@@ -1,0 +1,97 @@
+"""Certified lower bounds of the joint problem, which every method's layer objective is held against."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cbs.network import Network
+from cbs.watch import Watch
+from solvers import Budget, Solution, SubsetProblem
+from solvers.allocation import allocation_value
+from solvers.hessian import Array
+from solvers.reduction import reduce
+
+RELAXATION = "relaxation"
+"""The solver that bounds a problem for methods that prove nothing themselves."""
+
+
+@dataclass(frozen=True)
+class LayerBound:
+    """No mask of the budget, with any weights for the survivors, has a smaller layer objective.
+
+    Attributes:
+        bound: of the layer; minus infinity when nothing is known.
+        rows: `[m]` of every row, where rows have budgets of their own; else None.
+    """
+
+    bound: float = -math.inf
+    rows: Array | None = None
+
+    def join(self, other: LayerBound) -> LayerBound:
+        """The better of the two, row by row. Objectives are sums of squares: no bound is negative."""
+        rows = self.rows
+        if other.rows is not None:
+            rows = other.rows if rows is None else np.maximum(rows, other.rows)
+        bound = max(self.bound, other.bound)
+        if rows is not None:
+            rows = np.maximum(rows, 0.0)
+            bound = max(bound, float(rows.sum()) * (1 - len(rows) * np.finfo(float).eps))
+        return LayerBound(max(bound, 0.0) if math.isfinite(bound) else bound, rows)
+
+
+class References:
+    """The best bounds known for a network's layers, under every budget asked so far."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._known: dict[tuple[int, Budget], LayerBound] = {}
+
+    def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
+        """Take in what a solver proved about a layer's problem."""
+        found = LayerBound(solution.bound, _row_bounds(problem, solution))
+        self._known[index, problem.budget] = self.known(index, problem.budget).join(found)
+
+    def known(self, index: int, budget: Budget) -> LayerBound:
+        """The best bound known of a layer, without computing one."""
+        return self._known.get((index, budget), LayerBound())
+
+    def layer(self, index: int, budget: Budget, watch: Watch) -> LayerBound:
+        """A bound of a layer, from the relaxation when none is known yet."""
+        if not math.isfinite(self.known(index, budget).bound) and not watch.interrupted:
+            objective = self.network.objectives[index]
+            problem = objective.problem(budget)
+            solution = watch.solve(problem, RELAXATION, stage="certify", layer=objective.name, index=index)
+            self.learn(index, problem, solution)
+        return self.known(index, budget)
+
+    def total(self, count: int) -> float:
+        """A bound on the scaled objective of the network when all layers share one budget.
+
+        `min sum_r scale_r lower_r(k_r)` over all `k` with `sum_r k_r = count`.
+        """
+        curves = [
+            scale * np.maximum(lower, 0.0)
+            for scales, layer in zip(self.network.scales, self.network.curves(bounds=True), strict=True)
+            for scale, lower in zip(scales, _lower(layer.lower), strict=True)
+        ]
+        return max(0.0, allocation_value(curves, count))
+
+    def at_counts(self, index: int, counts: Array) -> LayerBound:
+        """A bound of a layer whose rows prune `counts [m]`, from its curves."""
+        lower = _lower(self.network.curves(bounds=True)[index].lower)
+        return LayerBound().join(LayerBound(rows=lower[np.arange(len(lower)), counts.astype(int)]))
+
+
+def _lower(lower: Array | None) -> Array:
+    assert lower is not None, "curves were asked for with bounds"
+    return lower
+
+
+def _row_bounds(problem: SubsetProblem, solution: Solution) -> Array | None:
+    rows = solution.stats.get("rows")
+    if rows is None:
+        return None
+    return np.array([row["bound"] for row in rows]) - reduce(problem).margin

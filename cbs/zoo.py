@@ -1,0 +1,92 @@
+"""Small networks that come with the package, and how they are trained."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbs.data import Samples, Split, digits
+
+
+def digits_mlp(seed: int = 0) -> nn.Sequential:
+    """An untrained MLP 64-32-16-10 with ReLU and biases, initialised from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)
+        )  # fmt: skip
+
+
+def trained_digits_mlp(seed: int = 0) -> tuple[nn.Sequential, Split]:
+    """The digits MLP after `train`, and the digits it was trained and can be tested on."""
+    split = digits()
+    model = digits_mlp(seed)
+    train(model, split.train, seed=seed)
+    return model, split
+
+
+def train(
+    model: nn.Module,
+    data: Samples,
+    *,
+    epochs: int = 40,
+    batch: int = 64,
+    learning_rate: float = 5e-3,
+    weight_decay: float = 1e-4,
+    seed: int = 0,
+) -> None:
+    """Train a classifier in place: cross entropy, Adam, a cosine learning rate, shuffled by `seed`."""
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    order = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        for index in torch.split(torch.randperm(len(data), generator=order), batch):
+            optimizer.zero_grad()
+            F.cross_entropy(model(data.inputs[index]), data.targets[index]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        schedule.step()
+    model.eval()
+
+
+class MLPNet(nn.Module):
+    """The MLPNet of the CBS paper: 784-40-20-10, ReLU, no biases, 32,360 weights, all prunable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(784, 40, bias=False)
+        self.fc2 = nn.Linear(40, 20, bias=False)
+        self.fc3 = nn.Linear(20, 10, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `[N, 10]` of images `[N, 784]` or `[N, 1, 28, 28]`."""
+        x = F.relu(self.fc1(x.flatten(1)))
+        logits: Tensor = self.fc3(F.relu(self.fc2(x)))
+        return logits
+
+
+def mlpnet(path: str | os.PathLike[str] | None = None) -> MLPNet:
+    """The MLPNet, with the weights of an `.npz` file that holds `fc1`, `fc2` and `fc3` if one is given.
+
+    Raises:
+        ValueError: if the file lacks one of them, or a shape is not the network's.
+    """
+    model = MLPNet()
+    if path is None:
+        return model
+    with np.load(path) as arrays:
+        for name, layer in model.named_children():
+            if name not in arrays:
+                raise ValueError(f"{path}: no array {name!r}; MLPNet needs fc1, fc2 and fc3")
+            W = torch.from_numpy(arrays[name])
+            assert isinstance(layer, nn.Linear)
+            if W.shape != layer.weight.shape:
+                raise ValueError(
+                    f"{path}: {name} has shape {list(W.shape)}, MLPNet needs {list(layer.weight.shape)}"
+                )
+            layer.weight.data.copy_(W)
+    return model.eval()

@@ -1,6 +1,9 @@
 """Solvers that find good masks quickly, a file each; most prove nothing."""
 
+from solvers.heuristics.greedy import Greedy, OptimalBrainSurgeon
+from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.magnitude import Magnitude
+from solvers.heuristics.relaxation import Relaxation
 from solvers.solver import Solver
 
-SOLVERS: tuple[type[Solver], ...] = (Magnitude,)
+SOLVERS: tuple[type[Solver], ...] = (Relaxation, Greedy, OptimalBrainSurgeon, LocalSearch, Magnitude)

@@ -1,0 +1,79 @@
+"""Certified lower bounds of every row at every k, from the relaxation at a few of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from solvers.blocks import Block, blocks
+from solvers.bounds.evaluate import relaxed_point
+from solvers.bounds.split import Split, split_blocks
+from solvers.budget import Budget
+from solvers.hessian import Array, Hessian
+from solvers.problem import SubsetProblem
+
+KNOTS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
+"""Shares pruned at which the relaxation is solved."""
+
+
+def lower_curves(
+    W: Array,
+    H: Hessian | Array,
+    G: Array | None = None,
+    *,
+    refit: bool = True,
+    shared: bool | None = None,
+    device: str = "cpu",
+) -> Array:
+    """`[m, n + 1]`, a valid lower bound on the cost of pruning k entries of a row, for every k.
+
+    A point u bounds every k at once, since only the number of scores taken depends on k:
+
+        joint      LB_k(u) = 1/2 w'Hw - 1/2 u'Ru - sum of the n - k largest q_i^2 / (2 d_i)
+        selection  LB_k(u) = -1/2 u'Ru + sum of the k smallest t_i
+
+    so the relaxation is solved at a few k and the best of its points is taken at every k.
+
+    Args:
+        W: `[m, n]`.
+        H: curvature.
+        G: `[m, n]` gradient of a selection problem, or None.
+        refit: joint, or selection.
+        shared: one split for all rows; by default where rows share a wide curvature.
+        device: torch device.
+    """
+    m, n = W.shape
+    best = np.full((m, n + 1), -np.inf)
+    counts = sorted({min(max(round(share * n), 1), n - 1) for share in KNOTS}) if n > 1 else []
+    for k in [0, *counts, n]:
+        problem = SubsetProblem(W, H, Budget.per_row(k), refit=refit, gradient=G)
+        H = problem.hessian
+        found = blocks(problem)
+        together = (n > 160 and H.shared) if shared is None else shared
+        for r, (block, split) in enumerate(zip(found, split_blocks(found, shared=together, device=device), strict=True)):
+            np.maximum(best[r], _curve(block, split), out=best[r])
+    if refit:
+        np.maximum.accumulate(np.maximum(best, 0.0), axis=1, out=best)
+    return best
+
+
+def _curve(block: Block, split: Split) -> Array:
+    """`LB_k(u)` for every k, with the same rounding margin as `lower_bound`."""
+    n, d, H, B, W = block.n, split.d[0], block.H[0], block.B[0, :, 0], block.W[0, :, 0]
+    u = relaxed_point(block, split.d, split.z)[0, :, 0]
+    gamma = 2.0 * (n + 8) * np.finfo(float).eps
+    R = H - np.diag(d)
+    Ru, size = R @ u, np.abs(R) @ np.abs(u)
+    base = -0.5 * float(u @ Ru)
+    rounding = gamma * 0.5 * float(np.abs(u) @ size)
+    if block.refit:
+        q = B - Ru
+        error = gamma * (np.abs(H) @ np.abs(W) + size)
+        scores = np.sort((q * q + (2.0 * np.abs(q) + error) * error) / (2.0 * d))[::-1]
+        taken = np.concatenate([[0.0], np.cumsum(scores)])[::-1]
+        rounding += gamma * 0.5 * float(np.abs(W) @ (np.abs(H) @ np.abs(W)))
+        return np.asarray(block.constant + base - taken * (1.0 + gamma) - rounding)
+    slack = gamma * (size + np.abs(d) + np.abs(B) + np.abs(R).sum(axis=1))
+    scores = np.sort(Ru + 0.5 * d - B - slack)
+    taken = np.concatenate([[0.0], np.cumsum(scores)])
+    grown = np.concatenate([[0.0], np.cumsum(np.abs(scores))])
+    return np.asarray(base + taken - gamma * grown - rounding)

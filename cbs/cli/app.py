@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from cbs.cli import listing, solve
+from cbs.cli import listing, prune, solve
 from cbs.cli.output import complain
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -24,9 +24,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("prune")(prune.prune)
 app.command("solve")(solve.solve)
 app.command("bound")(solve.bound)
 app.command("solvers")(listing.solvers)
+app.command("methods")(listing.methods)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+import cbs
 from cbs.cli import output
 from solvers import available
 
@@ -26,4 +27,16 @@ def solvers(as_json: Json = False) -> None:
             name, facts["proves"], ", ".join(facts["variants"]), ", ".join(facts["budgets"]), installed,
             facts["summary"],
         )  # fmt: skip
+    output.results().print(table)
+
+
+def methods(as_json: Json = False) -> None:
+    """List the pruning methods: what each knows of the loss, how it selects, and what makes up for it."""
+    known = cbs.methods()
+    if as_json:
+        output.print_json(known)
+        return
+    table = Table("method", "curvature", "selection", "compensation", "paper", box=None)
+    for name, facts in known.items():
+        table.add_row(name, *(facts[key] for key in ("curvature", "selection", "compensation", "paper")))
     output.results().print(table)

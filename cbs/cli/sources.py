@@ -1,0 +1,169 @@
+"""The model, weights and data that the command line names."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cbs.data import Split, digits, mnist
+from cbs.zoo import digits_mlp, mlpnet, train
+
+OWN = "package.module:name"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to prune, and the data to do it with."""
+
+    model: nn.Module
+    data: Any
+    test: Any
+
+
+def gather_job(
+    model: str, weights: Path | None, data: str | None, test: str | None, data_dir: Path | None
+) -> Job:
+    """Find the model and its data, and train an embedded model that was given no weights.
+
+    Args:
+        model: `digits`, `mlpnet`, or `package.module:name` of a module or of a function that makes one.
+        weights: `.safetensors` or `.pt` state dict; for `mlpnet` also `.npz`.
+        data: `package.module:name` of calibration data or of a function that returns it; a `Split`
+            gives test data too. May be None for embedded models.
+        test: the same, of held-out data; or None.
+        data_dir: folder of the MNIST files.
+
+    Raises:
+        ValueError: for what can't be found, imported, or loaded into the model.
+    """
+    embedded: Mapping[str, Callable[[], tuple[nn.Module, Split]]] = {
+        "digits": lambda: (digits_mlp(), digits()),
+        "mlpnet": lambda: (mlpnet(), mnist(data_dir)),
+    }
+    if model in embedded:
+        network, split = embedded[model]()
+    elif ":" in model:
+        network, split = _module(model), None
+    else:
+        near = difflib.get_close_matches(model, embedded, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(embedded)}, or {OWN}"
+        raise ValueError(f"unknown model {model!r}; {hint}")
+    if weights is not None:
+        network = (
+            mlpnet(weights) if (model, weights.suffix) == ("mlpnet", ".npz") else _fill(network, weights)
+        )
+    found = split if data is None else _data("data", data)
+    held_out = None if test is None else _data("test", test)
+    if found is None:
+        raise ValueError(f"data is missing for model {model!r}; give --data {OWN}")
+    if weights is None and split is not None:
+        assert isinstance(network, nn.Module)
+        train(network, split.train, epochs=40 if model == "digits" else 5)
+    if isinstance(held_out, Split):
+        held_out = held_out.test
+    if isinstance(found, Split):
+        return Job(network, found.train, found.test if held_out is None else held_out)
+    return Job(network, found, held_out)
+
+
+def _module(name: str) -> nn.Module:
+    found = _resolve("model", name)
+    if not isinstance(found, nn.Module) and callable(found):
+        found = _call("model", name, found)
+    if not isinstance(found, nn.Module):
+        raise ValueError(
+            f"model {name!r} is {type(found).__name__}; it must be a torch.nn.Module or make one"
+        )
+    return found
+
+
+def _data(kind: str, name: str) -> Any:
+    if ":" not in name:
+        raise ValueError(f"{kind} {name!r} must be given as {OWN}")
+    found = _resolve(kind, name)
+    makes = inspect.isroutine(found) or inspect.isclass(found) or isinstance(found, functools.partial)
+    return _call(kind, name, found) if makes else found
+
+
+def _resolve(kind: str, name: str) -> Any:
+    """The object of a name, looked for in the folder of the call too."""
+    where, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(where)
+    except Exception as error:
+        raise ValueError(
+            f"{kind} {name!r}: importing {where!r} failed ({_told(error)}); give {OWN}"
+        ) from None
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{kind} {name!r}: {where!r} has no {part!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _call(kind: str, name: str, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        raise ValueError(
+            f"{kind} {name!r} must work without arguments, but failed ({_told(error)})"
+        ) from None
+
+
+def _told(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _fill(model: nn.Module, path: Path) -> nn.Module:
+    """Load a state dict, whole and of the right shapes, into a model."""
+    state, needed = _state(path), model.state_dict()
+    for name, tensor in needed.items():
+        if name not in state:
+            raise ValueError(
+                f"weights {str(path)!r} lack {name!r}, which the model has; is it another architecture?"
+            )
+        if state[name].shape != tensor.shape:
+            raise ValueError(
+                f"weights {str(path)!r}: {name!r} has shape {list(state[name].shape)}, "
+                f"but the model needs {list(tensor.shape)}"
+            )
+    for name in state:
+        if name not in needed:
+            raise ValueError(
+                f"weights {str(path)!r} hold {name!r}, which the model has not; is it another architecture?"
+            )
+    model.load_state_dict(state)
+    return model
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"weights {str(path)!r} is not a file; give a .safetensors or .pt state dict")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix in (".pt", ".pth"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values()):
+                return dict(state)
+            raise ValueError("it holds no state dict")
+    except Exception as error:  # safetensors and pickle raise classes of their own
+        raise ValueError(f"weights {str(path)!r} can't be read ({_told(error)})") from None
+    raise ValueError(f"weights {str(path)!r} must be a .safetensors or .pt file")

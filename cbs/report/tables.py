@@ -1,0 +1,46 @@
+"""The table of a comparison: one line a method and sparsity, for terminals and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from cbs.result import PruneResult
+
+COLUMNS = ("sparsity", "method", "accuracy", "loss increase", "certified gap", "seconds")
+"""Accuracy is that on test data if there is any; the loss increase is measured on the calibration data."""
+
+
+def cells(result: PruneResult) -> tuple[str, ...]:
+    """A result's line, in the order of `COLUMNS`."""
+    evaluation = result.test_after or result.after
+    accuracy = "-" if evaluation.accuracy is None else f"{100 * evaluation.accuracy:.2f}%"
+    gap = "unknown" if result.gap is None else f"{100 * result.gap:.2f}%"
+    if result.status == "interrupted":
+        gap += " (interrupted)"
+    return (
+        f"{100 * result.sparsity:.1f}%", result.method, accuracy, f"{result.loss_increase:+.4f}", gap,
+        f"{result.seconds:.2f}",
+    )  # fmt: skip
+
+
+def terminal(results: Sequence[PruneResult]) -> Table:
+    """The table for a terminal, a rule between sparsities."""
+    table = Table(*COLUMNS[:2], box=None, pad_edge=False)
+    for name in COLUMNS[2:]:
+        table.add_column(name, justify="right")
+    before = None
+    for result in results:
+        if before is not None and result.asked != before:
+            table.add_section()
+            table.add_row()
+        before = result.asked
+        table.add_row(*cells(result))
+    return table
+
+
+def markdown(results: Sequence[PruneResult]) -> str:
+    """The table for a document, GitHub's Markdown."""
+    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *map(cells, results)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

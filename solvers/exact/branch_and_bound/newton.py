@@ -1,0 +1,209 @@
+"""A node's relaxation solved by projected Newton steps, each a small quadratic programme."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from solvers.exact.branch_and_bound.oracle import FLAGS, backward, best_sum, curvature, evaluate, forward
+
+TINY = 1e-9
+"""Shares below this are zero, above one minus this are one."""
+
+
+@njit(cache=True, nogil=True)
+def repair(z, fix, labels, need):  # type: ignore[no-untyped-def]
+    """Move z to the nearest sensible point of the polytope of a node's fixings."""
+    n = len(z)
+    start = 0
+    for p in range(len(need)):
+        stop = start
+        mass = partial = room = free = 0.0
+        while stop < n and labels[stop] == p:
+            if fix[stop] != 0:
+                z[stop] = 1.0 if fix[stop] > 0 else 0.0
+            else:
+                mass += z[stop]
+                free += 1.0
+                if 0.0 < z[stop] < 1.0:
+                    partial += z[stop]
+                    room += 1.0 - z[stop]
+            stop += 1
+        excess = mass - need[p]
+        if excess > 0:
+            share = min(1.0, excess / partial) if partial > 0 else 0.0
+            left = excess - share * partial
+            ones = mass - partial
+            for i in range(start, stop):
+                if fix[i] == 0:
+                    if 0.0 < z[i] < 1.0:
+                        z[i] *= 1.0 - share
+                    elif z[i] >= 1.0 and left > 0:
+                        z[i] = 1.0 - left / ones
+        elif excess < 0:
+            share = min(1.0, -excess / room) if room > 0 else 0.0
+            left = -excess - share * room
+            zeros = free - mass - room
+            for i in range(start, stop):
+                if fix[i] == 0:
+                    if 0.0 < z[i] < 1.0:
+                        z[i] += share * (1.0 - z[i])
+                    elif z[i] <= 0.0 and left > 0:
+                        z[i] = left / zeros
+        start = stop
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def descend(K, s, z, work, labels, p):  # type: ignore[no-untyped-def]
+    """A descent step p for `-s'p + 1/2 p'Kp` with `0 <= z + p <= 1` and pool sums kept.
+
+    A primal active-set method without release: go to the minimiser over the loose entries, stop at
+    the first bound on the way, fix the entries there, and go on. The caller picks up what a release
+    would have changed at its next step.
+    """
+    w = len(work)
+    loose = np.arange(w)
+    L = np.empty((w, w))
+    x = np.empty(w)
+    for i in range(w):
+        p[i] = 0.0
+    while len(loose) > 1:
+        a = len(loose)
+        for i in range(a):
+            row = K[loose[i]]
+            for j in range(i):
+                total = row[loose[j]]
+                for k in range(j):
+                    total -= L[i, k] * L[j, k]
+                L[i, j] = total * L[j, j]
+            total = row[loose[i]] * (1.0 + 1e-10)
+            for k in range(i):
+                total -= L[i, k] * L[i, k]
+            L[i, i] = 1.0 / np.sqrt(max(total, 1e-12 * row[loose[i]] + 1e-300))
+            x[i] = s[work[loose[i]]]
+            for k in range(w):
+                x[i] -= row[k] * p[k]
+        forward(L, x, a)
+        _hold_sums(L, x, a, work, labels, loose)
+        backward(L, x, a)
+        reach = 1.0
+        for i in range(a):
+            at = z[work[loose[i]]] + p[loose[i]]
+            if x[i] < 0.0 and at + x[i] < 0.0:
+                reach = min(reach, -at / x[i])
+            elif x[i] > 0.0 and at + x[i] > 1.0:
+                reach = min(reach, (1.0 - at) / x[i])
+        kept = np.ones(a, np.bool_)
+        for i in range(a):
+            k = loose[i]
+            p[k] += reach * x[i]
+            at = z[work[k]] + p[k]
+            if (x[i] < 0.0 and at <= TINY) or (x[i] > 0.0 and at >= 1.0 - TINY):
+                kept[i] = False
+        if reach >= 1.0:
+            break
+        loose = loose[kept]
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _hold_sums(L, x, a, work, labels, loose):  # type: ignore[no-untyped-def]
+    """Correct `x = L^-1 r` so that `L'^-1 x` sums to zero in every pool: `x -= V (V'V)^-1 V'x`."""
+    pools = 1
+    for i in range(1, a):
+        if labels[work[loose[i]]] != labels[work[loose[i - 1]]]:
+            pools += 1
+    V = np.zeros((pools, a))
+    t = 0
+    for i in range(a):
+        if i and labels[work[loose[i]]] != labels[work[loose[i - 1]]]:
+            t += 1
+        V[t, i] = 1.0
+    for t in range(pools):
+        forward(L, V[t], a)
+        for u in range(t):
+            dot = 0.0
+            for i in range(a):
+                dot += V[t, i] * V[u, i]
+            for i in range(a):
+                V[t, i] -= dot * V[u, i]
+        norm = 0.0
+        for i in range(a):
+            norm += V[t, i] * V[t, i]
+        norm = 1.0 / np.sqrt(norm)
+        dot = 0.0
+        for i in range(a):
+            V[t, i] *= norm
+            dot += V[t, i] * x[i]
+        for i in range(a):
+            x[i] -= dot * V[t, i]
+
+
+@njit(cache=True, nogil=True)
+def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):  # type: ignore[no-untyped-def]
+    """Solve a node's relaxation: `(bound, f, steps)`; z and the best scores are left behind.
+
+    Stops as soon as the bound passes `cutoff`, or the bound is within `tight` of f relative to the
+    distance that matters, or after `max_steps` Newton steps.
+    """
+    n = len(z)
+    pools = len(need)
+    inner, outer = np.empty(pools), np.empty(pools)
+    repair(z, fix, labels, need)
+    f, base, rounding = evaluate(refit, R, d, B, constant, z, L, q, s)
+    bound = base - best_sum(s, fix, labels, need, inner, outer) - rounding
+    best_s[:] = s
+    steps = 0
+    K = np.empty((n, n))
+    p = np.empty(n)
+    trial = np.empty(n)
+    while steps < max_steps and bound < cutoff:
+        distance = min(cutoff - bound, abs(f))
+        if f - bound <= max(tight * distance, 4.0 * rounding) and f < cutoff:
+            break
+        if f - bound <= 8.0 * rounding:
+            break
+        steps += 1
+        count = 0
+        work = np.empty(n, np.int64)
+        for i in range(n):
+            if fix[i] == 0:
+                pool = labels[i]
+                if 0.0 < z[i] < 1.0 or (z[i] <= 0.0 and s[i] > inner[pool]) or (z[i] <= 0.0 and s[i] == inner[pool]) or (z[i] >= 1.0 and s[i] <= outer[pool]):
+                    work[count] = i
+                    count += 1
+                elif (z[i] <= 0.0 and s[i] >= outer[pool]) or (z[i] >= 1.0 and s[i] <= inner[pool]):
+                    work[count] = i
+                    count += 1
+        work = work[:count]
+        if count < 2:
+            break
+        curvature(refit, R, d, z, L, q, work, K)
+        descend(K, s, z, work, labels, p)
+        slope = 0.0
+        for k in range(count):
+            slope -= s[work[k]] * p[k]
+        if slope >= 0.0:
+            break
+        t = 1.0
+        before = f
+        for _ in range(12):
+            trial[:] = z
+            for k in range(count):
+                share = z[work[k]] + t * p[k]
+                if share < TINY:
+                    share = 0.0
+                elif share > 1.0 - TINY:
+                    share = 1.0
+                trial[work[k]] = share
+            f, base, rounding = evaluate(refit, R, d, B, constant, trial, L, q, s)
+            if f <= before + 1e-4 * t * slope:
+                break
+            t *= 0.5
+        z[:] = trial
+        found = base - best_sum(s, fix, labels, need, inner, outer) - rounding
+        if found > bound:
+            bound = found
+            best_s[:] = s
+        if before - f <= 1e-13 * abs(before):
+            break
+    return bound, f, steps

@@ -1,0 +1,195 @@
+"""One node's relaxation as a smooth convex function of the kept shares z, compiled.
+
+Both variants are `min f(z)` over `0 <= z <= 1`, `sum_pool z = keep`, with gradient `-s`:
+
+    joint      f(z) = constant - 1/2 sum b' (R + diag(d / z))^-1 b,   s_i = sum q_i^2 / (2 d_i)
+               q = b - R v,  v = (R + diag(d / z))^-1 b,
+               f'' = sum (q_i q_j) / (d_i d_j) N_ij,  N = R - R_A (R_AA + diag(d/z)_A)^-1 R_A',  A = {z > 0}
+    selection  f(z) = 1/2 x'Rx + (d/2 - c)'x,  x = 1 - z,  s = R x + d/2 - c,  f'' = R
+
+At a binary z, f is the exact cost of the mask. The bound LB(u) is evaluated from `q = b - R u` as
+computed, whatever u is, so an inexact solve weakens it but never makes it wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+FLAGS = {"reassoc", "contract"}
+EPS = float(np.finfo(np.float64).eps)
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def factor(R, d, z, active, L):  # type: ignore[no-untyped-def]
+    """Cholesky factor of `(R + diag(d / z))` on the active entries, into `L[:a, :a]`."""
+    a = len(active)
+    for i in range(a):
+        p = active[i]
+        Rp = R[p]
+        for j in range(i):
+            total = Rp[active[j]]
+            for k in range(j):
+                total -= L[i, k] * L[j, k]
+            L[i, j] = total * L[j, j]
+        total = Rp[p] + d[p] / z[p]
+        for k in range(i):
+            total -= L[i, k] * L[i, k]
+        L[i, i] = 1.0 / np.sqrt(max(total, 1e-300))
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def forward(L, x, a):  # type: ignore[no-untyped-def]
+    """`x <- L^-1 x`; the diagonal of L holds reciprocals."""
+    for i in range(a):
+        total = x[i]
+        for k in range(i):
+            total -= L[i, k] * x[k]
+        x[i] = total * L[i, i]
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def backward(L, x, a):  # type: ignore[no-untyped-def]
+    """`x <- L'^-1 x`."""
+    for i in range(a - 1, -1, -1):
+        x[i] *= L[i, i]
+        xi = x[i]
+        for k in range(i):
+            x[k] -= L[i, k] * xi
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def evaluate(refit, R, d, B, constant, z, L, q, s):  # type: ignore[no-untyped-def]
+    """`(f(z), base, rounding)`, with scores into s and residuals into q.
+
+    `LB(u) = base - sum over kept and best free s - rounding`. L `[g, n, n]` keeps the factors.
+    """
+    groups, n, columns = B.shape
+    s[:] = 0.0
+    if not refit:
+        quadratic = 0.0
+        linear = 0.0
+        everything = 0.0
+        size = 0.0
+        for i in range(n):
+            total = 0.0
+            for k in range(n):
+                total += R[0, i, k] * (1.0 - z[k])
+            shift = 0.5 * d[0, i] - B[0, i, 0]
+            quadratic += 0.5 * (1.0 - z[i]) * total
+            linear += shift * (1.0 - z[i])
+            s[i] = total + shift
+            everything += s[i]
+            size += abs(s[i]) + abs(total) + abs(shift)
+        return quadratic + linear, everything - quadratic, 4.0 * (n + 8) * EPS * (size + abs(quadratic))
+    active = np.flatnonzero(z > 0.0)
+    a = len(active)
+    v = np.empty(a)
+    residual = np.empty(n)
+    inside = 0.0
+    quadratic = 0.0
+    spread = 0.0
+    for g in range(groups):
+        Rg = R[g]
+        factor(Rg, d[g], z, active, L[g])
+        for c in range(columns):
+            for i in range(a):
+                v[i] = B[g, active[i], c]
+            forward(L[g], v, a)
+            for i in range(a):
+                inside += v[i] * v[i]
+            backward(L[g], v, a)
+            for i in range(n):
+                residual[i] = 0.0
+            reach = 0.0
+            for k in range(a):
+                row = Rg[active[k]]
+                vk = v[k]
+                reach += abs(vk)
+                for i in range(n):
+                    residual[i] += row[i] * vk
+            for k in range(a):
+                quadratic += 0.5 * v[k] * residual[active[k]]
+            top = 0.0
+            for i in range(n):
+                r = B[g, i, c] - residual[i]
+                q[g, i, c] = r
+                s[i] += r * r / (2.0 * d[g, i])
+                top = max(top, abs(residual[i]) + abs(B[g, i, c]))
+            spread += reach * top
+    size = 0.0
+    for i in range(n):
+        size += s[i]
+    rounding = 4.0 * (n + 8) * EPS * (constant + spread + abs(quadratic) + size)
+    return constant - 0.5 * inside, constant - quadratic, rounding
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def curvature(refit, R, d, z, L, q, work, K):  # type: ignore[no-untyped-def]
+    """`f''` on the entries `work`, into `K[:w, :w]`, from the factors that `evaluate` left in L."""
+    w = len(work)
+    if not refit:
+        for i in range(w):
+            for j in range(w):
+                K[i, j] = R[0, work[i], work[j]]
+        return
+    groups, n, columns = q.shape
+    active = np.flatnonzero(z > 0.0)
+    a = len(active)
+    Y = np.empty((w, a))
+    for i in range(w):
+        for j in range(w):
+            K[i, j] = 0.0
+    for g in range(groups):
+        for i in range(w):
+            row = R[g, work[i]]
+            for k in range(a):
+                Y[i, k] = row[active[k]]
+            forward(L[g], Y[i], a)
+        for i in range(w):
+            for j in range(i + 1):
+                total = R[g, work[i], work[j]]
+                for k in range(a):
+                    total -= Y[i, k] * Y[j, k]
+                product = 0.0
+                for c in range(columns):
+                    product += q[g, work[i], c] * q[g, work[j], c]
+                total *= product / (d[g, work[i]] * d[g, work[j]])
+                K[i, j] += total
+                if i != j:
+                    K[j, i] += total
+
+
+@njit(cache=True, nogil=True)
+def best_sum(s, fix, labels, need, inner, outer):  # type: ignore[no-untyped-def]
+    """Sum of s over kept entries and each pool's `need` best free ones.
+
+    `inner[p]` and `outer[p]` become the worst score taken and the best one left in pool p.
+    """
+    n = len(s)
+    total = 0.0
+    scratch = np.empty(n)
+    start = 0
+    for p in range(len(need)):
+        count = 0
+        i = start
+        while i < n and labels[i] == p:
+            if fix[i] == 0:
+                scratch[count] = s[i]
+                count += 1
+            elif fix[i] > 0:
+                total += s[i]
+            i += 1
+        start = i
+        take = need[p]
+        inner[p], outer[p] = np.inf, -np.inf
+        if take > 0 and count > 0:
+            chosen = np.sort(scratch[:count])
+            for k in range(count - take, count):
+                total += chosen[k]
+            inner[p] = chosen[count - take]
+            if count > take:
+                outer[p] = chosen[count - take - 1]
+        elif count > 0:
+            outer[p] = scratch[:count].max()
+    return total

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbs.layers import Layer
-from solvers import Budget, SubsetProblem
+from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.hessian import Array
 from solvers.problem import Mask
 
@@ -104,12 +104,59 @@ def absolute_damping(diagonal: NDArray[np.float64], damping: float) -> float:
     return damping * (mean if mean > 0 else 1.0)
 
 
+def factor(X: Tensor, damping: float) -> FactorHessian:
+    """The Hessian `X'X / N + c I` of a factor `[N, p]`; `c` is `damping` times its mean diagonal."""
+    return damped_block(FactorHessian(array(X)), np.arange(X.shape[1]), damping)
+
+
+def damped_block(hessian: FactorHessian, columns: NDArray[np.int64], damping: float) -> FactorHessian:
+    """Some columns of a factor, damped by `damping` times their own mean diagonal."""
+    X = hessian.X[:, columns]
+    return FactorHessian(X, absolute_damping(np.einsum("si,si->i", X, X) / len(X), damping))
+
+
+def flat_budget(budget: Budget, m: int, n: int) -> Budget:
+    """A layer's budget on its weights laid out as one row of `m * n`, row after row.
+
+    Raises:
+        ValueError: for column budgets, which have no such form.
+    """
+    if budget.kind == "per_row":
+        assert isinstance(budget.prune, int)
+        return Budget.n_of_m(n - budget.prune, n)
+    if budget.kind == "columns":
+        raise ValueError("budget 'columns' couples the rows and can't be laid out in one")
+    return budget
+
+
 def pruned(problem: SubsetProblem, mask: Mask) -> Pruned:
     """The layer's answer for a mask of its problem: survivors and the bias refitted."""
     moved = problem.weights(mask)
     p = problem.prunable
     bias = moved[:, -1].copy() if len(problem.movable) else None
     return Pruned(mask[:, p].copy(), Weights(moved[:, p].copy(), bias))
+
+
+def refitted(layer: Layer, K: Tensor, C: Tensor, damping: float, mask: Mask) -> Pruned:
+    """The layer's answer for a mask whose survivors and bias minimise `E|V z - W x|^2 + c |V - W|^2`.
+
+    For a move `D` of the weights that is the joint model with `H = K + c I` and the gradient
+    `G = W (K - C)`.
+
+    Args:
+        layer: the dense layer.
+        K: `E[z z']`, z the layer's input in the pruned network.
+        C: `E[x z']`, x its input in the dense network.
+        damping: `c`, relative to the mean diagonal of the weights' part of K.
+        mask: `[m, n]`, True where pruned.
+    """
+    objective = layer_objective(layer, K, damping)
+    W = objective.dense.augmented
+    movable = () if objective.dense.bias is None else (W.shape[1] - 1,)
+    budget = Budget.per_row(mask.sum(axis=1).tolist())
+    gradient = W @ array(K - C)
+    problem = SubsetProblem(W, objective.H, budget, gradient=gradient, movable=movable)
+    return pruned(problem, np.pad(mask, ((0, 0), (0, len(movable)))))
 
 
 def masked(dense: Weights, mask: Mask) -> Pruned:

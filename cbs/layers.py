@@ -45,6 +45,11 @@ class Layer:
         patches = F.unfold(x, c.kernel_size, c.dilation, 0, c.stride)
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
+    def augmented(self, x: Tensor) -> Tensor:
+        """`unfold(x)` in double precision, with a last column of ones when there is a bias."""
+        X = self.unfold(x).double()
+        return X if self.module.bias is None else F.pad(X, (0, 1), value=1.0)
+
     def flatten(self, y: Tensor) -> Tensor:
         """Outputs of the module as rows `[N * positions, m]`, in the order of `unfold`."""
         if isinstance(self.module, nn.Conv2d):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from cbs.network import Network
 from cbs.plan import Plan
+from cbs.pruners.fisher import obs, woodfisher
 from cbs.pruners.joint import joint
-from cbs.pruners.separable import magnitude, random
+from cbs.pruners.separable import magnitude, obd, random
+from cbs.pruners.surgeon import cbs, cbs_selection
 from cbs.references import References
 from cbs.request import Request, check_name
 from cbs.watch import Watch
@@ -27,6 +29,7 @@ class Method:
         compensation: what moves to make up for them.
         paper: where it comes from.
         run: the method itself.
+        columns: whether it can do the budget `columns`.
     """
 
     name: str
@@ -35,6 +38,13 @@ class Method:
     compensation: str
     paper: str
     run: Run = field(repr=False)
+    columns: bool = True
+
+    def check(self, request: Request) -> None:
+        """Raise ValueError, in one line, for a request that the method can't meet."""
+        if request.budget == "columns" and not self.columns:
+            able = ", ".join(method.name for method in _TABLE if method.columns)
+            raise ValueError(f"method {self.name!r} does not do budget 'columns'; these do: {able}")
 
     def describe(self) -> dict[str, str]:
         """The row of the table, without the code."""
@@ -46,9 +56,21 @@ def _plain(run: Callable[[Network, Request, Watch], Plan]) -> Run:
     return lambda network, request, watch, references: run(network, request, watch)
 
 
+_FISHER = "empirical Fisher"
 _TABLE = (
     Method("magnitude", "identity", "separable, w^2", "none", "Han et al. 2015", _plain(magnitude)),
     Method("random", "identity", "random", "none", "-", _plain(random)),
+    Method("obd", "Gauss-Newton diagonal", "separable, 1/2 h w^2", "none", "LeCun et al. 1990", _plain(obd)),
+    Method(
+        "obs", _FISHER, "one at a time, w^2 / (2 [H^-1]_qq)", "all survivors", "Hassibi & Stork 1992",
+        _plain(obs), columns=False,
+    ),
+    Method(
+        "woodfisher", f"{_FISHER}, a block a layer", "separable, w^2 / (2 [H^-1]_qq)", "all survivors",
+        "Singh & Alistarh 2020", _plain(woodfisher),
+    ),
+    Method("cbs-s", _FISHER, "combinatorial", "none", "Yu et al. 2022", _plain(cbs_selection)),
+    Method("cbs", _FISHER, "combinatorial, as cbs-s", "all survivors", "Yu et al. 2022", _plain(cbs)),
     Method(
         "joint", "layer Gram", "combinatorial, by any solver, certified", "survivors of the row, bias",
         "this project", joint,

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cbs.curvature.diagonal import gauss_newton_diagonal
+from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
 from cbs.data import Samples, gather
 from cbs.evaluate import Evaluation, Loss, evaluate, forward
-from cbs.formulation import Objective, Weights, array, layer_objective, layer_weights
+from cbs.formulation import (
+    Objective,
+    Weights,
+    array,
+    damped_block,
+    factor,
+    layer_objective,
+    layer_weights,
+)
 from cbs.layers import find_layers
 from cbs.memo import Memo
 from cbs.surgery import Saved, clone, save
-from solvers import Budget
+from solvers import Budget, FactorHessian
 from solvers.curves import RowCurves, row_curves
 from solvers.hessian import Array
 from solvers.reduction import reduce
+
+GRADIENTS = 1_000
+"""Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
 
 
 class Network:
@@ -34,7 +48,7 @@ class Network:
         loss: of outputs and targets, mean or sum over samples.
         layers: names of the layers to prune; None for all.
         damping: relative to the mean diagonal of a curvature; positive.
-        samples: how many samples to take; None for all.
+        samples: how many samples to take; None for all, but `GRADIENTS` for per-sample gradients.
         seed: of the draw of samples.
         device: torch device.
 
@@ -66,7 +80,7 @@ class Network:
         self._origin = where, {name: module.training for name, module in model.named_modules()}
         self.samples: Samples = gather(data, samples, seed).to(device)
         self.loss, self.damping, self.device = loss, damping, device
-        self.limit = samples
+        self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
         with torch.no_grad():
             forward(self.model, self.samples.inputs[:2])
@@ -111,6 +125,30 @@ class Network:
     def _scales(self) -> list[Array]:
         scales = output_scales(self.model, self.layers, self.samples, self.loss)
         return [array(scales[layer.name]) for layer in self.layers]
+
+    @property
+    def diagonal(self) -> list[Array]:
+        """Every layer's diagonal of the generalized Gauss-Newton matrix, `[m, n]`, undamped."""
+        return self.memo("diagonal", self._diagonal)
+
+    def _diagonal(self) -> list[Array]:
+        diagonal = gauss_newton_diagonal(self.model, self.layers, self.samples, self.loss)
+        return [array(diagonal[layer.name]) for layer in self.layers]
+
+    @property
+    def fisher(self) -> FactorHessian:
+        """The empirical Fisher of all weights, layer after layer, damped; from `gradients` samples."""
+        return self.memo("fisher", self._fisher)
+
+    def _fisher(self) -> FactorHessian:
+        samples = self.samples.choose(self.gradients, self.seed)
+        return factor(gradient_factor(self.model, self.layers, samples, self.loss), self.damping)
+
+    def fisher_block(self, index: int) -> FactorHessian:
+        """The empirical Fisher of one layer's weights, damped by the mean of its own diagonal."""
+        ends = np.cumsum([layer.size for layer in self.layers])
+        columns = np.arange(ends[index] - self.layers[index].size, ends[index])
+        return self.memo(("fisher", index), lambda: damped_block(self.fisher, columns, self.damping))
 
     def curves(self, *, bounds: bool) -> list[RowCurves]:
         """Every layer's row curves, unscaled, its bias eliminated."""

@@ -138,7 +138,10 @@ def compare(
     asked: dict[str, Any] = {key: value for key, value in options.items() if key in REQUEST}
     requests = [Request(sparsity, **asked) for sparsity in sparsities]
     for request in requests:
-        get_solver(request.solver)
+        if request.solver != "auto":
+            get_solver(request.solver)
+        for method in chosen:
+            method.check(request)
     given: dict[str, Any] = {key: value for key, value in options.items() if key in NETWORK}
     network = Network(model, data, **given)
     if options.get("test") is not None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from cbs.formulation import Pruned
+from cbs.formulation import Pruned, Weights
 from cbs.layers import Layer
+from solvers.problem import Mask
 
 Saved = Mapping[str, tuple[Tensor, Tensor | None]]
 """Weight and bias of every layer by name."""
@@ -26,6 +27,15 @@ def clone(model: nn.Module) -> nn.Module:
     return make_permanent(copy.deepcopy(model, memo))
 
 
+def write(layer: Layer, weights: Weights) -> None:
+    """Write parameters into a layer without masks, in place."""
+    module = layer.module
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(weights.W).reshape(module.weight.shape))
+        if weights.bias is not None and module.bias is not None:
+            module.bias.copy_(torch.from_numpy(weights.bias))
+
+
 def apply(layer: Layer, answer: Pruned) -> None:
     """Write an answer into a layer, in place: the weights, the bias, and a `torch.nn.utils.prune` mask.
 
@@ -33,13 +43,16 @@ def apply(layer: Layer, answer: Pruned) -> None:
     `weight` is their product.
     """
     module = layer.module
-    W = torch.from_numpy(answer.weights.W).reshape(module.weight.shape)
+    write(layer, answer.weights)
     keep = torch.from_numpy(~answer.mask).reshape(module.weight.shape)
-    with torch.no_grad():
-        module.weight.copy_(W)
-        if answer.weights.bias is not None:
-            module.bias.copy_(torch.from_numpy(answer.weights.bias))  # type: ignore[union-attr]
     torch_prune.custom_from_mask(module, "weight", keep.to(module.weight))  # type: ignore[no-untyped-call]
+
+
+def zero(weight: Tensor, dense: Tensor, mask: Mask) -> None:
+    """Make `weight` the dense one with zeros where pruned, in place; `mask [m, n]`."""
+    with torch.no_grad():
+        weight.copy_(dense)
+        weight.masked_fill_(torch.from_numpy(mask).reshape(weight.shape).to(weight.device), 0.0)
 
 
 def read_masks(model: nn.Module) -> dict[str, Tensor]:

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from cbs.data import Samples
 from cbs.layers import Layer, visiting
 
-CHUNK = 16_384
-"""Rows of unfolded inputs that are turned to double precision at a time."""
-
 
 def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> dict[str, Tensor]:
     """`H = 1/N sum_samples sum_positions x x'` of every layer, in double precision.
@@ -33,12 +30,9 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
     by_name = {layer.name: layer for layer in layers}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
-        for part in torch.split(by_name[name].unfold(x), CHUNK):
-            X = part.double()
-            if by_name[name].module.bias is not None:
-                X = torch.cat([X, X.new_ones(len(X), 1)], dim=1)
-            H = grams.setdefault(name, X.new_zeros(X.shape[1], X.shape[1]))
-            H.addmm_(X.T, X, alpha=1.0 / len(samples))
+        X = by_name[name].augmented(x)
+        H = grams.setdefault(name, X.new_zeros(X.shape[1], X.shape[1]))
+        H.addmm_(X.T, X, alpha=1.0 / len(samples))
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():

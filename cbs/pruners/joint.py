@@ -9,6 +9,7 @@ import numpy as np
 from cbs.formulation import Objective, pruned
 from cbs.network import Network
 from cbs.plan import LayerPlan, Plan
+from cbs.pruners.recalibrate import recalibrate
 from cbs.references import References
 from cbs.request import Request
 from cbs.watch import Watch
@@ -50,6 +51,8 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
         )  # fmt: skip
         references.learn(i, problem, solution)
         plans.append(_plan(problem, solution, time.perf_counter() - began, watch.interrupted))
+    if request.recalibrate and not watch.interrupted:
+        plans = recalibrate(network, plans)
     return Plan(plans, *_prediction(network, plans))
 
 

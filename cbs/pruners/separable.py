@@ -20,6 +20,14 @@ def magnitude(network: Network, request: Request, watch: Watch) -> Plan:
     return _without_compensation(network, request, [dense.W**2 for dense in network.dense], "magnitude")
 
 
+def obd(network: Network, request: Request, watch: Watch) -> Plan:
+    """Saliency `1/2 h w^2`, h the diagonal of the Gauss-Newton matrix (LeCun et al. 1990)."""
+    scores = [0.5 * h * dense.W**2 for h, dense in zip(network.diagonal, network.dense, strict=True)]
+    plan = _without_compensation(network, request, scores, "obd")
+    damage = sum(float(s[step.answer.mask].sum()) for s, step in zip(scores, plan.layers, strict=True))
+    return Plan(plan.layers, damage, "1/2 sum_P h w^2, h the Gauss-Newton diagonal")
+
+
 def random(network: Network, request: Request, watch: Watch) -> Plan:
     """Uniformly at random within every pool of the budget."""
     rng = np.random.default_rng(request.seed)

@@ -3,7 +3,17 @@
 from solvers.heuristics.greedy import Greedy, OptimalBrainSurgeon
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.magnitude import Magnitude
+from solvers.heuristics.randomized_magnitude import RandomizedMagnitude
 from solvers.heuristics.relaxation import Relaxation
+from solvers.heuristics.swapping import Swapping
 from solvers.solver import Solver
 
-SOLVERS: tuple[type[Solver], ...] = (Relaxation, Greedy, OptimalBrainSurgeon, LocalSearch, Magnitude)
+SOLVERS: tuple[type[Solver], ...] = (
+    Relaxation,
+    Greedy,
+    OptimalBrainSurgeon,
+    LocalSearch,
+    Magnitude,
+    RandomizedMagnitude,
+    Swapping,
+)

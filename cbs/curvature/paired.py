@@ -1,0 +1,43 @@
+"""Second moments of a layer's inputs in a pruned network, and across to those in the dense one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn, no_grad
+
+from cbs.data import Samples
+from cbs.layers import Layer, visiting
+
+
+def paired_moments(
+    dense: nn.Module, pruned: nn.Module, layers: tuple[Layer, Layer], samples: Samples
+) -> tuple[Tensor, Tensor]:
+    """`K = 1/N sum z z'` and `C = 1/N sum x z'`: inputs `z` in the pruned network, `x` in the dense one.
+
+    With weights V the pruned network's layer misses the dense one's output by
+    `E|V z - W x|^2 = V K V' - 2 W C V' + const`, row by row. Sums over positions, in double
+    precision; with a bias both inputs end in a 1.
+
+    Args:
+        dense: the dense network, in evaluation mode.
+        pruned: the same network, partly pruned.
+        layers: the layer in the dense network and in the pruned one.
+        samples: N inputs; streamed in batches.
+    """
+    sums: list[Tensor] = []
+    inputs: list[Tensor] = []
+
+    def keep(name: str, x: Tensor, y: Tensor) -> None:
+        inputs.append(layers[0].augmented(x))
+
+    def pair(name: str, z: Tensor, y: Tensor) -> None:
+        X, Z = inputs.pop(0), layers[1].augmented(z)
+        if not sums:
+            sums.extend(Z.new_zeros(Z.shape[1], Z.shape[1]) for _ in range(2))
+        sums[0].addmm_(Z.T, Z, alpha=1.0 / len(samples))
+        sums[1].addmm_(X.T, Z, alpha=1.0 / len(samples))
+
+    with no_grad(), visiting(layers[:1], keep), visiting(layers[1:], pair):
+        for batch, _ in samples.batches():
+            dense(batch)
+            pruned(batch)
+    return sums[0], sums[1]

@@ -1,0 +1,153 @@
+"""The selection objective item by item, kept up to date while items enter and leave the pruned set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.hessian import Array, FactorHessian
+from solvers.problem import SubsetProblem
+
+Items = NDArray[np.int64]
+
+
+class Impacts(ABC):
+    """Items x of a selection problem with twice the objective `x' A x + 2 c' x`.
+
+    An item is an entry of the weights, `A = diag(w) H diag(w)` within a row and zero between rows;
+    or, when a budget couples the rows, a column, with the rows' matrices added up. `pull = A x + c`.
+
+    Attributes:
+        diagonal: `[items]` of A.
+    """
+
+    diagonal: Array
+
+    @abstractmethod
+    def reset(self, x: NDArray[np.bool_]) -> None:
+        """Start from the pruned set `x [items]`."""
+
+    @abstractmethod
+    def pull(self, items: Items) -> Array:
+        """`(A x + c)` at some items."""
+
+    @abstractmethod
+    def entries(self, i: int, items: Items) -> Array:
+        """`A_ij` for some items j."""
+
+    @abstractmethod
+    def swap(self, i: int, j: int) -> None:
+        """Item i leaves the pruned set, item j enters."""
+
+    def all_pulls(self) -> Array:
+        """`A x + c` at every item."""
+        return self.pull(np.arange(len(self.diagonal)))
+
+
+class DenseImpacts(Impacts):
+    """Rows with dense matrices: a pull is looked up, a swap costs O(n)."""
+
+    def __init__(self, problem: SubsetProblem) -> None:
+        self.W, self.n = problem.W, problem.n
+        self.blocks = [problem.hessian.dense(r) for r in range(problem.hessian.rows or 1)]
+        self.linear = np.zeros(self.W.shape) if problem.G is None else -problem.G * self.W
+        diagonal = problem.hessian.diagonal() * self.W**2
+        self.diagonal = np.broadcast_to(diagonal, self.W.shape).ravel()
+        self.pulls = self.linear.copy()
+
+    def reset(self, x: NDArray[np.bool_]) -> None:
+        """See `Impacts.reset`."""
+        D = np.where(x.reshape(self.W.shape), self.W, 0.0)
+        product = D @ self.blocks[0] if len(self.blocks) == 1 else np.einsum("rij,rj->ri", self.blocks, D)
+        self.pulls = self.linear + self.W * product
+
+    def pull(self, items: Items) -> Array:
+        """See `Impacts.pull`."""
+        return np.asarray(self.pulls.ravel()[items])
+
+    def entries(self, i: int, items: Items) -> Array:
+        """See `Impacts.entries`."""
+        r, column = divmod(i, self.n)
+        rows, columns = np.divmod(items, self.n)
+        return np.where(
+            rows == r, self._row(r)[column, columns] * self.W[r, column] * self.W[r, columns], 0.0
+        )
+
+    def swap(self, i: int, j: int) -> None:
+        """See `Impacts.swap`."""
+        for item, sign in ((i, -1.0), (j, 1.0)):
+            r, column = divmod(item, self.n)
+            self.pulls[r] += sign * self.W[r, column] * self._row(r)[column] * self.W[r]
+
+    def _row(self, r: int) -> Array:
+        return self.blocks[r if len(self.blocks) > 1 else 0]
+
+
+class FactorImpacts(Impacts):
+    """Rows that share `H = X'X/N + damping I`, never formed: a pull is a product with a column of X."""
+
+    def __init__(self, problem: SubsetProblem) -> None:
+        hessian = problem.hessian
+        assert isinstance(hessian, FactorHessian)
+        self.W, self.n, self.damping = problem.W, problem.n, hessian.damping
+        self.columns = np.ascontiguousarray(hessian.X.T) / np.sqrt(hessian.N)
+        self.linear = (np.zeros(self.W.shape) if problem.G is None else -problem.G * self.W).ravel()
+        self.diagonal = (hessian.diagonal() * self.W**2).ravel()
+        self.x = np.zeros(self.W.size, dtype=bool)
+        self.sums = np.zeros((problem.m, hessian.N))
+
+    def reset(self, x: NDArray[np.bool_]) -> None:
+        """See `Impacts.reset`."""
+        self.x = x.copy()
+        self.sums = np.where(x.reshape(self.W.shape), self.W, 0.0) @ self.columns
+
+    def pull(self, items: Items) -> Array:
+        """See `Impacts.pull`."""
+        rows, columns = np.divmod(items, self.n)
+        if len(self.W) == 1:
+            products = (self.columns if len(items) == self.n else self.columns[columns]) @ self.sums[0]
+        else:
+            products = np.einsum("is,is->i", self.columns[columns], self.sums[rows])
+        w = self.W.ravel()[items]
+        return np.asarray(w * products + self.damping * w * w * self.x[items] + self.linear[items])
+
+    def entries(self, i: int, items: Items) -> Array:
+        """See `Impacts.entries`."""
+        r, column = divmod(i, self.n)
+        rows, columns = np.divmod(items, self.n)
+        w = self.W[r, column]
+        products = self.columns[columns] @ self.columns[column]
+        return np.where(
+            rows == r, w * self.W[r, columns] * (products + self.damping * (columns == column)), 0.0
+        )
+
+    def swap(self, i: int, j: int) -> None:
+        """See `Impacts.swap`."""
+        for item, sign in ((i, -1.0), (j, 1.0)):
+            r, column = divmod(item, self.n)
+            self.sums[r] += sign * self.W[r, column] * self.columns[column]
+            self.x[item] = sign > 0
+
+
+def impacts(problem: SubsetProblem) -> Impacts:
+    """The impacts of a selection problem, in the form that suits its curvature."""
+    hessian = problem.hessian
+    if problem.pools.coupled:
+        return DenseImpacts(_merged(problem))
+    if isinstance(hessian, FactorHessian) and hessian.n > hessian.N:
+        return FactorImpacts(problem)
+    return DenseImpacts(problem)
+
+
+def _merged(problem: SubsetProblem) -> SubsetProblem:
+    """One row of unit weights whose entries are the problem's columns."""
+    A = np.zeros((problem.n, problem.n))
+    if problem.hessian.shared:
+        A += (problem.W.T @ problem.W) * problem.hessian.dense(0)
+    else:
+        for r, w in enumerate(problem.W):
+            A += np.outer(w, w) * problem.hessian.dense(r)
+    gradient = None if problem.G is None else (problem.G * problem.W).sum(axis=0)[None, :]
+    return SubsetProblem(np.ones((1, problem.n)), A, problem.budget, refit=False, gradient=gradient)

@@ -61,7 +61,7 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, secon
         layer_result = LayerResult(
             layer.name, tuple(layer.module.weight.shape), layer.size - int(counts.sum()),
             float(values.sum()), None, errors[layer.name] + penalty, objective.damping,
-            step.seconds, step.solver, step.status, rows,
+            step.seconds, step.solver, step.status, rows, step.stats,
         )  # fmt: skip
         layers.append(layer_result)
     size = sum(layer.size for layer in after)

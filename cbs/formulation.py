@@ -129,9 +129,8 @@ def flat_budget(budget: Budget, m: int, n: int) -> Budget:
     return budget
 
 
-def pruned(problem: SubsetProblem, mask: Mask) -> Pruned:
-    """The layer's answer for a mask of its problem: survivors and the bias refitted."""
-    moved = problem.weights(mask)
+def pruned(problem: SubsetProblem, mask: Mask, moved: Array) -> Pruned:
+    """The layer's answer from a mask of its problem and the weights `moved` that go with it."""
     p = problem.prunable
     bias = moved[:, -1].copy() if len(problem.movable) else None
     return Pruned(mask[:, p].copy(), Weights(moved[:, p].copy(), bias))
@@ -156,7 +155,8 @@ def refitted(layer: Layer, K: Tensor, C: Tensor, damping: float, mask: Mask) -> 
     budget = Budget.per_row(mask.sum(axis=1).tolist())
     gradient = W @ array(K - C)
     problem = SubsetProblem(W, objective.H, budget, gradient=gradient, movable=movable)
-    return pruned(problem, np.pad(mask, ((0, 0), (0, len(movable)))))
+    wide = np.pad(mask, ((0, 0), (0, len(movable))))
+    return pruned(problem, wide, problem.weights(wide))
 
 
 def masked(dense: Weights, mask: Mask) -> Pruned:

@@ -29,9 +29,10 @@ from cbs.layers import find_layers
 from cbs.memo import Memo
 from cbs.surgery import Saved, clone, save
 from solvers import Budget, FactorHessian
+from solvers.bounds.curves import lower_curves
 from solvers.curves import RowCurves, row_curves
 from solvers.hessian import Array
-from solvers.reduction import reduce
+from solvers.reduction import Reduction, reduce
 
 GRADIENTS = 1_000
 """Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
@@ -150,13 +151,25 @@ class Network:
         columns = np.arange(ends[index] - self.layers[index].size, ends[index])
         return self.memo(("fisher", index), lambda: damped_block(self.fisher, columns, self.damping))
 
-    def curves(self, *, bounds: bool) -> list[RowCurves]:
-        """Every layer's row curves, unscaled, its bias eliminated."""
-        return self.memo(("curves", bounds), lambda: self._curves(bounds))
+    @property
+    def curves(self) -> list[RowCurves]:
+        """Every layer's greedy row curves, unscaled, its bias eliminated."""
+        return self.memo("curves", self._curves)
 
-    def _curves(self, bounds: bool) -> list[RowCurves]:
-        curves = []
-        for objective in self.objectives:
-            reduced = reduce(objective.problem(Budget.per_layer(0))).problem
-            curves.append(row_curves(reduced.W, reduced.hessian, bounds=bounds, device=self.device))
-        return curves
+    def _curves(self) -> list[RowCurves]:
+        problems = [reduction.problem for reduction in self._reductions()]
+        return [row_curves(problem.W, problem.hessian) for problem in problems]
+
+    @property
+    def lower_curves(self) -> list[Array]:
+        """Certified lower bounds of every layer's rows at every number pruned, `[m, n + 1]`, unscaled."""
+        return self.memo("lower curves", self._lower_curves)
+
+    def _lower_curves(self) -> list[Array]:
+        return [
+            lower_curves(r.problem.W, r.problem.hessian, device=self.device) - r.margin
+            for r in self._reductions()
+        ]
+
+    def _reductions(self) -> list[Reduction]:
+        return [reduce(objective.problem(Budget.per_layer(0))) for objective in self.objectives]

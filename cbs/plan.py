@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from cbs.formulation import Pruned
+from cbs.watch import Watch
+from solvers import Solution, Status
 from solvers.hessian import Array
 
 
@@ -20,6 +24,7 @@ class LayerPlan:
         status: why that stopped, a value of `solvers.Status`.
         seconds: wall time of the layer.
         row_seconds: `[m]` wall time of every row, where rows were solved apart.
+        stats: counts and choices of the solver.
     """
 
     answer: Pruned
@@ -27,6 +32,20 @@ class LayerPlan:
     status: str = "feasible"
     seconds: float = 0.0
     row_seconds: Array | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def solved(cls, answer: Pruned, solution: Solution, watch: Watch, share: float = 1.0) -> LayerPlan:
+        """The plan of a layer that a solver answered, alone or as a share of several."""
+        rows = solution.stats.get("rows")
+        waits = [row["seconds"] for row in rows or () if "seconds" in row]
+        return cls(
+            answer, solution.solver,
+            Status.INTERRUPTED.value if watch.interrupted else solution.status.value,
+            share * solution.seconds,
+            np.array(waits) if waits else None,
+            {key: value for key, value in solution.stats.items() if key != "rows"},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

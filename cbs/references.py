@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbs.network import Network
 from cbs.watch import Watch
@@ -73,21 +74,16 @@ class References:
         `min sum_r scale_r lower_r(k_r)` over all `k` with `sum_r k_r = count`.
         """
         curves = [
-            scale * np.maximum(lower, 0.0)
-            for scales, layer in zip(self.network.scales, self.network.curves(bounds=True), strict=True)
-            for scale, lower in zip(scales, _lower(layer.lower), strict=True)
+            scale * np.maximum(row, 0.0)
+            for scales, lower in zip(self.network.scales, self.network.lower_curves, strict=True)
+            for scale, row in zip(scales, lower, strict=True)
         ]
         return max(0.0, allocation_value(curves, count))
 
-    def at_counts(self, index: int, counts: Array) -> LayerBound:
+    def at_counts(self, index: int, counts: NDArray[np.int64]) -> LayerBound:
         """A bound of a layer whose rows prune `counts [m]`, from its curves."""
-        lower = _lower(self.network.curves(bounds=True)[index].lower)
-        return LayerBound().join(LayerBound(rows=lower[np.arange(len(lower)), counts.astype(int)]))
-
-
-def _lower(lower: Array | None) -> Array:
-    assert lower is not None, "curves were asked for with bounds"
-    return lower
+        lower = self.network.lower_curves[index]
+        return LayerBound().join(LayerBound(rows=lower[np.arange(len(lower)), counts]))
 
 
 def _row_bounds(problem: SubsetProblem, solution: Solution) -> Array | None:

@@ -55,8 +55,9 @@ class LayerResult:
         damping: added to the Gram's diagonal, absolute.
         seconds: wall time of its selection and update.
         solver: what found the mask.
-        status: why that stopped.
+        status: `optimal` when the gap asked for is proven, else why the solver stopped.
         rows: every row.
+        stats: counts and choices of the solver.
     """
 
     name: str
@@ -70,6 +71,7 @@ class LayerResult:
     solver: str
     status: str
     rows: list[RowResult]
+    stats: Mapping[str, Any]
 
     @property
     def gap(self) -> float | None:

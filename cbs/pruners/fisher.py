@@ -56,8 +56,7 @@ def obs(network: Network, request: Request, watch: Watch) -> Plan:
         masks, moved = lift(solution.mask), block.split(solution.weights)
         for i, mask, W in zip(block.index, masks, moved, strict=True):
             answer = Pruned(mask, Weights(W, network.dense[i].bias))
-            status = "interrupted" if watch.interrupted else solution.status.value
-            steps.append(LayerPlan(answer, solution.solver, status, solution.seconds / len(masks)))
+            steps.append(LayerPlan.solved(answer, solution, watch, 1 / len(masks)))
     return fisher_plan(network, found, steps)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from cbs.formulation import Objective, pruned
@@ -13,7 +11,7 @@ from cbs.pruners.recalibrate import recalibrate
 from cbs.references import References
 from cbs.request import Request
 from cbs.watch import Watch
-from solvers import Budget, Solution, SubsetProblem
+from solvers import Budget, SubsetProblem
 from solvers.allocation import allocate
 from solvers.hessian import Array
 from solvers.heuristics.magnitude import Magnitude
@@ -33,7 +31,7 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
     if request.pooled:
         counts = _counts(network, request)
         budgets = [Budget.per_row(k.tolist()) for k in counts]
-        curves = network.curves(bounds=False)
+        curves = network.curves
         starts = [curve.masks(k) for curve, k in zip(curves, counts, strict=True)]
     else:
         budgets = [request.layer_budget(layer) for layer in network.layers]
@@ -43,14 +41,13 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
         problem = objective.problem(budget)
         start = _widen(problem, starts[i])
         watch.tell("select", objective.name, i)
-        began = time.perf_counter()
         solver = FALLBACK if watch.interrupted else request.solver
         solution = watch.solve(
             problem, solver, stage="select", layer=objective.name, index=i,
             share=sizes[i] / sizes[i:].sum(), warm_start=start,
         )  # fmt: skip
         references.learn(i, problem, solution)
-        plans.append(_plan(problem, solution, time.perf_counter() - began, watch.interrupted))
+        plans.append(LayerPlan.solved(pruned(problem, solution.mask, solution.weights), solution, watch))
     if request.recalibrate and not watch.interrupted:
         plans = recalibrate(network, plans)
     return Plan(plans, *_prediction(network, plans))
@@ -59,7 +56,7 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
 def _counts(network: Network, request: Request) -> list[Array]:
     curves = [
         scale * values
-        for scales, layer in zip(network.scales, network.curves(bounds=False), strict=True)
+        for scales, layer in zip(network.scales, network.curves, strict=True)
         for scale, values in zip(scales, layer.values, strict=True)
     ]
     counts = allocate(curves, request.network_count(network.layers))
@@ -72,15 +69,6 @@ def _widen(problem: SubsetProblem, mask: Mask | None) -> Mask | None:
     wide = np.zeros(problem.W.shape, dtype=bool)
     wide[:, problem.prunable] = mask
     return wide
-
-
-def _plan(problem: SubsetProblem, solution: Solution, seconds: float, interrupted: bool) -> LayerPlan:
-    rows = solution.stats.get("rows")
-    return LayerPlan(
-        pruned(problem, solution.mask), solution.solver,
-        "interrupted" if interrupted else solution.status.value, seconds,
-        None if rows is None else np.array([row["seconds"] for row in rows]),
-    )  # fmt: skip
 
 
 def _prediction(network: Network, plans: list[LayerPlan]) -> tuple[float, str]:

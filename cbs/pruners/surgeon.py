@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,10 +43,9 @@ def cbs_selection(network: Network, request: Request, watch: Watch) -> Plan:
         )
         masks = lift(solution.mask)
         trial(block.index, masks)
-        status = "interrupted" if watch.interrupted else solution.status.value
         for i, mask in zip(block.index, masks, strict=True):
             answer = masked(network.dense[i], mask)
-            steps.append(LayerPlan(answer, solution.solver, status, solution.seconds / len(masks)))
+            steps.append(LayerPlan.solved(answer, solution, watch, 1 / len(masks)))
     return fisher_plan(network, found, steps)
 
 
@@ -63,6 +63,5 @@ def cbs(network: Network, request: Request, watch: Watch) -> Plan:
         seconds = (time.perf_counter() - start) / len(masks)
         for i, mask, W in zip(block.index, masks, block.split(moved), strict=True):
             answer = Pruned(mask, Weights(W, network.dense[i].bias))
-            before = chosen[i]
-            steps.append(LayerPlan(answer, before.solver, before.status, before.seconds + seconds))
+            steps.append(replace(chosen[i], answer=answer, seconds=chosen[i].seconds + seconds))
     return fisher_plan(network, found, steps)

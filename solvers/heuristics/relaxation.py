@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,7 +34,9 @@ class Relaxation(Solver):
         greedy = greedy_mask(problem, control.device)
         control.report(problem.value(greedy), -np.inf, mask=greedy)
         if problem.budget.kind == "per_layer":
-            curves = lower_curves(problem.W, problem.hessian, problem.G, refit=problem.refit, device=control.device)
+            curves = lower_curves(
+                problem.W, problem.hessian, problem.G, refit=problem.refit, device=control.device
+            )
             bound = allocation_value(list(curves), int(problem.pools.prune[0]))
             control.report(problem.value(greedy), bound, mask=greedy)
             return Outcome(greedy, bound)
@@ -49,7 +51,10 @@ class Relaxation(Solver):
         mask = min((greedy, rounded), key=problem.value)
         bound = float(np.sum(bounds))
         control.report(problem.value(mask), bound, mask=mask)
-        return Outcome(mask, bound, stats={"split": "shared" if shared else "own", "steps": splits[0].steps})
+        stats: dict[str, Any] = {"split": "shared" if shared else "own", "steps": splits[0].steps}
+        if not problem.pools.coupled:
+            stats["rows"] = [{"bound": float(b)} for b in bounds]
+        return Outcome(mask, bound, stats=stats)
 
 
 def round_off(block: Block, split: Split) -> Mask:

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,16 @@ def number(value: float | None) -> str:
 def percent(fraction: float | None) -> str:
     """A fraction in percent, `unknown` if infinite."""
     return f"{100 * fraction:.3g}%" if fraction is not None and math.isfinite(fraction) else "unknown"
+
+
+@contextmanager
+def telling_interruption() -> Iterator[None]:
+    """Say so on standard error when Ctrl-C ends a command before it has anything to print."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("cbs: interrupted before there was a result", file=sys.stderr)
+        raise
 
 
 def complain(message: str) -> int:

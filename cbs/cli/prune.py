@@ -93,7 +93,7 @@ def prune(
         get_method(name)
     get_solver(solver)
     labels = [budget if s is None else f"{100 * s:g}%" for s in sparsities]
-    with RunFolder(path) as hidden:
+    with output.telling_interruption(), RunFolder(path) as hidden:
         job = gather_job(model, weights, data, test, data_dir)
         with Ticker(labels, len(chosen)) as ticker:
             results = compare(

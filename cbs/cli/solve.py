@@ -71,13 +71,12 @@ def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = 
 
 
 def _run(problem: SubsetProblem, solver: solvers.Solver, as_json: bool, **options: Any) -> int:
-    with Watch() as watch:
+    with output.telling_interruption(), Watch() as watch:
         try:
             solution = solvers.solve(problem, solver, callback=watch, **options)
         except KeyboardInterrupt:
             if watch.mask is None:
-                output.progress().print("interrupted before a first mask was found")
-                return 130
+                raise
             solution = Solution.judge(
                 problem, watch.mask, watch.bounds.lower, Status.INTERRUPTED,
                 gap=0.0, seconds=watch.seconds, solver=solver.name,

@@ -84,8 +84,8 @@ def test_the_registered_defaults(capsys, instance, argv):
 
 
 def test_bound_takes_what_exact_solvers_refuse(capsys, tmp_path):
-    save(tmp_path / "wide.npz", random_problem(3, 200, Budget.per_layer(300), seed=1))
-    result = run_json(capsys, "bound", tmp_path / "wide.npz", "--json", "--time-limit", "20")
+    save(tmp_path / "wide.npz", random_problem(2, 60, Budget.per_layer(60), seed=1))
+    result = run_json(capsys, "bound", tmp_path / "wide.npz", "--json")
     assert 0 < result["bound"] <= result["value"]
 
 
@@ -145,7 +145,7 @@ def test_an_interrupt_before_any_mask_says_so(capsys, instance, monkeypatch):
     assert main(["solve", str(instance), "--json"]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "interrupted before a first mask was found\n"
+    assert captured.err == "cbs: interrupted before there was a result\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
@@ -153,15 +153,14 @@ def test_ctrl_c_prints_the_best_so_far_and_exits_130(tmp_path):
     path = tmp_path / "hard.npz"
     save(path, random_problem(1, 100, Budget.per_row(50), seed=0, correlation=0.95))
     command = [sys.executable, "-m", "cbs", "solve", str(path), "--solver", "branch-and-bound", "--json"]
-    process = subprocess.Popen(
-        [*command, "--gap", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert "incumbent" in process.stderr.readline()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--gap", "0"], **pipes) as process:
+        for line in process.stderr:
+            if "bound unknown" not in line:
+                break
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    assert "incumbent" in line
     result = json.loads(out)
     mask = np.zeros((1, 100), dtype=bool)
     mask[0, result["pruned"][0]] = True

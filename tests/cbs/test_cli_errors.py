@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cbs.cli import main
+from cbs.zoo import digits_mlp
 from solvers import Budget
 from solvers.instances import random_problem, save
 
@@ -79,13 +83,13 @@ def test_usage(refused, argv, message):
 )
 def test_bad_instance(refused, tmp_path, changes, message):
     path = bad_instance(tmp_path, **changes)
-    for command in ("solve", "bound"):
-        assert message in refused(command, path)
+    assert message in refused("solve", path, "--solver", "brute-force")
+    assert message in refused("bound", path)
 
 
 def test_group_that_does_not_divide_the_inputs(refused, tmp_path):
     np.savez(tmp_path / "bad.npz", weights=np.ones((2, 4)), hessian=np.eye(4), budget="n_of_m", keep=1, of=3)
-    assert "`of` = 3 does not divide 4 inputs" in refused("solve", tmp_path / "bad.npz")
+    assert "`of` = 3 does not divide 4 inputs" in refused("bound", tmp_path / "bad.npz")
 
 
 def test_solver(refused, instance, tmp_path, monkeypatch):
@@ -123,3 +127,130 @@ def test_warm_start_off_the_budget(refused, instance, tmp_path):
     argv = ("solve", instance, "--solver", "magnitude", "--warm-start", tmp_path / "warm.json")
     assert "does not meet the budget: pool 0 prunes 1 of 8" in refused(*argv)
     assert "nowhere.json" in refused(*argv[:-1], "nowhere.json")
+
+
+MODULE = """
+import torch
+from torch import nn
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+def nan():
+    broken = model()
+    broken[0].weight.data[1, 2] = float("nan")
+    return broken
+
+bare = nn.ReLU()
+word = "model"
+def broken(): raise RuntimeError("no luck\\nat all")
+
+X, y = torch.randn(20, 6), torch.randint(3, (20,))
+data = (X, y)
+wide = (torch.randn(20, 7), y)
+endless = (X * float("inf"), y)
+short = (X, y[:5])
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A user's module, on the path but outside the folder that must stay empty."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "badly_used.py").write_text(MODULE)
+    (tmp_path / "lib" / "badly_written.py").write_text("import nothing_of_this_name")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    yield "badly_used"
+    for name in ("badly_used", "badly_written"):
+        sys.modules.pop(name, None)
+
+
+FAST = ("--method", "magnitude", "--solver", "magnitude")
+OWN = ("badly_used:model", "--data", "badly_used:data")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--method", "magnitud"], "unknown method 'magnitud'; did you mean 'magnitude'?"),
+        (["--method", "joint,magnitud"], "unknown method 'magnitud'"),
+        (["--solver", "brute-forze"], "unknown solver 'brute-forze'; did you mean 'brute-force'?"),
+        (["--sparsity", "half"], "sparsity must be numbers in [0, 1)"),
+        (["--sparsity", "0.5,1"], "sparsity must lie in [0, 1), got 1.0"),
+        (["--sparsity", "nan"], "sparsity must lie in [0, 1), got nan"),
+        (["--scope", "rows"], "unknown scope 'rows'; did you mean 'row'?"),
+        (["--budget", "colums"], "did you mean 'columns'?"),
+        (["--budget", "5:4"], "budget '5:4'"),
+        (["--budget", "2:4", "--sparsity", "0.9"], "disagrees with budget '2:4'"),
+        (["--time-limit", "-1"], "time_limit must be positive seconds"),
+        ([*OWN, "--damping", "-1"], "damping must be a finite number"),
+        ([*OWN, "--samples", "0"], "samples must be at least 1"),
+        (["digit"], "unknown model 'digit'; did you mean 'digits'?"),
+        (["resnet"], "unknown model 'resnet'; give digits, mlpnet, or package.module:name"),
+        (["nowhere_to_be_found:model"], "importing 'nowhere_to_be_found' failed (ModuleNotFoundError"),
+        (["badly_written:model"], "importing 'badly_written' failed"),
+        (["badly_used:mode"], "has no 'mode'; did you mean 'model'?"),
+        (["badly_used:word"], "is str; it must be a torch.nn.Module or make one"),
+        (["badly_used:broken"], "must work without arguments, but failed (RuntimeError: no luck)"),
+        (["badly_used:model"], "data is missing for model 'badly_used:model'; give --data"),
+        (["badly_used:model", "--data", "digits"], "data 'digits' must be given as package.module:name"),
+        (["badly_used:model", "--data", "badly_used:dat"], "has no 'dat'; did you mean 'data'?"),
+        (["badly_used:bare", "--data", "badly_used:data"], "prunable"),
+        (["badly_used:nan", "--data", "badly_used:data"], "layer '0' has a NaN or infinite weight"),
+        (["badly_used:model", "--data", "badly_used:wide"], "the model refuses inputs of shape [2, 7]"),
+        (["badly_used:model", "--data", "badly_used:endless"], "NaN or infinite"),
+        (["badly_used:model", "--data", "badly_used:short"], "inputs [20, 6] and targets [5]"),
+        (
+            ["badly_used:model", "--data", "badly_used:data", "--budget", "2:4"],
+            "4 does not divide the 6 inputs",
+        ),
+        (["--weights", "nowhere.safetensors"], "weights 'nowhere.safetensors' is not a file"),
+    ],
+)
+def test_prune(refused, mine, argv, message):
+    assert message in refused("prune", *FAST, *argv)
+
+
+def test_prune_missing_dependency(refused, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "gurobipy" else found(name, *rest)
+    )
+    assert "pip install 'combinatorial-brain-surgeon[gurobi]'" in refused("prune", "--solver", "gurobi")
+
+
+def test_prune_weights_of_another_architecture(refused, tmp_path):
+    good = digits_mlp().state_dict()
+    cases = {
+        "lack '0.bias'": {name: tensor for name, tensor in good.items() if name != "0.bias"},
+        "hold '6.weight', which the model has not": good | {"6.weight": torch.ones(2)},
+        "'0.weight' has shape [8, 64], but the model needs [32, 64]": good | {"0.weight": torch.ones(8, 64)},
+    }
+    for message, state in cases.items():
+        save_file(state, tmp_path / "w.safetensors")
+        assert message in refused("prune", *FAST, "--weights", tmp_path / "w.safetensors")
+        torch.save(state, tmp_path / "w.pt")
+        assert message in refused("prune", *FAST, "--weights", tmp_path / "w.pt")
+
+
+def test_prune_weights_that_are_no_state_dict(refused, tmp_path):
+    (tmp_path / "w.safetensors").write_text("weights")
+    (tmp_path / "w.pt").write_text("weights")
+    (tmp_path / "w.bin").write_text("weights")
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    torch.save(digits_mlp(), tmp_path / "pickled.pt")
+    for name, message in {
+        "w.safetensors": "can't be read", "w.pt": "can't be read", "w.pth": "it holds no state dict",
+        "pickled.pt": "can't be read", "w.bin": "must be a .safetensors or .pt file",
+    }.items():  # fmt: skip
+        assert message in refused("prune", *FAST, "--weights", tmp_path / name)
+
+
+def test_prune_output_is_refused_before_the_work(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("cbs.cli.prune.gather_job", lambda *args: pytest.fail("work has begun"))
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "old").mkdir()
+    assert "can't be written" in refused("prune", *FAST, "--output", tmp_path / "file" / "run")
+    assert "exists; give a folder that does not" in refused("prune", *FAST, "--output", tmp_path / "old")
+    assert (tmp_path / "file").read_text() == "kept"

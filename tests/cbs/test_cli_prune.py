@@ -1,0 +1,180 @@
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import cbs
+from cbs.cli import main
+from cbs.cli.ticker import Ticker
+from cbs.report import COLUMNS
+
+MODULE = """
+import torch
+from torch import nn
+from cbs import Samples, Split
+
+class Net(nn.Sequential):
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3))
+
+def samples(seed, count):
+    g = torch.Generator().manual_seed(seed)
+    return Samples(torch.randn(count, 8, generator=g), torch.randint(3, (count,), generator=g))
+
+def train():
+    return samples(1, 30)
+
+held_out = samples(2, 12)
+
+class Loaders:
+    both = Split(samples(1, 30), held_out)
+
+ready = Net()
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder with a user's module in it, which the command is run in."""
+    (tmp_path / "well_used.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("well_used", None)
+
+
+MINE = ("prune", "well_used:Net", "--data", "well_used:train", "--test", "well_used:held_out")
+FAST = ("--method", "magnitude,random", "--solver", "brute-force", "--output", "out")
+
+
+def run_json(capsys, *argv, status=0):
+    assert main([str(a) for a in argv] + ["--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def test_report_is_what_compare_says(capsys, here):
+    printed = run_json(capsys, *MINE, *FAST, "--sparsity", "0.5,0.75")
+    assert json.loads((here / "out" / "report.json").read_text()) == printed
+    well_used = sys.modules["well_used"]
+    expected = cbs.compare(
+        well_used.Net(), well_used.train(), sparsities=[0.5, 0.75], methods=["magnitude", "random"],
+        scope="row", solver="brute-force", test=well_used.held_out,
+    )  # fmt: skip
+    assert [(r["method"], r["asked"]) for r in printed["results"]] == [(r.method, r.asked) for r in expected]
+    for got, want in zip(printed["results"], expected, strict=True):
+        assert got["value"] == want.value
+        assert got["bound"] == want.bound
+        assert got["test_after"]["accuracy"] == want.test_after.accuracy
+    assert printed["settings"]["methods"] == ["magnitude", "random"]
+    assert printed["settings"]["output"] == "out"
+
+
+def test_table_has_a_line_a_method_and_sparsity(capsys, here):
+    assert main([*MINE, *FAST, "-s", "0.5", "-s", "0.75"]) == 0
+    captured = capsys.readouterr()
+    lines = [line for line in captured.out.splitlines() if line.strip()]
+    for name in COLUMNS:
+        assert name in lines[0]
+    assert [line.split()[:2] for line in lines[1:-1]] == [
+        ["50.0%", "magnitude"], ["50.0%", "random"], ["75.0%", "magnitude"], ["75.0%", "random"],
+    ]  # fmt: skip
+    assert lines[-1].startswith("dense accuracy ")
+    assert lines[-1].endswith("written to out")
+    assert "magnitude at 50%: " in captured.err
+    assert "random at 75%: " in captured.err
+
+
+def test_weights_are_pruned_and_load_again(capsys, here):
+    run_json(capsys, *MINE, *FAST, "--sparsity", "0.75")
+    state = load_file(here / "out" / "magnitude-0.75.safetensors")
+    assert int((state["0.weight"] == 0).sum()) == 4 * 6
+    assert (state["0.weight"] == 0).sum(dim=1).tolist() == [6] * 4
+    again = run_json(
+        capsys, *MINE, *FAST[:-1], "again", "--weights", here / "out" / "magnitude-0.75.safetensors",
+        "--sparsity", "0.75",
+    )  # fmt: skip
+    assert again["results"][0]["value"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_sources(capsys, here):
+    first = run_json(capsys, *MINE, *FAST, "--sparsity", "0.5")["results"]
+    split = ("prune", "well_used:ready", "--data", "well_used:Loaders.both", *FAST[:-1])
+    again = run_json(capsys, *split, "split", "--sparsity", "0.5")["results"]
+    assert [r["value"] for r in again] == [r["value"] for r in first]
+    assert [r["test_after"] for r in again] == [r["test_after"] for r in first]
+    save_file(sys.modules["well_used"].Net().state_dict(), here / "w.safetensors")
+    torch.save(load_file(here / "w.safetensors"), here / "w.pt")
+    for name in ("w.safetensors", "w.pt"):
+        filled = run_json(capsys, *MINE, *FAST[:-1], name + "-run", "-s", "0.5", "--weights", name)["results"]
+        assert filled[0]["value"] == first[0]["value"]
+
+
+def test_a_pattern_brings_its_own_sparsity(capsys, here):
+    results = run_json(capsys, *MINE, *FAST, "--budget", "2:4")["results"]
+    assert [r["sparsity"] for r in results] == [0.5, 0.5]
+
+
+def test_default_folder_is_named_after_the_time(capsys, here):
+    settings = run_json(capsys, *MINE, *FAST[:-2], "-s", "0.5")["settings"]
+    (folder,) = (here / "runs").iterdir()
+    assert settings["output"] == f"runs/{folder.name}"
+    assert (folder / "plot.png").stat().st_size > 0
+
+
+def test_the_embedded_network_is_trained_and_pruned(capsys, here):
+    (result,) = run_json(
+        capsys,
+        "prune",
+        "-m",
+        "magnitude",
+        "-s",
+        "0.5",
+        "--samples",
+        "200",
+        "--solver",
+        "magnitude",
+        "-o",
+        "d",
+    )["results"]
+    assert [layer["shape"] for layer in result["layers"]] == [[32, 64], [16, 32], [10, 16]]
+    assert result["test_before"]["accuracy"] > 0.93
+    assert result["before"]["samples"] == 200
+
+
+def test_interrupted_keeps_what_was_found(capsys, here, monkeypatch):
+    shown = Ticker.__call__
+
+    def stop_after_random(self, step):
+        shown(self, step)
+        return step.method == "random"
+
+    monkeypatch.setattr(Ticker, "__call__", stop_after_random)
+    report = run_json(capsys, *MINE, *FAST, "--sparsity", "0.5,0.75", status=130)
+    assert [(r["method"], r["asked"]) for r in report["results"]] == [("magnitude", 0.5), ("random", 0.5)]
+    assert report["interrupted"] is True
+    assert (here / "out" / "random-0.5.safetensors").exists()
+    assert not (here / "out" / "magnitude-0.75.safetensors").exists()
+
+
+def test_interrupted_before_the_first_result_writes_nothing(capsys, here, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cbs.cli.prune.compare", interrupt)
+    assert main([*MINE, *FAST]) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1] == "cbs: interrupted before there was a result"
+    assert not (here / "out").exists()
+
+
+def test_methods_lists_the_table(capsys):
+    assert main(["methods", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == cbs.methods()
+    assert main(["methods"]) == 0
+    table = capsys.readouterr().out
+    for name in cbs.methods():
+        assert name in table

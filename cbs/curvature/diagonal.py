@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, vjp, vmap
+from torch.func import functional_call, jacrev, vjp, vmap
 
 from cbs.data import Samples
 from cbs.evaluate import Loss
@@ -38,7 +38,7 @@ def gauss_newton_diagonal(
 
     def single(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs, pull, *_ = vjp(lambda w: functional_call(model, w, (x[None],))[0], weights)
-        B = hessian(lambda output: loss(output[None], y[None]).squeeze())(outputs)
+        B = jacrev(jacrev(lambda output: loss(output[None], y[None]).squeeze()))(outputs)
         values, vectors = torch.linalg.eigh(B.reshape(outputs.numel(), -1))
         root = (vectors * values.clamp(min=0).sqrt()).T.reshape(-1, *outputs.shape)
         (columns,) = vmap(pull)(root)
@@ -48,8 +48,11 @@ def gauss_newton_diagonal(
         outputs = model(samples.inputs[:1]).numel()
     size = max(1, CHUNK // (outputs * sum(layer.size for layer in layers)))
     totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in parameters.items()}
+    squares = vmap(single, in_dims=(None, 0, 0))
     for inputs, targets in samples.batches(size):
-        for name, part in vmap(single, in_dims=(None, 0, 0))(parameters, inputs, targets).items():
+        with torch.no_grad():
+            parts = squares(parameters, inputs, targets)
+        for name, part in parts.items():
             totals[name] += part.double().sum(dim=0)
     return {
         layer.name: totals[f"{layer.name}.weight"].reshape(layer.shape) / len(samples) for layer in layers

@@ -39,7 +39,8 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     gradients = vmap(grad(single), in_dims=(None, 0, 0))
     done = 0
     for inputs, targets in samples.batches(max(1, CHUNK // p)):
-        parts = gradients(parameters, inputs, targets)
+        with torch.no_grad():
+            parts = gradients(parameters, inputs, targets)
         flat = [parts[name].reshape(len(inputs), -1) for name in parameters]
         X[done : done + len(inputs)] = torch.cat(flat, dim=1)
         done += len(inputs)

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, jacrev
+
+from cbs.curvature.gram import layer_grams
+from cbs.layers import find_layers
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+
+def oracle(layer, x):
+    """Hessian of half the mean squared output by the weights and bias of a layer, from autograd."""
+    m, n = layer.shape
+    shape, bias = layer.module.weight.shape, layer.module.bias
+
+    def energy(v):
+        parameters = {"weight": v[:, :n].reshape(shape)}
+        if bias is not None:
+            parameters["bias"] = v[:, n]
+        return 0.5 * functional_call(layer.module, parameters, (x,)).square().sum() / len(x)
+
+    v = torch.zeros(m, n + (bias is not None), dtype=torch.float64)
+    return jacrev(jacrev(energy))(v)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("make", "data"), [(mlp, samples(700)), (convnet, image_samples(12))])
+def test_grams_are_the_hessian_of_the_output_error(make, data, bias):
+    model = seeded(make, bias=bias)
+    layers = find_layers(model)
+    inputs = {}
+    handles = [
+        layer.module.register_forward_pre_hook(
+            lambda m, a, name=layer.name: inputs.update({name: a[0].clone()})
+        )
+        for layer in layers
+    ]
+    model(data.inputs)
+    for handle in handles:
+        handle.remove()
+    grams = layer_grams(model, layers, data)
+    assert list(grams) == [layer.name for layer in layers]
+    for layer in layers:
+        H = oracle(layer, inputs[layer.name])
+        m = layer.shape[0]
+        for r in range(m):
+            for s in range(m):
+                expected = grams[layer.name] if r == s else torch.zeros_like(grams[layer.name])
+                torch.testing.assert_close(H[r, :, s], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_single_precision_networks_have_double_grams():
+    data = samples(30, dtype=torch.float32)
+    model = seeded(mlp, dtype=torch.float32)
+    grams = layer_grams(model, find_layers(model), data)
+    X = data.inputs.double()
+    assert grams["0"].dtype == torch.float64
+    torch.testing.assert_close(grams["0"][:-1, :-1], X.T @ X / 30, rtol=1e-13, atol=1e-13)
+
+
+def test_a_layer_that_runs_twice_counts_both_runs():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3, bias=False).double()
+
+        def forward(self, x):
+            return self.fc(torch.tanh(self.fc(x)))
+
+    model, data = seeded(Twice), samples(20, (3,))
+    gram = layer_grams(model, find_layers(model), data)["fc"]
+    Z = torch.tanh(model.fc(data.inputs))
+    expected = (data.inputs.T @ data.inputs + Z.T @ Z) / 20
+    torch.testing.assert_close(gram, expected.detach(), rtol=1e-12, atol=1e-12)

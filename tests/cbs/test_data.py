@@ -1,0 +1,164 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from cbs import data as module
+from cbs.data import MNIST_MEAN, MNIST_STD, Samples, digits, gather, mnist
+
+X = torch.arange(24.0).reshape(12, 2)
+Y = torch.arange(12)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
+
+
+FORMS = {
+    "samples": lambda: Samples(X, Y),
+    "tensors": lambda: (X, Y),
+    "arrays": lambda: (X.numpy(), Y.numpy()),
+    "data set": lambda: TensorDataset(X, Y),
+    "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=5),
+    "stream": lambda: Stream(),
+    "list of batches": lambda: [(X[:7], Y[:7]), (X[7:], Y[7:])],
+    "generator": lambda: ((X[i : i + 3], Y[i : i + 3]) for i in range(0, 12, 3)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_samples(form):
+    found = gather(FORMS[form]())
+    assert torch.equal(found.inputs, X)
+    assert torch.equal(found.targets, Y)
+    few = gather(FORMS[form](), 4, seed=1)
+    assert len(few) == 4
+    assert torch.equal(few.inputs, X[few.targets])
+    expected = [0, 1, 2, 3] if form in ("loader", "stream", "list of batches", "generator") else None
+    assert few.targets.tolist() == (expected or gather((X, Y), 4, seed=1).targets.tolist())
+
+
+def test_draws_differ_by_seed_and_have_no_repeats():
+    draws = [gather((X, Y), 6, seed=s).targets.tolist() for s in range(5)]
+    assert len({tuple(draw) for draw in draws}) > 1
+    assert all(len(set(draw)) == 6 for draw in draws)
+
+
+def test_batches_are_in_order():
+    sizes = [len(x) for x, _ in Samples(X, Y).batches(5)]
+    assert sizes == [5, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X, Y[:3]), r"inputs \[12, 2\] and targets \[3\]"),
+        ((X[:0], Y[:0]), "holds no samples"),
+        ([], "holds no samples"),
+        ((torch.full((2, 2), float("nan")), Y[:2]), "inputs hold NaN"),
+        ((X, torch.full((12,), float("inf"))), "targets hold NaN or infinite"),
+        ([X, X, X], "a batch must be a pair"),
+        ([(X, Y), (X[:, :1], Y)], "batches differ in shape"),
+        (X, "not Tensor"),
+        (3, "not int"),
+        ("mnist", "not str"),
+    ],
+)
+def test_bad_data_is_refused_in_one_line(data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        gather(data)
+    assert "\n" not in str(error.value)
+
+
+def test_no_samples_asked_is_refused():
+    with pytest.raises(ValueError, match="samples must be at least 1 or None, got 0"):
+        gather((X, Y), 0)
+
+
+def test_digits_are_split_the_same_every_time():
+    split = digits()
+    assert (len(split.train), len(split.test)) == (1437, 360)
+    assert split.train.inputs.shape[1:] == (64,)
+    assert (float(split.train.inputs.min()), float(split.train.inputs.max())) == (0.0, 1.0)
+    assert torch.equal(split.test.inputs, digits().test.inputs)
+    assert split.test.targets.bincount().min() >= 34
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A web server on this machine with four small idx files, known to `cbs.data` by their checksums."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    rng, files = np.random.default_rng(0), {}
+    for name in module.MNIST_FILES:
+        count = 5 if name.startswith("train") else 3
+        shape = (count, 2, 2) if "images" in name else (count,)
+        values = rng.integers(0, 10 if len(shape) == 1 else 256, shape, dtype=np.uint8)
+        head = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+        (folder / name).write_bytes(gzip.compress(head + values.tobytes(), mtime=0))
+        packed = (folder / name).read_bytes()
+        files[name] = tuple(hashlib.md5(b).hexdigest() for b in (packed, gzip.decompress(packed)))
+    monkeypatch.setattr(module, "MNIST_FILES", files)
+    monkeypatch.delenv("CBS_DATA", raising=False)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder)
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_mnist_is_downloaded_once_and_normalised(site, tmp_path):
+    folder, url = site
+    split = mnist(tmp_path / "data", url)
+    assert (len(split.train), len(split.test)) == (5, 3)
+    raw = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())[16:]
+    pixels = torch.tensor(list(raw)).reshape(5, 4) / 255
+    torch.testing.assert_close(split.train.inputs, (pixels - MNIST_MEAN) / MNIST_STD)
+    assert split.train.targets.dtype == torch.int64
+    again = mnist(tmp_path / "data", "http://127.0.0.1:1/nothing-here/")
+    assert torch.equal(again.test.inputs, split.test.inputs)
+
+
+def test_mnist_is_found_in_the_folder_that_the_environment_names(site, monkeypatch):
+    folder, _ = site
+    monkeypatch.setenv("CBS_DATA", str(folder))
+    assert len(mnist(url="http://127.0.0.1:1/nothing-here/").train) == 5
+
+
+def test_a_download_with_another_checksum_is_refused(site, tmp_path, monkeypatch):
+    folder, url = site
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is not in .* set CBS_DATA") as error:
+        mnist(tmp_path / "data", url)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_with_another_content_is_refused(site):
+    folder, url = site
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(ValueError, match="does not hold the standard MNIST"):
+        mnist(folder, url)
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="can't be read"):
+        mnist(folder, url)
+
+
+def test_an_unreachable_site_is_one_line(site, tmp_path):
+    with pytest.raises(ValueError, match="can't be had from") as error:
+        mnist(tmp_path / "data", "http://127.0.0.1:1/nothing-here/")
+    assert "\n" not in str(error.value)

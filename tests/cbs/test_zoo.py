@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from cbs.data import Samples
+from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
+
+
+def test_the_digits_network_is_trained_well_and_the_same_every_time():
+    state = torch.get_rng_state()
+    model, split = trained_digits_mlp()
+    accuracy = (model(split.test.inputs).argmax(1) == split.test.targets).double().mean()
+    assert accuracy > 0.94
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [tuple(p.shape) for p in model.parameters()] == [(32, 64), (32,), (16, 32), (16,), (10, 16), (10,)]
+
+
+def test_training_depends_on_the_seed_only():
+    data = Samples(torch.rand(90, 64), torch.arange(90) % 10)
+    weights = []
+    for seed in (0, 0, 1):
+        model = digits_mlp(seed)
+        train(model, data, epochs=2, seed=seed)
+        weights.append(model[0].weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_mlpnet_takes_its_weights_from_a_file(tmp_path, rng):
+    arrays = {"fc1": (40, 784), "fc2": (20, 40), "fc3": (10, 20)}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in arrays.items()}
+    np.savez(tmp_path / "net.npz", **arrays)
+    model = mlpnet(tmp_path / "net.npz")
+    assert sum(p.numel() for p in model.parameters()) == 32_360
+    images = torch.rand(2, 1, 28, 28)
+    A, B, C = (torch.from_numpy(arrays[name]) for name in arrays)
+    expected = torch.relu(torch.relu(images.flatten(1) @ A.T) @ B.T) @ C.T
+    torch.testing.assert_close(model(images), expected)
+
+
+def test_files_of_other_networks_are_refused(tmp_path):
+    np.savez(tmp_path / "net.npz", fc1=np.zeros((40, 784)))
+    with pytest.raises(ValueError, match="no array 'fc2'"):
+        mlpnet(tmp_path / "net.npz")
+    np.savez(tmp_path / "net.npz", fc1=np.zeros((4, 784)))
+    with pytest.raises(ValueError, match=r"fc1 has shape \[4, 784\], MLPNet needs \[40, 784\]"):
+        mlpnet(tmp_path / "net.npz")

@@ -93,7 +93,7 @@ def _show(solution: Solution, as_json: bool) -> None:
         "bound": solution.bound,
         "gap": solution.gap,
         "seconds": solution.seconds,
-        "nodes": solution.stats.get("nodes", solution.trace[-1].nodes if solution.trace else 0),
+        "nodes": max([solution.stats.get("nodes", 0), *(step.nodes for step in solution.trace)]),
     }
     if as_json:
         output.print_json(facts | {"pruned": [np.flatnonzero(row) for row in solution.mask]})

@@ -151,7 +151,7 @@ def test_an_interrupt_before_any_mask_says_so(capsys, instance, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_prints_the_best_so_far_and_exits_130(tmp_path):
     path = tmp_path / "hard.npz"
-    save(path, random_problem(1, 100, Budget.per_row(50), seed=0, correlation=0.95))
+    save(path, random_problem(1, 150, Budget.per_row(100), seed=0))
     command = [sys.executable, "-m", "cbs", "solve", str(path), "--solver", "branch-and-bound", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([*command, "--gap", "0"], **pipes) as process:
@@ -162,7 +162,7 @@ def test_ctrl_c_prints_the_best_so_far_and_exits_130(tmp_path):
         out, _ = process.communicate(timeout=60)
     assert "incumbent" in line
     result = json.loads(out)
-    mask = np.zeros((1, 100), dtype=bool)
+    mask = np.zeros((1, 150), dtype=bool)
     mask[0, result["pruned"][0]] = True
     assert process.returncode == 130
     assert result["status"] == "interrupted"

@@ -53,11 +53,11 @@ def evaluate(model: nn.Module, samples: Samples, loss: Loss, batch: int = 2000) 
                 outputs = forward(model, inputs)
                 try:
                     total += float(sample_losses(loss, outputs, targets).sum(dtype=torch.float64))
-                except (RuntimeError, IndexError, TypeError, ValueError) as error:
+                except Exception as error:
                     raise ValueError(
                         f"loss refuses outputs of shape {list(outputs.shape)} with targets of shape "
                         f"{list(targets.shape)} and type {targets.dtype} ({first_line(error)})"
-                    ) from None
+                    ) from error
                 if _are_classes(outputs, targets):
                     correct += int((outputs.argmax(dim=1) == targets).sum())
                     labels += targets.numel()
@@ -75,11 +75,11 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     """
     try:
         outputs = model(inputs)
-    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(
             f"data: the model refuses inputs of shape {list(inputs.shape)} and type {inputs.dtype} "
             f"({first_line(error)})"
-        ) from None
+        ) from error
     if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
         what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(f"model must answer a batch of {len(inputs)} with as many outputs, got {what}")

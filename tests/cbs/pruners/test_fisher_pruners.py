@@ -1,0 +1,172 @@
+import itertools
+
+import numpy as np
+import pytest
+from torch.nn import functional as F
+
+import cbs
+from cbs.curvature.fisher import gradient_factor
+from cbs.layers import find_layers
+from cbs.pruners import fisher
+from cbs.pruners.fisher import inverse_diagonal
+from solvers import FactorHessian
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+DAMPING = 0.02
+
+
+class Dense:
+    """The damped empirical Fisher as dense matrices, layer by layer or of the whole network."""
+
+    def __init__(self, model, data, pooled):
+        self.layers = find_layers(model)
+        X = gradient_factor(model, self.layers, data, F.cross_entropy).numpy()
+        w = np.concatenate([layer.module.weight.detach().flatten().numpy() for layer in self.layers])
+        ends = np.cumsum([layer.size for layer in self.layers])
+        cuts = [np.arange(len(w))] if pooled else np.split(np.arange(len(w)), ends[:-1])
+        self.X = [X[:, cut] for cut in cuts]
+        self.w = [w[cut] for cut in cuts]
+        self.H = []
+        for part in self.X:
+            H = part.T @ part / len(part)
+            self.H.append(H + DAMPING * np.diagonal(H).mean() * np.eye(len(H)))
+
+    def split(self, result, name="weight"):
+        """The pruned model's masks or weights as one vector a block."""
+        parts = []
+        for layer in self.layers:
+            module = result.model.get_submodule(layer.name)
+            values = result.masks[layer.name] if name == "mask" else module.weight.detach()
+            parts.append(values.flatten().numpy())
+        if len(self.w) == 1:
+            return [np.concatenate(parts)]
+        return parts
+
+
+def surgeon_update(w, H, mask):
+    """CBS-U from the dense inverse (PAPERS, section 1)."""
+    C = np.linalg.inv(H)
+    P = np.flatnonzero(mask)
+    moved = w - C[:, P] @ np.linalg.solve(C[np.ix_(P, P)], w[P])
+    moved[P] = 0
+    return moved
+
+
+def run(model, data, method, **options):
+    return cbs.prune(model, data, method=method, certify=False, damping=DAMPING, **options)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize(
+    ("make", "data"), [(mlp, samples(12)), (mlp, samples(90)), (convnet, image_samples(8))]
+)
+def test_cbs_moves_survivors_by_the_surgeons_update(make, data, pooled):
+    model = seeded(make)
+    scope = "network" if pooled else "layer"
+    selected = run(model, data, "cbs-s", sparsity=0.6, scope=scope)
+    result = run(model, data, "cbs", sparsity=0.6, scope=scope)
+    dense = Dense(model, data, pooled)
+    damage = 0.0
+    rows = zip(
+        dense.w, dense.H, dense.X, dense.split(result), dense.split(result, "mask"),
+        dense.split(selected, "mask"), strict=True,
+    )  # fmt: skip
+    for w, H, X, moved, mask, before in rows:
+        assert (mask == before).all()
+        np.testing.assert_allclose(moved, surgeon_update(w, H, mask), rtol=1e-6, atol=1e-9)
+        assert np.abs(moved - w)[~mask].max() > 1e-4
+        damage += 0.5 * np.square(X @ (moved - w)).mean()
+    assert result.predicted == pytest.approx(damage, rel=1e-9)
+    assert result.predicted < selected.predicted
+
+
+def test_woodfisher_adds_up_single_updates():
+    model, data = seeded(mlp), samples(12)
+    result = run(model, data, "woodfisher", sparsity=0.6, scope="network")
+    dense = Dense(model, data, pooled=False)
+    saliencies = []
+    for w, H, moved, mask in zip(
+        dense.w, dense.H, dense.split(result), dense.split(result, "mask"), strict=True
+    ):
+        C = np.linalg.inv(H)
+        saliencies.append(0.5 * w**2 / np.diagonal(C))
+        expected = w.copy()
+        for q in np.flatnonzero(mask):
+            expected -= w[q] / C[q, q] * C[:, q]
+        expected[mask] = 0
+        np.testing.assert_allclose(moved, expected, rtol=1e-6, atol=1e-9)
+    s, gone = np.concatenate(saliencies), np.concatenate(dense.split(result, "mask"))
+    assert s[gone].max() < s[~gone].min()
+    assert gone.sum() == round(0.6 * gone.size)
+
+
+@pytest.mark.parametrize("scope", ["row", "layer", "network"])
+def test_obs_takes_one_weight_at_a_time(scope):
+    model, data = seeded(mlp, sizes=(5, 4, 3)), samples(30, (5,))
+    result = run(model, data, "obs", sparsity=0.5, scope=scope)
+    dense = Dense(model, data, pooled=scope == "network")
+    rows = zip(dense.w, dense.H, dense.split(result), dense.split(result, "mask"), strict=True)
+    for block, (w, H, moved, mask) in enumerate(rows):
+        labels = (
+            np.arange(len(w)) // dense.layers[block].shape[1] if scope == "row" else np.zeros(len(w), int)
+        )
+        left = {p: round(0.5 * (labels == p).sum()) for p in np.unique(labels)}
+        v, C, gone = w.copy(), np.linalg.inv(H), np.zeros(len(w), dtype=bool)
+        for _ in range(int(mask.sum())):
+            open_ = ~gone & np.array([left[p] > 0 for p in labels])
+            s = np.where(open_, v**2 / np.where(gone, 1.0, np.diagonal(C)), np.inf)
+            q = int(np.argmin(s))
+            gone[q] = True
+            left[labels[q]] -= 1
+            v = v - v[q] / C[q, q] * C[:, q]
+            C = C - np.outer(C[:, q], C[q]) / C[q, q]
+            v[gone] = 0
+        assert (mask == gone).all()
+        np.testing.assert_allclose(moved, v, rtol=1e-6, atol=1e-8)
+
+
+def test_obs_refuses_what_is_too_large(monkeypatch):
+    monkeypatch.setattr(fisher, "OBS_LIMIT", 40)
+    model, data = seeded(mlp), samples()
+    with pytest.raises(
+        ValueError, match="method 'obs' needs the inverse Hessian of 62 weights, its limit is 40"
+    ):
+        run(model, data, "obs", sparsity=0.5, scope="network")
+    assert run(model, data, "obs", sparsity=0.5).method == "obs"
+
+
+@pytest.mark.parametrize("N", [3, 9])
+def test_inverse_diagonal_is_that_of_the_dense_inverse(N, rng):
+    hessian = FactorHessian(rng.standard_normal((N, 6)), 0.1)
+    np.testing.assert_allclose(
+        inverse_diagonal(hessian), np.diagonal(np.linalg.inv(hessian.dense(0))), rtol=1e-11
+    )
+
+
+@pytest.mark.parametrize("budget", ["unstructured", "columns", "1:2"])
+def test_selection_by_an_exact_solver_is_the_best_there_is(budget):
+    model, data = seeded(mlp, sizes=(4, 2)), samples(30, (4,), classes=2)
+    result = run(model, data, "cbs-s", sparsity=0.5, budget=budget, solver="brute-force")
+    dense = Dense(model, data, pooled=False)
+    w, H, mask = dense.w[0], dense.H[0], dense.split(result, "mask")[0]
+    values = {}
+    for chosen in itertools.product([False, True], repeat=8):
+        x = np.array(chosen).reshape(2, 4)
+        fits = {
+            "unstructured": x.sum() == 4,
+            "columns": x[0].sum() == 2 and (x[0] == x[1]).all(),
+            "1:2": (x.reshape(4, 2).sum(1) == 1).all(),
+        }[budget]
+        if fits:
+            v = np.where(chosen, w, 0)
+            values[chosen] = 0.5 * v @ H @ v
+    best = min(values, key=values.get)
+    assert tuple(mask.tolist()) == best
+    assert result.layers[0].solver == "brute-force"
+
+
+def test_gradients_come_from_at_most_a_thousand_samples_unless_asked(monkeypatch):
+    monkeypatch.setattr(cbs.network, "GRADIENTS", 15)
+    model, data = seeded(mlp), samples(40)
+    assert run(model, data, "cbs-s", sparsity=0.5).stats["gradient_samples"] == 15
+    assert run(model, data, "cbs-s", sparsity=0.5, samples=30).stats["gradient_samples"] == 30

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+import cbs
+from cbs.network import Network
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+ASK = {"certify": False, "damping": 0.01}
+
+
+def pruned_by(result):
+    return {name: mask.flatten(1).numpy() for name, mask in result.masks.items()}
+
+
+def dense(model):
+    return {
+        name: module.weight.detach().flatten(1).numpy()
+        for name, module in model.named_modules()
+        if getattr(module, "weight", None) is not None and module.weight.ndim > 1
+    }
+
+
+@pytest.mark.parametrize(("make", "data"), [(mlp, samples()), (convnet, image_samples())])
+def test_magnitude_prunes_the_smallest(make, data):
+    model = seeded(make)
+    W = dense(model)
+    for name, mask in pruned_by(cbs.prune(model, data, sparsity=0.5, method="magnitude", **ASK)).items():
+        kept, gone = np.abs(W[name])[~mask], np.abs(W[name])[mask]
+        assert gone.max() < kept.min()
+        assert len(gone) == round(0.5 * mask.size)
+    masks = pruned_by(cbs.prune(model, data, sparsity=0.5, method="magnitude", scope="network", **ASK))
+    size = np.concatenate([np.abs(W[name]).ravel() for name in masks])
+    gone = np.concatenate([mask.ravel() for mask in masks.values()])
+    assert size[gone].max() < size[~gone].min()
+    assert gone.sum() == round(0.5 * gone.size)
+
+
+def test_random_masks_follow_the_seed():
+    model, data = seeded(mlp), samples()
+    runs = [cbs.prune(model, data, sparsity=0.5, method="random", seed=s, **ASK) for s in (0, 0, 1)]
+    masks = [np.concatenate([m.ravel() for m in pruned_by(run).values()]) for run in runs]
+    assert (masks[0] == masks[1]).all()
+    assert (masks[0] != masks[2]).any()
+
+
+def test_obd_saliency_is_half_h_w_squared():
+    model, data = seeded(mlp), samples()
+    result = cbs.prune(model, data, sparsity=0.5, method="obd", scope="network", **ASK)
+    W, masks = dense(model), pruned_by(result)
+    network = Network(model, data)
+    saliency = {
+        layer.name: 0.5 * h * W[layer.name] ** 2
+        for layer, h in zip(network.layers, network.diagonal, strict=True)
+    }
+    s = np.concatenate([saliency[name].ravel() for name in masks])
+    gone = np.concatenate([mask.ravel() for mask in masks.values()])
+    assert s[gone].max() < s[~gone].min()
+    assert result.predicted == pytest.approx(s[gone].sum(), rel=1e-9)
+    assert "Gauss-Newton" in result.prediction_model
+
+
+@pytest.mark.parametrize("method", ["magnitude", "random", "obd"])
+def test_survivors_and_biases_stay(method):
+    model, data = seeded(mlp), samples()
+    result = cbs.prune(model, data, sparsity=0.5, method=method, **ASK)
+    for name, mask in result.masks.items():
+        before, after = model.get_submodule(name), result.model.get_submodule(name)
+        assert (after.weight[~mask] == before.weight[~mask]).all()
+        assert (after.bias == before.bias).all()
+        assert float(after.weight[mask].abs().max().detach()) == 0

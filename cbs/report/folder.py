@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from cbs.report.plot import draw
 from cbs.result import PruneResult
@@ -103,8 +103,8 @@ def write(folder: Path, results: Sequence[PruneResult], facts: Mapping[str, Any]
     """
     for result in results:
         stem = f"{result.method}-{result.asked:g}"
-        save_file(_own(result.state), folder / f"{stem}.safetensors")
-        save_file(_own(result.masks), folder / f"{stem}.masks.safetensors")
+        (folder / f"{stem}.safetensors").write_bytes(save(_own(result.state)))
+        (folder / f"{stem}.masks.safetensors").write_bytes(save(_own(result.masks)))
     draw(results).savefig(folder / "plot.png")
     text = json.dumps(facts, indent=1, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")

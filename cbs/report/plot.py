@@ -9,13 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from cbs.result import PruneResult
 
 COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31",
-    "#6A51A3", "#7F7F7F",
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6A51A3", "#8C6D31", "#7F7F7F",
 )  # fmt: skip
 """Okabe and Ito's palette, which colour-blind readers can tell apart, and three more."""
 MARKERS = "os^DvPX<>*"
@@ -37,8 +36,8 @@ def draw(results: Sequence[PruneResult]) -> Figure:
     accuracy, loss, objective = figure.subplots(1, 3)
     lines = []
     for rank, method in enumerate(dict.fromkeys(result.method for result in results)):
-        mine = sorted((r for r in results if r.method == method), key=lambda r: r.sparsity)
-        x = [r.sparsity for r in mine]
+        mine = sorted((r for r in results if r.method == method), key=lambda r: r.asked)
+        x = [r.asked for r in mine]
         for axes, y in (
             (accuracy, [_accuracy(r) for r in mine]),
             (loss, [r.loss_increase for r in mine]),
@@ -109,6 +108,11 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
         return
     if min(values) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1.0, 2.0, 5.0) if max(sizes) < 1e3 * min(sizes) else (1.0,))
+        )
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(min(sizes) / 1.8, max(sizes) * 1.8)
     else:
         axes.set_yscale("symlog", linthresh=max(min(sizes), 1e-3 * max(sizes)))

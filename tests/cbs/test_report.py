@@ -103,9 +103,9 @@ def test_plot_shows_the_figures_of_the_results(results):
     ):
         lines = {line.get_label(): line for line in axes.lines}
         for method in ("magnitude", "random"):
-            mine = sorted((r for r in results if r.method == method), key=lambda r: r.sparsity)
+            mine = sorted((r for r in results if r.method == method), key=lambda r: r.asked)
             assert np.array_equal(lines[method].get_ydata(), [value(r) for r in mine])
-            assert np.array_equal(lines[method].get_xdata(), [r.sparsity for r in mine])
+            assert np.array_equal(lines[method].get_xdata(), [r.asked for r in mine])
     bound = next(line for line in objective.lines if line.get_label() == "certified lower bound")
     lowest = {r.asked: r.bound for r in results}
     assert np.array_equal(bound.get_ydata(), [lowest[0.25], lowest[0.75]])

@@ -97,7 +97,10 @@ class _Child(Control):
 
 @contextmanager
 def interruptible(control: Control) -> Iterator[None]:
-    """Turn the first Ctrl-C into a polite request; a second one raises `KeyboardInterrupt`."""
+    """Turn the first Ctrl-C into a polite request; a second one raises `KeyboardInterrupt`.
+
+    Nested in another one, both controls hear the request.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,7 +109,10 @@ def interruptible(control: Control) -> Iterator[None]:
         if control.interrupted:
             raise KeyboardInterrupt
         control.interrupted = True
+        if getattr(before, "polite", False):
+            before(number, frame)  # type: ignore[operator, misc]
 
+    handler.polite = True  # type: ignore[attr-defined]
     before = signal.signal(signal.SIGINT, handler)
     try:
         yield

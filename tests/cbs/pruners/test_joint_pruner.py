@@ -1,0 +1,161 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import cbs
+from cbs.formulation import layer_weights, masked
+from cbs.layers import Layer
+from cbs.network import Network
+from cbs.plan import LayerPlan
+from cbs.pruners.recalibrate import recalibrate
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+SMALL = {"sizes": (4, 3, 2)}
+
+
+def joint(model, data, **options):
+    return cbs.prune(model, data, method="joint", certify=False, **options)
+
+
+def subset_cost(network, index, r, gone):
+    """Joint cost of a row that prunes the set `gone`: the closed form with the dense inverse."""
+    objective = network.objectives[index]
+    C = np.linalg.inv(objective.H)
+    w = objective.dense.W[r]
+    P = np.flatnonzero(gone)
+    return 0.5 * w[P] @ np.linalg.solve(C[np.ix_(P, P)], w[P]) if len(P) else 0.0
+
+
+def all_masks(n, k):
+    return [np.isin(np.arange(n), c) for c in itertools.combinations(range(n), k)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_exact_solver_finds_the_best_mask_of_every_row(bias):
+    model, data = seeded(mlp, bias=bias, **SMALL), samples(30, (4,), classes=2)
+    result = joint(model, data, sparsity=0.5, scope="row", solver="brute-force")
+    network = Network(model, data)
+    for i, layer in enumerate(result.layers):
+        m, n = layer.shape
+        for r in range(m):
+            costs = [subset_cost(network, i, r, mask) for mask in all_masks(n, round(0.5 * n))]
+            assert layer.rows[r].value == pytest.approx(min(costs), rel=1e-8)
+    assert result.status == "optimal"
+    assert result.gap <= 1e-4
+
+
+def test_the_network_budget_is_shared_by_scaled_cost():
+    model, data = seeded(mlp, sizes=(4, 3, 2)), samples(60, (4,), classes=2)
+    result = joint(model, data, sparsity=0.5, scope="network", solver="brute-force")
+    network = Network(model, data)
+    assert sum(row.pruned for layer in result.layers for row in layer.rows) == 9
+    scaled = sum(
+        scale @ [row.value for row in layer.rows]
+        for scale, layer in zip(network.scales, result.layers, strict=True)
+    )
+    assert result.value == pytest.approx(scaled, rel=1e-12)
+    best = [np.inf] * 10
+    best[0] = 0.0
+    for i, layer in enumerate(network.layers):
+        m, n = layer.shape
+        for r in range(m):
+            curve = [
+                network.scales[i][r] * min(subset_cost(network, i, r, mask) for mask in all_masks(n, k))
+                for k in range(n + 1)
+            ]
+            best = [min(best[K - k] + curve[k] for k in range(min(n, K) + 1)) for K in range(10)]
+    assert result.value >= best[9] * (1 - 1e-9)
+    assert result.value <= best[9] * 1.2
+
+
+@pytest.mark.parametrize("budget", ["2:4", "columns"])
+def test_other_budgets_prune_their_pattern(budget):
+    model, data = seeded(mlp, sizes=(8, 4, 4)), samples(30, (8,), classes=4)
+    sparsity = None if budget == "2:4" else 0.5
+    result = joint(model, data, sparsity=sparsity, budget=budget, solver="greedy", scope="network")
+    assert result.sparsity == 0.5
+    for mask in result.masks.values():
+        if budget == "2:4":
+            assert (mask.reshape(-1, 4).sum(1) == 2).all()
+        else:
+            assert (mask == mask[0]).all()
+
+
+@pytest.mark.parametrize(("make", "data"), [(mlp, samples(60)), (convnet, image_samples(30))])
+def test_the_move_is_a_minimum_of_the_measured_error(make, data):
+    model = seeded(make)
+    result = joint(model, data, sparsity=0.5, solver="greedy")
+    network = Network(model, data)
+    rng = np.random.default_rng(0)
+    for i, layer in enumerate(network.layers):
+        moved = layer_weights(Layer(layer.name, result.model.get_submodule(layer.name)))
+        best = network.objectives[i].row_values(moved)
+        free = result.masks[layer.name].reshape(layer.shape).numpy()
+        for _ in range(5):
+            step = 1e-3 * rng.standard_normal(moved.W.shape)
+            nudged = type(moved)(np.where(free, 0, moved.W + step), moved.bias + 1e-3)
+            assert (network.objectives[i].row_values(nudged) > best).all()
+
+
+def test_predictions_leave_the_damping_out():
+    model, data = seeded(mlp, **SMALL), samples(30, (4,), classes=2)
+    result = joint(model, data, sparsity=0.5, solver="greedy")
+    network = Network(model, data)
+    total = 0.0
+    for i, layer in enumerate(network.layers):
+        D = layer_weights(Layer(layer.name, result.model.get_submodule(layer.name))).augmented
+        D = D - network.objectives[i].dense.augmented
+        H = network.objectives[i].H.copy()
+        n = layer.shape[1]
+        H[np.arange(n), np.arange(n)] -= network.objectives[i].damping
+        total += sum(s * 0.5 * d @ H @ d for s, d in zip(network.scales[i], D, strict=True))
+    assert result.predicted == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize(("make", "data"), [(mlp, samples(60)), (convnet, image_samples(30))])
+def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data):
+    model = seeded(make)
+    options = {"sparsity": 0.6, "solver": "greedy", "scope": "network", "damping": 1e-4}
+    plain, refitted = joint(model, data, **options), joint(model, data, recalibrate=True, **options)
+    for name, mask in plain.masks.items():
+        assert torch.equal(mask, refitted.masks[name])
+    with torch.no_grad():
+        dense = model(data.inputs)
+        before, after = ((run.model(data.inputs) - dense).square().sum() for run in (plain, refitted))
+    assert after < before
+    first = plain.layers[0].name
+    torch.testing.assert_close(
+        plain.model.get_submodule(first).weight, refitted.model.get_submodule(first).weight
+    )
+
+
+def test_recalibration_follows_the_order_in_which_layers_run():
+    class Backwards(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = torch.nn.Linear(5, 3).double()
+            self.first = torch.nn.Linear(6, 5).double()
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.first(x)))
+
+    model, data = seeded(Backwards), samples(60)
+    network = Network(model, data)
+    rng = np.random.default_rng(0)
+    plans = [LayerPlan(masked(dense, rng.random(dense.W.shape) < 0.5), "test") for dense in network.dense]
+    found = recalibrate(network, plans)
+    moved = torch.from_numpy(found[1].answer.weights.W), torch.from_numpy(found[1].answer.weights.bias)
+    Z = torch.tanh(torch.nn.functional.linear(data.inputs, *moved)).numpy()
+    X = torch.tanh(model.first(data.inputs)).detach().numpy()
+    target = model.last(torch.from_numpy(X)).detach().numpy()
+    Z = np.column_stack([Z, np.ones(60)])
+    c = 1e-2 * np.mean(Z[:, :5] ** 2)
+    for r in range(3):
+        keep = np.append(~plans[0].answer.mask[r], True)
+        ridge = np.sqrt(60 * c) * np.eye(6)[:5]
+        dense = network.dense[0].augmented[r]
+        A, b = np.vstack([Z, ridge])[:, keep], np.concatenate([target[:, r], ridge @ dense])
+        expected = np.linalg.lstsq(A, b, rcond=None)[0]
+        np.testing.assert_allclose(found[0].answer.weights.augmented[r][keep], expected, atol=1e-9)

@@ -1,0 +1,260 @@
+import json
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+import cbs
+from cbs.layers import find_layers
+from cbs.request import Request
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+METHODS = list(cbs.methods())
+DATA = {mlp: samples(40), convnet: image_samples(10)}
+QUICK = {"solver": "greedy", "certify": False}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("make", [mlp, convnet])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        {"sparsity": 0.5, "scope": "row"},
+        {"sparsity": 0.37, "scope": "layer"},
+        {"sparsity": 0.61, "scope": "network"},
+        {"sparsity": 0.0},
+        {"sparsity": None, "budget": "1:2", "layers": "even"},
+        {"sparsity": 0.5, "budget": "columns"},
+    ],
+)
+def test_exactly_the_asked_number_goes(method, make, ask):
+    ask = dict(ask)
+    model = seeded(make)
+    if ask.get("layers") == "even":
+        ask["layers"] = [layer.name for layer in find_layers(model) if layer.shape[1] % 2 == 0]
+    if method == "obs" and ask.get("budget") == "columns":
+        pytest.skip("obs does not do columns")
+    solver = "swapping" if method in ("cbs", "cbs-s") else "greedy"
+    result = cbs.prune(model, DATA[make], method=method, certify=False, solver=solver, **ask)
+    request = Request(ask["sparsity"], ask.get("scope", "layer"), ask.get("budget", "unstructured"))
+    layers = find_layers(model, ask.get("layers"))
+    assert list(result.masks) == [layer.name for layer in layers]
+    if request.pooled:
+        assert sum(int(mask.sum()) for mask in result.masks.values()) == request.network_count(layers)
+    else:
+        for layer in layers:
+            mask = result.masks[layer.name].reshape(layer.shape).numpy()
+            assert request.layer_budget(layer).pools(*layer.shape).violation(mask) is None
+    for layer in result.layers:
+        weight = result.model.get_submodule(layer.name).weight
+        assert layer.kept == weight.numel() - int(result.masks[layer.name].sum())
+        assert [row.pruned for row in layer.rows] == result.masks[layer.name].flatten(1).sum(1).tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("make", [mlp, convnet])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_the_reported_value_is_the_measured_output_change(method, make, bias, scope):
+    result = cbs.prune(
+        seeded(make, bias=bias), DATA[make], sparsity=0.5, method=method, scope=scope, certify=False
+    )
+    for layer in result.layers:
+        assert layer.value > 0
+        assert layer.measured == pytest.approx(layer.value, rel=1e-6)
+        assert sum(row.value for row in layer.rows) == pytest.approx(layer.value, rel=1e-12)
+
+
+def test_single_precision_values_are_measured_too():
+    model = seeded(mlp, dtype=torch.float32)
+    result = cbs.prune(model, samples(dtype=torch.float32), sparsity=0.5, method="joint", **QUICK)
+    for layer in result.layers:
+        assert layer.measured == pytest.approx(layer.value, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_model_is_not_changed_and_the_result_is_a_masked_copy(method):
+    model = seeded(convnet)
+    model.train()
+    model[1].eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    result = cbs.prune(model, DATA[convnet], sparsity=0.5, method=method, certify=False)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+    assert not torch_prune.is_pruned(model)
+    assert [m.training for m in result.model] == [m.training for m in model]
+    assert all(torch_prune.is_pruned(result.model.get_submodule(layer.name)) for layer in result.layers)
+    plain = seeded(convnet)
+    plain.load_state_dict(result.state)
+    x = DATA[convnet].inputs
+    result.model.eval()
+    assert torch.equal(plain(x), result.model(x))
+    assert torch.equal(result.permanent().eval()(x), result.model(x))
+    undone = result.undo()
+    assert all(torch.equal(undone.state_dict()[name], value) for name, value in state.items())
+
+
+def test_losses_and_accuracies_are_those_of_both_models():
+    model, data, test = seeded(mlp), samples(40), samples(25, seed=1)
+    result = cbs.prune(
+        model, data, sparsity=0.5, method="magnitude", test=(test.inputs, test.targets), **QUICK
+    )
+    for part, before, after in (
+        (data, result.before, result.after),
+        (test, result.test_before, result.test_after),
+    ):
+        for network, found in ((model, before), (result.model, after)):
+            y = network(part.inputs)
+            assert found.loss == pytest.approx(float(nn.functional.cross_entropy(y, part.targets).detach()))
+            assert found.accuracy == pytest.approx(float((y.argmax(1) == part.targets).double().mean()))
+    assert result.loss_increase == result.after.loss - result.before.loss
+    assert result.loss_increase != 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_are_ready_for_json(method):
+    result = cbs.prune(seeded(mlp), samples(), sparsity=0.5, method=method, **QUICK)
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert record["method"] == method
+    assert record["value"] == result.value
+    assert record["bound"] is None
+    assert record["gap"] is None
+    assert record["before"]["loss"] == result.before.loss
+    assert record["layers"][0]["rows"][0]["pruned"] == result.layers[0].rows[0].pruned
+    assert record["layers"][0]["damping"] > 0
+    assert (record["predicted"] is None) == (method in ("magnitude", "random"))
+
+
+def test_pruned_networks_can_be_pruned_again():
+    once = cbs.prune(seeded(mlp), samples(), sparsity=0.3, method="magnitude", **QUICK)
+    twice = cbs.prune(once.model, samples(), sparsity=0.6, method="magnitude", **QUICK)
+    assert twice.sparsity == pytest.approx(0.6, abs=0.02)
+    for name, mask in once.masks.items():
+        assert twice.masks[name][mask].all()
+
+
+def nan_weights():
+    model = seeded(mlp)
+    model[0].weight.data[0, 0] = float("nan")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "ask", "message"),
+    [
+        (nn.Sequential(nn.Tanh()), samples(), {}, "model Sequential has no prunable layer"),
+        (nan_weights(), samples(), {}, "layer '0' has a NaN or infinite weight"),
+        ("digits", samples(), {}, "model must be a torch.nn.Module, not str"),
+        (mlp(), samples(shape=(7,)), {}, r"the model refuses inputs of shape \[2, 7\]"),
+        (mlp(), (torch.full((3, 6), torch.nan), torch.zeros(3)), {}, "inputs hold NaN"),
+        (mlp(), samples(classes=8), {}, "loss refuses outputs"),
+        (mlp(), samples(), {"sparsity": 1.0}, r"sparsity must lie in \[0, 1\)"),
+        (mlp(), samples(), {"scope": "net"}, "unknown scope 'net'; did you mean 'network'"),
+        (mlp(), samples(), {"budget": "block"}, "unknown budget 'block'"),
+        (
+            mlp(),
+            samples(),
+            {"budget": "2:4", "sparsity": None},
+            "4 does not divide the 6 inputs of layer '0'",
+        ),
+        (mlp(), samples(), {"method": "cbs_s"}, "unknown method 'cbs_s'; did you mean 'cbs-s'"),
+        (mlp(), samples(), {"method": "sgd"}, "unknown method 'sgd'"),
+        (mlp(), samples(), {"solver": "gredy"}, "unknown solver 'gredy'; did you mean 'greedy'"),
+        (mlp(), samples(), {"damping": -1.0}, "damping must be a finite number >= 0, got -1.0"),
+        (mlp(), samples(), {"layers": ["fc9"]}, "layers: 'fc9' names no prunable layer"),
+        (mlp(), samples(), {"method": "obs", "budget": "columns"}, "'obs' does not do budget 'columns'"),
+        (mlp(), samples(), {"samples": 0}, "samples must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(model, data, ask, message):
+    ask = {"sparsity": 0.5, "method": "magnitude", **ask}
+    with pytest.raises(ValueError, match=message) as error:
+        cbs.prune(model, data, **ask)
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_never_runs_is_named():
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = nn.Linear(6, 3).double(), nn.Linear(6, 3).double()
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(ValueError, match="layer 'idle' saw no input of this data"):
+        cbs.prune(Idle(), samples(), sparsity=0.5, method="joint", **QUICK)
+    result = cbs.prune(Idle(), samples(), sparsity=0.5, method="joint", layers=["used"], **QUICK)
+    assert [layer.name for layer in result.layers] == ["used"]
+
+
+@pytest.mark.parametrize("method", ["joint", "cbs-s", "obs"])
+@pytest.mark.parametrize("scope", ["row", "network"])
+def test_a_callback_can_stop_and_what_was_found_is_kept(method, scope):
+    steps = []
+
+    def stop(step):
+        steps.append(step)
+        return step.index == 1 or scope == "network"
+
+    result = cbs.prune(seeded(mlp), samples(), sparsity=0.5, method=method, scope=scope, callback=stop)
+    assert result.status == "interrupted"
+    assert {step.method for step in steps} == {method}
+    assert result.sparsity == pytest.approx(0.5, abs=0.04)
+    assert result.layers[-1].status in ("interrupted", "optimal")
+    assert result.after.loss > 0
+
+
+def test_ctrl_c_keeps_what_was_found():
+    def press(step):
+        if step.stage == "select" and step.index == 0 and step.progress is not None:
+            signal.raise_signal(signal.SIGINT)
+
+    result = cbs.prune(
+        seeded(mlp, sizes=(12, 6, 5, 3)), samples(shape=(12,)), sparsity=0.5, method="joint", scope="row",
+        solver="brute-force", callback=press,
+    )  # fmt: skip
+    assert result.status == "interrupted"
+    assert result.sparsity == pytest.approx(0.5, abs=0.05)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_pruning_works_outside_the_main_thread():
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(cbs.prune(seeded(mlp), samples(), sparsity=0.5, method="joint", **QUICK))
+    )
+    thread.start()
+    thread.join()
+    assert found[0].sparsity == 0.5
+
+
+def test_a_time_limit_ends_the_search():
+    model, data = seeded(mlp, sizes=(20, 8, 3)), samples(90, (20,))
+    ask = {"sparsity": 0.5, "method": "joint", "scope": "row", "solver": "brute-force", "certify": False}
+    start = time.perf_counter()
+    result = cbs.prune(model, data, time_limit=0.2, layers=["0"], **ask)
+    assert result.status == "time_limit"
+    assert result.sparsity == 0.5
+    assert time.perf_counter() - start < 20
+
+
+def test_same_seed_same_answer():
+    for method in METHODS:
+        runs = [
+            cbs.prune(seeded(mlp), samples(), sparsity=0.5, method=method, seed=3, **QUICK) for _ in range(2)
+        ]
+        assert runs[0].value == runs[1].value
+        assert all(torch.equal(runs[0].masks[name], mask) for name, mask in runs[1].masks.items())
+
+
+def test_methods_are_a_table():
+    table = cbs.methods()
+    assert set(table) == {"magnitude", "random", "obd", "obs", "woodfisher", "cbs-s", "cbs", "joint"}
+    for name, row in table.items():
+        assert row["name"] == name
+        assert set(row) == {"name", "curvature", "selection", "compensation", "paper"}
+        assert all(row.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -52,7 +53,7 @@ class Ticker:
         text = f"{result}: {step.stage}"
         if step.layer is not None:
             text += f" layer {step.layer} ({step.index + 1} of {step.count})"
-        if step.progress is not None:
+        if step.progress is not None and math.isfinite(step.progress.bounds.gap):
             text += f", gap {output.percent(step.progress.bounds.gap)}"
         if step.stage == "evaluate":
             self._done += 1

@@ -40,7 +40,7 @@ class LayerBound:
         if rows is not None:
             rows = np.maximum(rows, 0.0)
             bound = max(bound, float(rows.sum()) * (1 - len(rows) * np.finfo(float).eps))
-        return LayerBound(max(bound, 0.0) if math.isfinite(bound) else bound, rows)
+        return LayerBound(float(max(bound, 0.0)) if math.isfinite(bound) else bound, rows)
 
 
 class References:
@@ -78,7 +78,7 @@ class References:
             for scales, lower in zip(self.network.scales, self.network.lower_curves, strict=True)
             for scale, row in zip(scales, lower, strict=True)
         ]
-        return max(0.0, allocation_value(curves, count))
+        return max(0.0, float(allocation_value(curves, count)))
 
     def at_counts(self, index: int, counts: NDArray[np.int64]) -> LayerBound:
         """A bound of a layer whose rows prune `counts [m]`, from its curves."""

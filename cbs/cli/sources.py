@@ -69,7 +69,7 @@ def gather_job(
         raise ValueError(f"data is missing for model {model!r}; give --data {OWN}")
     if weights is None and split is not None:
         assert isinstance(network, nn.Module)
-        train(network, split.train, epochs=40 if model == "digits" else 5)
+        train(network, split.train, epochs=60 if model == "digits" else 5)
     if isinstance(held_out, Split):
         held_out = held_out.test
     if isinstance(found, Split):

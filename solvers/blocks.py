@@ -106,7 +106,11 @@ def blocks(problem: SubsetProblem, counts: NDArray[np.int64] | None = None) -> l
         rows = np.array([r])
         if problem.refit:
             constant = 0.5 * float(w @ products[r])
-            found.append(Block(True, H[None], products[r][None, :, None], w[None, :, None], constant, labels, keep, rows))
+            found.append(
+                Block(
+                    True, H[None], products[r][None, :, None], w[None, :, None], constant, labels, keep, rows
+                )
+            )
         else:
             A = w[:, None] * H * w[None, :]
             c = np.zeros(n) if problem.G is None else problem.G[r] * w
@@ -123,7 +127,9 @@ def _coupled(problem: SubsetProblem) -> Block:
         constant = 0.5 * float(np.einsum("ri,ri->", problem.W, products))
         if shared:
             H = problem.hessian.dense(0)[None]
-            return Block(True, H, products.T[None].copy(), problem.W.T[None].copy(), constant, labels, keep, rows)
+            return Block(
+                True, H, products.T[None].copy(), problem.W.T[None].copy(), constant, labels, keep, rows
+            )
         H = np.stack([problem.hessian.dense(r) for r in range(m)])
         return Block(True, H, products[:, :, None], problem.W[:, :, None], constant, labels, keep, rows)
     if shared:

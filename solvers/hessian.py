@@ -93,7 +93,7 @@ class StackedHessian(Hessian):
 
     def dense(self, row: int) -> Array:
         """The matrix of `row`."""
-        return self.H[row]
+        return np.asarray(self.H[row])
 
     def diagonal(self) -> Array:
         """`[m, n]` diagonals."""

@@ -22,8 +22,9 @@ from solvers.solver import Solver
 def registry() -> Mapping[str, type[Solver]]:
     """Every solver by name, in the order they are listed to users."""
     from solvers import exact, heuristics
+    from solvers.auto import Auto
 
-    classes = [*exact.SOLVERS, *heuristics.SOLVERS]
+    classes: list[type[Solver]] = [Auto, *exact.SOLVERS, *heuristics.SOLVERS]
     return {cls.name: cls for cls in classes}
 
 

@@ -34,9 +34,7 @@ class Tableau(ABC):
 
     @abstractmethod
     def swap_costs(self) -> Tensor:
-        """`[B, n, n]` change when i (first) comes back and j goes; meaningless unless i is pruned and
-        j is not.
-        """
+        """`[B, n, n]` change when a pruned i (first index) comes back and a survivor j goes."""
 
     @abstractmethod
     def flip(self, rows: Tensor, index: Tensor) -> None:

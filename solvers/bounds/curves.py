@@ -49,7 +49,9 @@ def lower_curves(
         H = problem.hessian
         found = blocks(problem)
         together = (n > 160 and H.shared) if shared is None else shared
-        for r, (block, split) in enumerate(zip(found, split_blocks(found, shared=together, device=device), strict=True)):
+        for r, (block, split) in enumerate(
+            zip(found, split_blocks(found, shared=together, device=device), strict=True)
+        ):
             np.maximum(best[r], _curve(block, split), out=best[r])
     if refit:
         np.maximum.accumulate(np.maximum(best, 0.0), axis=1, out=best)

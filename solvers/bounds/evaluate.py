@@ -90,8 +90,14 @@ def lower_bound(
     constant = block.constant
     rounding = gamma * (quadratic_size + size_total)
     if block.refit:
-        rounding += gamma * 0.5 * float(
-            sum((np.abs(W) * (np.abs(H) @ np.abs(W))).sum() for H, W in zip(block.H, block.W, strict=True))
+        rounding += (
+            gamma
+            * 0.5
+            * float(
+                sum(
+                    (np.abs(W) * (np.abs(H) @ np.abs(W))).sum() for H, W in zip(block.H, block.W, strict=True)
+                )
+            )
         )
         return constant - quadratic - total - rounding
     return total - quadratic - rounding

@@ -12,6 +12,8 @@ Tensor = torch.Tensor
 
 SHORTEN = 0.9
 """Share of the way to the boundary that a step may go."""
+STALL = 1e-6
+"""A step shorter than this ends a row's iterations."""
 START = 1.0
 """First barrier weight times n, for an objective of order one."""
 
@@ -72,8 +74,10 @@ def saddle_point(
     X = mu[:, :, None] * S
     low, high, t = mu / z, mu / (1 - z), torch.zeros_like(counts)
     floor = mu / d if positive else torch.zeros_like(d)
+    going = torch.ones_like(mu, dtype=torch.bool)
     steps = 0
-    for steps in range(1, max_steps + 1):
+    while steps < max_steps:
+        steps += 1
         at = phi(z, d)
         P, multiplier = _projector(at.zz + torch.diag_embed(low / z + high / (1 - z)), E)
         rho = t @ E - at.z + mu / z - mu / (1 - z)
@@ -83,23 +87,24 @@ def saddle_point(
         if positive:
             system = system + torch.diag_embed(floor / d)
             rhs = rhs + mu / d
-        dd = torch.linalg.solve_ex(system, rhs).result
+        dd = torch.linalg.solve_ex(system, rhs).result.nan_to_num(0.0, 0.0, 0.0)
         rest = rho - (at.zd @ dd.expand_as(z)[:, :, None])[:, :, 0]
-        dz = (P @ rest[:, :, None])[:, :, 0]
-        dt = -(multiplier @ rest[:, :, None])[:, :, 0]
+        dz = (P @ rest[:, :, None])[:, :, 0].nan_to_num(0.0, 0.0, 0.0)
+        dt = -(multiplier @ rest[:, :, None])[:, :, 0].nan_to_num(0.0, 0.0, 0.0)
         dlow = mu / z - low - low / z * dz
         dhigh = mu / (1 - z) - high + high / (1 - z) * dz
         XDS = X @ (dd[:, :, None] * S)
         dX = mu[:, :, None] * S - X + 0.5 * (XDS + XDS.mT)
 
         reach = torch.minimum(
-            torch.minimum(_reach(z, dz), _reach(1 - z, -dz)), torch.minimum(_reach(low, dlow), _reach(high, dhigh))
+            torch.minimum(_reach(z, dz), _reach(1 - z, -dz)),
+            torch.minimum(_reach(low, dlow), _reach(high, dhigh)),
         )
         a = least(reach)
         if positive:
             dfloor = mu / d - floor - floor / d * dd
             a = torch.minimum(a, torch.minimum(_reach(d, dd), _reach(floor, dfloor)))
-        a = _stay_definite(H - torch.diag_embed(d), -torch.diag_embed(dd), a)
+        a = _stay_definite(H - torch.diag_embed(d), -torch.diag_embed(dd), a * going)
         a = _stay_definite(X, dX, a)
         z, low, high, t = z + a * dz, low + a * dlow, high + a * dhigh, t + a * dt
         d, X = d + a * dd, X + a[:, :, None] * dX
@@ -108,7 +113,8 @@ def saddle_point(
         S = _inverse(H - torch.diag_embed(d))
         slack = torch.diagonal(X @ (H - torch.diag_embed(d)), dim1=-2, dim2=-1) + floor * d
         gap = (slack + gather(low * z + high * (1 - z))).sum(-1, keepdim=True)
-        if bool((gap < tolerance).all()):
+        going = going & (gap > tolerance) & (a > STALL)
+        if not going.any():
             break
         products = (4 if positive else 3) * n if not shared else (2 + 2 * len(z)) * n
         mu = gap / products * (1 - a).clamp(0.1, 0.9)
@@ -128,7 +134,8 @@ def _start(H: Tensor, positive: bool) -> Tensor:
 
 
 def _inverse(A: Tensor) -> Tensor:
-    return torch.cholesky_inverse(torch.linalg.cholesky(A))
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(A))
+    return inverse
 
 
 def _projector(K: Tensor, E: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +149,8 @@ def _projector(K: Tensor, E: Tensor) -> tuple[Tensor, Tensor]:
 def _reach(x: Tensor, dx: Tensor) -> Tensor:
     """`[.., 1]` largest step in [0, 1] that keeps `x + a dx` well positive."""
     ratio = torch.where(dx < 0, -x / dx, torch.inf).amin(-1, keepdim=True)
-    return (SHORTEN * ratio).nan_to_num(0.0).clamp(0.0, 1.0)
+    reach: Tensor = (SHORTEN * ratio).nan_to_num(0.0).clamp(0.0, 1.0)
+    return reach
 
 
 def _stay_definite(A: Tensor, dA: Tensor, a: Tensor) -> Tensor:

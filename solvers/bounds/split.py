@@ -124,11 +124,22 @@ def _separate(block: Block, device: str) -> Split:
         keep = block.keep / np.bincount(block.labels)
         return Split(d, keep[block.labels].astype(np.float64), 0)
     parts = [
-        Block(True, H[None], B[None], W[None], 0.5 * float((W * B).sum()), block.labels, block.keep, block.rows[i : i + 1])
+        Block(
+            True,
+            H[None],
+            B[None],
+            W[None],
+            0.5 * float((W * B).sum()),
+            block.labels,
+            block.keep,
+            block.rows[i : i + 1],
+        )
         for i, (H, B, W) in enumerate(zip(block.H, block.B, block.W, strict=True))
     ]
     splits = split_blocks(parts, device=device)
-    return Split(np.concatenate([s.d for s in splits]), np.mean([s.z for s in splits], axis=0), splits[0].steps)
+    return Split(
+        np.concatenate([s.d for s in splits]), np.mean([s.z for s in splits], axis=0), splits[0].steps
+    )
 
 
 def _unit(block: Block) -> float:

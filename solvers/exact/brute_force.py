@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.allocation import allocate
+from solvers.budget import Budget
 from solvers.control import Control
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
@@ -19,9 +21,10 @@ from solvers.solver import Outcome, Solver
 
 @dataclass(frozen=True)
 class BruteForce(Solver):
-    """Enumerate the masks of the budget, independent groups of pools separately.
+    """Enumerate the masks of the budget: each row apart, or the columns of coupled rows together.
 
-    Rows are independent, so pools that share no row are enumerated apart from each other.
+    A pool over the whole layer needs every subset of every row once: the best of each size make
+    exact row curves, and their exact allocation is the optimum.
 
     Attributes:
         limit: largest number of masks it will try.
@@ -35,7 +38,7 @@ class BruteForce(Solver):
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        count = sum(_count(problem, pools) for pools in _groups(problem))
+        count = _count(problem)
         if count > self.limit:
             return f"it has {count:.3g} masks, more than the limit of {self.limit:.3g}"
         return None
@@ -43,49 +46,83 @@ class BruteForce(Solver):
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         pools = problem.pools
-        best = pools.smallest(np.zeros(pools.labels.shape))
-        tried, reason = 0, Status.OPTIMAL
-        for group in _groups(problem):
-            rows = np.unique(np.nonzero(np.isin(pools.labels, group))[0]) if not pools.coupled else None
-            current, lowest = best.copy(), math.inf
-            for choice in _choices(problem, group):
-                current.ravel()[np.isin(pools.labels.ravel(), group)] = False
-                current.ravel()[choice] = True
-                values = problem.row_values(pools.expand(current, problem.m))
-                value = float(values.sum() if rows is None else values[rows].sum())
-                tried += 1
-                if value < lowest:
-                    best, lowest = current.copy(), value
-                if tried % 1024 == 0 and (stop := control.stopped()):
-                    reason = stop
-                    break
-            if reason is not Status.OPTIMAL:
-                break
-        mask: Mask = pools.expand(best, problem.m)
-        value = problem.value(mask)
-        rounding = 1e-12 * problem.scale
-        bound = value - rounding if reason is Status.OPTIMAL else -math.inf
-        control.report(value, bound, tried, mask)
-        return Outcome(mask, bound, reason, {"masks": tried})
+        mask = pools.expand(pools.smallest(np.zeros(pools.labels.shape)), problem.m)
+        try:
+            if problem.budget.kind == "per_layer":
+                mask = _by_curves(problem, control)
+            elif pools.coupled:
+                mask[:] = _best(_choices(problem, 0), problem.n, problem.m, problem.value, control)[0]
+            else:
+                for r in range(problem.m):
+                    value = _row(problem, r, int(pools.prune[np.unique(pools.labels[r])].sum())).value
+                    mask[r] = _best(_choices(problem, r), problem.n, 1, value, control)[0]
+        except _Stopped as stop:
+            control.report(problem.value(mask), -math.inf, mask=mask)
+            return Outcome(mask, reason=stop.reason)
+        value_found = problem.value(mask)
+        bound = value_found - 1e-12 * problem.scale
+        control.report(value_found, bound, _count(problem), mask)
+        return Outcome(mask, bound, Status.OPTIMAL, {"masks": _count(problem)})
 
 
-def _groups(problem: SubsetProblem) -> list[NDArray[np.int64]]:
-    """Pools that must be enumerated together: all of one row, or all when rows share a pool."""
+class _Stopped(Exception):
+    def __init__(self, reason: Status) -> None:
+        self.reason = reason
+
+
+def _best(
+    choices: Iterator[list[int]], n: int, copies: int, value: Callable[[Mask], float], control: Control
+) -> tuple[Mask, float]:
+    """The cheapest choice as a row of decisions, and its cost."""
+    best, lowest = np.zeros(n, dtype=bool), math.inf
+    for tried, choice in enumerate(choices):
+        mask = np.zeros((copies, n), dtype=bool)
+        mask[:, choice] = True
+        cost = value(mask)
+        if cost < lowest:
+            best, lowest = mask[0], cost
+        if tried % 256 == 0 and (reason := control.stopped()):
+            raise _Stopped(reason)
+    return best, lowest
+
+
+def _row(problem: SubsetProblem, r: int, prune: int) -> SubsetProblem:
+    gradient = None if problem.G is None else problem.G[r : r + 1]
+    return SubsetProblem(
+        problem.W[r : r + 1],
+        problem.hessian.dense(r),
+        Budget.per_row(prune),
+        refit=problem.refit,
+        gradient=gradient,
+    )
+
+
+def _by_curves(problem: SubsetProblem, control: Control) -> Mask:
+    m, n = problem.W.shape
+    curves, masks = np.empty((m, n + 1)), np.empty((m, n + 1, n), dtype=bool)
+    for r in range(m):
+        for k in range(n + 1):
+            subsets = (list(choice) for choice in itertools.combinations(range(n), k))
+            masks[r, k], curves[r, k] = _best(subsets, n, 1, _row(problem, r, k).value, control)
+    counts = allocate(list(curves), int(problem.pools.prune[0]))
+    return np.array(masks[np.arange(m), counts])
+
+
+def _count(problem: SubsetProblem) -> int:
+    """How many masks will be tried."""
+    if problem.budget.kind == "per_layer":
+        return int(problem.m * 2**problem.n)
     pools = problem.pools
-    if pools.coupled or problem.budget.kind == "per_layer":
-        return [np.arange(len(pools.prune))]
-    return [np.unique(row) for row in pools.labels]
+    combinations = [math.comb(int(s), int(k)) for s, k in zip(pools.sizes, pools.prune, strict=True)]
+    return sum(math.prod(combinations[p] for p in np.unique(row)) for row in pools.labels)
 
 
-def _count(problem: SubsetProblem, group: NDArray[np.int64]) -> int:
-    sizes, prune = problem.pools.sizes[group], problem.pools.prune[group]
-    return math.prod(math.comb(int(s), int(k)) for s, k in zip(sizes, prune, strict=True))
-
-
-def _choices(problem: SubsetProblem, group: NDArray[np.int64]) -> Iterator[list[int]]:
-    flat = problem.pools.labels.ravel()
+def _choices(problem: SubsetProblem, row: int) -> Iterator[list[int]]:
+    """Every choice of a row's pools, as indices to prune."""
+    labels: NDArray[np.int64] = problem.pools.labels[row]
     sets = [
-        itertools.combinations(np.flatnonzero(flat == p).tolist(), int(problem.pools.prune[p])) for p in group
+        itertools.combinations(np.flatnonzero(labels == p).tolist(), int(problem.pools.prune[p]))
+        for p in np.unique(labels)
     ]
     for parts in itertools.product(*sets):
         yield [i for part in parts for i in part]

@@ -42,7 +42,9 @@ class LocalSearch(Solver):
         control.report(problem.value(mask), -np.inf, mask=mask)
         mask, moves, drift = self.improve(problem, mask, control.stopped, control.device)
         control.report(problem.value(mask), -np.inf, moves, mask)
-        return Outcome(mask, reason=control.stopped() or Status.FEASIBLE, stats={"moves": moves, "drift": drift})
+        return Outcome(
+            mask, reason=control.stopped() or Status.FEASIBLE, stats={"moves": moves, "drift": drift}
+        )
 
     def improve(
         self,

@@ -30,7 +30,11 @@ def make_tableau(
     pruned = None if mask is None else tensor(mask[rows])
     shared = problem.hessian.shared
     if problem.refit:
-        C = invert(problem.hessian.dense(0)) if shared else np.stack([invert(problem.hessian.dense(r)) for r in index])
+        C = (
+            invert(problem.hessian.dense(0))
+            if shared
+            else np.stack([invert(problem.hessian.dense(r)) for r in index])
+        )
         return JointTableau(tensor(C), tensor(W), pruned)
     H = problem.hessian.dense(0)[None] if shared else np.stack([problem.hessian.dense(r) for r in index])
     c = np.zeros_like(W) if problem.G is None else problem.G[rows] * W

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 
 from solvers.blocks import Block
 from solvers.bounds.split import Split
 from solvers.exact.branch_and_bound import tree
-from solvers.hessian import Array
 from solvers.problem import Mask
 
 SLICE = 200
@@ -25,7 +25,6 @@ class BlockTree:
         pruned: `[n]` incumbent, True where pruned.
         value: the incumbent's cost.
         gap: relative gap to prove.
-        offset: constant between block values and what the gap is relative to.
         probe: probes of an entry before its pseudo-costs are trusted.
         max_open: open nodes at most.
     """
@@ -38,7 +37,6 @@ class BlockTree:
         value: float,
         *,
         gap: float,
-        offset: float = 0.0,
         probe: int = 1,
         max_open: int = 4_000_000,
     ) -> None:
@@ -46,19 +44,28 @@ class BlockTree:
         self.block = block
         self.probe = probe
         self.max_open = max_open
+        self.seconds = 0.0
         self.R = np.stack([H - np.diag(d) for H, d in zip(block.H, split.d, strict=True)])
         self.d = np.ascontiguousarray(split.d)
         self.B = np.ascontiguousarray(block.B)
         self.incumbent = 1.0 - pruned.astype(np.float64)
         self.integers = np.zeros(6, np.int64)
-        self.real = np.array([value, math.inf, 0.0, gap, offset])
+        noise = 64.0 * (n + 8) * np.finfo(float).eps * block.scale
+        self.real = np.array([value, math.inf, 0.0, gap, noise])
         tree.accept(self.real, value)
         self.costs = np.zeros((4, n))
+        self.fixes = np.empty((0, n), np.int8)
+        self.shares = np.empty((0, n))
+        self.lower = np.empty(0)
+        self.sides = np.empty(0, np.int64)
+        self.parents = np.empty(0)
+        self.heap = np.empty(0, np.int64)
+        self.spare = np.empty(0, np.int64)
         self._allocate(1024)
         root = self._take()
         self.fixes[root] = 0
         self.shares[root] = split.z
-        self.lower[root] = -math.inf
+        self.lower[root] = 0.0 if block.refit else -math.inf
         self.sides[root] = 0
         tree.push(self.heap, self.integers, self.lower, root)
         self.integers[tree.CURRENT] = -1
@@ -67,22 +74,25 @@ class BlockTree:
 
     def work(self, nodes: int = SLICE) -> bool:
         """Process up to so many nodes; whether the block is proven."""
+        start = time.perf_counter()
         while not self.done:
             before = int(self.integers[tree.NODES])
             code = tree.grow(
-                self.block.refit, self.R, self.d, self.B, self.block.constant, self.block.labels, self.block.keep,
-                self.integers, self.real, self.fixes, self.shares, self.lower, self.sides, self.parents, self.heap,
-                self.spare, self.costs, self.incumbent, nodes, self.probe,
+                self.block.refit, self.R, self.d, self.B, self.block.constant, self.block.labels,
+                self.block.keep, self.integers, self.real, self.fixes, self.shares, self.lower,
+                self.sides, self.parents, self.heap, self.spare, self.costs, self.incumbent, nodes,
+                self.probe,
             )  # fmt: skip
             nodes -= int(self.integers[tree.NODES]) - before
             if code == 2:
                 if len(self.lower) >= self.max_open:
                     self.full = True
-                    return False
+                    break
                 self._allocate(min(2 * len(self.lower), self.max_open))
                 continue
             self.done = code == 0
             break
+        self.seconds += time.perf_counter() - start
         return self.done
 
     @property
@@ -111,20 +121,12 @@ class BlockTree:
         return int(self.integers[tree.NODES])
 
     def _allocate(self, size: int) -> None:
-        n, old = self.block.n, len(getattr(self, "lower", ()))
-        grown: dict[str, Array] = {
-            "fixes": np.zeros((size, n), np.int8),
-            "shares": np.empty((size, n)),
-            "lower": np.empty(size),
-            "sides": np.zeros(size, np.int64),
-            "parents": np.ones(size),
-            "heap": np.empty(size, np.int64),
-            "spare": np.empty(size, np.int64),
-        }
-        for name, array in grown.items():
-            if old:
-                array[:old] = getattr(self, name)
-            setattr(self, name, array)
+        old = len(self.lower)
+        for name in ("fixes", "shares", "lower", "sides", "parents", "heap", "spare"):
+            array = getattr(self, name)
+            grown = np.zeros((size, *array.shape[1:]), array.dtype)
+            grown[:old] = array
+            setattr(self, name, grown)
         free = int(self.integers[tree.FREE])
         self.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
         self.integers[tree.FREE] = free + size - old

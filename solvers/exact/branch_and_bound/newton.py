@@ -12,7 +12,7 @@ TINY = 1e-9
 
 
 @njit(cache=True, nogil=True)
-def repair(z, fix, labels, need):  # type: ignore[no-untyped-def]
+def repair(z, fix, labels, need):
     """Move z to the nearest sensible point of the polytope of a node's fixings."""
     n = len(z)
     start = 0
@@ -54,7 +54,7 @@ def repair(z, fix, labels, need):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def descend(K, s, z, work, labels, p):  # type: ignore[no-untyped-def]
+def descend(K, s, z, work, labels, p):
     """A descent step p for `-s'p + 1/2 p'Kp` with `0 <= z + p <= 1` and pool sums kept.
 
     A primal active-set method without release: go to the minimiser over the loose entries, stop at
@@ -106,7 +106,7 @@ def descend(K, s, z, work, labels, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def _hold_sums(L, x, a, work, labels, loose):  # type: ignore[no-untyped-def]
+def _hold_sums(L, x, a, work, labels, loose):
     """Correct `x = L^-1 r` so that `L'^-1 x` sums to zero in every pool: `x -= V (V'V)^-1 V'x`."""
     pools = 1
     for i in range(1, a):
@@ -139,7 +139,7 @@ def _hold_sums(L, x, a, work, labels, loose):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):  # type: ignore[no-untyped-def]
+def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):
     """Solve a node's relaxation: `(bound, f, steps)`; z and the best scores are left behind.
 
     Stops as soon as the bound passes `cutoff`, or the bound is within `tight` of f relative to the
@@ -168,10 +168,16 @@ def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_ste
         for i in range(n):
             if fix[i] == 0:
                 pool = labels[i]
-                if 0.0 < z[i] < 1.0 or (z[i] <= 0.0 and s[i] > inner[pool]) or (z[i] <= 0.0 and s[i] == inner[pool]) or (z[i] >= 1.0 and s[i] <= outer[pool]):
-                    work[count] = i
-                    count += 1
-                elif (z[i] <= 0.0 and s[i] >= outer[pool]) or (z[i] >= 1.0 and s[i] <= inner[pool]):
+                if (
+                    (
+                        0.0 < z[i] < 1.0
+                        or (z[i] <= 0.0 and s[i] > inner[pool])
+                        or (z[i] <= 0.0 and s[i] == inner[pool])
+                        or (z[i] >= 1.0 and s[i] <= outer[pool])
+                    )
+                    or (z[i] <= 0.0 and s[i] >= outer[pool])
+                    or (z[i] >= 1.0 and s[i] <= inner[pool])
+                ):
                     work[count] = i
                     count += 1
         work = work[:count]

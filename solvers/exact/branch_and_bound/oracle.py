@@ -21,7 +21,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def factor(R, d, z, active, L):  # type: ignore[no-untyped-def]
+def factor(R, d, z, active, L):
     """Cholesky factor of `(R + diag(d / z))` on the active entries, into `L[:a, :a]`."""
     a = len(active)
     for i in range(a):
@@ -39,7 +39,7 @@ def factor(R, d, z, active, L):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def forward(L, x, a):  # type: ignore[no-untyped-def]
+def forward(L, x, a):
     """`x <- L^-1 x`; the diagonal of L holds reciprocals."""
     for i in range(a):
         total = x[i]
@@ -49,7 +49,7 @@ def forward(L, x, a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def backward(L, x, a):  # type: ignore[no-untyped-def]
+def backward(L, x, a):
     """`x <- L'^-1 x`."""
     for i in range(a - 1, -1, -1):
         x[i] *= L[i, i]
@@ -59,7 +59,7 @@ def backward(L, x, a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def evaluate(refit, R, d, B, constant, z, L, q, s):  # type: ignore[no-untyped-def]
+def evaluate(refit, R, d, B, constant, z, L, q, s):
     """`(f(z), base, rounding)`, with scores into s and residuals into q.
 
     `LB(u) = base - sum over kept and best free s - rounding`. L `[g, n, n]` keeps the factors.
@@ -125,7 +125,7 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def curvature(refit, R, d, z, L, q, work, K):  # type: ignore[no-untyped-def]
+def curvature(refit, R, d, z, L, q, work, K):
     """`f''` on the entries `work`, into `K[:w, :w]`, from the factors that `evaluate` left in L."""
     w = len(work)
     if not refit:
@@ -133,7 +133,7 @@ def curvature(refit, R, d, z, L, q, work, K):  # type: ignore[no-untyped-def]
             for j in range(w):
                 K[i, j] = R[0, work[i], work[j]]
         return
-    groups, n, columns = q.shape
+    groups, _, columns = q.shape
     active = np.flatnonzero(z > 0.0)
     a = len(active)
     Y = np.empty((w, a))
@@ -161,7 +161,7 @@ def curvature(refit, R, d, z, L, q, work, K):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def best_sum(s, fix, labels, need, inner, outer):  # type: ignore[no-untyped-def]
+def best_sum(s, fix, labels, need, inner, outer):
     """Sum of s over kept entries and each pool's `need` best free ones.
 
     `inner[p]` and `outer[p]` become the worst score taken and the best one left in pool p.

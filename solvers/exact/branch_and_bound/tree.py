@@ -11,14 +11,14 @@ from solvers.exact.branch_and_bound.oracle import curvature, evaluate
 # slots of the integer state
 HEAP, FREE, NODES, CURRENT, STEPS, PROBES = range(6)
 # slots of the real state
-UPPER, FLOOR, CUTOFF, GAP, OFFSET = range(5)
+UPPER, FLOOR, CUTOFF, GAP, NOISE = range(5)
 
 FRACTIONAL = 1e-6
 """Shares nearer than this to 0 or 1 count as decided when branching."""
 
 
 @njit(cache=True, nogil=True)
-def push(heap, state, lower, node):  # type: ignore[no-untyped-def]
+def push(heap, state, lower, node):
     """Put an open node on the heap of least bounds."""
     i = state[HEAP]
     state[HEAP] += 1
@@ -32,7 +32,7 @@ def push(heap, state, lower, node):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def pop(heap, state, lower):  # type: ignore[no-untyped-def]
+def pop(heap, state, lower):
     """Take the open node of least bound."""
     top = heap[0]
     state[HEAP] -= 1
@@ -55,14 +55,14 @@ def pop(heap, state, lower):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def accept(real, value):  # type: ignore[no-untyped-def]
+def accept(real, value):
     """Take a new incumbent value, and the bound that would prove it."""
     real[UPPER] = value
-    real[CUTOFF] = value - real[GAP] * abs(value + real[OFFSET])
+    real[CUTOFF] = value - max(real[GAP] * abs(value), real[NOISE])
 
 
 @njit(cache=True, nogil=True)
-def fix_by_scores(s, bound, cutoff, fix, labels, need):  # type: ignore[no-untyped-def]
+def fix_by_scores(s, bound, cutoff, fix, labels, need):
     """Fix free entries whose other choice would lift the bound past the cutoff; how many.
 
     With a pool's scores sorted, fixing entry i the other way changes LB(u) by its distance to the
@@ -94,7 +94,7 @@ def fix_by_scores(s, bound, cutoff, fix, labels, need):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def settle(fix, labels, need):  # type: ignore[no-untyped-def]
+def settle(fix, labels, need):
     """Fix what a full or empty pool leaves no choice about; the number of entries still free."""
     n, open_entries, start = len(fix), 0, 0
     for p in range(len(need)):
@@ -116,7 +116,7 @@ def settle(fix, labels, need):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def round_shares(z, labels, keep, out):  # type: ignore[no-untyped-def]
+def round_shares(z, labels, keep, out):
     """The binary point that keeps each pool's largest shares."""
     n, start = len(z), 0
     for p in range(len(keep)):
@@ -130,7 +130,7 @@ def round_shares(z, labels, keep, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def stiffness(refit, R, d, z, L, q, candidates, labels, K):  # type: ignore[no-untyped-def]
+def stiffness(refit, R, d, z, L, q, candidates, labels, K):
     """Second-order cost of moving each candidate alone, the others of its pool giving way.
 
     `1 / (2 P_ii)` with P the inverse of f'' on the candidates, projected on the pool sums: what an
@@ -162,9 +162,27 @@ def stiffness(refit, R, d, z, L, q, candidates, labels, K):  # type: ignore[no-u
 
 @njit(cache=True, nogil=True)
 def grow(
-    refit, R, d, B, constant, labels, keep, integers, real, fixes, shares, lower, sides, parents, heap, spare,
-    costs, incumbent, limit, probe,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+    refit,
+    R,
+    d,
+    B,
+    constant,
+    labels,
+    keep,
+    integers,
+    real,
+    fixes,
+    shares,
+    lower,
+    sides,
+    parents,
+    heap,
+    spare,
+    costs,
+    incumbent,
+    limit,
+    probe,
+):
     """Process up to `limit` nodes; 0 when the tree is done, 1 when the slice is, 2 when memory is.
 
     Args as laid out by `Tree`: `costs [4, n]` holds pseudo-cost sums and counts for pruning and for
@@ -201,7 +219,7 @@ def grow(
                 need[labels[i]] -= 1
         left = settle(fix, labels, need)
         inherited = lower[node]
-        bound, f, steps = relax(
+        bound, _, steps = relax(
             refit, R, d, B, constant, labels, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, best_s
         )
         integers[STEPS] += steps
@@ -219,7 +237,7 @@ def grow(
             continue
 
         round_shares(z, labels, keep, trial)
-        value, base, rounding = evaluate(refit, R, d, B, constant, trial, L, q, s)
+        value, _, rounding = evaluate(refit, R, d, B, constant, trial, L, q, s)
         if value < real[UPPER]:
             accept(real, value)
             incumbent[:] = trial
@@ -233,11 +251,31 @@ def grow(
         left = settle(fix, labels, need)
         picked, kind = -1, 0
         if left > 0:
-            f, base, rounding = evaluate(refit, R, d, B, constant, z, L, q, s)
+            evaluate(refit, R, d, B, constant, z, L, q, s)
             picked, kind, found = choose(
-                refit, R, d, B, constant, labels, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs,
-                probe, child_fix, child_need, trial, best_s, integers,
-            )  # fmt: skip
+                refit,
+                R,
+                d,
+                B,
+                constant,
+                labels,
+                need,
+                fix,
+                z,
+                bound,
+                real[CUTOFF],
+                L,
+                q,
+                s,
+                K,
+                costs,
+                probe,
+                child_fix,
+                child_need,
+                trial,
+                best_s,
+                integers,
+            )
             if kind == 2:
                 real[FLOOR] = min(real[FLOOR], max(found, real[CUTOFF]))
                 spare[integers[FREE]] = node
@@ -270,9 +308,29 @@ def grow(
 
 @njit(cache=True, nogil=True)
 def choose(
-    refit, R, d, B, constant, labels, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, child_fix,
-    child_need, trial, best_s, integers,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+    refit,
+    R,
+    d,
+    B,
+    constant,
+    labels,
+    need,
+    fix,
+    z,
+    bound,
+    cutoff,
+    L,
+    q,
+    s,
+    K,
+    costs,
+    probe,
+    child_fix,
+    child_need,
+    trial,
+    best_s,
+    integers,
+):
     """The entry to branch on: `(entry, kind, bound)`.
 
     Kind 0: branch there. Kind 1: probing fixed something in `fix`, look at the node again. Kind 2:
@@ -326,8 +384,23 @@ def choose(
             trial[:] = z
             child_fix[i] = -1 if direction == 0 else 1
             child_need[labels[i]] -= direction
-            found, value, steps = relax(
-                refit, R, d, B, constant, labels, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, best_s
+            found, _, _ = relax(
+                refit,
+                R,
+                d,
+                B,
+                constant,
+                labels,
+                child_need,
+                child_fix,
+                trial,
+                cutoff,
+                0.2,
+                3,
+                L,
+                q,
+                s,
+                best_s,
             )
             integers[PROBES] += 1
             gains[direction] = max(found - bound, 0.0)

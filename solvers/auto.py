@@ -1,0 +1,48 @@
+"""The default solver: a proof where it can be had, a strong mask and a certified gap elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from solvers.control import Control
+from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.heuristics.local_search import LocalSearch
+from solvers.heuristics.relaxation import Relaxation
+from solvers.problem import SubsetProblem
+from solvers.solver import Outcome, Solver
+
+
+@dataclass(frozen=True)
+class Auto(Solver):
+    """Branch and bound up to `exact_inputs` inputs, else local search and the relaxation's bound.
+
+    Attributes:
+        exact_inputs: inputs up to which a proof is tried.
+        patience: seconds that the proof may take when no time limit is given.
+    """
+
+    exact_inputs: int = 128
+    patience: float = 60.0
+
+    name: ClassVar[str] = "auto"
+    summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
+    proves: ClassVar[str] = "optimality"
+
+    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """See `Solver.run`."""
+        if problem.n <= self.exact_inputs:
+            if control.deadline is None:
+                control.deadline = control.started + self.patience
+            outcome = BranchAndBound().run(problem, control)
+            return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
+        found = LocalSearch().run(problem, control)
+        value = problem.value(found.mask)
+        if reason := control.stopped():
+            return replace(found, reason=reason, stats={**found.stats, "ran": ["local-search"]})
+        relaxed = Relaxation().run(problem, control.quiet())
+        mask = min((found.mask, relaxed.mask), key=problem.value)
+        control.report(min(value, problem.value(relaxed.mask)), relaxed.bound, mask=mask)
+        stats = {**found.stats, **relaxed.stats, "ran": ["local-search", "relaxation"]}
+        reason = control.stopped() or relaxed.reason
+        return Outcome(mask, relaxed.bound, reason, stats)

@@ -1,0 +1,172 @@
+"""Gurobi on the plain and on the split-strengthened model of both variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.exact.in_turn import Event, InTurn, Part
+from solvers.exact.mixed_integer import MixedInteger
+from solvers.exact.models import TOLERANCE, JointModel, SelectionModel, rounded
+from solvers.hessian import Array
+from solvers.problem import Mask, SubsetProblem
+
+FREE_VARIABLES = 200
+"""Most variables of a quadratic model under the licence that comes with gurobipy."""
+LIMIT = 20_000
+"""Most variables of one model under any licence."""
+
+
+class GurobiModel(MixedInteger):
+    """What both solvers below share: the model, its run, and the reading of its answers."""
+
+    requires: ClassVar[tuple[str, ...]] = ("gurobipy",)
+    extra: ClassVar[str] = "gurobi"
+
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        together = problem.budget.kind in ("per_layer", "columns")
+        decisions = problem.n * (problem.m if problem.budget.kind == "per_layer" else 1)
+        weights = problem.n * (problem.m if together else 1) if problem.refit else 0
+        count = decisions + (2 if self.strengthened else 1) * weights
+        if count > FREE_VARIABLES and (reason := _licence()):
+            return f"its model has {count} variables; {reason}"
+        if count > LIMIT:
+            return f"its model has {count} variables, more than {LIMIT}; try branch-and-bound"
+        return None
+
+    def solve_model(self, model: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
+        """See `MixedInteger.solve_model`."""
+        return _solve(model, part, turns, gap)
+
+
+@dataclass(frozen=True)
+class Gurobi(GurobiModel):
+    """The strengthened model: rotated cones `v_i^2 <= s_i z_i` over the best split."""
+
+    name: ClassVar[str] = "gurobi"
+    summary: ClassVar[str] = "Gurobi on the split-strengthened (perspective) model"
+    strengthened: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class GurobiPlain(GurobiModel):
+    """The plain big-M model, as a general solver would be given it."""
+
+    name: ClassVar[str] = "gurobi-plain"
+    summary: ClassVar[str] = "Gurobi on the plain big-M model, for comparison"
+    strengthened: ClassVar[bool] = False
+
+
+@cache
+def _licence() -> str | None:
+    """What the licence at hand says to more variables than the free one takes, or None."""
+    import gurobipy as gp
+
+    try:
+        with gp.Env(params={"OutputFlag": 0}) as env, gp.Model(env=env) as probe:
+            x = probe.addMVar(FREE_VARIABLES + 1)
+            probe.setObjective(x @ x)
+            probe.optimize()
+    except gp.GurobiError as error:
+        if error.errno == gp.GRB.Error.SIZE_LIMIT_EXCEEDED:
+            return (
+                f"gurobipy's own licence allows {FREE_VARIABLES}; give it a full one, or try branch-and-bound"
+            )
+        return f"Gurobi says: {error}"
+    return None
+
+
+def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
+    import gurobipy as gp
+    from gurobipy import GRB
+
+    problem = part.problem
+    parameters: dict[str, float] = {
+        "OutputFlag": 0,
+        "Seed": turns.control.seed % 2_000_000_000,
+        "MIPGap": gap,
+        "MIPGapAbs": 0.0,
+        "OptimalityTol": TOLERANCE,
+        "FeasibilityTol": 1e-9,
+        "IntFeasTol": 1e-9,
+        "MIQCPMethod": 1,
+    }
+    if part.seconds is not None:
+        parameters["TimeLimit"] = part.seconds
+    with gp.Env(params=parameters) as env, gp.Model(env=env) as model:
+        build = _joint if isinstance(numbers, JointModel) else _selection
+        pruned, sign = build(model, problem, numbers, part.mask)  # type: ignore[arg-type]
+
+        def mask(values: Array) -> Mask:
+            return rounded(problem, sign * np.asarray(values))
+
+        def claim(dual: float) -> float:
+            return numbers.unit * dual - numbers.widening if abs(dual) < GRB.INFINITY else -np.inf
+
+        def solve(report: Callable[[Event], None]) -> None:
+            def news(model: Any, where: int) -> None:
+                if where == GRB.Callback.MIPSOL:
+                    nodes = int(model.cbGet(GRB.Callback.MIPSOL_NODCNT))
+                    dual = model.cbGet(GRB.Callback.MIPSOL_OBJBND)
+                    report(Event(mask(model.cbGetSolution(pruned)), claim(dual), nodes))
+                elif where == GRB.Callback.MIP:
+                    nodes = int(model.cbGet(GRB.Callback.MIP_NODCNT))
+                    report(Event(None, claim(model.cbGet(GRB.Callback.MIP_OBJBND)), nodes))
+
+            model.optimize(news)
+            found = mask(pruned.X) if model.SolCount else None
+            report(Event(found, claim(model.ObjBound), int(model.NodeCount)))
+
+        turns.watch(part, solve, model.terminate)
+        return bool(model.Status == GRB.TIME_LIMIT)
+
+
+def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask) -> tuple[Any, float]:
+    """Build the joint model and hand it the incumbent; `[b, n]` indicators and their sign as pruned."""
+    m, n = problem.W.shape
+    pools = problem.pools
+    z = model.addMVar(pools.labels.shape, vtype="B", lb=numbers.kept.astype(float))
+    v = model.addMVar((m, n), lb=np.minimum(numbers.low, 0.0), ub=np.maximum(numbers.high, 0.0))
+    _count(model, z, problem, pools.keep)
+    z.Start = (~pools.decisions(start)).astype(float)
+    v.Start = point = np.where(start, 0.0, problem.weights(start) / numbers.scale)
+    objective: Any = 0.0
+    for r in range(m):
+        keep, a, d = z[0 if pools.coupled else r], numbers.a[r], numbers.d[r]
+        model.addConstr(v[r] <= numbers.high[r] * keep)
+        model.addConstr(v[r] >= numbers.low[r] * keep)
+        R = numbers.R[r]
+        objective += 0.5 * (v[r] @ R @ v[r]) - (R @ a + d * a) @ v[r] + 0.5 * float(a @ R @ a + d @ (a * a))
+        if d.any():
+            s = model.addMVar(n, ub=numbers.largest_square[r])
+            model.addConstr(v[r] * v[r] <= s * keep)
+            s.Start = point[r] ** 2
+            objective += (0.5 * d) @ s
+    model.setObjective(objective)
+    return z, -1.0
+
+
+def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, start: Mask) -> tuple[Any, float]:
+    """As `_joint`, for the selection model."""
+    pools = problem.pools
+    x = model.addMVar(pools.labels.shape, vtype="B")
+    _count(model, x, problem, pools.prune)
+    x.Start = pools.decisions(start).astype(float)
+    objective: Any = 0.0
+    for b, R in enumerate(numbers.R):
+        objective += 0.5 * (x[b] @ R @ x[b]) + numbers.linear[b] @ x[b]
+    model.setObjective(objective)
+    return x, 1.0
+
+
+def _count(model: Any, decisions: Any, problem: SubsetProblem, counts: NDArray[np.int64]) -> None:
+    """`sum_pool decisions = count`."""
+    for p, count in enumerate(counts):
+        rows, columns = np.nonzero(problem.pools.labels == p)
+        model.addConstr(decisions[rows, columns].sum() == int(count))

@@ -57,6 +57,22 @@ def prune(
     ] = None,
     damping: Annotated[float, typer.Option(help="Of every curvature, relative to its mean diagonal.")] = 1e-2,
     samples: Annotated[int | None, typer.Option(help="Calibration samples; all of them if absent.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Names of the layers to prune; repeat it or use commas.  [default: all]"),
+    ] = None,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            help="Compute a lower bound where the method and solver give none; slow for wide layers."
+        ),
+    ] = True,
+    recalibrate: Annotated[
+        bool,
+        typer.Option(
+            "--recalibrate", help="Refit each layer on what comes out of the pruned layers before it."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     folder: Annotated[
         Path | None,
@@ -80,26 +96,28 @@ def prune(
     """
     sparsities = _sparsities(sparsity, budget)
     chosen = _listed(method) or list(methods())
-    path = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if folder is None else folder
-    settings: dict[str, Any] = {
-        "model": model, "weights": weights, "data": data, "test": test, "data_dir": data_dir,
-        "sparsities": sparsities, "methods": chosen, "scope": scope, "budget": budget, "solver": solver,
-        "gap": gap, "time_limit": time_limit, "damping": damping, "samples": samples, "seed": seed,
-        "output": path,
+    options: dict[str, Any] = {
+        "scope": scope, "budget": budget, "solver": solver, "gap": gap, "time_limit": time_limit,
+        "seed": seed, "recalibrate": recalibrate, "certify": certify,
     }  # fmt: skip
     for fraction in sparsities:  # before an embedded model is trained
-        Request(fraction, scope, budget, solver, gap, time_limit, seed)
+        Request(fraction, **options)
     for name in chosen:
         get_method(name)
     get_solver(solver)
+    options |= {"damping": damping, "samples": samples, "layers": _listed(layers) or None}
+    path = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if folder is None else folder
+    settings = {
+        "model": model, "weights": weights, "data": data, "test": test, "data_dir": data_dir,
+        "sparsities": sparsities, "methods": chosen, **options, "output": path,
+    }  # fmt: skip
     labels = [budget if s is None else f"{100 * s:g}%" for s in sparsities]
     with output.telling_interruption(), RunFolder(path) as hidden:
         job = gather_job(model, weights, data, test, data_dir)
         with Ticker(labels, len(chosen)) as ticker:
             results = compare(
-                job.model, job.data, sparsities=sparsities, methods=chosen, scope=scope, budget=budget,
-                solver=solver, gap=gap, time_limit=time_limit, damping=damping, samples=samples, seed=seed,
-                test=job.test, callback=ticker,
+                job.model, job.data, sparsities=sparsities, methods=chosen, test=job.test, callback=ticker,
+                **options,
             )  # fmt: skip
         facts = output.plain(report(results, settings))
         write(hidden, results, facts)

@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cbs.data import Split, digits, mnist
-from cbs.zoo import digits_mlp, mlpnet, train
+from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 
 OWN = "package.module:name"
+EMBEDDED = ("digits", "mlpnet")
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,38 @@ def gather_job(
     Raises:
         ValueError: for what can't be found, imported, or loaded into the model.
     """
-    embedded: Mapping[str, Callable[[], tuple[nn.Module, Split]]] = {
-        "digits": lambda: (digits_mlp(), digits()),
-        "mlpnet": lambda: (mlpnet(), mnist(data_dir)),
-    }
-    if model in embedded:
-        network, split = embedded[model]()
-    elif ":" in model:
-        network, split = _module(model), None
-    else:
-        near = difflib.get_close_matches(model, embedded, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(embedded)}, or {OWN}"
+    if model not in EMBEDDED and ":" not in model:
+        near = difflib.get_close_matches(model, EMBEDDED, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(EMBEDDED)}, or {OWN}"
         raise ValueError(f"unknown model {model!r}; {hint}")
-    if weights is not None:
-        network = (
-            mlpnet(weights) if (model, weights.suffix) == ("mlpnet", ".npz") else _fill(network, weights)
-        )
-    found = split if data is None else _data("data", data)
-    held_out = None if test is None else _data("test", test)
-    if found is None:
+    own = None if model in EMBEDDED else _module(model)
+    if own is not None and data is None:
         raise ValueError(f"data is missing for model {model!r}; give --data {OWN}")
-    if weights is None and split is not None:
-        assert isinstance(network, nn.Module)
-        train(network, split.train, epochs=60 if model == "digits" else 5)
+    found = None if data is None else _data("data", data)
+    held_out = None if test is None else _data("test", test)
+    if own is None:
+        network, split = _embedded(model, weights, data_dir)
+        found = split if found is None else found
+    else:
+        network = own if weights is None else _fill(own, weights)
     if isinstance(held_out, Split):
         held_out = held_out.test
     if isinstance(found, Split):
         return Job(network, found.train, found.test if held_out is None else held_out)
     return Job(network, found, held_out)
+
+
+def _embedded(model: str, weights: Path | None, data_dir: Path | None) -> tuple[nn.Module, Split]:
+    if model == "digits":
+        return trained_digits_mlp() if weights is None else (_fill(digits_mlp(), weights), digits())
+    if weights is not None:
+        if weights.suffix == ".npz" and not zipfile.is_zipfile(weights):
+            raise ValueError(f"weights {str(weights)!r} is not an .npz file; mlpnet needs fc1, fc2 and fc3")
+        network = mlpnet(weights) if weights.suffix == ".npz" else _fill(mlpnet(), weights)
+        return network, mnist(data_dir)
+    split, network = mnist(data_dir), mlpnet()
+    train(network, split.train, epochs=5)
+    return network, split
 
 
 def _module(name: str) -> nn.Module:

@@ -185,6 +185,7 @@ OWN = ("badly_used:model", "--data", "badly_used:data")
         (["--budget", "2:4", "--sparsity", "0.9"], "disagrees with budget '2:4'"),
         (["--time-limit", "-1"], "time_limit must be positive seconds"),
         ([*OWN, "--damping", "-1"], "damping must be a finite number"),
+        ([*OWN, "--layers", "0,1"], "layers: '1' names no prunable layer; there are 0, 2"),
         ([*OWN, "--samples", "0"], "samples must be at least 1"),
         (["digit"], "unknown model 'digit'; did you mean 'digits'?"),
         (["resnet"], "unknown model 'resnet'; give digits, mlpnet, or package.module:name"),
@@ -245,6 +246,14 @@ def test_prune_weights_that_are_no_state_dict(refused, tmp_path):
         "pickled.pt": "can't be read", "w.bin": "must be a .safetensors or .pt file",
     }.items():  # fmt: skip
         assert message in refused("prune", *FAST, "--weights", tmp_path / name)
+    (tmp_path / "w.npz").write_text("weights")
+    np.savez(tmp_path / "half.npz", fc1=np.zeros((40, 784), np.float32))
+    np.savez(tmp_path / "wide.npz", fc1=np.zeros((40, 785), np.float32))
+    for name, message in {
+        "w.npz": "is not an .npz file", "nowhere.npz": "is not an .npz file", "half.npz": "no array 'fc2'",
+        "wide.npz": "fc1 has shape [40, 785], MLPNet needs [40, 784]",
+    }.items():  # fmt: skip
+        assert message in refused("prune", "mlpnet", *FAST, "--weights", tmp_path / name)
 
 
 def test_prune_output_is_refused_before_the_work(refused, tmp_path, monkeypatch):

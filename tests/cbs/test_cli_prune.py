@@ -117,6 +117,12 @@ def test_a_pattern_brings_its_own_sparsity(capsys, here):
     assert [r["sparsity"] for r in results] == [0.5, 0.5]
 
 
+def test_layers_and_bounds_can_be_left_out(capsys, here):
+    results = run_json(capsys, *MINE, *FAST, "-s", "0.5", "--layers", "2", "--no-certify")["results"]
+    assert [[layer["name"] for layer in r["layers"]] for r in results] == [["2"], ["2"]]
+    assert [r["bound"] for r in results] == [None, None]
+
+
 def test_default_folder_is_named_after_the_time(capsys, here):
     settings = run_json(capsys, *MINE, *FAST[:-2], "-s", "0.5")["settings"]
     (folder,) = (here / "runs").iterdir()

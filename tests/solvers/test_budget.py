@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers import Budget
+
+M, N = 3, 8
+
+
+def test_per_row_pools_are_rows():
+    pools = Budget.per_row(3).pools(M, N)
+    assert pools.labels.tolist() == [[0] * N, [1] * N, [2] * N]
+    assert pools.prune.tolist() == [3, 3, 3]
+    assert pools.keep.tolist() == [5, 5, 5]
+    assert not pools.coupled
+
+
+@pytest.mark.parametrize("counts", [[0, 8, 2], (0, 8, 2), np.array([0, 8, 2])])
+def test_per_row_takes_a_number_for_every_row(counts):
+    pools = Budget.per_row(counts).pools(M, N)
+    assert pools.prune.tolist() == [0, 8, 2]
+    assert pools.keep.tolist() == [8, 0, 6]
+
+
+def test_per_layer_is_one_pool():
+    pools = Budget.per_layer(10).pools(M, N)
+    assert pools.labels.tolist() == [[0] * N] * M
+    assert (pools.prune.tolist(), pools.sizes.tolist()) == ([10], [24])
+
+
+def test_n_of_m_pools_are_neighbours():
+    pools = Budget.n_of_m(1, 4).pools(2, N)
+    assert pools.labels.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [2, 2, 2, 2, 3, 3, 3, 3]]
+    assert pools.prune.tolist() == [3, 3, 3, 3]
+    assert pools.keep.tolist() == [1, 1, 1, 1]
+
+
+def test_columns_are_one_row_of_decisions():
+    pools = Budget.columns(3).pools(M, N)
+    assert pools.coupled
+    assert pools.labels.tolist() == [[0] * N]
+    decisions = np.arange(N)[None] < 3
+    mask = pools.expand(decisions, M)
+    assert mask.tolist() == [[True] * 3 + [False] * 5] * M
+    assert pools.decisions(mask).tolist() == decisions.tolist()
+
+
+def test_expanding_copies():
+    pools = Budget.per_row(3).pools(M, N)
+    decisions = pools.smallest(np.zeros((M, N)))
+    pools.expand(decisions, M)[0, 0] ^= True
+    assert decisions[0, 0]
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(
+    st.sampled_from(
+        [
+            Budget.per_row(3),
+            Budget.per_row([0, 8, 2]),
+            Budget.per_layer(10),
+            Budget.n_of_m(2, 4),
+            Budget.columns(5),
+        ]
+    ),
+    st.lists(st.integers(0, 5), min_size=M * N, max_size=M * N),
+)
+def test_smallest_prunes_the_least_scores_of_every_pool(budget, scores):
+    pools = budget.pools(M, N)
+    flat = np.array(scores[: pools.labels.size], dtype=float)
+    chosen = pools.smallest(flat.reshape(pools.labels.shape))
+    for p, count in enumerate(pools.prune):
+        members = np.flatnonzero(pools.labels.ravel() == p)
+        expected = sorted(members, key=lambda i: (flat[i], i))[:count]
+        assert sorted(expected) == [i for i in members if chosen.ravel()[i]]
+    assert pools.violation(pools.expand(chosen, M)) is None
+
+
+def test_violation_names_the_first_wrong_pool():
+    pools = Budget.per_row(3).pools(M, N)
+    mask = pools.smallest(np.zeros((M, N)))
+    mask[1, 5] = True
+    mask[2, 0] = False
+    assert pools.violation(mask) == "pool 1 prunes 4 of 8 entries, not 3"
+
+
+def test_violation_of_coupled_rows():
+    pools = Budget.columns(3).pools(2, 4)
+    assert pools.violation(np.array([[1, 1, 1, 0], [1, 1, 1, 0]], dtype=bool)) is None
+    assert pools.violation(np.array([[1, 1, 1, 0], [1, 1, 0, 1]], dtype=bool)) == (
+        "rows of the mask differ, but the budget prunes whole columns"
+    )
+    assert pools.violation(np.array([[1, 1, 0, 0], [1, 1, 0, 0]], dtype=bool)) == (
+        "pool 0 prunes 2 of 4 entries, not 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Budget.per_row(2.5), "budget: `prune` must be a whole number, not 2.5"),
+        (lambda: Budget.per_row(-1), "budget: `prune` must not be negative, got -1"),
+        (lambda: Budget.per_row([1, -2]), "budget: `prune` must not be negative, got -2"),
+        (lambda: Budget.per_row([1, "x"]), "budget: `prune` must be a whole number, not 'x'"),
+        (lambda: Budget.per_layer(None), "budget: `prune` must be a whole number, not None"),
+        (lambda: Budget.columns("3"), "budget: `prune` must be a whole number, not '3'"),
+        (lambda: Budget.n_of_m(2.0, 4), "budget: `keep` must be a whole number, not 2.0"),
+        (lambda: Budget.n_of_m(2, -4), "budget: `of` must not be negative, got -4"),
+        (lambda: Budget.n_of_m(5, 4), "budget keeps 5 of 4: `keep` must lie between 0 and `of` >= 1"),
+        (lambda: Budget.n_of_m(0, 0), "budget keeps 0 of 0: `keep` must lie between 0 and `of` >= 1"),
+    ],
+)
+def test_bad_counts_are_refused(build, message):
+    with pytest.raises(ValueError) as error:
+        build()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (Budget.per_row(9), "budget prunes 9 weights, but there are only 8 in a row"),
+        (Budget.per_row([1, 10, 9]), "budget prunes 10 weights, but there are only 8 in a row"),
+        (Budget.per_row([1, 2]), "budget gives 2 row counts for 3 rows"),
+        (Budget.per_row([]), "budget gives 0 row counts for 3 rows"),
+        (Budget.per_layer(25), "budget prunes 25 weights, but there are only 24 in the layer"),
+        (Budget.columns(9), "budget prunes 9 weights, but there are only 8 columns in the layer"),
+        (Budget.n_of_m(2, 3), "budget of 2 of 3: `of` = 3 does not divide 8 inputs"),
+    ],
+)
+def test_budgets_that_cannot_be_met_are_refused(budget, message):
+    with pytest.raises(ValueError) as error:
+        budget.pools(M, N)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("budget", "fields"),
+    [
+        (Budget.per_row(0), {"budget": "per_row", "prune": 0}),
+        (Budget.per_row([1, 2]), {"budget": "per_row", "prune": (1, 2)}),
+        (Budget.per_layer(np.int64(4)), {"budget": "per_layer", "prune": 4}),
+        (Budget.columns(1), {"budget": "columns", "prune": 1}),
+        (Budget.n_of_m(2, 4), {"budget": "n_of_m", "keep": 2, "of": 4}),
+    ],
+)
+def test_description(budget, fields):
+    assert budget.describe() == fields
+
+
+def test_numpy_counts_compare_like_numbers():
+    assert Budget.per_row(np.array([1, 2])) == Budget.per_row([1, 2])
+    assert Budget.n_of_m(np.int32(2), 4) == Budget.n_of_m(2, 4)

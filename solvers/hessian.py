@@ -114,10 +114,17 @@ class FactorHessian(Hessian):
     Args:
         X: `[N, n]` factor, e.g. per-sample gradients.
         damping: added to the diagonal, absolute; not negative.
+
+    Raises:
+        ValueError: if the factor is not a matrix, or has no samples.
     """
 
     def __init__(self, X: ArrayLike, damping: float = 0.0) -> None:
         self.X = _readonly(X)
+        if self.X.ndim != 2 or not len(self.X):
+            raise ValueError(
+                f"factor must be a matrix [N, n] of at least one sample, got shape {self.X.shape}"
+            )
         self.damping = float(damping)
         self.N, self.n = self.X.shape
         self.rows = None
@@ -183,6 +190,8 @@ def as_hessian(H: ArrayLike | Hessian, m: int, n: int, *, definite: bool) -> Hes
             raise ValueError(
                 f"hessian: factor with damping {H.damping} is not positive definite; give a damping > 0"
             )
+        if definite and H.damping == 0:
+            _require_psd(H.dense(0), definite, "")
         return H
     if not isinstance(H, Hessian):
         try:

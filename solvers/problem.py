@@ -59,6 +59,8 @@ class SubsetProblem:
             raise ValueError(f"gradient has shape {self.G.shape}, the weights {self.W.shape}")
         self.movable = _columns(movable, self.n)
         self.prunable = np.setdiff1d(np.arange(self.n), self.movable)
+        if not len(self.prunable):
+            raise ValueError(f"movable lists all {self.n} columns; at least one must be left to prune")
         self.hessian = as_hessian(hessian, self.m, self.n, definite=self.refit)
         if not isinstance(budget, Budget):
             raise ValueError(f"budget must be a solvers.Budget, not {type(budget).__name__}")
@@ -157,7 +159,9 @@ def _matrix(A: ArrayLike, name: str) -> Array:
 
 
 def _columns(index: Sequence[int] | NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    columns = np.unique(np.asarray(index, dtype=np.int64).ravel())
-    if columns.size != np.size(index) or (columns < 0).any() or (columns >= n).any():
-        raise ValueError(f"movable must list distinct columns between 0 and {n - 1}, got {list(index)}")
-    return columns
+    given = np.asarray(index)
+    columns = np.unique(given.ravel())
+    whole = given.ndim == 1 and (given.dtype.kind in "iu" or not given.size)
+    if not whole or columns.size != given.size or (columns < 0).any() or (columns >= n).any():
+        raise ValueError(f"movable must list distinct columns between 0 and {n - 1}, got {given.tolist()}")
+    return columns.astype(np.int64)

@@ -18,7 +18,8 @@ def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
     """Counts `k_r` with `sum_r k_r = total` that minimise `sum_r curves[r][k_r]`.
 
     Exact by dynamic programming (Bellman 1957) up to `EXACT_WORK`; beyond it by marginal analysis on
-    the curves' lower convex envelopes, which is optimal for convex curves.
+    the curves' lower convex envelopes, which is optimal for convex curves, and which may land on an
+    infinite entry between two finite ones.
 
     Args:
         curves: `curves[r][k]` is the cost of taking k from row r, `k = 0 .. len(curves[r]) - 1`;
@@ -116,6 +117,8 @@ def _above(curve: Array, a: int, b: int, c: int) -> bool:
 
 def _by_envelope(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
     steps = [np.diff(_envelope(c)) for c in curves]
+    for curve, step in zip(curves, steps, strict=True):
+        step[np.flatnonzero(np.isfinite(curve))[-1] :] = np.inf
     row = np.repeat(np.arange(len(curves)), [len(s) for s in steps])
     taken = np.argsort(np.concatenate(steps), kind="stable")[:total]
     return np.bincount(row[taken], minlength=len(curves)).astype(np.int64)

@@ -127,8 +127,9 @@ def _start(H: Tensor, positive: bool) -> Tensor:
     if not positive:
         lowest = torch.linalg.eigvalsh(H)[:, :1]
         spread = torch.diagonal(H, dim1=-2, dim2=-1).abs().mean(-1, keepdim=True)
-        return (lowest - 0.1 * spread).expand(-1, n).clone()
-    root = torch.diagonal(torch.linalg.inv(H), dim1=-2, dim2=-1).rsqrt()
+        start: Tensor = (lowest - 0.1 * spread).expand(-1, n).clone()
+        return start
+    root: Tensor = torch.diagonal(torch.linalg.inv(H), dim1=-2, dim2=-1).rsqrt()
     lowest = torch.linalg.eigvalsh(H / (root[:, :, None] * root[:, None, :]))[:, :1]
     return 0.8 * lowest.clamp_min(1e-12) * root**2
 

@@ -27,7 +27,7 @@ def judge(problem, mask, bound, reason=Status.FEASIBLE, gap=1e-4, **more):
 
 @pytest.mark.parametrize("ends", [(1.0, 0.5), (INF, 0.0), (0.0, -INF), (math.nan, 1.0), (0.0, math.nan)])
 def test_bounds_refuse_to_cross(ends):
-    with pytest.raises(ValueError, match="^bounds cross: lower "):
+    with pytest.raises(ValueError, match=r"^bounds cross: lower "):
         Bounds(*ends)
 
 

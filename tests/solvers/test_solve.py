@@ -123,13 +123,13 @@ def test_the_listing_agrees_with_the_classes():
 def test_a_solver_that_claims_too_high_a_bound_is_refused(rng):
     problem = make_problem(rng, Budget.per_row(2))
     mask = problem.pools.smallest(problem.W**2)
-    with pytest.raises(ArithmeticError, match="^fixed: bound .* lies above the value"):
+    with pytest.raises(ArithmeticError, match=r"^fixed: bound .* lies above the value"):
         solve(problem, Fixed(Outcome(mask, bound=1.01 * problem.value(mask))))
 
 
 def test_a_solver_that_misses_the_budget_is_refused(rng):
     problem = make_problem(rng, Budget.per_row(2))
-    with pytest.raises(ValueError, match="^mask does not meet the budget"):
+    with pytest.raises(ValueError, match=r"^mask does not meet the budget"):
         solve(problem, Fixed(Outcome(np.zeros((2, 6), dtype=bool))))
 
 

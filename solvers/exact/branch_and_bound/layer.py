@@ -87,9 +87,11 @@ def solve_layer(
     reason: Status | None = None
     while True:
         bound = max(bound, allocation_value(list(curves.lower), total))
-        candidate = curves.mask(allocate(list(curves.values), total))
-        if (value := problem.value(candidate)) < best_value:
-            best, best_value = candidate, value
+        cheapest = allocate(list(curves.values), total)
+        if np.isfinite(curves.values[np.arange(problem.m), cheapest]).all():
+            candidate = curves.mask(cheapest)
+            if (value := problem.value(candidate)) < best_value:
+                best, best_value = candidate, value
         control.report(best_value, bound, nodes, best)
         if bound >= control.target(best_value):
             reason = Status.OPTIMAL

@@ -131,7 +131,8 @@ def _start(H: Tensor, positive: bool) -> Tensor:
         return start
     root: Tensor = torch.diagonal(torch.linalg.inv(H), dim1=-2, dim2=-1).rsqrt()
     lowest = torch.linalg.eigvalsh(H / (root[:, :, None] * root[:, None, :]))[:, :1]
-    return 0.8 * lowest.clamp_min(1e-12) * root**2
+    start = 0.8 * lowest.clamp_min(1e-12) * root**2
+    return start
 
 
 def _inverse(A: Tensor) -> Tensor:

@@ -6,13 +6,15 @@ import numpy as np
 
 from solvers.blocks import Block, blocks
 from solvers.bounds.evaluate import relaxed_point
-from solvers.bounds.split import Split, split_blocks
+from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.budget import Budget
 from solvers.hessian import Array, Hessian
 from solvers.problem import SubsetProblem
 
 KNOTS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 """Shares pruned at which the relaxation is solved."""
+WIDE_KNOTS = (0.5, 0.8, 0.95)
+"""The same, where solving it once takes long."""
 
 
 def lower_curves(
@@ -21,7 +23,6 @@ def lower_curves(
     G: Array | None = None,
     *,
     refit: bool = True,
-    shared: bool | None = None,
     device: str = "cpu",
 ) -> Array:
     """`[m, n + 1]`, a valid lower bound on the cost of pruning k entries of a row, for every k.
@@ -38,20 +39,17 @@ def lower_curves(
         H: curvature.
         G: `[m, n]` gradient of a selection problem, or None.
         refit: joint, or selection.
-        shared: one split for all rows; by default where rows share a wide curvature.
         device: torch device.
     """
     m, n = W.shape
     best = np.full((m, n + 1), -np.inf)
-    counts = sorted({min(max(round(share * n), 1), n - 1) for share in KNOTS}) if n > 1 else []
+    knots = KNOTS if n <= WIDE else WIDE_KNOTS
+    counts = sorted({min(max(round(share * n), 1), n - 1) for share in knots}) if n > 1 else []
     for k in [0, *counts, n]:
         problem = SubsetProblem(W, H, Budget.per_row(k), refit=refit, gradient=G)
         H = problem.hessian
         found = blocks(problem)
-        together = (n > 160 and H.shared) if shared is None else shared
-        for r, (block, split) in enumerate(
-            zip(found, split_blocks(found, shared=together, device=device), strict=True)
-        ):
+        for r, (block, split) in enumerate(zip(found, split_blocks(found, device=device), strict=True)):
             np.maximum(best[r], _curve(block, split), out=best[r])
     if refit:
         np.maximum.accumulate(np.maximum(best, 0.0), axis=1, out=best)

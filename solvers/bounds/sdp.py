@@ -67,7 +67,7 @@ def sdp_splits(
     def solve() -> None:
         try:
             programme.problem.solve(solver=cvxpy.CLARABEL, **limits)
-        except (cvxpy.error.SolverError, ArithmeticError, ValueError) as error:
+        except Exception as error:
             failures.append(error)
 
     thread = threading.Thread(target=solve, name="clarabel", daemon=True)
@@ -78,6 +78,8 @@ def sdp_splits(
             thread.join(POLL)
     if thread.is_alive():
         return crude, "abandoned"
+    if failures and not isinstance(failures[0], cvxpy.error.SolverError):
+        raise failures[0]
     if failures or programme.shares.dual_value is None:
         return crude, "failed"
     try:

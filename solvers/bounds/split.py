@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -13,10 +15,13 @@ from solvers.allocation import allocate
 from solvers.blocks import Block, blocks
 from solvers.bounds import saddle
 from solvers.bounds.interior_point import saddle_point
+from solvers.bounds.newton import relaxed_shares
 from solvers.curves import row_curves
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 
+WIDE = 160
+"""Inputs above which rows of one curvature share a split by default."""
 BATCH_BYTES = 1 << 30
 """Memory that one batch of interior-point work may take."""
 
@@ -60,8 +65,17 @@ def choose_split(problem: SubsetProblem, *, shared: bool = False, device: str = 
     return d
 
 
-def split_blocks(found: Sequence[Block], *, shared: bool = False, device: str = "cpu") -> list[Split]:
-    """The best split of every block, in batches of blocks of one shape."""
+def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: str = "cpu") -> list[Split]:
+    """The best split of every block, in batches of blocks of one shape.
+
+    Args:
+        found: the blocks.
+        shared: one split for all joint blocks of one shape, which must have one curvature; None
+            decides by size, and then wide rows share the split of their average (`representative`).
+        device: torch device.
+    """
+    if shared is None and representable(found):
+        return representative(found, device)
     out: list[Split | None] = [None] * len(found)
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, block in enumerate(found):
@@ -70,6 +84,7 @@ def split_blocks(found: Sequence[Block], *, shared: bool = False, device: str = 
         else:
             key = (block.refit, block.B.shape, block.labels.tobytes())
             groups.setdefault(key, []).append(i)
+    shared = bool(shared)
     for members in groups.values():
         n = found[members[0]].n
         size = len(members) if shared else max(1, BATCH_BYTES // (8 * 24 * n * n))
@@ -115,6 +130,40 @@ def _batch(found: list[Block], shared: bool, device: str) -> list[Split]:
         own = secured[0].d if shared and i else secure(block.H[0], d[0 if shared else i], block.refit)[None]
         secured.append(Split(own, z[i], point.steps))
     return secured
+
+
+def representable(found: Sequence[Block]) -> bool:
+    """Whether blocks are wide, lone joint rows of one curvature and one pool."""
+    first = found[0]
+    return first.n > WIDE and all(
+        b.refit and b.B.shape == (1, b.n, 1) and len(b.keep) == 1 and np.may_share_memory(b.H, first.H)
+        for b in found
+    )
+
+
+def representative(found: Sequence[Block], device: str) -> list[Split]:
+    """One split for many wide rows: that of their coupled problem, every row scaled to one value.
+
+    The rows then get indicators of their own at that split from their own relaxations.
+    """
+    free = [b for b in found if not b.trivial]
+    if not free:
+        return [_separate(b, device) for b in found]
+    first = free[0]
+    unit = np.sqrt([_unit(b) for b in free])
+    keep = np.array([round(float(np.mean([b.keep[0] for b in free])))])
+    B = np.stack([b.B[0, :, 0] for b in free], axis=1) / unit
+    W = np.stack([b.W[0, :, 0] for b in free], axis=1) / unit
+    constant = float(sum(b.constant / u**2 for b, u in zip(free, unit, strict=True)))
+    average = Block(True, first.H, B[None], W[None], constant, first.labels, keep, np.arange(len(free)))
+    shared = _batch([average], False, device)[0]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda b: _separate(b, device) if b.trivial else tighten(b, shared), found))
+
+
+def tighten(block: Block, split: Split) -> Split:
+    """The block's own relaxed indicators at a given split."""
+    return replace(split, z=relaxed_shares(block, split.d, split.z))
 
 
 def _separate(block: Block, device: str) -> Split:

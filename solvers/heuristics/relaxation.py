@@ -11,14 +11,11 @@ from solvers.allocation import allocation_value
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.split import Split, split_blocks
+from solvers.bounds.split import Split, representable, split_blocks
 from solvers.control import Control
 from solvers.heuristics.greedy import greedy_mask
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
-
-OWN_SPLIT_LIMIT = 160
-"""Inputs up to which every row gets a split of its own; above it rows share one."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,7 @@ class Relaxation(Solver):
             control.report(problem.value(greedy), bound, mask=greedy)
             return Outcome(greedy, bound)
         found = blocks(problem)
-        shared = problem.n > OWN_SPLIT_LIMIT and problem.hessian.shared
-        splits = split_blocks(found, shared=shared, device=control.device)
+        splits = split_blocks(found, device=control.device)
         bounds = [
             lower_bound(block, split.d, relaxed_point(block, split.d, split.z))
             for block, split in zip(found, splits, strict=True)
@@ -51,7 +47,10 @@ class Relaxation(Solver):
         mask = min((greedy, rounded), key=problem.value)
         bound = float(np.sum(bounds))
         control.report(problem.value(mask), bound, mask=mask)
-        stats: dict[str, Any] = {"split": "shared" if shared else "own", "steps": splits[0].steps}
+        stats: dict[str, Any] = {
+            "split": "shared" if representable(found) else "own",
+            "steps": splits[0].steps,
+        }
         if not problem.pools.coupled:
             stats["rows"] = [{"bound": float(b)} for b in bounds]
         return Outcome(mask, bound, stats=stats)

@@ -1,6 +1,6 @@
 """The project's own branch and bound, from the node's relaxation up to the registered solver.
 
-`oracle` and `newton` solve one node's relaxation, `tree` is the compiled search of one block,
+`tree` is the compiled search of one block,
 `block_tree` its resumable state, `forest` grows many side by side, `layer` shares a budget among
 rows, `solver` is what the registry lists.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.exact.branch_and_bound.newton import relax
-from solvers.exact.branch_and_bound.oracle import curvature, evaluate
+from solvers.bounds.newton import relax
+from solvers.bounds.oracle import curvature, evaluate
 
 # slots of the integer state
 HEAP, FREE, NODES, CURRENT, STEPS, PROBES = range(6)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.exact.branch_and_bound.oracle import FLAGS, backward, best_sum, curvature, evaluate, forward
+from solvers.blocks import Block
+from solvers.bounds.oracle import FLAGS, backward, best_sum, curvature, evaluate, forward
+from solvers.hessian import Array
 
 TINY = 1e-9
 """Shares below this are zero, above one minus this are one."""
@@ -213,3 +215,24 @@ def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_ste
         if before - f <= 1e-13 * abs(before):
             break
     return bound, f, steps
+
+
+def relaxed_shares(block: Block, d: Array, z: Array, *, tolerance: float = 1e-3) -> Array:
+    """`[n]` indicators that solve a block's relaxation at a given split.
+
+    Args:
+        block: the block.
+        d: `[g, n]` split.
+        z: `[n]` where to start.
+        tolerance: relative distance of bound and relaxed value at which to stop.
+    """
+    n = block.n
+    R = np.stack([H - np.diag(diagonal) for H, diagonal in zip(block.H, d, strict=True)])
+    shares = np.array(z, dtype=np.float64)
+    L, q = np.empty((len(block.H), n, n)), np.empty(block.B.shape)
+    s, best = np.empty(n), np.empty(n)
+    relax(
+        block.refit, R, d, np.ascontiguousarray(block.B), block.constant, block.labels, block.keep.copy(),
+        np.zeros(n, np.int8), shares, np.inf, tolerance, 60, L, q, s, best,
+    )  # fmt: skip
+    return shares

@@ -15,7 +15,7 @@ SHORTEN = 0.9
 STALL = 1e-6
 """A step shorter than this ends a row's iterations."""
 START = 1.0
-"""First barrier weight times n, for an objective of order one."""
+"""First barrier weight times n, relative to the objective at the start (or one, if that is less)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def saddle_point(
     z = (counts / E.sum(-1)) @ E
     d = _start(H, positive)
     S = _inverse(H - torch.diag_embed(d))
-    mu = torch.full((len(H), 1), START / n, dtype=H.dtype, device=H.device)
+    first = phi(z, d).value.abs().clamp_min(1.0)[:, None]
+    mu = START / n * (first.mean(0, keepdim=True) if shared else first)
     X = mu[:, :, None] * S
     low, high, t = mu / z, mu / (1 - z), torch.zeros_like(counts)
     floor = mu / d if positive else torch.zeros_like(d)

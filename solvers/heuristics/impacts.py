@@ -35,7 +35,7 @@ class Impacts(ABC):
 
     @abstractmethod
     def entries(self, i: int, items: Items) -> Array:
-        """`A_ij` for some items j."""
+        """`A_ij` for some items j other than i."""
 
     @abstractmethod
     def swap(self, i: int, j: int) -> None:
@@ -119,9 +119,7 @@ class FactorImpacts(Impacts):
         rows, columns = np.divmod(items, self.n)
         w = self.W[r, column]
         products = self.columns[columns] @ self.columns[column]
-        return np.where(
-            rows == r, w * self.W[r, columns] * (products + self.damping * (columns == column)), 0.0
-        )
+        return np.where(rows == r, w * self.W[r, columns] * products, 0.0)
 
     def swap(self, i: int, j: int) -> None:
         """See `Impacts.swap`."""

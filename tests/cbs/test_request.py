@@ -12,7 +12,7 @@ LAYER = Layer("fc", nn.Linear(10, 7))
     [
         ({"sparsity": 0.25, "scope": "row"}, "per_row", 7 * 2),
         ({"sparsity": 0.26, "scope": "row"}, "per_row", 7 * 3),
-        ({"sparsity": 0.33, "scope": "layer"}, "per_layer", 23),
+        ({"sparsity": 0.34, "scope": "layer"}, "per_layer", 24),
         ({"sparsity": 0.0, "scope": "layer"}, "per_layer", 0),
         ({"sparsity": 0.6, "budget": "columns", "scope": "network"}, "columns", 7 * 6),
         ({"sparsity": None, "budget": "2:5"}, "n_of_m", 7 * 6),

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from cbs.curvature.output import output_scales
@@ -7,7 +8,13 @@ from cbs.layers import find_layers, visiting
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 
-@pytest.mark.parametrize(("make", "data"), [(mlp, samples(6)), (convnet, image_samples(5))])
+def inplace():
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)).double()
+
+
+@pytest.mark.parametrize(
+    ("make", "data"), [(mlp, samples(6)), (convnet, image_samples(5)), (inplace, samples(6))]
+)
 def test_scales_are_mean_squared_gradients_of_pre_activations(make, data):
     model = seeded(make)
     layers = find_layers(model)

@@ -165,6 +165,13 @@ def test_selection_by_an_exact_solver_is_the_best_there_is(budget):
     assert result.layers[0].solver == "brute-force"
 
 
+def test_a_column_without_weights_goes_first():
+    model, data = seeded(mlp, sizes=(4, 3)), samples(30, (4,))
+    model[0].weight.data[:, 2] = 0
+    result = run(model, data, "cbs-s", sparsity=0.25, budget="columns", solver="brute-force")
+    assert result.masks["0"][0].tolist() == [False, False, True, False]
+
+
 def test_gradients_come_from_at_most_a_thousand_samples_unless_asked(monkeypatch):
     monkeypatch.setattr(cbs.network, "GRADIENTS", 15)
     model, data = seeded(mlp), samples(40)

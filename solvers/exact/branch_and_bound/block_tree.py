@@ -13,7 +13,7 @@ from solvers.exact.branch_and_bound import tree
 from solvers.problem import Mask
 
 SLICE = 200
-"""Nodes between two looks at the clock."""
+"""Nodes of 64 entries between two looks at the clock; fewer of wider ones."""
 
 
 class BlockTree:
@@ -72,8 +72,10 @@ class BlockTree:
         self.done = False
         self.full = False
 
-    def work(self, nodes: int = SLICE) -> bool:
-        """Process up to so many nodes; whether the block is proven."""
+    def work(self, nodes: int | None = None) -> bool:
+        """Process up to so many nodes, by default a slice; whether the block is proven."""
+        if nodes is None:
+            nodes = max(1, int(SLICE * min(1.0, (64 / self.block.n) ** 2)))
         start = time.perf_counter()
         while not self.done:
             before = int(self.integers[tree.NODES])

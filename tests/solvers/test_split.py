@@ -211,6 +211,43 @@ def test_rows_that_converge_at_different_times(rng):
         assert root_bound(block, best) > 0.3 * semidefinite_bound(block)
 
 
+@pytest.mark.parametrize("rest", [1e-1, 1e-3, 1e-6])
+def test_rows_that_are_nearly_free_to_prune(rest, rng):
+    """A few large weights that stay, the others nothing: the optimum is far below the cost of the whole."""
+    n = 16
+    W = rng.standard_normal((2, n))
+    W[0, 3:] *= rest
+    problem = SubsetProblem(W, np.eye(n) + 0.02 * gram(rng, n), Budget.per_row(12))
+    for block, best in zip(blocks(problem), split_blocks(blocks(problem)), strict=True):
+        value = min(block.value(mask) for mask in greedy_masks(problem, block))
+        assert 0.8 * value < root_bound(block, best) <= value
+
+
+def greedy_masks(problem, block):
+    return row_curves(problem.W[block.rows], problem.hessian).masks(block.prune)
+
+
+def test_wide_rows_share_the_split_of_their_coupled_problem(rng, monkeypatch):
+    problem = make_problem(rng, Budget.per_row([5, 0, 6, 4]), m=4, n=9)
+    found = blocks(problem)
+    own = split_blocks(found)
+    monkeypatch.setattr(split, "WIDE", 8)
+    assert split.representable(found)
+    assert not split.representable(blocks(make_problem(rng, Budget.per_row(2), n=9, kind="stacked")))
+    assert not split.representable(blocks(make_problem(rng, Budget.per_row(2), n=9, refit=False)))
+    assert not split.representable(blocks(make_problem(rng, Budget.n_of_m(1, 3), n=9)))
+    common = split_blocks(found)
+    np.testing.assert_array_equal(common[0].d, common[2].d)
+    np.testing.assert_array_equal(common[0].d, common[3].d)
+    for block, one, best in zip(found, own, common, strict=True):
+        assert psd(block.H[0], best.d[0])
+        assert best.z.sum() == pytest.approx(block.keep[0])
+        assert root_bound(block, best) <= root_bound(block, one) * (1 + 1e-3) + 1e-12
+        if not block.trivial:
+            value = fixed_split_bound(block, best.d[0])
+            assert root_bound(block, best) == pytest.approx(value, rel=2e-3)
+
+
 def test_every_iterate_is_a_valid_split(rng):
     H = torch.as_tensor(gram(rng, 7))[None]
     B = torch.as_tensor(rng.standard_normal((1, 7, 1)))
@@ -284,6 +321,17 @@ def test_a_curvature_too_close_to_singular_is_refused(rng):
     with pytest.raises(ArithmeticError, match="too close to singular for a certified split; add damping"):
         secure(H, np.full(6, 1e-18), True)
     assert psd(H, secure(H, np.zeros(6), False))
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_units_of_the_inputs_do_not_matter(positive, rng):
+    """Scaling inputs by powers of two scales the split and nothing else, however far they are apart."""
+    H = gram(rng, 6)
+    d = np.full(6, (1 - 1e-9) * np.linalg.eigvalsh(H)[0])
+    units = np.exp2([0.0, 30.0, -30.0, 10.0, -40.0, 2.0])
+    scaled = secure(units[:, None] * H * units, units**2 * d, positive)
+    np.testing.assert_allclose(scaled, units**2 * secure(H, d, positive), rtol=1e-12)
+    assert ((d > 0) & (scaled > 0.9 * units**2 * d)).all()
 
 
 def test_blocks_are_what_splits_are_made_of(rng):

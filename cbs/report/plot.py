@@ -87,7 +87,7 @@ def _dress(accuracy: Axes, loss: Axes, objective: Axes, results: Sequence[PruneR
             "dense", (1, dense.accuracy), xycoords=("axes fraction", "data"), xytext=(-3, 3),
             textcoords="offset points", ha="right", color="grey", fontsize=9,
         )  # fmt: skip
-    loss.set_title("loss increase, measured on calibration data")
+    loss.set_title("loss increase on calibration data")
     _scale(loss, [r.loss_increase for r in results])
     objective.set_title("scaled layer objectives" if first.scope == "network" else "sum of layer objectives")
     _scale(objective, [r.value for r in results] + [r.bound for r in results if r.bound])

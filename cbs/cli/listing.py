@@ -10,6 +10,7 @@ from rich.table import Table
 import cbs
 from cbs.cli import output
 from solvers import available
+from solvers.budget import KINDS
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -22,11 +23,10 @@ def solvers(as_json: Json = False) -> None:
         return
     table = Table("solver", "proves", "variants", "budgets", "installed", "what it does", box=None)
     for name, facts in known.items():
+        variants = "both" if len(facts["variants"]) == 2 else ", ".join(facts["variants"])
+        budgets = "all" if len(facts["budgets"]) == len(KINDS) else ", ".join(facts["budgets"])
         installed = "yes" if facts["installed"] else facts["install"]
-        table.add_row(
-            name, facts["proves"], ", ".join(facts["variants"]), ", ".join(facts["budgets"]), installed,
-            facts["summary"],
-        )  # fmt: skip
+        table.add_row(name, facts["proves"], variants, budgets, installed, facts["summary"])
     output.results().print(table)
 
 

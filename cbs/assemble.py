@@ -18,7 +18,6 @@ from cbs.request import Request
 from cbs.result import LayerResult, PruneResult, RowResult
 from cbs.watch import Watch
 from solvers import Budget
-from solvers.control import interruptible
 
 
 @dataclass(frozen=True)
@@ -80,33 +79,40 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, secon
     return Run(result, request, watch)
 
 
-def certify_result(run: Run, references: References) -> PruneResult:
-    """The run's result with the best bounds known, computing them where none are and it was asked.
+def certify_result(run: Run, references: References, *, compute: bool) -> PruneResult:
+    """The run's result with the best bounds known. Ctrl-C leaves out those that are not known yet.
 
     Args:
         run: a method's run.
         references: of its network.
+        compute: whether to compute bounds that are not known, where the request asks for them.
     """
-    with interruptible(run.watch.control):
-        layers = [_bounded(run, i, layer, references) for i, layer in enumerate(run.result.layers)]
-        bound = _total(run, layers, references)
+    compute = compute and run.request.certify and not run.watch.interrupted
+    try:
+        layers, bound = _bounds(run, references, compute)
+    except KeyboardInterrupt:
+        run.watch.control.interrupted = True
+        layers, bound = _bounds(run, references, False)
     result = replace(run.result, layers=layers, bound=bound)
     return replace(result, status=_status(run, result))
 
 
-def _bounded(run: Run, index: int, layer: LayerResult, references: References) -> LayerResult:
+def _bounds(run: Run, references: References, compute: bool) -> tuple[list[LayerResult], float | None]:
     request, network = run.request, references.network
-    if not request.pooled:
-        budget = request.layer_budget(network.layers[index])
-        known = references.known(index, budget)
-        if request.certify:
-            known = references.layer(index, budget, run.watch)
-    else:
+    layers: list[LayerResult] = []
+    for i, layer in enumerate(run.result.layers):
         counts = [row.pruned for row in layer.rows]
-        known = references.known(index, Budget.per_row(counts))
-        if request.certify and not run.watch.interrupted:
-            known = known.join(references.at_counts(index, np.array(counts)))
-    return _with_bound(layer, known, request.gap)
+        budget = Budget.per_row(counts) if request.pooled else request.layer_budget(network.layers[i])
+        if compute and not run.watch.tell("certify", layer.name, i):
+            references.certify(i, budget, run.watch, by_curves=request.pooled)
+        known = references.known(i, budget)
+        layers.append(_with_bound(layer, known, request.gap))
+    if request.pooled:
+        if not compute or run.watch.interrupted:
+            return layers, None
+        return layers, min(references.total(request.network_count(network.layers)), run.result.value)
+    bounds = [layer.bound for layer in layers]
+    return layers, None if None in bounds else sum(bounds)  # type: ignore[arg-type]
 
 
 def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResult:
@@ -118,16 +124,6 @@ def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResul
     proven = bounded.gap is not None and bounded.gap <= gap
     unproven = "feasible" if layer.status == "optimal" else layer.status
     return replace(bounded, status="optimal" if proven else unproven)
-
-
-def _total(run: Run, layers: list[LayerResult], references: References) -> float | None:
-    if run.request.pooled:
-        if not run.request.certify or run.watch.interrupted:
-            return None
-        count = run.request.network_count(references.network.layers)
-        return min(references.total(count), run.result.value)
-    bounds = [layer.bound for layer in layers]
-    return None if None in bounds else sum(bounds)  # type: ignore[arg-type]
 
 
 def _status(run: Run, result: PruneResult) -> str:

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 Visit = Callable[[str, Tensor, Tensor], Tensor | None]
 
+CHUNK = 2**25
+"""Largest number of unfolded inputs held in double precision."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -49,6 +52,12 @@ class Layer:
         """`unfold(x)` in double precision, with a last column of ones when there is a bias."""
         X = self.unfold(x).double()
         return X if self.module.bias is None else F.pad(X, (0, 1), value=1.0)
+
+    def parts(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """`augmented(x)` a few samples at a time; `y` is the module's output, which tells how many."""
+        entries = max(1, y.numel() // self.shape[0] * self.shape[1] // max(1, len(x)))
+        for part in torch.split(x, max(1, CHUNK // entries)):
+            yield self.augmented(part)
 
     def flatten(self, y: Tensor) -> Tensor:
         """Outputs of the module as rows `[N * positions, m]`, in the order of `unfold`."""

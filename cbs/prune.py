@@ -158,8 +158,11 @@ def compare(
             if runs[method.name].watch.interrupted:
                 break
         ordered = [runs[method.name] for method in chosen if method.name in runs]
-        results += [certify_result(run, references) for run in ordered]
-        if any(run.watch.interrupted for run in ordered):
+        stopped = any(run.watch.interrupted for run in ordered)
+        for run in ordered:
+            results.append(certify_result(run, references, compute=not stopped))
+            stopped = stopped or run.watch.interrupted
+        if stopped:
             break
     return results
 

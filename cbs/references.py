@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cbs.network import Network
 from cbs.watch import Watch
@@ -59,14 +58,27 @@ class References:
         """The best bound known of a layer, without computing one."""
         return self._known.get((index, budget), LayerBound())
 
-    def layer(self, index: int, budget: Budget, watch: Watch) -> LayerBound:
-        """A bound of a layer, from the relaxation when none is known yet."""
-        if not math.isfinite(self.known(index, budget).bound) and not watch.interrupted:
+    def certify(self, index: int, budget: Budget, watch: Watch, *, by_curves: bool) -> None:
+        """Find a bound of a layer, without time limit, unless one is known.
+
+        Args:
+            index: which layer.
+            budget: of the layer.
+            watch: of the run that asks.
+            by_curves: take it from the lower curves of the rows, whose numbers pruned `budget` gives;
+                else from the relaxation.
+        """
+        if by_curves:
+            lower, counts = self.network.lower_curves[index], np.asarray(budget.prune)
+            rows = lower[np.arange(len(lower)), counts]
+            self._known[index, budget] = self.known(index, budget).join(LayerBound(rows=rows))
+        elif not math.isfinite(self.known(index, budget).bound):
             objective = self.network.objectives[index]
             problem = objective.problem(budget)
-            solution = watch.solve(problem, RELAXATION, stage="certify", layer=objective.name, index=index)
+            solution = watch.solve(
+                problem, RELAXATION, stage="certify", layer=objective.name, index=index, share=None
+            )
             self.learn(index, problem, solution)
-        return self.known(index, budget)
 
     def total(self, count: int) -> float:
         """A bound on the scaled objective of the network when all layers share one budget.
@@ -79,11 +91,6 @@ class References:
             for scale, row in zip(scales, lower, strict=True)
         ]
         return max(0.0, float(allocation_value(curves, count)))
-
-    def at_counts(self, index: int, counts: NDArray[np.int64]) -> LayerBound:
-        """A bound of a layer whose rows prune `counts [m]`, from its curves."""
-        lower = self.network.lower_curves[index]
-        return LayerBound().join(LayerBound(rows=lower[np.arange(len(lower)), counts]))
 
 
 def _row_bounds(problem: SubsetProblem, solution: Solution) -> Array | None:

@@ -71,7 +71,7 @@ class Watch:
         stage: str,
         layer: str | None,
         index: int = 0,
-        share: float = 1.0,
+        share: float | None = 1.0,
         warm_start: ArrayLike | None = None,
     ) -> Solution:
         """`solvers.solve` on one problem.
@@ -82,13 +82,14 @@ class Watch:
             stage: for the callback.
             layer: for the callback.
             index: for the callback.
-            share: fraction of the time left that this search may take.
+            share: fraction of the time left that this search may take; None for no limit.
             warm_start: a mask to start from.
         """
         left = self.control.remaining
+        limit = None if share is None or left is None else max(share * left, 1e-3)
         solution = solve(
             problem, solver, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
-            time_limit=None if left is None else max(share * left, 1e-3), warm_start=warm_start,
+            time_limit=limit, warm_start=warm_start,
             callback=lambda progress: self.tell(stage, layer, index, progress),
         )  # fmt: skip
         if solution.status is Status.INTERRUPTED:

@@ -30,9 +30,9 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
     by_name = {layer.name: layer for layer in layers}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
-        X = by_name[name].augmented(x)
-        H = grams.setdefault(name, X.new_zeros(X.shape[1], X.shape[1]))
-        H.addmm_(X.T, X, alpha=1.0 / len(samples))
+        for X in by_name[name].parts(x, y):
+            H = grams.setdefault(name, X.new_zeros(X.shape[1], X.shape[1]))
+            H.addmm_(X.T, X, alpha=1.0 / len(samples))
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():

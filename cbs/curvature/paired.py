@@ -27,14 +27,14 @@ def paired_moments(
     inputs: list[Tensor] = []
 
     def keep(name: str, x: Tensor, y: Tensor) -> None:
-        inputs.append(layers[0].augmented(x))
+        inputs.append(x)
 
     def pair(name: str, z: Tensor, y: Tensor) -> None:
-        X, Z = inputs.pop(0), layers[1].augmented(z)
-        if not sums:
-            sums.extend(Z.new_zeros(Z.shape[1], Z.shape[1]) for _ in range(2))
-        sums[0].addmm_(Z.T, Z, alpha=1.0 / len(samples))
-        sums[1].addmm_(X.T, Z, alpha=1.0 / len(samples))
+        for X, Z in zip(layers[0].parts(inputs.pop(0), y), layers[1].parts(z, y), strict=True):
+            if not sums:
+                sums.extend(Z.new_zeros(Z.shape[1], Z.shape[1]) for _ in range(2))
+            sums[0].addmm_(Z.T, Z, alpha=1.0 / len(samples))
+            sums[1].addmm_(X.T, Z, alpha=1.0 / len(samples))
 
     with no_grad(), visiting(layers[:1], keep), visiting(layers[1:], pair):
         for batch, _ in samples.batches():

@@ -161,3 +161,29 @@ def test_bounds_join_row_by_row():
     assert joined.bound == pytest.approx(1.5)
     assert LayerBound(-2.0).join(LayerBound()).bound == 0.0
     assert LayerBound().join(LayerBound()).bound == -np.inf
+
+
+@pytest.mark.parametrize("scope", ["row", "network"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_stopping_while_bounds_are_sought_keeps_the_pruning(scope, hard):
+    def stop(step):
+        if hard and step.stage == "certify":
+            raise KeyboardInterrupt
+        return step.stage == "certify"
+
+    results = cbs.compare(
+        seeded(mlp, **MODEL),
+        DATA,
+        sparsities=[0.5],
+        methods=["magnitude", "random"],
+        scope=scope,
+        callback=stop,
+    )
+    assert [r.method for r in results] == ["magnitude", "random"]
+    assert [r.status for r in results] == ["interrupted", "feasible"]
+    assert all(r.bound is None and r.sparsity == 0.5 for r in results)
+
+
+def test_bounds_take_no_part_in_the_time_limit():
+    result = cbs.prune(seeded(mlp, **MODEL), DATA, sparsity=0.5, method="magnitude", time_limit=1e-6)
+    assert result.bound > 0

@@ -72,3 +72,14 @@ def test_a_layer_that_runs_twice_counts_both_runs():
     Z = torch.tanh(model.fc(data.inputs))
     expected = (data.inputs.T @ data.inputs + Z.T @ Z) / 20
     torch.testing.assert_close(gram, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("make", "data"), [(mlp, samples(50)), (convnet, image_samples(12))])
+def test_grams_do_not_depend_on_how_inputs_are_parted(make, data, monkeypatch):
+    model = seeded(make)
+    layers = find_layers(model)
+    whole = layer_grams(model, layers, data)
+    monkeypatch.setattr("cbs.layers.CHUNK", 100)
+    parted = layer_grams(model, layers, data)
+    for name, H in whole.items():
+        torch.testing.assert_close(parted[name], H, rtol=1e-12, atol=1e-12)

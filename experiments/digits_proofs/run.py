@@ -1,0 +1,70 @@
+"""Prove the optimal pruning of every row of the digits MLP: see README.md."""
+
+import argparse
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+import cbs
+from cbs.network import Network
+from solvers import Budget, SubsetProblem, available, solve
+
+HERE = Path(__file__).parent
+
+
+def row_problem(problem: SubsetProblem, row: int) -> SubsetProblem:
+    prune = int(problem.pools.prune[row])
+    return SubsetProblem(
+        problem.W[row : row + 1], problem.hessian, Budget.per_row(prune), movable=problem.movable
+    )
+
+
+def main() -> None:
+    config = tomllib.loads((HERE / "config.toml").read_text())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scip-rows", type=int, default=config["scip_rows"])
+    sample = parser.parse_args().scip_rows
+    peers = [name for name in config["peers"] if available()[name]["installed"]]
+    model, split = cbs.trained_digits_mlp()
+    network = Network(model, split.train, damping=config["damping"])
+    lines = [
+        "| layer | pruned | rows | proven | nodes a row | seconds a row | "
+        + " | ".join(f"{p}: rows proven, difference, times slower" for p in peers)
+        + " |",
+        "|---" * (6 + len(peers)) + "|",
+    ]
+    for objective in network.objectives:
+        for sparsity in config["sparsities"]:
+            m, n = objective.dense.W.shape
+            problem = objective.problem(Budget.per_row(round(sparsity * n)))
+            whole = solve(problem, "branch-and-bound", gap=config["gap"])
+            rows = whole.stats["rows"]
+            cells = [
+                objective.name,
+                f"{sparsity:.0%}",
+                str(m),
+                str(sum(row["status"] == "optimal" for row in rows)),
+                f"{np.mean([row['nodes'] for row in rows]):,.0f}",
+                f"{whole.seconds / m:.3f}",
+            ]
+            for peer in peers:
+                proven, worst, ratios = 0, 0.0, []
+                for row in range(min(sample, m)):
+                    alone = row_problem(problem, row)
+                    ours = solve(alone, "branch-and-bound", gap=config["gap"])
+                    theirs = solve(alone, peer, gap=config["gap"], time_limit=config["scip_seconds"])
+                    proven += theirs.status.value == "optimal"
+                    worst = max(worst, abs(theirs.value - ours.value) / abs(ours.value))
+                    ratios.append(theirs.seconds / ours.seconds)
+                shown = f"{np.exp(np.mean(np.log(ratios))):.0f}x" if ratios else "-"
+                cells.append(f"{proven} of {len(ratios)}, {worst:.1e}, {shown}")
+            lines.append("| " + " | ".join(cells) + " |")
+            print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / "table.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,15 @@
 """Small problems, and slow answers to them by other means, that the tests of package solvers share."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
+import scipy.linalg
 
 from solvers import Budget, FactorHessian, SubsetProblem
+from solvers.bounds.sdp import import_cvxpy
+
+cp = import_cvxpy()
 
 BUDGETS = {
     "per_row": Budget.per_row(3),
@@ -74,3 +79,62 @@ def dense_value(problem, mask):
 def optimum(problem):
     """The least value over every mask of the budget."""
     return min(problem.value(mask) for mask in all_masks(problem))
+
+
+def relaxed_value(block, d, fix=None):
+    """The split relaxation of a block at fixings (1 kept, -1 pruned, 0 free), by a generic convex solver."""
+    fix = np.zeros(block.n, dtype=int) if fix is None else np.asarray(fix)
+    z = cp.Variable(block.n)
+    limits = [z[i] == (1 if fix[i] > 0 else 0) for i in np.flatnonzero(fix)]
+    limits += [z >= 0, z <= 1]
+    limits += [cp.sum(z[block.labels == p]) == k for p, k in enumerate(block.keep)]
+    cost = block.constant if block.refit else 0.0
+    for H, B, e in zip(block.H, block.B, d, strict=True):
+        root = scipy.linalg.sqrtm(H - np.diag(e)).real
+        if block.refit:
+            V = cp.Variable(B.shape)
+            on = np.flatnonzero(fix >= 0)
+            limits += [V[i] == 0 for i in np.flatnonzero(fix < 0)]
+            cost += 0.5 * cp.sum_squares(root @ V) - cp.sum(cp.multiply(B, V))
+            cost += cp.sum([0.5 * e[i] * cp.quad_over_lin(V[i], z[i]) for i in on])
+        else:
+            cost += 0.5 * cp.sum_squares(root @ (1 - z)) + (0.5 * e - B[:, 0]) @ (1 - z)
+    return cp.Problem(cp.Minimize(cost), limits).solve(solver=cp.CLARABEL)
+
+
+def fractions(A):
+    """A float array as an object array of fractions."""
+    return np.vectorize(Fraction, otypes=[object])(np.asarray(A, dtype=float))
+
+
+def _solve_exactly(A, b):
+    M = np.hstack([A, b[:, None]])
+    for i in range(len(b)):
+        M[i] = M[i] / M[i, i]
+        for j in range(len(b)):
+            if j != i:
+                M[j] = M[j] - M[j, i] * M[i]
+    return M[:, -1]
+
+
+def exact_value(problem, row, pruned):
+    """A row's cost in rational arithmetic, from the floats that the problem is made of."""
+    H, w = fractions(problem.hessian.dense(row)), fractions(problem.W[row])
+    P, S = np.flatnonzero(pruned), np.flatnonzero(~pruned)
+    if not problem.refit:
+        g = fractions(np.zeros(problem.n) if problem.G is None else problem.G[row])
+        return w[P] @ H[np.ix_(P, P)] @ w[P] / 2 - g[P] @ w[P]
+    D = -w
+    D[S] = _solve_exactly(H[np.ix_(S, S)], H[np.ix_(S, P)] @ w[P]) if len(S) and len(P) else 0
+    return D @ H @ D / 2
+
+
+def unbalanced_row(seed, refit, spread, n=5):
+    """A problem of one row whose inputs differ by orders of magnitude, so that sums cancel."""
+    rng = np.random.default_rng(seed)
+    size = np.exp(spread * rng.standard_normal(n))
+    H = gram(rng, n, damping=1e-2) * np.outer(size, size)
+    W = rng.standard_normal((1, n)) / size
+    G = None if refit else rng.standard_normal((1, n)) / size
+    prune = Budget.per_row(int(rng.integers(1, n)))
+    return SubsetProblem(W, 0.5 * (H + H.T), prune, refit=refit, gradient=G)

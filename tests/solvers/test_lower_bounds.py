@@ -13,72 +13,39 @@ from solvers.blocks import blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import secure, split_blocks
-from tests.solvers.oracles import BUDGETS, all_masks, gram, make_problem
+from tests.solvers.oracles import (
+    BUDGETS,
+    all_masks,
+    exact_value,
+    fractions,
+    gram,
+    make_problem,
+    unbalanced_row,
+)
 
 QUICK = settings(derandomize=True, max_examples=40, deadline=None)
 
 
-def exact(A):
-    """A float array as an object array of fractions."""
-    return np.vectorize(Fraction, otypes=[object])(np.asarray(A, dtype=float))
-
-
-def solve_exactly(A, b):
-    """`A^-1 b` by Gaussian elimination on fractions."""
-    n = len(b)
-    M = np.hstack([A, b[:, None]])
-    for i in range(n):
-        M[i] = M[i] / M[i, i]
-        for j in range(n):
-            if j != i:
-                M[j] = M[j] - M[j, i] * M[i]
-    return M[:, n]
-
-
 def exact_bound(problem, row, d, u):
     """LB(u) of a row in rational arithmetic, from the floats that the problem and the split are made of."""
-    H, w, d, u = (exact(A) for A in (problem.hessian.dense(row), problem.W[row], d, u))
+    H, w, d, u = (fractions(A) for A in (problem.hessian.dense(row), problem.W[row], d, u))
     prune = int(problem.pools.prune[row])
     if problem.refit:
         R = H - np.diag(d)
         q = H @ w - R @ u
         scores = sorted(q * q / (2 * d))[prune:]
         return (w @ H @ w - u @ R @ u) / 2 - sum(scores)
-    g = exact(np.zeros(problem.n) if problem.G is None else problem.G[row])
+    g = fractions(np.zeros(problem.n) if problem.G is None else problem.G[row])
     R = w[:, None] * H * w - np.diag(d)
     t = R @ u + d / 2 - g * w
     return -(u @ R @ u) / 2 + sum(sorted(t)[:prune])
 
 
-def exact_value(problem, row, pruned):
-    """The row's cost in rational arithmetic."""
-    H, w = exact(problem.hessian.dense(row)), exact(problem.W[row])
-    P, S = np.flatnonzero(pruned), np.flatnonzero(~pruned)
-    if not problem.refit:
-        g = exact(np.zeros(problem.n) if problem.G is None else problem.G[row])
-        return w[P] @ H[np.ix_(P, P)] @ w[P] / 2 - g[P] @ w[P]
-    D = -w
-    D[S] = solve_exactly(H[np.ix_(S, S)], H[np.ix_(S, P)] @ w[P]) if len(S) and len(P) else 0
-    return D @ H @ D / 2
-
-
-def make(seed, refit, spread):
-    """One row whose entries differ by orders of magnitude, so that sums cancel."""
-    rng = np.random.default_rng(seed)
-    n = 5
-    size = np.exp(spread * rng.standard_normal(n))
-    H = gram(rng, n, damping=1e-2) * np.outer(size, size)
-    H = 0.5 * (H + H.T)
-    W = rng.standard_normal((1, n)) / size
-    G = None if refit else rng.standard_normal((1, n)) / size
-    problem = SubsetProblem(W, H, Budget.per_row(int(rng.integers(1, n))), refit=refit, gradient=G)
-    return problem, blocks(problem)[0], rng
-
-
 @QUICK
 @given(seed=st.integers(0, 10**6), refit=st.booleans(), spread=st.sampled_from([0.0, 1.0, 2.0]))
 def test_the_float_bound_is_below_the_exact_one_at_any_point(seed, refit, spread):
-    problem, block, rng = make(seed, refit, spread)
+    problem, rng = unbalanced_row(seed, refit, spread), np.random.default_rng(seed)
+    (block,) = blocks(problem)
     (best,) = split_blocks([block])
     d = best.d
     tight = relaxed_point(block, d, best.z)
@@ -92,7 +59,8 @@ def test_the_float_bound_is_below_the_exact_one_at_any_point(seed, refit, spread
 @QUICK
 @given(seed=st.integers(0, 10**6), refit=st.booleans(), spread=st.sampled_from([0.0, 2.0]))
 def test_the_float_bound_is_below_the_exact_optimum(seed, refit, spread):
-    problem, block, _ = make(seed, refit, spread)
+    problem = unbalanced_row(seed, refit, spread)
+    (block,) = blocks(problem)
     (best,) = split_blocks([block])
     bound = lower_bound(block, best.d, relaxed_point(block, best.d, best.z))
     optimum = min(exact_value(problem, 0, mask[0]) for mask in all_masks(problem))
@@ -104,7 +72,8 @@ def test_rounding_is_needed_and_small(refit):
     """Where the bound is the optimum itself, the plain float sum would often lie above the exact one."""
     above = 0
     for seed in range(40):
-        problem, block, rng = make(seed, refit, 1.0)
+        problem, rng = unbalanced_row(seed, refit, 1.0), np.random.default_rng(seed)
+        (block,) = blocks(problem)
         d = secure(block.H[0], np.full(5, 0.9 * np.linalg.eigvalsh(block.H[0])[0]), refit)[None]
         u = rng.standard_normal((1, 5, 1))
         truth = exact_bound(problem, 0, d[0], u[0, :, 0])
@@ -231,7 +200,7 @@ def test_ends_of_curves_are_exact(refit, rng):
 def test_curves_are_below_the_exact_optimum(refit):
     """Rational arithmetic: what the float curve claims is true of the stored numbers."""
     for seed in range(6):
-        problem, _, _ = make(seed, refit, 2.0)
+        problem = unbalanced_row(seed, refit, 2.0)
         lower = lower_curves(problem.W, problem.hessian, problem.G, refit=refit)[0]
         for k in range(problem.n + 1):
             masks = [np.isin(np.arange(5), P) for P in itertools.combinations(range(5), k)]

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +110,19 @@ def test_solvers_by_name_and_by_instance(rng):
     assert get_solver(own) is own
     problem = make_problem(rng, Budget.per_row(2))
     assert solve(problem, own).value == solve(problem, "brute-force").value
+
+
+def test_foreign_solvers_run_in_any_order_and_print_nothing():
+    """CVXPY and OR-Tools bring a HiGHS each; whichever is asked for first, the other must load too."""
+    code = """
+import numpy as np
+from solvers import Budget, SubsetProblem, solve
+problem = SubsetProblem(np.ones((1, 4)), np.eye(4) + 0.1, Budget.per_row(2), refit=False)
+for name in ("cvxpy-sdp", "cp-sat"):
+    assert solve(problem, name).value > 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_listing_agrees_with_the_classes():

@@ -1,7 +1,5 @@
-import cvxpy as cp
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.interior_point import saddle_point
 from solvers.bounds.split import choose_split, secure, split_blocks
 from solvers.curves import row_curves
-from tests.solvers.oracles import BUDGETS, gram, make_problem
+from tests.solvers.oracles import BUDGETS, cp, gram, make_problem, relaxed_value
 
 QUICK = settings(derandomize=True, max_examples=25, deadline=None)
 VARIANTS = pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
@@ -28,23 +26,6 @@ def psd(H, d):
 
 def root_bound(block, found):
     return lower_bound(block, found.d, relaxed_point(block, found.d, found.z))
-
-
-def fixed_split_bound(block, d):
-    """The relaxation's value at a given split, by a generic convex solver."""
-    n, (H,) = block.n, block.H
-    z = cp.Variable(n)
-    R = scipy.linalg.sqrtm(H - np.diag(d)).real
-    if block.refit:
-        v = cp.Variable(n)
-        bent = cp.sum([0.5 * d[i] * cp.quad_over_lin(v[i], z[i]) for i in range(n)])
-        cost = 0.5 * cp.sum_squares(R @ v) + bent - block.B[0, :, 0] @ v + block.constant
-        total = block.keep[0]
-    else:
-        cost = 0.5 * cp.sum_squares(R @ z) + (0.5 * d - block.B[0, :, 0]) @ z
-        total = block.prune[0]
-    programme = cp.Problem(cp.Minimize(cost), [cp.sum(z) == total, z >= 0, z <= 1])
-    return programme.solve(solver=cp.CLARABEL)
 
 
 def semidefinite_bound(block):
@@ -131,8 +112,8 @@ def test_the_best_split_beats_the_least_eigenvalue_and_its_neighbours(refit, pru
     (best,) = split_blocks([block])
     bound = root_bound(block, best)
     lowest = np.full(12, np.linalg.eigvalsh(block.H[0])[0] * (1 - 1e-9))
-    assert bound >= fixed_split_bound(block, lowest) + 0.01 * abs(bound)
-    assert bound >= fixed_split_bound(block, best.d[0] * 0.9) - 1e-6 * abs(bound)
+    assert bound >= relaxed_value(block, lowest[None]) + 0.01 * abs(bound)
+    assert bound >= relaxed_value(block, best.d * 0.9) - 1e-6 * abs(bound)
 
 
 @VARIANTS
@@ -140,7 +121,7 @@ def test_the_point_makes_the_bound_tight_at_its_split(refit, rng):
     """`relaxed_point` is where LB(u) equals the relaxation's value: no other u gives more."""
     (block,) = blocks(make_problem(rng, Budget.per_row(5), m=1, n=9, refit=refit))
     (best,) = split_blocks([block])
-    value = fixed_split_bound(block, best.d[0])
+    value = relaxed_value(block, best.d)
     assert root_bound(block, best) == pytest.approx(value, rel=2e-3)
     assert root_bound(block, best) <= value + 1e-6 * abs(value)
 
@@ -180,7 +161,7 @@ def test_one_split_for_all_rows_is_weaker_than_one_each(rng):
     totals = [sum(root_bound(b, s) for b, s in zip(found, splits, strict=True)) for splits in (own, shared)]
     lowest = np.full(9, np.linalg.eigvalsh(found[0].H[0])[0] * (1 - 1e-9))
     assert totals[1] <= totals[0] * (1 + 1e-3)
-    assert totals[1] > sum(fixed_split_bound(b, lowest) for b in found)
+    assert totals[1] > sum(relaxed_value(b, lowest[None]) for b in found)
     assert totals[0] > 1.01 * totals[1]
 
 
@@ -244,7 +225,7 @@ def test_wide_rows_share_the_split_of_their_coupled_problem(rng, monkeypatch):
         assert best.z.sum() == pytest.approx(block.keep[0])
         assert root_bound(block, best) <= root_bound(block, one) * (1 + 1e-3) + 1e-12
         if not block.trivial:
-            value = fixed_split_bound(block, best.d[0])
+            value = relaxed_value(block, best.d)
             assert root_bound(block, best) == pytest.approx(value, rel=2e-3)
 
 

@@ -16,6 +16,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from solvers.blocks import Block
+from solvers.hessian import Array
+
 FLAGS = {"reassoc", "contract"}
 EPS = float(np.finfo(np.float64).eps)
 
@@ -63,6 +66,10 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):
     """`(f(z), base, rounding)`, with scores into s and residuals into q.
 
     `LB(u) = base - sum over kept and best free s - rounding`. L `[g, n, n]` keeps the factors.
+
+    The rounding is that of the sums over R, by `sum_k |R_ik v_k| <= R_ii^1/2 sum_k R_kk^1/2 |v_k|` for
+    semidefinite R; a score above the constant is not taken, or the bound is negative anyway. What it
+    cost to form B and the constant is not in it: see `formation`.
     """
     groups, n, columns = B.shape
     s[:] = 0.0
@@ -71,7 +78,12 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):
         linear = 0.0
         everything = 0.0
         size = 0.0
+        spread = 0.0
+        reach = 0.0
         for i in range(n):
+            root = np.sqrt(abs(R[0, i, i]) + abs(d[0, i]))
+            spread += root
+            reach += root * (1.0 - z[i])
             total = 0.0
             for k in range(n):
                 total += R[0, i, k] * (1.0 - z[k])
@@ -81,6 +93,7 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):
             s[i] = total + shift
             everything += s[i]
             size += abs(s[i]) + abs(total) + abs(shift)
+        size += spread * reach
         return quadratic + linear, everything - quadratic, 4.0 * (n + 8) * EPS * (size + abs(quadratic))
     active = np.flatnonzero(z > 0.0)
     a = len(active)
@@ -105,23 +118,39 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):
             for k in range(a):
                 row = Rg[active[k]]
                 vk = v[k]
-                reach += abs(vk)
+                reach += np.sqrt(row[active[k]] + d[g, active[k]] / z[active[k]]) * abs(vk)
                 for i in range(n):
                     residual[i] += row[i] * vk
             for k in range(a):
                 quadratic += 0.5 * v[k] * residual[active[k]]
-            top = 0.0
+            spread += reach * reach
             for i in range(n):
                 r = B[g, i, c] - residual[i]
                 q[g, i, c] = r
-                s[i] += r * r / (2.0 * d[g, i])
-                top = max(top, abs(residual[i]) + abs(B[g, i, c]))
-            spread += reach * top
+                score = r * r / (2.0 * d[g, i])
+                s[i] += score
+                slope = abs(r) / d[g, i] if score < constant else np.sqrt(2.0 * constant / d[g, i])
+                spread += slope * (np.sqrt(Rg[i, i]) * reach + abs(B[g, i, c]))
     size = 0.0
     for i in range(n):
         size += s[i]
     rounding = 4.0 * (n + 8) * EPS * (constant + spread + abs(quadratic) + size)
     return constant - 0.5 * inside, constant - quadratic, rounding
+
+
+def formation(block: Block, d: Array) -> float:
+    """What rounding in a joint block's B and constant can add to a bound; zero for selection.
+
+    `sum_i |q_i| e_i / d_i` with `e_i` the rounding of `(H w)_i`, and `|q_i| <= (2 d_i constant)^1/2` for
+    every score that is taken, or the bound would be negative.
+    """
+    if not block.refit:
+        return 0.0
+    total = 0.0
+    for H, W, e in zip(block.H, block.W, d, strict=True):
+        size = np.abs(H) @ np.abs(W)
+        total += float((np.sqrt(2.0 * block.constant / e) @ size).sum() + 0.5 * (np.abs(W) * size).sum())
+    return 4.0 * (block.n + 8) * EPS * total
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,21 @@ from solvers.hessian import Array
 
 POLL = 0.02
 """Seconds between two looks at `stopped` while Clarabel runs."""
+
+
+@cache
+def import_cvxpy() -> Any:
+    """CVXPY, loaded after OR-Tools: each brings a HiGHS of its own, and OR-Tools can't load second.
+
+    CVXPY then logs that it goes without HiGHS, which nothing here needs.
+    """
+    importlib.import_module("ortools.sat.python.cp_model")
+    silenced = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        return importlib.import_module("cvxpy")
+    finally:
+        logging.disable(silenced)
 
 
 def sdp_splits(
@@ -53,8 +71,7 @@ def sdp_splits(
     Returns:
         A split for every block, and what became of the programme, in a word.
     """
-    import cvxpy
-
+    cp = import_cvxpy()
     crude = [lowest_split(block) for block in found]
     programme = (
         _Programme.joint(found, labels, keep, unit)
@@ -66,7 +83,7 @@ def sdp_splits(
 
     def solve() -> None:
         try:
-            programme.problem.solve(solver=cvxpy.CLARABEL, **limits)
+            programme.problem.solve(solver=cp.CLARABEL, **limits)
         except Exception as error:
             failures.append(error)
 
@@ -78,7 +95,7 @@ def sdp_splits(
             thread.join(POLL)
     if thread.is_alive():
         return crude, "abandoned"
-    if failures and not isinstance(failures[0], cvxpy.error.SolverError):
+    if failures and not isinstance(failures[0], cp.error.SolverError):
         raise failures[0]
     if failures or programme.shares.dual_value is None:
         return crude, "failed"
@@ -115,9 +132,7 @@ class _Programme:
         cls, found: Sequence[Block], labels: NDArray[np.int64], keep: NDArray[np.int64], unit: float
     ) -> _Programme:
         """Weights are scaled by `(unit [H^-1]_ii)^1/2`, so that `0 <= d <= 1`."""
-        import cvxpy
-
-        cp: Any = cvxpy
+        cp = import_cvxpy()
 
         constraints, splits, scales, scores = [], [], [], []
         value: Any = sum(block.constant for block in found) / unit
@@ -148,9 +163,7 @@ class _Programme:
         cls, found: Sequence[Block], labels: NDArray[np.int64], keep: NDArray[np.int64], unit: float
     ) -> _Programme:
         """Costs are divided by the unit; d may have any sign."""
-        import cvxpy
-
-        cp: Any = cvxpy
+        cp = import_cvxpy()
 
         prune = np.bincount(labels.ravel(), minlength=len(keep)) - keep
         constraints, splits, scales, scores = [], [], [], []
@@ -191,7 +204,5 @@ class _Programme:
 
 def _definite(H: Array, d: Any, P: Any, T: Any) -> Any:
     """`[[H - diag(d), P], [P', T]] >= 0`."""
-    import cvxpy
-
-    cp: Any = cvxpy
+    cp = import_cvxpy()
     return cp.bmat([[H - cp.diag(d), P], [P.T, T]]) >> 0

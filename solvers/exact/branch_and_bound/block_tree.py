@@ -8,8 +8,10 @@ import time
 import numpy as np
 
 from solvers.blocks import Block
+from solvers.bounds.oracle import EPS, evaluate, formation
 from solvers.bounds.split import Split
 from solvers.exact.branch_and_bound import tree
+from solvers.hessian import Array
 from solvers.problem import Mask
 
 SLICE = 200
@@ -50,7 +52,8 @@ class BlockTree:
         self.B = np.ascontiguousarray(block.B)
         self.incumbent = 1.0 - pruned.astype(np.float64)
         self.integers = np.zeros(6, np.int64)
-        noise = 64.0 * (n + 8) * np.finfo(float).eps * block.scale
+        self.formation = formation(block, self.d)
+        noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * self._rounding(split.z) + self.formation)
         self.real = np.array([value, math.inf, 0.0, gap, noise])
         tree.accept(self.real, value)
         self.costs = np.zeros((4, n))
@@ -110,7 +113,7 @@ class BlockTree:
             lowest = min(lowest, float(self.lower[self.heap[0]]))
         if self.integers[tree.CURRENT] >= 0:
             lowest = min(lowest, float(self.lower[self.integers[tree.CURRENT]]))
-        return lowest
+        return max(0.0, lowest - self.formation) if self.block.refit else lowest
 
     @property
     def pruned(self) -> Mask:
@@ -121,6 +124,11 @@ class BlockTree:
     def nodes(self) -> int:
         """Nodes processed."""
         return int(self.integers[tree.NODES])
+
+    def _rounding(self, z: Array) -> float:
+        R, n = self.R, self.block.n
+        L, q, s = np.empty_like(R), np.empty_like(self.B), np.empty(n)
+        return float(evaluate(self.block.refit, R, self.d, self.B, self.block.constant, z, L, q, s)[2])
 
     def _allocate(self, size: int) -> None:
         old = len(self.lower)

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the tests share few cores
 
 
 @pytest.fixture

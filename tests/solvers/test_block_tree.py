@@ -1,0 +1,256 @@
+"""Of exact/branch_and_bound/tree.py and block_tree.py: the search of one block."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers import Budget, SubsetProblem
+from solvers.blocks import blocks
+from solvers.bounds.split import split_blocks
+from solvers.exact.branch_and_bound import tree
+from solvers.exact.branch_and_bound.block_tree import BlockTree
+from tests.solvers.oracles import all_masks, gram, make_problem
+
+QUICK = settings(derandomize=True, max_examples=60, deadline=None)
+GAP = 1e-6
+
+
+def grow_from(problem, pruned=None, gap=GAP, **options):
+    """The tree of a problem's first block, from a poor incumbent."""
+    block = blocks(problem)[0]
+    (best,) = split_blocks([block])
+    if pruned is None:
+        scores = -np.abs(problem.W[:1])
+        pruned = np.zeros(block.n, dtype=bool)
+        for p, count in enumerate(block.prune):
+            pool = np.flatnonzero(block.labels == p)
+            pruned[pool[np.argsort(scores[0, pool])[:count]]] = True
+    return BlockTree(block, best, pruned, block.value(pruned), gap=gap, **options)
+
+
+def least(block, problem):
+    """The least cost of a block's decisions, one by one."""
+    return min(block.value(mask[0]) for mask in all_masks(problem))
+
+
+CASES = {
+    "joint": (Budget.per_row(8), {"n": 13}),
+    "joint, few pruned": (Budget.per_row(3), {"n": 16}),
+    "selection": (Budget.per_row(7), {"n": 13, "refit": False}),
+    "selection with gradient": (Budget.per_row(7), {"n": 13, "refit": False, "gradient": True}),
+    "pools": (Budget.n_of_m(2, 4), {"n": 12}),
+    "pools of a selection": (Budget.n_of_m(1, 3), {"n": 12, "refit": False}),
+    "columns": (Budget.columns(7), {"m": 3, "n": 12}),
+    "columns, own curvatures": (Budget.columns(7), {"m": 3, "n": 12, "kind": "stacked"}),
+    "columns of a selection": (Budget.columns(6), {"m": 3, "n": 12, "refit": False}),
+}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("case", CASES)
+def test_a_block_is_solved_and_its_bound_rises(case, seed):
+    budget, options = CASES[case]
+    problem = make_problem(np.random.default_rng(seed), budget, **{"m": 1, **options})
+    found = grow_from(problem)
+    best = least(found.block, problem)
+    bound, value = found.bound, found.value
+    while not found.work(3):
+        assert found.bound >= bound - 1e-15 * found.block.scale
+        assert found.value <= value
+        bound, value = found.bound, found.value
+        assert bound <= best <= value + 1e-12 * found.block.scale
+    assert found.bound <= best + 1e-15
+    assert found.value == pytest.approx(best, abs=GAP * abs(best) + 1e-10 * found.block.scale)
+    assert found.block.value(found.pruned) == pytest.approx(found.value, rel=1e-9, abs=1e-12)
+    assert np.bincount(found.block.labels, weights=found.pruned).tolist() == found.block.prune.tolist()
+    assert found.value - found.bound <= 2 * GAP * abs(best) + 1e-9 * found.block.scale
+    assert found.work()
+
+
+def test_slices_do_not_change_the_course(rng):
+    problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
+    whole, sliced = grow_from(problem), grow_from(problem)
+    assert whole.work(100_000)
+    slices = 0
+    while not sliced.work(1):
+        slices += 1
+    assert slices > 3
+    assert (sliced.nodes, sliced.value, sliced.bound) == (whole.nodes, whole.value, whole.bound)
+    np.testing.assert_array_equal(sliced.pruned, whole.pruned)
+
+
+def test_storage_grows_when_it_must(rng, monkeypatch):
+    problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
+    whole, tight = grow_from(problem, gap=0.0), grow_from(problem, gap=0.0)
+    allocate, asked = BlockTree._allocate, []
+    monkeypatch.setattr(BlockTree, "_allocate", lambda self, size: (asked.append(size), allocate(self, size)))
+    tight.integers[tree.FREE] = 2  # as if the other places were taken
+    assert whole.work(100_000)
+    assert tight.work(100_000)
+    assert asked == [2048]
+    assert (tight.nodes, tight.value, tight.bound) == (whole.nodes, whole.value, whole.bound)
+
+
+def test_a_full_store_stops_with_a_valid_bound(rng):
+    problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
+    found = grow_from(problem, max_open=1024)
+    found.integers[tree.FREE] = 2
+    assert not found.work(100_000)
+    assert found.full
+    solved = grow_from(problem)
+    solved.work(100_000)
+    assert 0 < found.bound < solved.value <= found.value
+
+
+def test_an_optimal_incumbent_is_kept(rng):
+    problem = make_problem(rng, Budget.per_row(8), m=1, n=13)
+    first = grow_from(problem, gap=0.0)
+    first.work(100_000)
+    again = grow_from(problem, first.pruned)
+    again.work(100_000)
+    np.testing.assert_array_equal(again.pruned, first.pruned)
+
+
+def test_a_loose_gap_takes_fewer_nodes(rng):
+    problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
+    loose, tight = grow_from(problem, gap=0.1), grow_from(problem, gap=1e-6)
+    assert loose.work(100_000)
+    assert tight.work(100_000)
+    assert loose.nodes < tight.nodes
+    assert loose.bound >= 0.9 * loose.value * (1 - 1e-12)
+    assert loose.bound <= tight.value
+
+
+@pytest.mark.parametrize("probe", [0, 1, 4])
+def test_how_often_entries_are_probed_does_not_change_the_answer(probe, rng):
+    problem = make_problem(rng, Budget.per_row(12), m=1, n=18)
+    found = grow_from(problem, probe=probe)
+    assert found.work(100_000)
+    assert found.value == pytest.approx(least(found.block, problem), rel=1e-6)
+    assert (found.integers[tree.PROBES] == 0) == (probe == 0)
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("case", ["zero weights", "all zero", "dead inputs", "duplicates"])
+def test_degenerate_rows(case, refit, rng):
+    n = 12
+    H, W = gram(rng, n), rng.standard_normal((1, n))
+    if case == "zero weights":
+        W[0, :5] = 0.0
+    elif case == "all zero":
+        W[:] = 0.0
+    elif case == "dead inputs":
+        H[:4] = H[:, :4] = 0.0
+        H += 1e-4 * np.eye(n)
+    else:
+        X = rng.standard_normal((40, n))
+        X[:, 6:] = X[:, :6]
+        H = X.T @ X / 40 + 1e-3 * np.eye(n)
+    for prune in (3, 6, 10):
+        problem = SubsetProblem(W, H, Budget.per_row(prune), refit=refit)
+        found = grow_from(problem)
+        best = least(found.block, problem)
+        assert found.work(200_000)
+        assert found.bound <= best <= found.value + 1e-12
+        assert found.value == pytest.approx(best, rel=2 * GAP, abs=1e-9 * found.block.scale)
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("prune", [0, 9])
+def test_blocks_without_a_choice(prune, refit, rng):
+    problem = make_problem(rng, Budget.per_row(prune), m=1, n=9, refit=refit)
+    found = grow_from(problem)
+    assert found.work()
+    assert found.nodes <= 1
+    assert found.pruned.all() == (prune == 9)
+    assert found.bound == pytest.approx(found.value, abs=1e-9 * found.block.scale)
+
+
+@QUICK
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
+def test_nodes_leave_the_heap_by_rising_bounds(bounds):
+    lower = np.array(bounds)
+    heap, state = np.zeros(20, np.int64), np.zeros(6, np.int64)
+    for node in range(len(lower)):
+        tree.push(heap, state, lower, node)
+    out = [int(tree.pop(heap, state, lower)) for _ in bounds]
+    assert sorted(out) == list(range(len(bounds)))
+    assert lower[out].tolist() == sorted(bounds)
+    assert state[tree.HEAP] == 0
+
+
+def pooled_sum(s, fix, labels, keep):
+    """Sum of scores over kept entries and each pool's best free ones; minus infinity if it can't be."""
+    total = s[fix > 0].sum()
+    for p, count in enumerate(keep):
+        free = np.sort(s[(labels == p) & (fix == 0)])[::-1]
+        left = count - ((labels == p) & (fix > 0)).sum()
+        if not 0 <= left <= len(free):
+            return -np.inf
+        total += free[:left].sum()
+    return total
+
+
+@QUICK
+@given(
+    s=st.lists(st.floats(0, 4), min_size=8, max_size=8),
+    keep=st.lists(st.integers(1, 3), min_size=2, max_size=2),
+    room=st.floats(0.01, 3),
+)
+def test_fixing_by_scores_against_bounds_of_both_children(s, keep, room):
+    s, labels, keep = np.array(s), np.arange(8) // 4, np.array(keep)
+    fix, need = np.zeros(8, np.int8), keep.copy()
+    base = 20.0
+    bound = base - pooled_sum(s, fix, labels, keep)
+    cutoff = bound + room
+    fixed = tree.fix_by_scores(s, bound, cutoff, fix, labels, need)
+    assert fixed == np.count_nonzero(fix)
+    for i in range(8):
+        children = {}
+        for side in (-1, 1):
+            child = np.zeros(8, np.int8)
+            child[i] = side
+            children[side] = base - pooled_sum(s, child, labels, keep)
+        worse = {side: value >= cutoff + 1e-9 for side, value in children.items()}
+        near = any(abs(value - cutoff) < 1e-9 for value in children.values())
+        if not near:
+            assert fix[i] == (1 if worse[-1] else -1 if worse[1] else 0)
+    assert need.tolist() == [keep[p] - ((labels == p) & (fix > 0)).sum() for p in range(2)]
+
+
+def test_settling_fixes_what_a_pool_leaves_no_choice_about():
+    labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    fix = np.array([1, 0, 0, -1, 0, 0, 0, 0, 0], np.int8)
+    need = np.array([0, 2, 1])
+    assert tree.settle(fix, labels, need) == 3
+    assert fix.tolist() == [1, -1, -1, -1, 1, 1, 0, 0, 0]
+    assert need.tolist() == [0, 0, 1]
+
+
+def test_rounding_keeps_the_largest_shares_of_every_pool():
+    z, out = np.array([0.2, 0.9, 0.5, 0.5, 0.5, 0.1]), np.empty(6)
+    tree.round_shares(z, np.array([0, 0, 0, 1, 1, 1]), np.array([2, 1]), out)
+    assert out.tolist() == [0, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+def test_stiffness_is_the_second_order_cost_of_moving_one_share(refit, rng):
+    """`1 / (2 P_ii)`, P the inverse of f'' under the constraint that the pool's sum stays."""
+    n = 6
+    block = blocks(make_problem(rng, Budget.n_of_m(1, 3), m=1, n=n, refit=refit))[0]
+    (best,) = split_blocks([block])
+    R = np.stack([block.H[0] - np.diag(best.d[0])])
+    z, labels = rng.uniform(0.2, 0.8, n), block.labels
+    L, q, s, K = np.empty((1, n, n)), np.empty((1, n, 1)), np.empty(n), np.empty((n, n))
+    data = refit, R, best.d, np.ascontiguousarray(block.B)
+    tree.evaluate(*data, block.constant, z, L, q, s)
+    candidates = np.arange(n)
+    found = tree.stiffness(refit, R, best.d, z, L, q, candidates, labels, K)
+    tree.curvature(refit, R, best.d, z, L, q, candidates, K)
+    for p in range(2):
+        E = np.where(labels == p, 1.0, 0.0)[None]
+        system = np.block([[K, E.T], [E, np.zeros((1, 1))]])
+        P = np.linalg.inv(system)[:n, :n]
+        inside = np.flatnonzero(labels == p)
+        np.testing.assert_allclose(found[inside], 0.5 / np.diag(P)[inside], rtol=1e-2)

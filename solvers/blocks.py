@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,6 +64,11 @@ class Block:
         if self.refit:
             return self.constant
         return float(0.5 * np.abs(self.H).sum() + np.abs(self.B).sum())
+
+    @cached_property
+    def floor(self) -> float:
+        """A cost that no decisions go below: zero, but for selections, whose terms may cancel."""
+        return 0.0 if self.refit or not (self.H.any() or self.B.any()) else -math.inf
 
     def value(self, pruned: Mask) -> float:
         """Cost of a decision vector `[n]`, True where pruned."""

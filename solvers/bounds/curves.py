@@ -76,4 +76,4 @@ def _curve(block: Block, split: Split) -> Array:
     scores = np.sort(Ru + 0.5 * d - B - slack)
     taken = np.concatenate([[0.0], np.cumsum(scores)])
     grown = np.concatenate([[0.0], np.cumsum(np.abs(scores))])
-    return np.asarray(base + taken - gamma * grown - rounding)
+    return np.asarray(np.maximum(block.floor, base + taken - gamma * grown - rounding))

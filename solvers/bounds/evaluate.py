@@ -39,8 +39,8 @@ def lower_bound(
         LB(u) = -1/2 u'Ru + sum_{fixed pruned} t + sum_pool (smallest free t)
 
     Sums over curvatures and right-hand sides are taken before sorting. The bound holds for every u;
-    it is lowered by an a priori estimate of the rounding in its own evaluation. Joint costs are never
-    negative, so neither is their bound.
+    it is lowered by an a priori estimate of the rounding in its own evaluation, though not below the
+    block's `floor`.
 
     Args:
         block: the block.
@@ -100,5 +100,5 @@ def lower_bound(
                 )
             )
         )
-        return max(0.0, constant - quadratic - total - rounding)
-    return total - quadratic - rounding
+        return max(block.floor, constant - quadratic - total - rounding)
+    return max(block.floor, total - quadratic - rounding)

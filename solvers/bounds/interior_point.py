@@ -127,7 +127,7 @@ def _start(H: Tensor, positive: bool) -> Tensor:
     n = H.shape[-1]
     if not positive:
         lowest = torch.linalg.eigvalsh(H)[:, :1]
-        spread = torch.diagonal(H, dim1=-2, dim2=-1).abs().mean(-1, keepdim=True)
+        spread = torch.diagonal(H, dim1=-2, dim2=-1).abs().mean(-1, keepdim=True).clamp_min(1e-6)
         start: Tensor = (lowest - 0.1 * spread).expand(-1, n).clone()
         return start
     root: Tensor = torch.diagonal(torch.linalg.inv(H), dim1=-2, dim2=-1).rsqrt()

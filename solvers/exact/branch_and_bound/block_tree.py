@@ -68,7 +68,7 @@ class BlockTree:
         root = self._take()
         self.fixes[root] = 0
         self.shares[root] = split.z
-        self.lower[root] = 0.0 if block.refit else -math.inf
+        self.lower[root] = block.floor
         self.sides[root] = 0
         tree.push(self.heap, self.integers, self.lower, root)
         self.integers[tree.CURRENT] = -1
@@ -113,7 +113,7 @@ class BlockTree:
             lowest = min(lowest, float(self.lower[self.heap[0]]))
         if self.integers[tree.CURRENT] >= 0:
             lowest = min(lowest, float(self.lower[self.integers[tree.CURRENT]]))
-        return max(0.0, lowest - self.formation) if self.block.refit else lowest
+        return max(self.block.floor, lowest - self.formation)
 
     @property
     def pruned(self) -> Mask:

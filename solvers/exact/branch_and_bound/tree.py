@@ -133,8 +133,8 @@ def round_shares(z, labels, keep, out):
 def stiffness(refit, R, d, z, L, q, candidates, labels, K):
     """Second-order cost of moving each candidate alone, the others of its pool giving way.
 
-    `1 / (2 P_ii)` with P the inverse of f'' on the candidates, projected on the pool sums: what an
-    OBS saliency is to a weight, for a share.
+    `1 / (2 P_ii)` with P the inverse of f'' on the candidates, projected on the sum of i's own pool:
+    what an OBS saliency is to a weight, for a share. Holding the other pools' sums too takes more nodes.
     """
     w = len(candidates)
     curvature(refit, R, d, z, L, q, candidates, K)

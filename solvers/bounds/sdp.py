@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,20 @@ POLL = 0.02
 """Seconds between two looks at `stopped` while Clarabel runs."""
 
 
-@cache
 def import_cvxpy() -> Any:
-    """CVXPY, loaded after OR-Tools: each brings a HiGHS of its own, and OR-Tools can't load second.
+    """CVXPY, without the HiGHS that it would load.
 
-    CVXPY then logs that it goes without HiGHS, which nothing here needs.
+    The wheels of highspy and OR-Tools each hold a `libhighs.so.1`, and a process can load only one:
+    after highspy, OR-Tools fails to import. CP-SAT needs OR-Tools; Clarabel needs neither.
     """
-    importlib.import_module("ortools.sat.python.cp_model")
-    silenced = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    hidden = "highspy" not in sys.modules
+    if hidden:
+        sys.modules["highspy"] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("cvxpy")
     finally:
-        logging.disable(silenced)
+        if hidden:
+            del sys.modules["highspy"]
 
 
 def sdp_splits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ class CpSat(Solver):
         count = rows * math.comb(problem.n, 2)
         if count > self.limit:
             return f"its model has {count} products, more than {self.limit}; try branch-and-bound"
+        try:
+            importlib.import_module("ortools.sat.python.cp_model")
+        except ImportError:
+            return "OR-Tools can't be imported after highspy (both bring a libhighs); import ortools first"
         return None
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -20,10 +20,19 @@ FREE_VARIABLES = 200
 """Most variables of a quadratic model under the licence that comes with gurobipy."""
 LIMIT = 20_000
 """Most variables of one model under any licence."""
+TANGENTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""Where the first tangents touch, from the scaled weight; survivors lie within sqrt 2 of it."""
+SHORT = 1e-8
+"""How much too small a square may be in a solution that is accepted."""
 
 
 class GurobiModel(MixedInteger):
-    """What both solvers below share: the model, its run, and the reading of its answers."""
+    """What both solvers below share: the model, its run, and the reading of its answers.
+
+    The perspective enters by its tangents, `s_i >= 2 t v_i - t^2 z_i` (Frangioni & Gentile 2006), a
+    few at first and more at every candidate solution: given `v_i^2 <= s_i z_i` as cones, Gurobi 13
+    claimed bounds up to 1e-3 above the optimum of small problems; without cones, at most 1e-9.
+    """
 
     requires: ClassVar[tuple[str, ...]] = ("gurobipy",)
     extra: ClassVar[str] = "gurobi"
@@ -47,7 +56,7 @@ class GurobiModel(MixedInteger):
 
 @dataclass(frozen=True)
 class Gurobi(GurobiModel):
-    """The strengthened model: rotated cones `v_i^2 <= s_i z_i` over the best split."""
+    """The strengthened model: the perspective of the best split."""
 
     name: ClassVar[str] = "gurobi"
     summary: ClassVar[str] = "Gurobi on the split-strengthened (perspective) model"
@@ -82,6 +91,21 @@ def _licence() -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A model's decisions, and the squares that still need tangents.
+
+    Attributes:
+        decisions: `[b, n]` binary variables.
+        sign: 1 if they say pruned, -1 if they say kept.
+        squares: triples of `[n]` variables (v, s, z) with `v_i^2 <= s_i z_i`.
+    """
+
+    decisions: Any
+    sign: float
+    squares: Sequence[tuple[Any, Any, Any]] = ()
+
+
 def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
     import gurobipy as gp
     from gurobipy import GRB
@@ -93,18 +117,22 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         "MIPGap": gap,
         "MIPGapAbs": 0.0,
         "OptimalityTol": TOLERANCE,
-        "FeasibilityTol": 1e-9,
-        "IntFeasTol": 1e-9,
-        "MIQCPMethod": 1,
+        "FeasibilityTol": TOLERANCE,
+        "IntFeasTol": TOLERANCE,
     }
     if part.seconds is not None:
         parameters["TimeLimit"] = part.seconds
     with gp.Env(params=parameters) as env, gp.Model(env=env) as model:
-        build = _joint if isinstance(numbers, JointModel) else _selection
-        pruned, sign = build(model, problem, numbers, part.mask)  # type: ignore[arg-type]
+        if isinstance(numbers, JointModel):
+            built = _joint(model, problem, numbers, part.mask)
+        else:
+            built = _selection(model, problem, numbers, part.mask)
+
+        if built.squares:
+            model.Params.LazyConstraints = 1
 
         def mask(values: Array) -> Mask:
-            return rounded(problem, sign * np.asarray(values))
+            return rounded(problem, built.sign * np.asarray(values))
 
         def claim(dual: float) -> float:
             return numbers.unit * dual - numbers.widening if abs(dual) < GRB.INFINITY else -np.inf
@@ -112,23 +140,34 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         def solve(report: Callable[[Event], None]) -> None:
             def news(model: Any, where: int) -> None:
                 if where == GRB.Callback.MIPSOL:
+                    for triple in built.squares:
+                        _add_tangents(model, *triple)
                     nodes = int(model.cbGet(GRB.Callback.MIPSOL_NODCNT))
                     dual = model.cbGet(GRB.Callback.MIPSOL_OBJBND)
-                    report(Event(mask(model.cbGetSolution(pruned)), claim(dual), nodes))
+                    report(Event(mask(model.cbGetSolution(built.decisions)), claim(dual), nodes))
                 elif where == GRB.Callback.MIP:
                     nodes = int(model.cbGet(GRB.Callback.MIP_NODCNT))
                     report(Event(None, claim(model.cbGet(GRB.Callback.MIP_OBJBND)), nodes))
 
             model.optimize(news)
-            found = mask(pruned.X) if model.SolCount else None
+            found = mask(built.decisions.X) if model.SolCount else None
             report(Event(found, claim(model.ObjBound), int(model.NodeCount)))
 
         turns.watch(part, solve, model.terminate)
         return bool(model.Status == GRB.TIME_LIMIT)
 
 
-def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask) -> tuple[Any, float]:
-    """Build the joint model and hand it the incumbent; `[b, n]` indicators and their sign as pruned."""
+def _add_tangents(model: Any, v: Any, s: Any, z: Any) -> None:
+    """Cut off a candidate whose squares are too small, by the tangent at `v / z`."""
+    V, S, Z = (np.asarray(model.cbGetSolution(variables)) for variables in (v, s, z))
+    t = V / np.maximum(Z, 0.5)
+    short = (2.0 * t * V - t * t * Z - S > SHORT) & (Z > 0.5)
+    for i in np.flatnonzero(short).tolist():
+        model.cbLazy(s[i].item() >= 2.0 * t[i] * v[i].item() - t[i] ** 2 * z[i].item())
+
+
+def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask) -> _Built:
+    """Build the joint model and hand it the incumbent."""
     m, n = problem.W.shape
     pools = problem.pools
     z = model.addMVar(pools.labels.shape, vtype="B", lb=numbers.kept.astype(float))
@@ -137,23 +176,26 @@ def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask)
     z.Start = (~pools.decisions(start)).astype(float)
     v.Start = point = np.where(start, 0.0, problem.weights(start) / numbers.scale)
     objective: Any = 0.0
+    squares = []
     for r in range(m):
-        keep, a, d = z[0 if pools.coupled else r], numbers.a[r], numbers.d[r]
+        keep, a, d, R = z[0 if pools.coupled else r], numbers.a[r], numbers.d[r], numbers.R[r]
         model.addConstr(v[r] <= numbers.high[r] * keep)
         model.addConstr(v[r] >= numbers.low[r] * keep)
-        R = numbers.R[r]
         objective += 0.5 * (v[r] @ R @ v[r]) - (R @ a + d * a) @ v[r] + 0.5 * float(a @ R @ a + d @ (a * a))
         if d.any():
             s = model.addMVar(n, ub=numbers.largest_square[r])
-            model.addConstr(v[r] * v[r] <= s * keep)
+            for offset in TANGENTS:
+                t = a + offset
+                model.addConstr(s >= 2.0 * t * v[r] - t * t * keep)
             s.Start = point[r] ** 2
             objective += (0.5 * d) @ s
+            squares.append((v[r], s, keep))
     model.setObjective(objective)
-    return z, -1.0
+    return _Built(z, -1.0, squares)
 
 
-def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, start: Mask) -> tuple[Any, float]:
-    """As `_joint`, for the selection model."""
+def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, start: Mask) -> _Built:
+    """Build the selection model and hand it the incumbent."""
     pools = problem.pools
     x = model.addMVar(pools.labels.shape, vtype="B")
     _count(model, x, problem, pools.prune)
@@ -162,7 +204,7 @@ def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, star
     for b, R in enumerate(numbers.R):
         objective += 0.5 * (x[b] @ R @ x[b]) + numbers.linear[b] @ x[b]
     model.setObjective(objective)
-    return x, 1.0
+    return _Built(x, 1.0)
 
 
 def _count(model: Any, decisions: Any, problem: SubsetProblem, counts: NDArray[np.int64]) -> None:

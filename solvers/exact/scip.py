@@ -23,8 +23,11 @@ from solvers.problem import Mask, SubsetProblem
 
 LIMIT = 4000
 """Most continuous and binary variables of one model."""
-FEASIBILITY = 1e-8
-"""Tolerance on the scaled constraints."""
+FEASIBILITY = 2e-7
+"""Tolerance on constraints and on reduced costs. SCIP tightens it a thousandfold in trouble, and the
+linear solver complains on standard error below 1e-10."""
+OBJECTIVE = FEASIBILITY / TOLERANCE
+"""Factor on the objective, which makes the tolerance on reduced costs `TOLERANCE` of its unit."""
 SEPARATORS = ("aggregation", "clique", "gomory", "impliedbounds", "mcf", "mixing", "rlt", "zerohalf")
 """Cuts that do not pay here. With them off, few tangents a node and pseudo-cost branching, a 64-input
 row takes a fifth of the time that SCIP's defaults take."""
@@ -83,7 +86,7 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         "misc/catchctrlc": False,
         "randomization/randomseedshift": turns.control.seed % 2**31,
         "numerics/feastol": FEASIBILITY,
-        "numerics/dualfeastol": TOLERANCE,
+        "numerics/dualfeastol": FEASIBILITY,
         "limits/gap": gap,
         "separating/maxrounds": 1,
         "separating/maxcuts": 20,
@@ -102,7 +105,7 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
     def news(with_mask: bool) -> Event:
         mask = rounded(part.problem, pruned(model.getBestSol())) if with_mask else None
         dual = float(model.getDualbound())
-        claim = -np.inf if model.isInfinity(abs(dual)) else numbers.unit * dual - numbers.widening
+        claim = -np.inf if model.isInfinity(abs(dual)) else numbers.unit * dual / OBJECTIVE - numbers.widening
         return Event(mask, claim, int(model.getNTotalNodes()))
 
     def solve(report: Callable[[Event], None]) -> None:
@@ -159,7 +162,7 @@ def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask)
                 objective.append(0.5 * d * s - d * a * v[i] + 0.5 * d * a * a)
                 model.setSolVal(solution, s, point[r, i] ** 2)
         objective += _squares(model, solution, factor(numbers.R[r]), v, numbers.a[r], point[r], 2.0)
-    model.setObjective(quicksum(objective))
+    model.setObjective(OBJECTIVE * quicksum(objective))
     model.addSol(solution)
     return lambda found: np.array([[1.0 - model.getSolVal(found, variable) for variable in row] for row in z])
 
@@ -179,7 +182,7 @@ def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, star
     for b, R in enumerate(numbers.R):
         origin = np.zeros(len(R))
         objective += _squares(model, solution, factor(R), list(x[b]), origin, point[b], numbers.reach)
-    model.setObjective(quicksum(objective))
+    model.setObjective(OBJECTIVE * quicksum(objective))
     model.addSol(solution)
     return lambda found: np.array([[model.getSolVal(found, variable) for variable in row] for row in x])
 

@@ -10,6 +10,8 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.hessian import Array, Hessian, as_hessian
+from solvers.parallel import side_by_side
+from solvers.problem import Mask
 
 BLOCK = 32
 """Eliminations between two updates of the trailing matrix."""
@@ -66,15 +68,18 @@ def row_curves(
     m, n = W.shape
     H = as_hessian(hessian, m, n, definite=refit)
     values, order = np.zeros((m, n + 1)), np.zeros((m, n), np.int64)
-    inverse: Array | None = None
-    for r in range(m):
+    inverse = invert(H.dense(0)) if refit and H.shared else None
+    one_pool = np.zeros(n, np.int64)
+
+    def row(r: int) -> None:
         A = H.dense(r)
         if refit:
-            if inverse is None or not H.shared:
-                inverse = invert(A)
-            _eliminate(inverse, W[r], BLOCK, order[r], values[r])
+            C = invert(A) if inverse is None else inverse
+            _eliminate(C, W[r], BLOCK, one_pool, np.array([n]), order[r], values[r])
         else:
             _accumulate(A, W[r], order[r], values[r])
+
+    side_by_side(row, range(m))
     lower = None
     if bounds:
         from solvers.bounds.curves import lower_curves
@@ -82,6 +87,28 @@ def row_curves(
         lower = lower_curves(W, H, refit=refit, device=device)
         np.minimum(lower, values, out=lower)
     return RowCurves(values, order, lower)
+
+
+def greedy_in_pools(W: Array, H: Hessian, labels: NDArray[np.int64], prune: NDArray[np.int64]) -> Mask:
+    """`[m, n]` mask of joint greedy elimination that takes `prune[p]` entries of every pool p.
+
+    Args:
+        W: `[m, n]`.
+        H: positive definite curvature.
+        labels: `[m, n]` pools.
+        prune: `[pools]` entries to take.
+    """
+    inverse = invert(H.dense(0)) if H.shared else None
+    mask = np.zeros(W.shape, dtype=bool)
+
+    def row(r: int) -> None:
+        order, values = np.zeros(H.n, np.int64), np.zeros(H.n + 1)
+        C = invert(H.dense(r)) if inverse is None else inverse
+        taken = _eliminate(C, np.ascontiguousarray(W[r]), BLOCK, labels[r], prune, order, values)
+        mask[r, order[:taken]] = True
+
+    side_by_side(row, range(len(W)))
+    return mask
 
 
 def invert(A: Array) -> Array:
@@ -95,9 +122,13 @@ def invert(A: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _eliminate(inverse, weights, block, order, values):  # type: ignore[no-untyped-def]
-    """Greedy elimination with the trailing update `T -= V V'` delayed by `block` steps."""
+def _eliminate(inverse, weights, block, labels, quota, order, values):  # type: ignore[no-untyped-def]
+    """Greedy elimination with the trailing update `T -= V V'` delayed by `block` steps.
+
+    No more than `quota[p]` entries of pool p are taken; how many were in all is returned.
+    """
     n = len(weights)
+    quota = quota.copy()
     alive = np.arange(n)
     T = inverse.copy()
     w = weights.copy()
@@ -113,15 +144,12 @@ def _eliminate(inverse, weights, block, order, values):  # type: ignore[no-untyp
         for s in range(steps):
             best, j = np.inf, -1
             for i in range(size):
-                if not gone[i]:
+                if not gone[i] and quota[labels[alive[i]]] > 0:
                     saliency = w[i] * w[i] / diagonal[i]
-                    if saliency < best:
+                    if saliency < best or j < 0:
                         best, j = saliency, i
             if j < 0:
-                for i in range(size):
-                    if not gone[i]:
-                        j = i
-                        break
+                return done
             pivot = diagonal[j]
             column = T[j].copy()
             for t in range(s):
@@ -130,6 +158,7 @@ def _eliminate(inverse, weights, block, order, values):  # type: ignore[no-untyp
             root = 1.0 / np.sqrt(pivot)
             values[done + 1] = values[done] + 0.5 * w[j] * step
             order[done] = alive[j]
+            quota[labels[alive[j]]] -= 1
             done += 1
             gone[j] = True
             for i in range(size):
@@ -146,6 +175,7 @@ def _eliminate(inverse, weights, block, order, values):  # type: ignore[no-untyp
         T = rest - U.T @ U
         w = w[left]
         alive = alive[left]
+    return done
 
 
 @njit(cache=True, nogil=True)

@@ -70,6 +70,10 @@ class JointTableau(Tableau):
         batch, n = self.weights.shape
         C = self.inverse.expand(batch, n, n)
         P = self.pruned
+        if not P.any():
+            self.E, self.y = C.clone(), self.weights.clone()
+            self.cost = torch.zeros_like(self.weights[:, 0])
+            return
         both = P[:, :, None] & P[:, None, :]
         eye = torch.eye(n, dtype=C.dtype, device=C.device)
         M = torch.linalg.inv(torch.where(both, C, eye)) * both

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.linalg
@@ -18,6 +17,7 @@ from solvers.bounds.interior_point import saddle_point
 from solvers.bounds.newton import relaxed_shares
 from solvers.curves import row_curves
 from solvers.hessian import Array
+from solvers.parallel import side_by_side, workers
 from solvers.problem import SubsetProblem
 
 WIDE = 160
@@ -84,13 +84,20 @@ def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: 
         else:
             key = (block.refit, block.B.shape, block.labels.tobytes())
             groups.setdefault(key, []).append(i)
-    shared = bool(shared)
     for members in groups.values():
-        n = found[members[0]].n
-        size = len(members) if shared else max(1, BATCH_BYTES // (8 * 24 * n * n))
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
-            for i, split in zip(part, _batch([found[i] for i in part], shared, device), strict=True):
+        if shared:
+            parts = [members]
+        else:
+            n = found[members[0]].n
+            size = max(1, BATCH_BYTES // (8 * 24 * n * n))
+            if n <= WIDE:
+                size = min(size, -(-len(members) // workers()))
+            parts = [members[start : start + size] for start in range(0, len(members), size)]
+        works = [partial(_batch, [found[i] for i in part], bool(shared), device) for part in parts]
+        alone = len(parts) == 1 or found[members[0]].n > WIDE
+        done = [work() for work in works] if alone else side_by_side(lambda work: work(), works)
+        for part, splits in zip(parts, done, strict=True):
+            for i, split in zip(part, splits, strict=True):
                 out[i] = split
     return [split for split in out if split is not None]
 
@@ -157,8 +164,7 @@ def representative(found: Sequence[Block], device: str) -> list[Split]:
     constant = float(sum(b.constant / u**2 for b, u in zip(free, unit, strict=True)))
     average = Block(True, first.H, B[None], W[None], constant, first.labels, keep, np.arange(len(free)))
     shared = _batch([average], False, device)[0]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda b: _separate(b, device) if b.trivial else tighten(b, shared), found))
+    return side_by_side(lambda b: _separate(b, device) if b.trivial else tighten(b, shared), found)
 
 
 def tighten(block: Block, split: Split) -> Split:
@@ -219,7 +225,7 @@ def secure(H: Array, d: Array, positive: bool) -> Array:
     """
     n = len(H)
     size = np.maximum(np.abs(np.diagonal(H)), np.abs(d))
-    scale = np.exp2(-np.round(0.5 * np.log2(np.where(size > 0, size, 1.0))))
+    scale = np.exp2(-np.round(0.5 * np.log2(np.where(size > 1e-280, size, 1.0))))
     A, e = scale[:, None] * H * scale[None, :], scale * scale * d
     margin = 2.0 * (n + 4) * np.finfo(float).eps * float(np.trace(A) + np.abs(e).sum()) + 1e-300
     shrink = 0.0

@@ -10,7 +10,7 @@ import torch
 
 from solvers.allocation import allocate
 from solvers.control import Control
-from solvers.curves import row_curves
+from solvers.curves import greedy_in_pools, row_curves
 from solvers.heuristics.moves import make_tableau
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
@@ -53,6 +53,8 @@ class OptimalBrainSurgeon(Solver):
 def greedy_mask(problem: SubsetProblem, device: str = "cpu") -> Mask:
     """The mask of the greedy rule, for any budget of a reduced problem."""
     kind = problem.budget.kind
+    if kind == "n_of_m" and problem.refit:
+        return greedy_in_pools(problem.W, problem.hessian, problem.pools.labels, problem.pools.prune)
     if kind == "n_of_m" or problem.pools.coupled or (problem.G is not None and not problem.refit):
         return _on_tableau(problem, device)
     curves = row_curves(problem.W, problem.hessian, refit=problem.refit)

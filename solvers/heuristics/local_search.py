@@ -12,6 +12,8 @@ import torch
 from solvers.control import Control
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
+from solvers.heuristics.row_swaps import improve_joint, improve_selection
+from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
@@ -62,6 +64,8 @@ class LocalSearch(Solver):
             device: torch device.
         """
         mask = mask.copy()
+        if problem.budget.kind in ("per_row", "n_of_m") and device == "cpu":
+            return self._row_by_row(problem, mask, stopped)
         moves, drift = 0, 0.0
         together = problem.pools.coupled or problem.budget.kind == "per_layer"
         size = problem.m if together else max(1, self.memory // (8 * 6 * problem.n**2))
@@ -75,6 +79,32 @@ class LocalSearch(Solver):
                     drift = max(drift, float(tableau.drift().max()))
             mask[rows] = tableau.pruned.cpu().numpy()
         return mask, moves, drift
+
+    def _row_by_row(
+        self, problem: SubsetProblem, mask: Mask, stopped: Callable[[], Status | None]
+    ) -> tuple[Mask, int, float]:
+        """Independent rows on the CPU, a thread a row: the compiled search of `row_swaps`."""
+
+        def search(r: int) -> tuple[int, float]:
+            H, w = problem.hessian.dense(r), problem.W[r]
+            total, drift = 0, 0.0
+            while not stopped():
+                if problem.refit:
+                    moves, cost = improve_joint(H, w, mask[r], labels[r], GAIN, self.refresh_every)
+                else:
+                    A = w[:, None] * H * w
+                    moves, cost = improve_selection(A, c[r], mask[r], labels[r], GAIN, self.refresh_every)
+                total += moves
+                if moves < self.refresh_every:
+                    break
+                _, fresh = improve_joint(H, w, mask[r], labels[r], GAIN, 0) if problem.refit else (0, cost)
+                drift = max(drift, abs(fresh - cost) / abs(fresh)) if fresh else drift
+            return total, drift
+
+        labels = problem.pools.labels
+        c = np.zeros_like(problem.W) if problem.G is None else problem.G * problem.W
+        found = side_by_side(search, range(problem.m))
+        return mask, sum(moves for moves, _ in found), max(drift for _, drift in found)
 
     def _stepper(self, problem: SubsetProblem, tableau: Tableau, rows: slice) -> Callable[[], bool]:
         if problem.pools.coupled:

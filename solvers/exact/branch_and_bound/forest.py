@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ import numpy as np
 
 from solvers.control import Control
 from solvers.exact.branch_and_bound.block_tree import BlockTree
+from solvers.parallel import one_thread_each, workers
 from solvers.solution import Status
 
 POLL = 0.05
@@ -34,7 +34,7 @@ def grow_forest(
         progress: called now and then from this thread.
         node_limit: nodes over all trees at most.
     """
-    threads = min(os.cpu_count() or 1, len(trees))
+    threads = min(workers(), len(trees))
     busy: set[int] = set()
     halt = False
 
@@ -48,7 +48,7 @@ def grow_forest(
         return sorted(left, key=lambda i: trees[i].nodes)
 
     reason: Status | None = None
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
+    with one_thread_each(), ThreadPoolExecutor(max(threads, 1)) as pool:
         running: dict[Future[None], int] = {}
         while True:
             reason = stopped()

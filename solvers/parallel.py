@@ -1,0 +1,41 @@
+"""Rows side by side: a thread a core, each with single-threaded linear algebra."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def workers() -> int:
+    """How many rows are worked on at once."""
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Keep BLAS and OpenMP to one thread: small matrices lose more than they gain by more of them.
+
+    (`torch.set_num_threads` is left alone: raised again, it can stall a batched LAPACK call.)
+    """
+    with _controller().limit(limits=1):
+        yield
+
+
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`[work(item) for item in items]`, in threads; for work that releases the interpreter lock."""
+    with one_thread_each(), ThreadPoolExecutor(workers()) as pool:
+        return list(pool.map(work, items))

@@ -139,6 +139,7 @@ def _solve(integers: Integers, part: Part, turns: InTurn) -> bool:
 
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
+    solver.parameters.catch_sigint_signal = False
     solver.parameters.linearization_level = 2
     solver.parameters.random_seed = turns.control.seed % 2**31
     solver.parameters.relative_gap_limit = max(0.0, part.gap - integers.widening / abs(part.value))
@@ -148,7 +149,11 @@ def _solve(integers: Integers, part: Part, turns: InTurn) -> bool:
     def claim(dual: float) -> float:
         return dual / integers.scale - integers.widening
 
+    finished = False
+
     def solve(report: Callable[[Event], None]) -> None:
+        nonlocal finished
+
         class News(cp_model.CpSolverSolutionCallback):
             def on_solution_callback(self) -> None:
                 report(Event(_mask(self.boolean_value), claim(self.best_objective_bound), self.num_branches))
@@ -158,9 +163,9 @@ def _solve(integers: Integers, part: Part, turns: InTurn) -> bool:
 
         solver.best_bound_callback = lambda dual: report(Event(None, claim(dual)))
         status = solver.solve(model, News())
-        solved = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
-        mask = _mask(solver.boolean_value) if solved else None
+        finished = status == cp_model.OPTIMAL
+        mask = _mask(solver.boolean_value) if finished or status == cp_model.FEASIBLE else None
         report(Event(mask, claim(solver.best_objective_bound), solver.num_branches))
 
     turns.watch(part, solve, solver.stop_search)
-    return part.seconds is not None and solver.wall_time >= part.seconds
+    return part.seconds is not None and not finished

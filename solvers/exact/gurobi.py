@@ -154,6 +154,8 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
             report(Event(found, claim(model.ObjBound), int(model.NodeCount)))
 
         turns.watch(part, solve, model.terminate)
+        if model.Status == GRB.INTERRUPTED and not turns.control.stopped():
+            turns.control.interrupted = True  # Ctrl-C came before Python's handler was back
         return bool(model.Status == GRB.TIME_LIMIT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -183,6 +184,7 @@ class InTurn:
                 if event is None:
                     break
                 self._take(part, event, start)
+                _keep_handler()
                 if self.control.stopped():
                     stop()
         finally:
@@ -268,3 +270,11 @@ def trivial_bound(problem: SubsetProblem) -> float:
     size = float(np.abs(problem.G * problem.W).sum())
     rounding: float = 4.0 * (scores.size + problem.m) * EPSILON * size
     return least - rounding
+
+
+def _keep_handler() -> None:
+    """Put Python's handler of Ctrl-C back where a foreign solver has put its own."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)

@@ -94,8 +94,8 @@ def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: 
                 size = min(size, -(-len(members) // workers()))
             parts = [members[start : start + size] for start in range(0, len(members), size)]
         works = [partial(_batch, [found[i] for i in part], bool(shared), device) for part in parts]
-        alone = len(parts) == 1 or found[members[0]].n > WIDE
-        done = [work() for work in works] if alone else side_by_side(lambda work: work(), works)
+        wide = found[members[0]].n > WIDE
+        done = [work() for work in works] if wide else side_by_side(lambda work: work(), works)
         for part, splits in zip(parts, done, strict=True):
             for i, split in zip(part, splits, strict=True):
                 out[i] = split

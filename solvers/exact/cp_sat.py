@@ -12,9 +12,10 @@ import numpy as np
 
 from solvers.control import Control
 from solvers.exact.binary_quadratic import BinaryQuadratic, binary_quadratic
-from solvers.exact.in_turn import Event, InTurn, Part, in_turn
+from solvers.exact.in_turn import Event, InTurn, in_turn
 from solvers.exact.mixed_integer import root
 from solvers.exact.models import rounded
+from solvers.exact.parts import Part
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver

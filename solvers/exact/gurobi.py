@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.exact.in_turn import Event, InTurn, Part
+from solvers.exact.in_turn import Event, InTurn
 from solvers.exact.mixed_integer import MixedInteger
 from solvers.exact.models import TOLERANCE, JointModel, SelectionModel, rounded
+from solvers.exact.parts import Part
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 

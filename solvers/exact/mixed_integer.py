@@ -13,8 +13,9 @@ from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import choose_split, split_blocks
 from solvers.control import Control
-from solvers.exact.in_turn import InTurn, Part, in_turn
+from solvers.exact.in_turn import InTurn, in_turn
 from solvers.exact.models import JointModel, SelectionModel, joint_model, selection_model
+from solvers.exact.parts import Part
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver

@@ -13,7 +13,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.exact.binary_quadratic import binary_quadratic
-from solvers.exact.in_turn import Part
+from solvers.exact.parts import Part
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 

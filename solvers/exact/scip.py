@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.exact.in_turn import Event, InTurn, Part
+from solvers.exact.in_turn import Event, InTurn
 from solvers.exact.mixed_integer import MixedInteger
 from solvers.exact.models import (
     TOLERANCE,
@@ -18,10 +18,11 @@ from solvers.exact.models import (
     factor,
     rounded,
 )
+from solvers.exact.parts import Part
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 
-LIMIT = 4000
+LIMIT = 3000
 """Most continuous and binary variables of one model."""
 FEASIBILITY = 2e-7
 """Tolerance on constraints and on reduced costs. SCIP tightens it a thousandfold in trouble, and the

@@ -186,9 +186,20 @@ def test_a_layer_too_large_to_allocate_exactly_still_gets_valid_bounds(refit, gr
         assert found.value == pytest.approx(best.value, rel=1e-4)
 
 
-def test_a_warm_start_is_where_the_search_begins(rng):
-    problem = make_problem(rng, Budget.per_layer(60), m=3, n=40)
-    best = solve(problem, "local-search")
+def test_counts_that_were_never_solved_are_not_taken_for_masks(monkeypatch):
+    """Approximate allocation over row curves known at a few counts only may land between them."""
+    problem = make_problem(
+        np.random.default_rng(11), Budget.per_layer(16), m=4, n=8, refit=False, gradient=True
+    )
+    monkeypatch.setattr(allocating, "EXACT_WORK", -1)
+    found = solve(problem, "branch-and-bound")
+    assert found.bound <= solve(problem, "brute-force").value <= found.value
+
+
+@pytest.mark.parametrize("budget", [Budget.per_layer(60), Budget.per_row(20)], ids=["per_layer", "per_row"])
+def test_a_warm_start_is_where_the_search_begins(budget, rng):
+    problem = make_problem(rng, budget, m=3, n=40)
+    best = solve(problem, "branch-and-bound", time_limit=0.5)
     warmed = solve(problem, BranchAndBound(node_limit=1), warm_start=best.mask)
     assert warmed.trace[0].bounds.upper <= best.value * (1 + 1e-9)
     assert warmed.value <= best.value

@@ -103,6 +103,18 @@ def test_flips_of_some_rows_leave_the_others(refit, kind, rows):
     close(tableau.restore_costs(), fresh.restore_costs())
 
 
+@QUICK
+@given(seed=st.integers(0, 10**6), flips=st.lists(st.integers(0, N - 1), min_size=1, max_size=6))
+def test_pivots_lead_to_the_state_of_a_fresh_factorisation(seed, flips):
+    _, _, tableau = build(seed, True, "shared", 0.5)
+    for j in flips:
+        tableau.flip(torch.arange(B), torch.full((B,), j))
+    E, y, cost = tableau.E.clone(), tableau.y.clone(), tableau.cost.clone()
+    tableau.refresh()
+    for pivoted, fresh in ((E, tableau.E), (y, tableau.y), (cost, tableau.cost)):
+        close(pivoted, fresh)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_survivors_stand_in_the_tableau(share):
     problem, mask, tableau = build(11, True, "shared", share)

@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from solvers.allocation import allocation_value
 from solvers.blocks import Block, blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.newton import relaxed_shares
 from solvers.bounds.sdp import lowest_split, sdp_splits
 from solvers.bounds.split import Split
 from solvers.control import Control
+from solvers.exact.parts import ROUNDING
 from solvers.heuristics.greedy import greedy_mask
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
+
+POLISH = 1e-7
+"""Relative distance from the relaxation's value at which a lone block's indicators are good enough."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,11 @@ class _Group:
         """A valid bound at the splits: `LB(u)`, or the best allocation over the rows' curves of it."""
         refit = self.found[0].refit
         if self.decided:
-            pruned = np.full(self.found[0].n, False)
-            values = [
-                block.value(pruned | (self.keep == 0)[row]) - 1e-12 * block.scale
-                for block, row in zip(self.found, self.labels, strict=True)
-            ]
-            return float(sum(values))
+            pruned = (self.keep == 0)[self.labels]
+            return sum(
+                block.value(row) - ROUNDING * block.scale if row.any() else 0.0
+                for block, row in zip(self.found, pruned, strict=True)
+            )
         points = [
             relaxed_point(block, split.d, split.z) for block, split in zip(self.found, splits, strict=True)
         ]
@@ -133,7 +137,13 @@ class _Group:
             return [lowest_split(block) for block in self.found], "decided"
         unit = abs(sum(block.value(mask[block.rows[0]]) for block in self.found))
         unit = max(unit, 1e-9 * sum(block.scale for block in self.found), float(np.finfo(float).tiny))
-        return sdp_splits(self.found, self.labels, self.keep, unit, seconds=seconds, stopped=control.stopped)
+        splits, status = sdp_splits(
+            self.found, self.labels, self.keep, unit, seconds=seconds, stopped=control.stopped
+        )
+        if len(self.found) == 1:
+            shares = relaxed_shares(self.found[0], splits[0].d, splits[0].z, tolerance=POLISH)
+            splits = [replace(splits[0], z=shares)]
+        return splits, status
 
 
 def _groups(problem: SubsetProblem) -> list[_Group]:

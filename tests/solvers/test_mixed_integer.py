@@ -1,0 +1,133 @@
+"""SCIP and Gurobi on both models: they agree with each other and with enumeration, and stop when told."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from oracles import BUDGETS, gram, make_problem, optimum
+
+from solvers import Budget, Status, SubsetProblem, get_solver, solve
+from solvers.exact.gurobi import FREE_VARIABLES, Gurobi, GurobiPlain, _licence
+from solvers.exact.scip import Scip
+
+NAMES = ["scip", "scip-plain", "gurobi", "gurobi-plain"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    pytest.importorskip("gurobipy" if "gurobi" in request.param else "pyscipopt")
+    if "gurobi" in request.param and "licence" in (_licence() or "") and "allows" not in (_licence() or ""):
+        pytest.skip("no licence of Gurobi")
+    return request.param
+
+
+def hard(n=60):
+    rng = np.random.default_rng(0)
+    return SubsetProblem(rng.standard_normal((1, n)), gram(rng, n), Budget.per_row(n // 2))
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("budget", ["per_layer", "columns"])
+def test_proves_the_optimum_to_a_small_gap(rng, name, budget, refit):
+    problem = make_problem(rng, BUDGETS[budget], refit=refit, gradient=not refit, kind="stacked")
+    best = optimum(problem)
+    solution = solve(problem, name, gap=1e-5)
+    assert solution.value == pytest.approx(best, rel=1e-5)
+    assert solution.bound <= best
+    assert solution.status is Status.OPTIMAL
+    assert solution.stats["strengthened"] == ("plain" not in name)
+    assert 0.0 < solution.stats["bound_widening"] < 1e-5 * abs(best)
+
+
+def test_ill_conditioned_bounds_hold(name):
+    """Where Gurobi, given cones, claimed bounds above the optimum."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((5, 7)) @ rng.standard_normal((7, 7))
+        W = rng.standard_normal((2, 7)) * np.exp(rng.standard_normal((2, 7)))
+        problem = SubsetProblem(W, X.T @ X + 1e-3 * np.eye(7), Budget.per_layer(6))
+        solution = solve(problem, name, gap=0.0)
+        best = optimum(problem)
+        assert solution.bound <= best
+        assert solution.value == pytest.approx(best, rel=1e-6)
+        assert "bound_above_value" not in solution.stats
+
+
+def test_units_do_not_matter(name):
+    for size in (1e-9, 1e9):
+        rng = np.random.default_rng(2)
+        problem = make_problem(rng, Budget.per_row(3))
+        scaled = SubsetProblem(problem.W / size, size**3 * problem.hessian.dense(0), problem.budget)
+        solution = solve(scaled, name)
+        assert solution.status is Status.OPTIMAL
+        assert solution.value == pytest.approx(size * optimum(problem), rel=1e-4)
+
+
+def test_says_nothing(name, capfd):
+    solve(make_problem(np.random.default_rng(0), Budget.per_row(3)), name)
+    solve(hard(), name, time_limit=0.3)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ""
+
+
+def test_time_limit_keeps_the_best_so_far(name):
+    start = time.perf_counter()
+    solution = solve(hard(), name, time_limit=0.5)
+    assert time.perf_counter() - start < 10.0
+    assert solution.status is Status.TIME_LIMIT
+    assert np.isfinite(solution.bound)
+    assert solution.value <= solve(hard(), "local-search").value
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="needs signals")
+def test_ctrl_c_keeps_the_best_so_far(name, capfd):
+    timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.perf_counter()
+    solution = solve(hard(), name, time_limit=20.0)
+    timer.cancel()
+    assert solution.status is Status.INTERRUPTED
+    assert time.perf_counter() - start < 10.0
+    assert np.isfinite(solution.bound)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_strengthening_pays():
+    pytest.importorskip("pyscipopt")
+    rng = np.random.default_rng(5)
+    problem = SubsetProblem(rng.standard_normal((1, 20)), gram(rng, 20), Budget.per_row(15))
+    strong, plain = solve(problem, "scip"), solve(problem, "scip-plain")
+    assert strong.value == pytest.approx(plain.value, rel=1e-4)
+    assert strong.stats["nodes"] < plain.stats["nodes"]
+
+
+def test_free_licence_is_refused_in_one_line():
+    pytest.importorskip("gurobipy")
+    rng = np.random.default_rng(0)
+    n = FREE_VARIABLES // 3 + 1
+    problem = SubsetProblem(rng.standard_normal((1, n)), gram(rng, n), Budget.per_row(3))
+    if _licence() is None:
+        pytest.skip("Gurobi has a full licence here")
+    with pytest.raises(ValueError, match=f"{3 * n} variables") as error:
+        solve(problem, "gurobi")
+    assert "\n" not in str(error.value)
+    assert GurobiPlain().refuses(problem) is None
+    layer = SubsetProblem(rng.standard_normal((5, 21)), gram(rng, 21), Budget.per_layer(3))
+    assert "210 variables" in (GurobiPlain().refuses(layer) or "")
+    assert Gurobi().refuses(SubsetProblem(layer.W, layer.hessian, Budget.per_row(3))) is None
+
+
+def test_scip_refuses_what_it_would_never_finish(rng):
+    problem = SubsetProblem(rng.standard_normal((40, 20)), np.eye(20), Budget.per_layer(3))
+    assert "4000 variables" in (Scip().refuses(problem) or "")
+    assert Scip().refuses(SubsetProblem(problem.W, problem.hessian, Budget.per_row(3))) is None
+
+
+def test_a_missing_solver_names_its_extra(monkeypatch):
+    monkeypatch.setattr(Scip, "installed", classmethod(lambda cls: False))
+    with pytest.raises(ValueError, match=r"pyscipopt.*\[scip\]"):
+        get_solver("scip")

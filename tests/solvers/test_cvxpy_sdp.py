@@ -48,12 +48,12 @@ def test_no_split_gives_a_better_bound(rng, refit):
             assert relaxed_value(block, other) <= at + 1e-5 * abs(at) + 1e-7 * block.scale
 
 
-def test_layer_bound_is_no_worse_than_equal_shares(rng):
-    """Rows in one pool: the bound must hold for every way to share the budget."""
+def test_layer_bound_holds_for_every_share(rng):
     problem = make_problem(rng, Budget.per_layer(6), m=3)
-    assert solve(problem, "cvxpy-sdp").bound <= optimum(problem)
+    bound = solve(problem, "cvxpy-sdp").bound
     apart = SubsetProblem(problem.W, problem.hessian, Budget.per_row(2))
-    assert solve(problem, "cvxpy-sdp").bound <= solve(apart, "brute-force").value
+    assert bound <= min(optimum(problem), solve(apart, "brute-force").value)
+    assert bound >= 0.9 * solve(problem, "relaxation").bound > 0.0
 
 
 @pytest.mark.parametrize("prune", [0, 6])
@@ -71,6 +71,17 @@ def test_stops_within_a_programme():
     assert time.perf_counter() - start < 5.0
     assert solution.status is Status.TIME_LIMIT
     assert 0.0 <= solution.bound < solution.value
+
+
+def test_is_left_behind_when_told_to_stop():
+    rng = np.random.default_rng(0)
+    block = blocks(SubsetProblem(rng.standard_normal((1, 60)), gram(rng, 60), Budget.per_row(40)))[0]
+    start = time.perf_counter()
+    [split], status = sdp_splits(
+        [block], block.labels[None], block.keep, 1.0, stopped=lambda: time.perf_counter() - start > 0.2
+    )
+    assert status == "abandoned"
+    np.testing.assert_array_equal(split.d, lowest_split(block).d)
 
 
 def test_refuses_large_matrix_inequalities(rng):

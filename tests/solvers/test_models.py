@@ -35,6 +35,7 @@ def test_joint_model_keeps_every_better_mask(rng, budget, kind, strengthened):
     model = joint_model(part, root(problem).d if strengthened else None)
     assert bool((model.d > 0).all()) == strengthened
     assert model.widening > 0.0
+    assert np.linalg.eigvalsh(model.R).min() >= -1e-9
     for mask in better:
         v = problem.weights(mask) / model.scale
         assert joint_cost(model, v) == pytest.approx(problem.value(mask), rel=1e-8)
@@ -61,6 +62,7 @@ def test_selection_model_is_the_cost(rng, budget, gradient, strengthened):
     problem = make_problem(rng, BUDGETS[budget], refit=False, gradient=gradient, kind="stacked")
     part, better = whole(problem, 15)
     model = selection_model(part, root(problem).d if strengthened else None)
+    assert np.linalg.eigvalsh(model.R).min() >= -1e-9 * np.abs(model.R).max()
     for mask in better:
         x = problem.pools.decisions(mask).astype(float)
         squares = np.einsum("bi,bij,bj->", x, model.R, x)

@@ -289,6 +289,14 @@ def test_secured_splits_are_positive_semidefinite(seed, positive, excess, dampin
     assert (found > 0).all() or not positive
 
 
+def test_splits_at_the_very_edge_are_secured():
+    """At the computed least eigenvalue a plain Cholesky factorisation passes some that are indefinite."""
+    for seed in range(40):
+        H = gram(np.random.default_rng(seed), 6)
+        d = np.full(6, np.linalg.eigvalsh(H)[0])
+        assert exactly_semidefinite(fractions(H) - np.diag(fractions(secure(H, d, True))))
+
+
 def exactly_semidefinite(A):
     """Whether a matrix of fractions is positive semidefinite, by elimination; definite ones only."""
     A = A.copy()

@@ -22,6 +22,6 @@ def test_solve(benchmark, solver, instance):
     except ValueError as reason:
         pytest.skip(str(reason))
     solution = benchmark.pedantic(
-        solve, args=(problem, solver), kwargs={"time_limit": 20.0, "seed": 0}, rounds=3, warmup_rounds=1
+        solve, args=(problem, solver), kwargs={"time_limit": 10.0, "seed": 0}, rounds=2, warmup_rounds=1
     )
     benchmark.extra_info |= {"value": solution.value, "gap": solution.gap, "status": solution.status.value}

@@ -59,6 +59,8 @@ class Ticker:
             self._done += 1
         self._bar.update(self._task, description=text, completed=self._done)
         seconds = time.perf_counter() - self._started
+        if step.stage == "certify" and step.progress is None:
+            return  # most bounds are known by then
         if self._bar.disable and (result != self._last[0] or seconds >= self._last[1] + EVERY):
             self._last = (result, seconds)
             self._console.print(f"{seconds:8.1f} s   {text}")

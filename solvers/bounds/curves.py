@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from solvers.blocks import Block, blocks
@@ -24,6 +26,7 @@ def lower_curves(
     *,
     refit: bool = True,
     device: str = "cpu",
+    stopped: Callable[[], object] = lambda: None,
 ) -> Array:
     """`[m, n + 1]`, a valid lower bound on the cost of pruning k entries of a row, for every k.
 
@@ -40,12 +43,15 @@ def lower_curves(
         G: `[m, n]` gradient of a selection problem, or None.
         refit: joint, or selection.
         device: torch device.
+        stopped: polled between relaxations; a true answer leaves the bounds as they are.
     """
     m, n = W.shape
     best = np.full((m, n + 1), -np.inf)
     knots = KNOTS if n <= WIDE else WIDE_KNOTS
     counts = sorted({min(max(round(share * n), 1), n - 1) for share in knots}) if n > 1 else []
-    for k in [0, *counts, n]:
+    for k in [0, n, *counts]:
+        if stopped() and k not in (0, n):
+            break
         problem = SubsetProblem(W, H, Budget.per_row(k), refit=refit, gradient=G)
         H = problem.hessian
         found = blocks(problem)

@@ -13,8 +13,8 @@ import torch
 from solvers.allocation import allocate
 from solvers.blocks import Block, blocks
 from solvers.bounds import saddle
+from solvers.bounds.alternating import alternate
 from solvers.bounds.interior_point import saddle_point
-from solvers.bounds.newton import relaxed_shares
 from solvers.curves import row_curves
 from solvers.hessian import Array
 from solvers.parallel import side_by_side, workers
@@ -102,7 +102,7 @@ def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: 
     return [split for split in out if split is not None]
 
 
-def _batch(found: list[Block], shared: bool, device: str) -> list[Split]:
+def _batch(found: list[Block], shared: bool, device: str, tolerance: float = 1e-3) -> list[Split]:
     first = found[0]
     shared = shared and first.refit and len(found) > 1
     H = np.stack([b.H[0] for b in (found[:1] if shared else found)])
@@ -121,7 +121,7 @@ def _batch(found: list[Block], shared: bool, device: str) -> list[Split]:
         Bs = tensor(B / np.sqrt(size * unit[:, None, None]))
         constant = tensor(np.array([b.constant for b in found]) / unit)
         phi = saddle.joint(Hs.expand(len(found), -1, -1), Bs, constant)
-        point = saddle_point(phi, Hs, tensor(keep), E, positive=True)
+        point = saddle_point(phi, Hs, tensor(keep), E, positive=True, tolerance=tolerance)
         d = point.d.cpu().numpy() * size[:, :, 0]
         z = point.z.cpu().numpy()
     else:
@@ -163,13 +163,13 @@ def representative(found: Sequence[Block], device: str) -> list[Split]:
     W = np.stack([b.W[0, :, 0] for b in free], axis=1) / unit
     constant = float(sum(b.constant / u**2 for b, u in zip(free, unit, strict=True)))
     average = Block(True, first.H, B[None], W[None], constant, first.labels, keep, np.arange(len(free)))
-    shared = _batch([average], False, device)[0]
+    shared = _batch([average], False, device, tolerance=1e-2)[0]
     return side_by_side(lambda b: _separate(b, device) if b.trivial else tighten(b, shared), found)
 
 
 def tighten(block: Block, split: Split) -> Split:
     """The block's own relaxed indicators at a given split."""
-    return replace(split, z=relaxed_shares(block, split.d, split.z))
+    return replace(split, z=alternate(block, split.d, split.z))
 
 
 def _separate(block: Block, device: str) -> Split:

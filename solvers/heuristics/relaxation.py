@@ -32,7 +32,12 @@ class Relaxation(Solver):
         control.report(problem.value(greedy), -np.inf, mask=greedy)
         if problem.budget.kind == "per_layer":
             curves = lower_curves(
-                problem.W, problem.hessian, problem.G, refit=problem.refit, device=control.device
+                problem.W,
+                problem.hessian,
+                problem.G,
+                refit=problem.refit,
+                device=control.device,
+                stopped=control.stopped,
             )
             bound = allocation_value(list(curves), int(problem.pools.prune[0]))
             control.report(problem.value(greedy), bound, mask=greedy)

@@ -26,9 +26,12 @@ from solvers.solver import Outcome
 class _Curves:
     """The best value, its mask and the best bound known for every row and count."""
 
-    def __init__(self, problem: SubsetProblem, device: str) -> None:
+    def __init__(self, problem: SubsetProblem, control: Control) -> None:
         self.problem = problem
-        self.lower = lower_curves(problem.W, problem.hessian, problem.G, refit=problem.refit, device=device)
+        self.lower = lower_curves(
+            problem.W, problem.hessian, problem.G,
+            refit=problem.refit, device=control.device, stopped=control.stopped,
+        )  # fmt: skip
         if problem.refit or problem.G is None:
             greedy = row_curves(problem.W, problem.hessian, refit=problem.refit)
             self.values, self.order = greedy.values, greedy.order
@@ -75,10 +78,11 @@ def solve_layer(
     optimal once its own rows are closed.
     """
     total = int(problem.pools.prune[0])
-    curves = _Curves(problem, control.device)
     start = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
-    search = LocalSearch()
-    best, _, _ = search.improve(problem, start, control.stopped, control.device)
+    control.report(problem.value(start), -np.inf, mask=start)
+    best, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
+    control.report(problem.value(best), -np.inf, mask=best)
+    curves = _Curves(problem, control)
     curves.adopt(start)
     curves.adopt(best)
     best_value, bound = problem.value(best), -np.inf

@@ -29,6 +29,10 @@ class Auto(Solver):
     summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
     proves: ClassVar[str] = "optimality"
 
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        BranchAndBound().prepare()
+
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         if problem.n <= self.exact_inputs:

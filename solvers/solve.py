@@ -99,7 +99,7 @@ def solve(
     Args:
         problem: what to prune.
         solver: a name from `available()`, or a `Solver` with fields of your choice.
-        time_limit: seconds of wall time; None for no limit.
+        time_limit: seconds of wall time; None for no limit. Compiling is not counted.
         gap: stop once `(value - bound) / |value|` is proven to be at most this.
         seed: seed of every random choice.
         warm_start: `[m, n]` mask to start from; the answer is never worse than it.
@@ -119,6 +119,7 @@ def solve(
         raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")
     chosen = get_solver(solver)
     check_support(chosen, problem)
+    chosen.prepare()
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)
     reduction = reduce(problem)

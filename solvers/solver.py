@@ -60,6 +60,10 @@ class Solver(ABC):
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """Solve a reduced problem within the control's limits."""
 
+    def prepare(self) -> None:
+        """Do once what no time limit should pay for, such as compiling; called before the clock starts."""
+        return
+
     def refuses(self, problem: SubsetProblem) -> str | None:
         """Why it can't take a problem of a variant and budget that it supports (size), or None."""
         return None

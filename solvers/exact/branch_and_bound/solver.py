@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
 from solvers.blocks import assemble, blocks
 from solvers.bounds.split import split_blocks
+from solvers.budget import Budget
 from solvers.control import Control
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
@@ -44,6 +46,10 @@ class BranchAndBound(Solver):
     name: ClassVar[str] = "branch-and-bound"
     summary: ClassVar[str] = "own exact search on the split relaxation"
     proves: ClassVar[str] = "optimality"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        compile_kernels()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -94,6 +100,15 @@ class BranchAndBound(Solver):
         if len(found) == problem.m and not pools.coupled:
             stats["rows"] = [_row(tree, gap) for tree in trees]
         return Outcome(mask, bound, reason, stats)
+
+
+@cache
+def compile_kernels() -> None:
+    """Have every compiled kernel ready, by one tiny problem of each variant."""
+    H = np.array([[2.0, 1.0, 0.5], [1.0, 2.0, 1.0], [0.5, 1.0, 2.0]])
+    for refit in (True, False):
+        problem = SubsetProblem(np.array([[1.0, 2.0, -1.0]]), H, Budget.per_row(1), refit=refit)
+        BranchAndBound().run(problem, Control())
 
 
 def _row(tree: BlockTree, gap: float) -> dict[str, Any]:

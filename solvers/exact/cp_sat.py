@@ -22,6 +22,7 @@ from solvers.solver import Outcome, Solver
 
 BITS = 44
 """The scaled coefficients' absolute values add up to at most `2^BITS`, far inside 64-bit integers."""
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,8 @@ def in_integers(programme: BinaryQuadratic) -> Integers:
     """Scale and round a programme's coefficients.
 
     With `e` the rounded minus the exact scaled coefficients, a decision's exact cost is its integer
-    cost less the sum of its own `e`. At most `sum_p min(prune_p, ...)` entries are pruned, so the sum
-    of each row's largest positive `e` bounds it: the linear ones one by one, the quadratic ones by
-    the largest `k (k - 1) / 2`, with k the number of decisions pruned.
+    cost less its own `e`. It has k linear and `k (k - 1) / 2` quadratic terms, k the number of
+    decisions pruned, so the sum of that many largest positive `e` bounds what rounding hides.
     """
     n = programme.A.shape[-1]
     upper = np.triu(programme.A, 1)
@@ -143,7 +143,7 @@ def _solve(integers: Integers, part: Part, turns: InTurn) -> bool:
     solver.parameters.catch_sigint_signal = False
     solver.parameters.linearization_level = 2
     solver.parameters.random_seed = turns.control.seed % 2**31
-    solver.parameters.relative_gap_limit = max(0.0, part.gap - integers.widening / abs(part.value))
+    solver.parameters.relative_gap_limit = max(0.0, part.gap - integers.widening / max(abs(part.value), TINY))
     if part.seconds is not None:
         solver.parameters.max_time_in_seconds = part.seconds
 

@@ -76,7 +76,7 @@ class CvxpySdp(Solver):
             rounded = problem.pools.expand(problem.pools.smallest(z), problem.m)
             mask = min((mask, rounded), key=problem.value)
             control.report(problem.value(mask), sum(bounds), len(groups), mask)
-        stats = {"programmes": len(statuses), "statuses": sorted(set(statuses)), "split": "repaired"}
+        stats = {"programmes": len(statuses), "statuses": sorted(set(statuses))}
         return Outcome(mask, sum(bounds), stop or Status.OPTIMAL, stats)
 
 

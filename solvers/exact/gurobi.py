@@ -44,11 +44,8 @@ class GurobiModel(MixedInteger):
         decisions = problem.n * (problem.m if problem.budget.kind == "per_layer" else 1)
         weights = problem.n * (problem.m if together else 1) if problem.refit else 0
         count = decisions + (2 if self.strengthened else 1) * weights
-        if count > FREE_VARIABLES and (reason := _licence()):
-            return f"its model has {count} variables; {reason}"
-        if count > LIMIT:
-            return f"its model has {count} variables, more than {LIMIT}; try branch-and-bound"
-        return None
+        most, reason = licence()
+        return None if count <= most else f"its model has {count} variables; {reason}"
 
     def solve_model(self, model: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
         """See `MixedInteger.solve_model`."""
@@ -74,8 +71,8 @@ class GurobiPlain(GurobiModel):
 
 
 @cache
-def _licence() -> str | None:
-    """What the licence at hand says to more variables than the free one takes, or None."""
+def licence() -> tuple[int, str]:
+    """The most variables of a quadratic model under the licence at hand, and what to do about it."""
     import gurobipy as gp
 
     try:
@@ -85,11 +82,10 @@ def _licence() -> str | None:
             probe.optimize()
     except gp.GurobiError as error:
         if error.errno == gp.GRB.Error.SIZE_LIMIT_EXCEEDED:
-            return (
-                f"gurobipy's own licence allows {FREE_VARIABLES}; give it a full one, or try branch-and-bound"
-            )
-        return f"Gurobi says: {error}"
-    return None
+            allowed = f"gurobipy's own licence allows {FREE_VARIABLES}"
+            return FREE_VARIABLES, f"{allowed}; give it a full one, or try branch-and-bound"
+        return 0, f"Gurobi says: {error}"
+    return LIMIT, f"at most {LIMIT} are taken; try branch-and-bound"
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 
 from solvers.exact.in_turn import Event, InTurn
 from solvers.exact.mixed_integer import MixedInteger
-from solvers.exact.models import (
-    TOLERANCE,
-    JointModel,
-    SelectionModel,
-    factor,
-    rounded,
-)
+from solvers.exact.models import TOLERANCE, JointModel, SelectionModel, factor, rounded
 from solvers.exact.parts import Part
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from oracles import BUDGETS, all_masks, exact_value, make_problem, optimum
 
-from solvers import Budget, Status, solve
+from solvers import Budget, Status, SubsetProblem, solve
 from solvers.exact import cp_sat
 from solvers.exact.binary_quadratic import binary_quadratic
 from solvers.exact.cp_sat import CpSat, in_integers
@@ -51,6 +51,14 @@ def test_what_scaling_did_is_in_the_stats(rng):
     stats = solve(problem, "cp-sat").stats
     assert stats["integer_scale"] == 2.0 ** round(np.log2(stats["integer_scale"]))
     assert 0.0 < stats["bound_widening"] < 1e-9 * problem.scale
+
+
+def test_free_masks_of_a_singular_selection(rng):
+    X = rng.standard_normal((3, 6))
+    W = np.array([[0.0, 0.0, 0.0, 1.0, -2.0, 0.5]])
+    solution = solve(SubsetProblem(W, X.T @ X, Budget.per_row(2), refit=False), "cp-sat")
+    assert solution.value == 0.0
+    assert -1e-9 < solution.bound <= 0.0
 
 
 def test_zero_weights_cost_nothing(rng):

@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/tree.py and block_tree.py: the search of one block."""
+"""Of exact/branch_and_bound/: state.py, fixing.py, branching.py, tree.py and block_tree.py."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
+from solvers.bounds import oracle
 from solvers.bounds.split import split_blocks
-from solvers.exact.branch_and_bound import tree
+from solvers.exact.branch_and_bound import branching, fixing, state
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from tests.solvers.oracles import all_masks, gram, make_problem
 
@@ -85,7 +86,7 @@ def test_storage_grows_when_it_must(rng, monkeypatch):
     whole, tight = grow_from(problem, gap=0.0), grow_from(problem, gap=0.0)
     allocate, asked = BlockTree._allocate, []
     monkeypatch.setattr(BlockTree, "_allocate", lambda self, size: (asked.append(size), allocate(self, size)))
-    tight.integers[tree.FREE] = 2  # as if the other places were taken
+    tight.integers[state.FREE] = 2  # as if the other places were taken
     assert whole.work(100_000)
     assert tight.work(100_000)
     assert asked == [2048]
@@ -95,7 +96,7 @@ def test_storage_grows_when_it_must(rng, monkeypatch):
 def test_a_full_store_stops_with_a_valid_bound(rng):
     problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
     found = grow_from(problem, max_open=1024)
-    found.integers[tree.FREE] = 2
+    found.integers[state.FREE] = 2
     assert not found.work(100_000)
     assert found.full
     solved = grow_from(problem)
@@ -128,7 +129,7 @@ def test_how_often_entries_are_probed_does_not_change_the_answer(probe, rng):
     found = grow_from(problem, probe=probe)
     assert found.work(100_000)
     assert found.value == pytest.approx(least(found.block, problem), rel=1e-6)
-    assert (found.integers[tree.PROBES] == 0) == (probe == 0)
+    assert (found.integers[state.PROBES] == 0) == (probe == 0)
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
@@ -171,13 +172,13 @@ def test_blocks_without_a_choice(prune, refit, rng):
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
 def test_nodes_leave_the_heap_by_rising_bounds(bounds):
     lower = np.array(bounds)
-    heap, state = np.zeros(20, np.int64), np.zeros(6, np.int64)
+    heap, slots = np.zeros(20, np.int64), np.zeros(6, np.int64)
     for node in range(len(lower)):
-        tree.push(heap, state, lower, node)
-    out = [int(tree.pop(heap, state, lower)) for _ in bounds]
+        state.push(heap, slots, lower, node)
+    out = [int(state.pop(heap, slots, lower)) for _ in bounds]
     assert sorted(out) == list(range(len(bounds)))
     assert lower[out].tolist() == sorted(bounds)
-    assert state[tree.HEAP] == 0
+    assert slots[state.HEAP] == 0
 
 
 def pooled_sum(s, fix, labels, keep):
@@ -204,7 +205,7 @@ def test_fixing_by_scores_against_bounds_of_both_children(s, keep, room):
     base = 20.0
     bound = base - pooled_sum(s, fix, labels, keep)
     cutoff = bound + room
-    fixed = tree.fix_by_scores(s, bound, cutoff, fix, labels, need)
+    fixed = fixing.fix_by_scores(s, bound, cutoff, fix, labels, need)
     assert fixed == np.count_nonzero(fix)
     for i in range(8):
         children = {}
@@ -223,14 +224,14 @@ def test_settling_fixes_what_a_pool_leaves_no_choice_about():
     labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
     fix = np.array([1, 0, 0, -1, 0, 0, 0, 0, 0], np.int8)
     need = np.array([0, 2, 1])
-    assert tree.settle(fix, labels, need) == 3
+    assert fixing.settle(fix, labels, need) == 3
     assert fix.tolist() == [1, -1, -1, -1, 1, 1, 0, 0, 0]
     assert need.tolist() == [0, 0, 1]
 
 
 def test_rounding_keeps_the_largest_shares_of_every_pool():
     z, out = np.array([0.2, 0.9, 0.5, 0.5, 0.5, 0.1]), np.empty(6)
-    tree.round_shares(z, np.array([0, 0, 0, 1, 1, 1]), np.array([2, 1]), out)
+    fixing.round_shares(z, np.array([0, 0, 0, 1, 1, 1]), np.array([2, 1]), out)
     assert out.tolist() == [0, 1, 1, 1, 0, 0]
 
 
@@ -244,10 +245,10 @@ def test_stiffness_is_the_second_order_cost_of_moving_one_share(refit, rng):
     z, labels = rng.uniform(0.2, 0.8, n), block.labels
     L, q, s, K = np.empty((1, n, n)), np.empty((1, n, 1)), np.empty(n), np.empty((n, n))
     data = refit, R, best.d, np.ascontiguousarray(block.B)
-    tree.evaluate(*data, block.constant, z, L, q, s)
+    oracle.evaluate(*data, block.constant, z, L, q, s)
     candidates = np.arange(n)
-    found = tree.stiffness(refit, R, best.d, z, L, q, candidates, labels, K)
-    tree.curvature(refit, R, best.d, z, L, q, candidates, K)
+    found = branching.stiffness(refit, R, best.d, z, L, q, candidates, labels, K)
+    oracle.curvature(refit, R, best.d, z, L, q, candidates, K)
     for p in range(2):
         E = np.where(labels == p, 1.0, 0.0)[None]
         system = np.block([[K, E.T], [E, np.zeros((1, 1))]])

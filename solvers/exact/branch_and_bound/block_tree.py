@@ -10,7 +10,7 @@ import numpy as np
 from solvers.blocks import Block
 from solvers.bounds.oracle import EPS, evaluate, formation
 from solvers.bounds.split import Split
-from solvers.exact.branch_and_bound import tree
+from solvers.exact.branch_and_bound import state, tree
 from solvers.hessian import Array
 from solvers.problem import Mask
 
@@ -55,7 +55,7 @@ class BlockTree:
         self.formation = formation(block, self.d)
         noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * self._rounding(split.z) + self.formation)
         self.real = np.array([value, math.inf, 0.0, gap, noise])
-        tree.accept(self.real, value)
+        state.accept(self.real, value)
         self.costs = np.zeros((4, n))
         self.fixes = np.empty((0, n), np.int8)
         self.shares = np.empty((0, n))
@@ -70,8 +70,8 @@ class BlockTree:
         self.shares[root] = split.z
         self.lower[root] = block.floor
         self.sides[root] = 0
-        tree.push(self.heap, self.integers, self.lower, root)
-        self.integers[tree.CURRENT] = -1
+        state.push(self.heap, self.integers, self.lower, root)
+        self.integers[state.CURRENT] = -1
         self.done = False
         self.full = False
 
@@ -81,14 +81,14 @@ class BlockTree:
             nodes = max(1, int(SLICE * min(1.0, (64 / self.block.n) ** 2)))
         start = time.perf_counter()
         while not self.done:
-            before = int(self.integers[tree.NODES])
+            before = int(self.integers[state.NODES])
             code = tree.grow(
                 self.block.refit, self.R, self.d, self.B, self.block.constant, self.block.labels,
                 self.block.keep, self.integers, self.real, self.fixes, self.shares, self.lower,
                 self.sides, self.parents, self.heap, self.spare, self.costs, self.incumbent, nodes,
                 self.probe,
             )  # fmt: skip
-            nodes -= int(self.integers[tree.NODES]) - before
+            nodes -= int(self.integers[state.NODES]) - before
             if code == 2:
                 if len(self.lower) >= self.max_open:
                     self.full = True
@@ -103,16 +103,16 @@ class BlockTree:
     @property
     def value(self) -> float:
         """The incumbent's cost."""
-        return float(self.real[tree.UPPER])
+        return float(self.real[state.UPPER])
 
     @property
     def bound(self) -> float:
         """Least bound of what is open and of what was cut off within the gap."""
-        lowest = min(self.value, float(self.real[tree.FLOOR]))
-        if self.integers[tree.HEAP]:
+        lowest = min(self.value, float(self.real[state.FLOOR]))
+        if self.integers[state.HEAP]:
             lowest = min(lowest, float(self.lower[self.heap[0]]))
-        if self.integers[tree.CURRENT] >= 0:
-            lowest = min(lowest, float(self.lower[self.integers[tree.CURRENT]]))
+        if self.integers[state.CURRENT] >= 0:
+            lowest = min(lowest, float(self.lower[self.integers[state.CURRENT]]))
         return max(self.block.floor, lowest - self.formation)
 
     @property
@@ -123,7 +123,7 @@ class BlockTree:
     @property
     def nodes(self) -> int:
         """Nodes processed."""
-        return int(self.integers[tree.NODES])
+        return int(self.integers[state.NODES])
 
     def _rounding(self, z: Array) -> float:
         R, n = self.R, self.block.n
@@ -137,10 +137,10 @@ class BlockTree:
             grown = np.zeros((size, *array.shape[1:]), array.dtype)
             grown[:old] = array
             setattr(self, name, grown)
-        free = int(self.integers[tree.FREE])
+        free = int(self.integers[state.FREE])
         self.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
-        self.integers[tree.FREE] = free + size - old
+        self.integers[state.FREE] = free + size - old
 
     def _take(self) -> int:
-        self.integers[tree.FREE] -= 1
-        return int(self.spare[self.integers[tree.FREE]])
+        self.integers[state.FREE] -= 1
+        return int(self.spare[self.integers[state.FREE]])

@@ -97,7 +97,7 @@ def sdp_splits(
         return crude, "abandoned"
     if failures and not isinstance(failures[0], cp.error.SolverError):
         raise failures[0]
-    if failures or programme.shares.dual_value is None:
+    if failures or not programme.solved:
         return crude, "failed"
     try:
         return programme.splits(found), str(programme.problem.status)
@@ -181,6 +181,11 @@ class _Programme:
         shares = E @ level - cp.hstack(scores) <= below
         value += prune @ level - cp.sum(below)
         return cls(cp.Problem(cp.Maximize(value), [*constraints, shares]), splits, scales, shares)
+
+    @property
+    def solved(self) -> bool:
+        """Whether the solver left an answer, however good."""
+        return self.shares.dual_value is not None and all(d.value is not None for d in self.d)
 
     def splits(self, found: Sequence[Block]) -> list[Split]:
         """The secured splits and the relaxed indicators.

@@ -51,6 +51,7 @@ class JointModel:
         low: `[m, n]` least scaled weight of a survivor.
         high: `[m, n]` largest.
         kept: `[b, n]` entries that no mask better than the incumbent prunes.
+        rounding: what rounding in the data can do to a cost, in units: `n eps cond`, of H at unit diagonal.
     """
 
     unit: float
@@ -61,6 +62,7 @@ class JointModel:
     low: Array
     high: Array
     kept: Mask
+    rounding: float
 
     @property
     def largest_square(self) -> Array:
@@ -69,9 +71,9 @@ class JointModel:
 
     @property
     def widening(self) -> float:
-        """What the solver's tolerances can move its bound by: tolerance times the variables' ranges."""
+        """What rounding, and tolerance times the variables' ranges, can move the solver's bound by."""
         ranges = (self.high - self.low).sum() + np.where(self.d > 0, self.largest_square, 0.0).sum()
-        return self.unit * (WIDENING + TOLERANCE * float(ranges + 4.0 * self.a.size))
+        return self.unit * (WIDENING + self.rounding + TOLERANCE * float(ranges + 4.0 * self.a.size))
 
 
 @dataclass(frozen=True)
@@ -117,19 +119,23 @@ def joint_model(part: Part, d: Array | None) -> JointModel:
     m, n = problem.W.shape
     H = np.stack([problem.hessian.dense(r) for r in range(m)])
     unit = max(part.value, WIDENING * problem.scale, np.finfo(float).tiny)
-    C = np.linalg.inv(H[:1] if problem.hessian.shared else H)
+    size = np.sqrt(np.diagonal(H, axis1=1, axis2=2))
+    balanced = (H / (size[:, :, None] * size[:, None, :]))[: 1 if problem.hessian.shared else m]
+    inverse = np.linalg.inv(balanced)
     condition = float(
-        max(np.abs(h).sum(axis=0).max() * np.abs(c).sum(axis=0).max() for h, c in zip(H, C, strict=False))
+        (np.abs(balanced).sum(axis=1).max(axis=1) * np.abs(inverse).sum(axis=1).max(axis=1)).max()
     )
-    scale = np.broadcast_to(np.sqrt(unit * np.diagonal(C, axis1=1, axis2=2)), (m, n))
+    variance = np.diagonal(inverse, axis1=1, axis2=2) / size**2
+    scale = np.sqrt(unit * variance)
     split = np.zeros((m, n)) if d is None else d
     R = scale[:, :, None] * (H - split[:, :, None] * np.eye(n)) * scale[:, None, :] / unit
     a = problem.W / scale
-    radius = np.sqrt(2.0) * (1.0 + 1e-6 + n * np.finfo(float).eps * condition)
+    rounding = n * float(np.finfo(np.float64).eps) * condition
+    radius = np.sqrt(2.0) * (1.0 + 1e-6 + rounding)
     kept = np.abs(a) > radius
     if problem.pools.coupled:
         kept = kept.any(axis=0, keepdims=True)
-    return JointModel(unit, scale, a, R, split * scale**2 / unit, a - radius, a + radius, kept)
+    return JointModel(unit, scale, a, R, split * scale**2 / unit, a - radius, a + radius, kept, rounding)
 
 
 def selection_model(part: Part, d: Array | None) -> SelectionModel:

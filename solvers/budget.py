@@ -82,7 +82,7 @@ class Budget:
     @classmethod
     def per_row(cls, prune: int | Sequence[int]) -> Budget:
         """Every row prunes `prune` weights; a sequence gives every row its own number."""
-        if isinstance(prune, Sequence | np.ndarray):
+        if isinstance(prune, Sequence) or (isinstance(prune, np.ndarray) and prune.ndim):
             return cls("per_row", prune=tuple(_count(k, "prune") for k in prune))
         return cls("per_row", prune=_count(prune, "prune"))
 

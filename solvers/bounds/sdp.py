@@ -101,7 +101,7 @@ def sdp_splits(
         return crude, "failed"
     try:
         return programme.splits(found), str(programme.problem.status)
-    except ArithmeticError:
+    except ValueError:
         return crude, "not repaired"
 
 
@@ -191,7 +191,7 @@ class _Programme:
         """The secured splits and the relaxed indicators.
 
         Raises:
-            ArithmeticError: if a proposed d can't be repaired.
+            ValueError: if a proposed d can't be repaired.
         """
         shares = np.clip(self.shares.dual_value, 0.0, 1.0).reshape(len(found), -1)
         proposals = iter([d.value * scale for d, scale in zip(self.d, self.scales, strict=True)])

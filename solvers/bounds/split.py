@@ -221,7 +221,7 @@ def secure(H: Array, d: Array, positive: bool) -> Array:
     `H - diag(d)` scaled from both sides by powers of two, which is exact, to a diagonal of order one.
 
     Raises:
-        ArithmeticError: if H itself is too close to singular to say so.
+        ValueError: if H itself is too close to singular to say so.
     """
     n = len(H)
     size = np.maximum(np.abs(np.diagonal(H)), np.abs(d))
@@ -237,4 +237,4 @@ def secure(H: Array, d: Array, positive: bool) -> Array:
         shrink = (1e-12 if positive else 1.0) * 2.0**attempt
         if positive and shrink >= 1.0:
             break
-    raise ArithmeticError("hessian is too close to singular for a certified split; add damping")
+    raise ValueError("hessian is too close to singular for a certified split; add damping")

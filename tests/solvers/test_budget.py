@@ -152,3 +152,8 @@ def test_description(budget, fields):
 def test_numpy_counts_compare_like_numbers():
     assert Budget.per_row(np.array([1, 2])) == Budget.per_row([1, 2])
     assert Budget.n_of_m(np.int32(2), 4) == Budget.n_of_m(2, 4)
+
+
+def test_a_count_may_be_an_array_of_no_dimension():
+    assert Budget.per_row(np.array(3)) == Budget.per_row(3)
+    assert Budget.per_row(np.array([1, 2])) == Budget.per_row([1, 2])

@@ -12,7 +12,7 @@ DROP = 1e-6
 """Shares below this are left out of a step's linear system, and taken for zero."""
 
 
-def alternate(block: Block, d: Array, z: Array, *, steps: int = 20) -> Array:
+def alternate(block: Block, d: Array, z: Array, *, steps: int = 200, tolerance: float = 1e-3) -> Array:
     """`[n]` relaxed indicators of a lone joint row of one pool, at a given split.
 
     In turn `v = (R + diag(d / z))^-1 b`, and the best z for that v, which is
@@ -23,7 +23,8 @@ def alternate(block: Block, d: Array, z: Array, *, steps: int = 20) -> Array:
         block: joint, with one curvature, one right-hand side and one pool.
         d: `[1, n]` split.
         z: `[n]` where to start, with sum `keep`.
-        steps: how many to take.
+        steps: how many to take at most.
+        tolerance: relative distance of relaxed value and bound at which to stop.
     """
     H, b, keep = block.H[0], block.B[0, :, 0], float(block.keep[0])
     root = np.sqrt(d[0])
@@ -34,7 +35,15 @@ def alternate(block: Block, d: Array, z: Array, *, steps: int = 20) -> Array:
         M[np.diag_indices(len(active))] += d[0, active] * (1.0 / shares[active] - 1.0)
         factor = scipy.linalg.cho_factor(M, lower=True, overwrite_a=True, check_finite=False)
         size = np.zeros(block.n)
-        size[active] = root[active] * np.abs(scipy.linalg.cho_solve(factor, b[active], check_finite=False))
+        v = scipy.linalg.cho_solve(factor, b[active], check_finite=False)
+        size[active] = root[active] * np.abs(v)
+        q = b - H[:, active] @ v
+        q[active] += d[0, active] * v
+        scores = q * q / (2.0 * d[0])
+        value = block.constant - 0.5 * float(b[active] @ v)
+        best = float(np.sort(scores)[block.n - int(keep) :].sum())
+        if best - float(shares @ scores) <= tolerance * abs(value):
+            break
         shares = best_shares(size, keep)
     return shares
 

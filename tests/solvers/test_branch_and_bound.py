@@ -112,7 +112,7 @@ def test_a_time_limit_keeps_mask_and_bound(budget, rng):
     assert found.status is Status.TIME_LIMIT
     assert time.perf_counter() - start < 20.0
     assert 0 < found.bound < found.value
-    assert found.value <= solve(problem, "greedy").value * (1 + 1e-12)
+    assert found.value <= solve(problem, "local-search").value * (1 + 1e-12)
 
 
 def test_interruption_between_slices_keeps_mask_and_bound(rng):

@@ -3,11 +3,12 @@
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.brute_force import BruteForce
 from solvers.exact.cp_sat import CpSat
+from solvers.exact.cplex import Cplex, CplexPlain
 from solvers.exact.cvxpy_sdp import CvxpySdp
 from solvers.exact.gurobi import Gurobi, GurobiPlain
 from solvers.exact.scip import Scip, ScipPlain
 from solvers.solver import Solver
 
 SOLVERS: tuple[type[Solver], ...] = (
-    BruteForce, BranchAndBound, CpSat, Scip, ScipPlain, Gurobi, GurobiPlain, CvxpySdp
+    BruteForce, BranchAndBound, CpSat, Scip, ScipPlain, Gurobi, GurobiPlain, Cplex, CplexPlain, CvxpySdp
 )  # fmt: skip

@@ -1,0 +1,152 @@
+"""A certificate file's fields: what is claimed, and of what."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.checker.archive import read_archive
+from solvers.checker.problem import Problem
+from solvers.checker.rounding import Array
+
+FORMAT = "cbs certificate 1"
+INTEGERS = ("problem", "row", "prune", "nodes", "vectors", "entry", "pruned", "kept", "vector")
+NUMBERS = ("value", "bound", "d", "u", "claim")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One proof of a file; docs/certificates.md says what its fields mean.
+
+    Attributes:
+        problem: index of the problem's file.
+        row: the row of decisions.
+        prune: pruned count of a row whose budget is shared; else -1.
+        d: `[g, n]`.
+        entry, pruned, kept, vector: `[T]`.
+        u: `[V, g, n, c]`.
+        claim: `[T]`.
+    """
+
+    problem: int
+    row: int
+    prune: int
+    d: Array
+    entry: NDArray[np.int64]
+    pruned: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    vector: NDArray[np.int64]
+    u: NDArray[np.floating]
+    claim: Array
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate file's fields, of the right types and lengths; whether they are true is another question.
+
+    Attributes:
+        shared: whether all problems share one budget, the sum of their own.
+        digest: of every problem.
+        mask: of every problem, `[m, n]`, True where pruned.
+        value: of every mask.
+        bound: on the sum of the values.
+        proofs: in any order.
+    """
+
+    shared: bool
+    digest: tuple[str, ...]
+    mask: tuple[NDArray[np.bool_], ...]
+    value: Array
+    bound: float
+    proofs: tuple[Claim, ...]
+
+
+def read_digests(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """A certificate file's arrays, and the digests of the problems that it is about.
+
+    Raises:
+        ValueError: one line that names the file and what is wrong with it.
+    """
+    fields = read_archive(path, "certificate")
+    name = f"certificate {os.fspath(path)!r}"
+    for field in ("format", "shared", "digest", "mask", *INTEGERS, *NUMBERS):
+        if field not in fields:
+            raise ValueError(f"{name}: field {field!r} is missing")
+        kind = (
+            "iu"
+            if field in INTEGERS
+            else "f"
+            if field in NUMBERS
+            else "b"
+            if field in ("shared", "mask")
+            else "U"
+        )
+        if fields[field].dtype.kind not in kind:
+            raise ValueError(f"{name}: field {field!r} holds {fields[field].dtype}")
+    if str(fields["format"]) != FORMAT:
+        raise ValueError(f"{name}: format is {str(fields['format'])!r}, not {FORMAT!r}")
+    return fields, tuple(str(digest) for digest in fields["digest"].ravel())
+
+
+def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Problem]) -> Certificate:
+    """A certificate about given problems, whose shapes say how its arrays are to be cut.
+
+    Raises:
+        ValueError: if the lengths do not fit.
+    """
+    whole = {name: fields[name].astype(np.int64).ravel() for name in INTEGERS}
+    counts = [problem.weights.size for problem in problems]
+    masks = [
+        part.reshape(problem.weights.shape)
+        for problem, part in zip(problems, _cut(fields["mask"], counts, "mask"), strict=True)
+    ]
+    proofs = len(whole["problem"])
+    for name in ("row", "prune", "nodes", "vectors"):
+        if len(whole[name]) != proofs:
+            raise ValueError(f"field {name!r} has {len(whole[name])} entries for {proofs} proofs")
+    if fields["value"].shape != (len(problems),) or fields["bound"].shape != ():
+        raise ValueError(f"need a bound, and {len(problems)} values")
+    if ((whole["problem"] < 0) | (whole["problem"] >= len(problems))).any():
+        raise ValueError("a proof is about a problem that is not there")
+    shapes = [_shape(problems[p]) for p in whole["problem"].tolist()]
+    nodes, vectors = whole["nodes"].tolist(), whole["vectors"].tolist()
+    if min([0, *nodes, *vectors]) < 0:
+        raise ValueError("a proof has a negative number of nodes or vectors")
+    trees = [_cut(whole[name], nodes, name) for name in ("entry", "pruned", "kept", "vector")]
+    d = _cut(fields["d"], [g * n for g, n, _ in shapes], "d")
+    u = _cut(fields["u"], [v * g * n * c for v, (g, n, c) in zip(vectors, shapes, strict=True)], "u")
+    claim = _cut(fields["claim"], nodes, "claim")
+    return Certificate(
+        bool(fields["shared"]), tuple(str(s) for s in fields["digest"].ravel()), tuple(masks),
+        fields["value"].astype(np.float64), float(fields["bound"]),
+        tuple(
+            Claim(
+                int(whole["problem"][i]), int(whole["row"][i]), int(whole["prune"][i]),
+                d[i].astype(np.float64).reshape(g, n), trees[0][i], trees[1][i], trees[2][i], trees[3][i],
+                u[i].reshape(vectors[i], g, n, c), claim[i].astype(np.float64),
+            )
+            for i, (g, n, c) in enumerate(shapes)
+        ),
+    )  # fmt: skip
+
+
+def _shape(problem: Problem) -> tuple[int, int, int]:
+    """Curvatures, decisions and right-hand sides of a piece of a problem."""
+    stacked = problem.hessian is not None and problem.hessian.ndim == 3
+    if problem.kind != "columns" or not problem.refit:
+        return 1, problem.n, 1
+    return (problem.m, problem.n, 1) if stacked else (1, problem.n, problem.m)
+
+
+def _cut(array: NDArray[Any], lengths: Sequence[int], name: str) -> list[NDArray[Any]]:
+    if array.size != sum(lengths):
+        raise ValueError(f"field {name!r} has {array.size} entries, not {sum(lengths)}")
+    ends = itertools.accumulate(lengths, initial=0)
+    flat = array.ravel()
+    return [flat[a:b] for a, b in itertools.pairwise(ends)]

@@ -1,5 +1,7 @@
 """Certificates: proofs of lower bounds, put into files that `solvers.checker` verifies."""
 
-from solvers.certificate.proof import Proof
+from solvers.certificate.certificate import Certificate, certify, together
+from solvers.certificate.claims import prove, root_proof
+from solvers.certificate.proof import IMPOSSIBLE, Proof
 
-__all__ = ["Proof"]
+__all__ = ["IMPOSSIBLE", "Certificate", "Proof", "certify", "prove", "root_proof", "together"]

@@ -48,7 +48,7 @@ class Proof:
     @property
     def bounding(self) -> NDArray[np.bool_]:
         """`[T]` the leaves that hold masks."""
-        return (self.entry < 0) & (self.vector != IMPOSSIBLE)
+        return np.asarray((self.entry < 0) & (self.vector != IMPOSSIBLE))
 
     @property
     def bound(self) -> float:

@@ -62,11 +62,11 @@ def bounds(piece: Piece, base: Array, score: Array, fixings: NDArray[np.int8]) -
     """`[leaves]` lower bounds of leaves, given their points' `base` and `score` and what they fix.
 
     Infinite where the fixings leave no mask. The budget takes so many entries of each pool: those fixed,
-    then the best of the free ones.
+    then the best of the free ones. A selection that prunes nothing costs the constant.
     """
     pools = len(piece.prune)
     taken, count = (KEPT, piece.keep) if piece.refit else (PRUNED, piece.prune)
-    chosen = (fixings == taken).reshape(len(fixings), pools, -1)
+    chosen = (fixings == taken).reshape(len(fixings), pools, piece.n // pools)
     free = (fixings == 0).reshape(chosen.shape)
     left = count - chosen.sum(axis=2)
     possible = ((left >= 0) & (left <= free.sum(axis=2))).all(axis=1)
@@ -75,9 +75,12 @@ def bounds(piece: Piece, base: Array, score: Array, fixings: NDArray[np.int8]) -
     ranked = np.sort(np.where(free, values, worst), axis=2)
     rank = np.arange(ranked.shape[2])
     best = rank >= len(rank) - left[:, :, None] if piece.refit else rank < left[:, :, None]
-    fixed = np.where(chosen, values, 0.0).reshape(len(base), -1)
-    best_free = np.where(best & possible[:, None, None], ranked, 0.0).reshape(len(base), -1)
-    return np.where(possible, _total(piece, base, fixed, best_free), np.inf)
+    fixed = np.where(chosen, values, 0.0).reshape(len(base), piece.n)
+    best_free = np.where(best & possible[:, None, None], ranked, 0.0).reshape(len(base), piece.n)
+    low = _total(piece, base, fixed, best_free)
+    if not piece.refit and not piece.prune.any():
+        low = np.maximum(low, piece.constant)
+    return np.where(possible, low, np.inf)
 
 
 def curve(piece: Piece, base: float, score: Array) -> Array:
@@ -86,7 +89,10 @@ def curve(piece: Piece, base: float, score: Array) -> Array:
     ranked = np.sort(score)[::-1] if piece.refit else np.sort(score)
     chosen = np.tri(n + 1, n, -1) * ranked
     low = _total(piece, np.full(n + 1, base), chosen)
-    return low[::-1] if piece.refit else low
+    if piece.refit:
+        return low[::-1]
+    low[0] = max(low[0], piece.constant)
+    return low
 
 
 def _total(piece: Piece, base: Array, *chosen: Array) -> Array:

@@ -75,11 +75,9 @@ def make_piece(
 ) -> Piece:
     """The piece of some rows that share their decisions."""
     shared = len(reduced.H) == 1
-    offset = float(reduced.offset[rows].sum())
-    offset_error = up(
-        reduced.offset_error[rows].sum() * SAFE + len(rows) * UNIT * np.abs(reduced.offset[rows]).sum() * SAFE
-    )
-    bottom = float(np.nextafter(offset - offset_error, -np.inf))
+    bottom = 0.0
+    if len(problem.movable):
+        bottom, _ = interval(np.ones(len(rows)), reduced.offset[rows], reduced.offset_error[rows])
     free = problem.gradient is None
     mine = slice(0, 1) if shared else rows
     if not problem.refit:

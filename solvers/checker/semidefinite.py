@@ -6,8 +6,8 @@ import numpy as np
 
 from solvers.checker.rounding import SAFE, UNIT, Array, product, up
 
-SHIFTS = 2.0 ** -np.arange(0, 21, 2)
-"""Shifts tried, in units of `n trace UNIT`."""
+SHIFTS = 2.0 ** np.arange(1, -16, -2)
+"""Shifts tried, in units of `(n + 4) trace UNIT`, above what `error` asks for."""
 
 
 def semidefinite(A: Array, error: Array) -> str | None:
@@ -26,9 +26,10 @@ def semidefinite(A: Array, error: Array) -> str | None:
     power = -np.rint(0.5 * np.log2(size)).astype(np.int32)
     powers = power[:, None] + power[None, :]
     A, error = np.ldexp(A, powers), up(np.ldexp(error, powers))
-    unit = len(A) * UNIT * float(np.trace(np.abs(A)))
+    unit = (len(A) + 4) * UNIT * float(np.trace(np.abs(A)))
     diagonal_index = np.diag_indices(len(A))
-    for shift in SHIFTS * unit:
+    least = 1.5 * float(error.sum(axis=1).max())
+    for shift in least + SHIFTS * unit:
         B = A.copy()
         B[diagonal_index] -= shift
         try:

@@ -1,0 +1,215 @@
+"""What a proof's leaves may claim: their bounds, less a margin that covers every rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.blocks import Block
+from solvers.bounds.evaluate import relaxed_point
+from solvers.bounds.split import Split
+from solvers.certificate.proof import IMPOSSIBLE, Proof
+from solvers.hessian import Array
+
+CHUNK = 1 << 20
+"""Numbers in an array of one batch."""
+BITS = 20
+"""Bits of a vector's entries, counted from its largest: few enough for exact products in the checker."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The numbers of a bound, and how far each may be from what it stands for.
+
+    Attributes:
+        refit: joint, or selection.
+        H: `[g, n, n]`.
+        H_slack: `[g, n, n]`, or None for an exact H.
+        B: `[g, n, c]`.
+        B_slack: `[g, n, c]`.
+        constant: at most the constant of the cost.
+        floor: what no decisions cost less than.
+        labels: `[n]` pool of every decision, counted from 0, never falling.
+    """
+
+    refit: bool
+    H: Array
+    H_slack: Array | None
+    B: Array
+    B_slack: Array
+    constant: float
+    floor: float
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, block: Block) -> Terms:
+        """The terms of a block, with a priori bounds on the rounding of forming them from a problem."""
+        gamma = _gamma(block.n)
+        if not block.refit:
+            return cls(
+                False, block.H, gamma * np.abs(block.H), block.B, gamma * np.abs(block.B),
+                0.0, block.floor, block.labels,
+            )  # fmt: skip
+        size = np.abs(block.H) @ np.abs(block.W)
+        constant = block.constant - gamma * float((np.abs(block.W) * size).sum())
+        return cls(True, block.H, None, block.B, gamma * size, constant, block.floor, block.labels)
+
+
+def prove(
+    block: Block,
+    d: Array,
+    u: NDArray[np.floating],
+    *,
+    entry: NDArray[np.int32],
+    pruned: NDArray[np.int32],
+    kept: NDArray[np.int32],
+    vector: NDArray[np.int32],
+) -> Proof:
+    """The proof that a split, a tree and its vectors make, with all its claims; see `Proof`.
+
+    Args:
+        block: what is bounded.
+        d: `[g, n]` split, as `solvers.bounds.split.secure` leaves it.
+        u: `[V, g, n, c]` vectors; they are rounded first, as a bound holds for any.
+        entry: `[T]` decision branched on, -1 for a leaf.
+        pruned: `[T]` child where it is pruned.
+        kept: `[T]` child where it is kept.
+        vector: `[T]` row of u at a leaf, or `IMPOSSIBLE`.
+    """
+    vector = np.where(entry < 0, vector, IMPOSSIBLE).astype(np.int32)
+    proof = Proof(
+        block.rows, block.keep, d, entry, pruned, kept, vector, rounded(u), np.full(len(entry), -np.inf)
+    )
+    return replace(proof, claim=claims(Terms.of(block), proof))
+
+
+def root_proof(block: Block, split: Split) -> Proof:
+    """The proof without branching: the bound of a split at its relaxed point."""
+    leaf, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
+    u = relaxed_point(block, split.d, split.z)[None]
+    return prove(block, split.d, u, entry=none, pruned=none, kept=none, vector=leaf)
+
+
+def rounded(u: NDArray[np.floating]) -> NDArray[np.floating]:
+    """`[V, ...]` vectors rounded to `BITS` bits of their largest entry, in single precision where it fits."""
+    flat = np.asarray(u, dtype=np.float64).reshape(len(u), -1)
+    _, exponent = np.frexp(np.abs(flat).max(axis=1, keepdims=True, initial=0.0))
+    grid = np.ldexp(np.rint(np.ldexp(flat, BITS - exponent)), exponent - BITS).reshape(u.shape)
+    narrow = bool((np.abs(exponent) < 100).all())
+    return np.asarray(grid, dtype=np.float32 if narrow else np.float64)
+
+
+def claims(terms: Terms, proof: Proof) -> Array:
+    """`[T]` what each leaf may claim; minus infinity for inner nodes and impossible leaves."""
+    out = np.full(len(proof.entry), -np.inf)
+    leaves, fixings = leaf_fixings(proof, len(terms.labels))
+    vectors = proof.vector[leaves]
+    order = np.argsort(vectors, kind="stable")
+    ends = np.searchsorted(vectors[order], np.arange(len(proof.u) + 1))
+    size = max(1, CHUNK // int(np.prod(proof.u.shape[1:])))
+    for start in range(0, len(proof.u), size):
+        base, score = points(terms, proof.d, proof.u[start : start + size])
+        mine = order[ends[start] : ends[start + len(base)]]
+        step = max(1, CHUNK // len(terms.labels))
+        for i in range(0, len(mine), step):
+            some = mine[i : i + step]
+            at = vectors[some] - start
+            out[leaves[some]] = _bounds(terms, proof.keep, base[at], score[at], fixings[some])
+    return out
+
+
+def root_curve(terms: Terms, proof: Proof) -> Array:
+    """`[n + 1]` bounds at the root's vector for every pruned count, of a block with one pool."""
+    base, score = points(terms, proof.d, proof.u[proof.vector[0]][None])
+    n = len(terms.labels)
+    ranked = np.sort(score[0])[::-1] if terms.refit else np.sort(score[0])
+    total = np.concatenate([[0.0], np.cumsum(ranked)])
+    size = np.concatenate([[0.0], np.cumsum(np.abs(ranked))])
+    low = _low(terms, np.repeat(base, n + 1), total, size)
+    if terms.refit:
+        return low[::-1]
+    low[0] = max(low[0], terms.constant)
+    return low
+
+
+def leaf_fixings(proof: Proof, n: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Every leaf's node, and `[leaves, n]` what its path fixes: 1 kept, -1 pruned, 0 free."""
+    nodes, fixings = np.zeros(1, np.int64), np.zeros((1, n), np.int8)
+    leaves, fixed = [], []
+    while len(nodes):
+        inner = proof.entry[nodes] >= 0
+        leaves.append(nodes[~inner])
+        fixed.append(fixings[~inner])
+        parents = nodes[inner]
+        fixings = np.repeat(fixings[inner], 2, axis=0)
+        at = np.arange(len(parents))
+        fixings[2 * at, proof.entry[parents]] = -1
+        fixings[2 * at + 1, proof.entry[parents]] = 1
+        nodes = np.stack([proof.pruned[parents], proof.kept[parents]], axis=1).ravel().astype(np.int64)
+    return np.concatenate(leaves), np.concatenate(fixed)
+
+
+def points(terms: Terms, d: Array, u: NDArray[np.floating]) -> tuple[Array, Array]:
+    """Each vector's part of the bound: `base [V]` from below, `score [V, n]` on the pessimistic side.
+
+    As in `solvers.bounds.evaluate.lower_bound`, for many vectors at once.
+    """
+    count, g, n, c = u.shape
+    gamma = _gamma(n * c)
+    base, score = np.full(count, terms.constant), np.zeros((count, n))
+    for i in range(g):
+        flat = u[:, i].transpose(1, 0, 2).astype(np.float64).reshape(n, count * c)
+        move = d[i][:, None] * flat
+        size = np.abs(terms.H[i]) @ np.abs(flat) + np.abs(move)
+        error = gamma * size
+        if terms.H_slack is not None:
+            error += terms.H_slack[i] @ np.abs(flat)
+        y, wide = (terms.H[i] @ flat - move).reshape(n, count, c), (n, count, c)
+        point, error = flat.reshape(wide), error.reshape(wide)
+        base -= 0.5 * ((point * y).sum(axis=(0, 2)) + 2.0 * (np.abs(point) * error).sum(axis=(0, 2)))
+        if terms.refit:
+            q = np.abs(terms.B[i][:, None, :] - y) + error + terms.B_slack[i][:, None, :]
+            score += ((1.0 + gamma) / (2.0 * d[i]))[:, None].T * (q * q).sum(axis=2).T
+        else:
+            linear = 0.5 * d[i] - terms.B[i, :, 0]
+            slack = terms.B_slack[i, :, 0] + gamma * (np.abs(d[i]) + np.abs(terms.B[i, :, 0]))
+            score = (y[:, :, 0] - error[:, :, 0] + (linear - slack)[:, None]).T
+    return base, score
+
+
+def _bounds(
+    terms: Terms, keep: NDArray[np.int64], base: Array, score: Array, fixings: NDArray[np.int8]
+) -> Array:
+    take, mark = (keep, 1) if terms.refit else (np.bincount(terms.labels, minlength=len(keep)) - keep, -1)
+    inside = fixings == mark
+    total = np.where(inside, score, 0.0).sum(axis=1)
+    size = np.where(inside, np.abs(score), 0.0).sum(axis=1)
+    possible = np.ones(len(base), dtype=bool)
+    for p, wanted in enumerate(take.tolist()):
+        pool = terms.labels == p
+        left = wanted - inside[:, pool].sum(axis=1)
+        free = fixings[:, pool] == 0
+        possible &= (left >= 0) & (left <= free.sum(axis=1))
+        cost = -score[:, pool] if terms.refit else score[:, pool]
+        ranked = np.sort(np.where(free, cost, np.inf), axis=1)
+        chosen = np.where(np.arange(ranked.shape[1]) < left[:, None], ranked, 0.0)
+        total += np.abs(chosen).sum(axis=1) if terms.refit else chosen.sum(axis=1)
+        size += np.abs(chosen).sum(axis=1)
+    low = _low(terms, base, np.where(possible, total, 0.0), np.where(possible, size, 0.0))
+    if not terms.refit and not take.any():
+        low = np.maximum(low, terms.constant)
+    return np.where(possible, low, np.inf)
+
+
+def _low(terms: Terms, base: Array, total: Array, size: Array) -> Array:
+    low = base - total if terms.refit else base + total
+    around = np.abs(base) + abs(terms.constant)
+    margin = _gamma(len(terms.labels)) * size + 8.0 * len(terms.H) * np.finfo(float).eps * around
+    return np.asarray(np.maximum(low - margin - 1e-300, terms.floor))
+
+
+def _gamma(n: int) -> float:
+    """Rounding of sums of n products, several times over: the checker has to round too."""
+    return 4.0 * (n + 8) * float(np.finfo(float).eps)

@@ -33,6 +33,7 @@ class Control:
         warm_start: a mask of the reduced problem to start from, or None.
         offset: constant between the reduced and the original problem.
         lift: turns a mask of the reduced problem into one of the original.
+        certify: whether `Outcome.certificate` should list the `Proof` of every block.
     """
 
     gap: float = 1e-4
@@ -43,6 +44,7 @@ class Control:
     warm_start: Mask | None = None
     offset: float = 0.0
     lift: Callable[[Mask], Mask] = lambda mask: mask
+    certify: bool = False
     started: float = field(default_factory=time.perf_counter)
     trace: list[Progress] = field(default_factory=list)
     interrupted: bool = False

@@ -95,7 +95,7 @@ class Solution:
         solver: name of the solver.
         stats: counts and choices of the solver, and every repair of the data.
         trace: the incumbent and bound over time.
-        certificate: proof that a checker can read, or None.
+        certificate: `solvers.certificate.Certificate`, a proof that a checker can read, or None.
     """
 
     mask: Mask

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from solvers.certificate import certify as make_certificate
 from solvers.control import Callback, Control, interruptible
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
@@ -93,6 +94,7 @@ def solve(
     warm_start: ArrayLike | None = None,
     callback: Callback | None = None,
     device: str = "cpu",
+    certify: bool = False,
 ) -> Solution:
     """Prune a layer: find a mask of the budget with the least loss increase, and a bound on it.
 
@@ -105,6 +107,9 @@ def solve(
         warm_start: `[m, n]` mask to start from; the answer is never worse than it.
         callback: called with a `Progress` whenever the incumbent or bound moves; return True to stop.
         device: torch device for batched array work.
+        certify: also give a `Certificate` that `solvers.checker` verifies, of what the solver proved, and
+            of root relaxations where it proves nothing; these are not within the time limit. A bound
+            that the solver did not reach is raised to the certificate's.
 
     Returns:
         A `Solution` whose value is recomputed from the problem and whose bound is valid. Running out
@@ -127,7 +132,7 @@ def solve(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
         warm_start=None if warm is None else reduction.lower(warm),
-        offset=reduction.offset, lift=reduction.lift,
+        offset=reduction.offset, lift=reduction.lift, certify=certify,
     )  # fmt: skip
     with interruptible(control):
         outcome = chosen.run(reduction.problem, control)
@@ -135,7 +140,11 @@ def solve(
     if warm is not None and problem.value(warm) < problem.value(mask):
         mask = warm
     bound = outcome.bound + reduction.offset - reduction.margin
+    certificate = outcome.certificate
+    if certify:
+        certificate = make_certificate(problem, mask, outcome.certificate or (), device=device)
+        bound = max(bound, certificate.bound)
     return Solution.judge(
         problem, mask, bound, outcome.reason, gap=gap, seconds=time.perf_counter() - start,
-        solver=chosen.name, stats=outcome.stats, trace=control.trace, certificate=outcome.certificate,
+        solver=chosen.name, stats=outcome.stats, trace=control.trace, certificate=certificate,
     )  # fmt: skip

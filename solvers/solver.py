@@ -24,7 +24,7 @@ class Outcome:
         bound: valid lower bound, or minus infinity.
         reason: why it stopped.
         stats: counts, choices, repairs.
-        certificate: proof, or None.
+        certificate: the `Proof` of every block, where `Control.certify` asks for them, or None.
     """
 
     mask: Mask

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from cbs.cli import listing, prune, solve
+from cbs.cli import listing, prune, solve, verify
 from cbs.cli.output import complain
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -18,7 +18,8 @@ UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
 app = typer.Typer(
     name="cbs",
     help="Prune trained networks by the combinatorial Optimal Brain Surgeon, with certified gaps.",
-    epilog="Exit status: 0 done (also at a limit), 2 bad input, 130 interrupted with the best found written.",
+    epilog="Exit status: 0 done (also at a limit), 1 a certificate refuted, 2 bad input, "
+    "130 interrupted with the best found written.",
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("prune")(prune.prune)
 app.command("solve")(solve.solve)
 app.command("bound")(solve.bound)
+app.command("verify")(verify.verify)
 app.command("solvers")(listing.solvers)
 app.command("methods")(listing.methods)
 
@@ -50,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after `cbs`; by default those of the process.
 
     Returns:
-        The exit status: 0 done, 2 bad input (one line on standard error says what), 130 interrupted.
+        The exit status: 0 done, 1 a certificate refuted, 2 bad input (one line on standard error says
+        what), 130 interrupted.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,9 @@ def solve(
     warm_start: Annotated[
         Path | None, typer.Option(metavar="RESULT.json", help="Start from the mask that `--json` printed.")
     ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write a proof of the bound, for `cbs verify`.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Solve an instance: the best mask found, and a bound on how much better any mask can be.
@@ -51,11 +55,18 @@ def solve(
     `cbs solve layer.npz --time-limit 60`
 
     `cbs solve layer.npz --solver branch-and-bound --gap 1e-6 --json > layer.json`
+
+    `cbs solve layer.npz --certificate layer.cert && cbs verify layer.cert layer.npz`
     """
     chosen = solvers.get_solver(solver)
     problem = load(file)
     warm = None if warm_start is None else _mask(warm_start, problem)
-    return _run(problem, chosen, as_json, time_limit=time_limit, gap=gap, seed=seed, warm_start=warm)
+    if certificate is not None and not certificate.parent.is_dir():
+        raise ValueError(f"certificate {str(certificate)!r}: {str(certificate.parent)!r} is not a folder")
+    return _run(
+        problem, chosen, as_json, certificate,
+        time_limit=time_limit, gap=gap, seed=seed, warm_start=warm, certify=certificate is not None,
+    )  # fmt: skip
 
 
 def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = False) -> int:
@@ -70,7 +81,13 @@ def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = 
     return _run(load(file), solvers.get_solver("relaxation"), as_json, time_limit=time_limit, seed=seed)
 
 
-def _run(problem: SubsetProblem, solver: solvers.Solver, as_json: bool, **options: Any) -> int:
+def _run(
+    problem: SubsetProblem,
+    solver: solvers.Solver,
+    as_json: bool,
+    certificate: Path | None = None,
+    **options: Any,
+) -> int:
     with output.telling_interruption(), Watch() as watch:
         try:
             solution = solvers.solve(problem, solver, callback=watch, **options)
@@ -81,6 +98,11 @@ def _run(problem: SubsetProblem, solver: solvers.Solver, as_json: bool, **option
                 problem, watch.mask, watch.bounds.lower, Status.INTERRUPTED,
                 gap=0.0, seconds=watch.seconds, solver=solver.name,
             )  # fmt: skip
+    if certificate is not None:
+        if solution.certificate is None:
+            print("cbs: interrupted before the certificate was complete; none is written", file=sys.stderr)
+        else:
+            solution.certificate.save(certificate)
     _show(solution, as_json)
     return 130 if solution.status is Status.INTERRUPTED else 0
 

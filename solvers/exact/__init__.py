@@ -2,6 +2,7 @@
 
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.brute_force import BruteForce
+from solvers.exact.copt import Copt, CoptPlain
 from solvers.exact.cp_sat import CpSat
 from solvers.exact.cplex import Cplex, CplexPlain
 from solvers.exact.cvxpy_sdp import CvxpySdp
@@ -10,5 +11,5 @@ from solvers.exact.scip import Scip, ScipPlain
 from solvers.solver import Solver
 
 SOLVERS: tuple[type[Solver], ...] = (
-    BruteForce, BranchAndBound, CpSat, Scip, ScipPlain, Gurobi, GurobiPlain, Cplex, CplexPlain, CvxpySdp
+    BruteForce, BranchAndBound, CpSat, Scip, ScipPlain, Gurobi, GurobiPlain, Cplex, CplexPlain, Copt, CoptPlain, CvxpySdp
 )  # fmt: skip

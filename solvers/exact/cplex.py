@@ -153,7 +153,7 @@ def _build(model: Any, matrices: Programme) -> None:
     )
     model.objective.set_offset(matrices.constant)
     model.objective.set_quadratic(_rows(matrices.Q))
-    senses = "E" * matrices.counts + "L" * (len(matrices.b) - matrices.counts)
+    senses = "E" * matrices.equalities + "L" * (len(matrices.b) - matrices.equalities)
     model.linear_constraints.add(_rows(matrices.A), senses, matrices.b.tolist())
     if len(matrices.cones):
         A, b = matrices.first_tangents()

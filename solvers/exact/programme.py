@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from solvers.exact.models import JointModel, SelectionModel, rounded
+from solvers.exact.models import JointModel, SelectionModel, factor, rounded
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 
@@ -26,7 +27,7 @@ class Programme:
 
     Minimise `1/2 x'Qx + c.x + constant` over
 
-        A x = b on the first `counts` rows, A x <= b on the others,   lower <= x <= upper,
+        A x = b on the first `equalities` rows, A x <= b on the others,   lower <= x <= upper,
         x_v^2 <= x_s x_z for every cone (v, s, z),   x_i binary for i < decisions.size
 
     Attributes:
@@ -35,7 +36,7 @@ class Programme:
         constant: what the objective is at the origin.
         A: `[rows, N]`.
         b: `[rows]`.
-        counts: number of equality rows, one a pool.
+        equalities: number of equality rows.
         lower: `[N]`.
         upper: `[N]`.
         cones: `[K, 3]` variables (v, s, z), the rotated cones of the perspective; `[0, 3]` if plain.
@@ -50,7 +51,7 @@ class Programme:
     constant: float
     A: sp.csr_array
     b: Array
-    counts: int
+    equalities: int
     lower: Array
     upper: Array
     cones: NDArray[np.int64]
@@ -84,8 +85,8 @@ class Programme:
 
     def _touching(self, cones: NDArray[np.int64], t: Array) -> tuple[sp.csr_array, Array]:
         values = np.stack([2.0 * t, -np.ones(len(t)), -t * t], axis=1)
-        row = np.repeat(np.arange(len(t)), 3)
-        where = (row, self.cones[cones].ravel())
+        row = np.repeat(np.arange(len(t), dtype=np.int32), 3)
+        where = (row, self.cones[cones].ravel().astype(np.int32))
         return sp.csr_array((values.ravel(), where), shape=(len(t), len(self.c))), np.zeros(len(t))
 
     def mask(self, problem: SubsetProblem, x: Array) -> Mask:
@@ -93,28 +94,42 @@ class Programme:
         return rounded(problem, self.sign * x[self.decisions])
 
 
-def programme(model: JointModel | SelectionModel, problem: SubsetProblem, incumbent: Mask) -> Programme:
+def programme(
+    model: JointModel | SelectionModel, problem: SubsetProblem, incumbent: Mask, *, factored: bool = False
+) -> Programme:
     """The matrices of a model's numbers, with the incumbent to start from.
 
     Args:
         model: of `problem`, see `solvers.exact.models`.
         problem: one part, which gives the pools.
         incumbent: `[m, n]` a mask of its budget, and the one that the model was scaled by.
+        factored: whether `Q` is made an identity by variables `y = L (v - a)` with `L'L = R`: more
+            variables and rows, but no differences of large numbers in the objective.
     """
     if isinstance(model, JointModel):
-        return _joint(model, problem, incumbent)
-    return _selection(model, problem, incumbent)
+        matrices = _joint(model, problem, incumbent)
+        blocks = [(factor(R), a) for R, a in zip(model.R, model.a, strict=True)]
+        first = matrices.decisions.size
+    else:
+        matrices = _selection(model, problem, incumbent)
+        blocks = [(factor(R), np.zeros(len(R))) for R in model.R]
+        first = 0
+    return _factored(matrices, blocks, first) if factored else matrices
 
 
-def size(problem: SubsetProblem, strengthened: bool) -> tuple[int, int]:
+def size(problem: SubsetProblem, strengthened: bool, *, factored: bool = False) -> tuple[int, int]:
     """The most variables, and the most rows and cones, of a part's programme, without building it."""
     together = problem.budget.kind in ("per_layer", "columns")
     pools = len(problem.pools.prune) if together else -(-len(problem.pools.prune) // problem.m)
     decisions = problem.n * (problem.m if problem.budget.kind == "per_layer" else 1)
-    if not problem.refit:
-        return decisions, pools
     weights = problem.n * (problem.m if together else 1)
-    return decisions + (2 if strengthened else 1) * weights, pools + (3 if strengthened else 2) * weights
+    extra = weights if factored else 0
+    if not problem.refit:
+        return decisions + min(extra, decisions), pools + min(extra, decisions)
+    return (
+        decisions + (2 if strengthened else 1) * weights + extra,
+        pools + (3 if strengthened else 2) * weights + extra,
+    )
 
 
 def _joint(model: JointModel, problem: SubsetProblem, incumbent: Mask) -> Programme:
@@ -177,6 +192,33 @@ def _selection(model: SelectionModel, problem: SubsetProblem, incumbent: Mask) -
         decisions=x,
         sign=1,
         start=pools.decisions(incumbent).astype(np.float64).ravel(),
+    )
+
+
+def _factored(matrices: Programme, blocks: Sequence[tuple[Array, Array]], first: int) -> Programme:
+    """With each `1/2 (x_b - a_b)' L_b'L_b (x_b - a_b)`, blocks from variable `first` on, as `1/2 |y_b|^2`."""
+    N = len(matrices.c)
+    L = sp.csr_array(sp.block_diag([L for L, _ in blocks]))
+    K, n = L.shape
+    a = np.concatenate([a for _, a in blocks])
+    where = slice(first, first + n)
+    origin = np.zeros(N)
+    origin[where] = a
+    spread = sp.hstack([sp.csr_array((K, first)), L, sp.csr_array((K, N - first - n)), -sp.eye_array(K)])
+    wider = sp.hstack([matrices.A, sp.csr_array((matrices.A.shape[0], K))]).tocsr()
+    cut = matrices.equalities
+    free = np.full(K, np.inf)
+    return replace(
+        matrices,
+        Q=sp.csr_array(sp.block_diag([sp.csr_array((N, N)), sp.eye_array(K)])),
+        c=np.concatenate([matrices.c + matrices.Q @ origin, np.zeros(K)]),
+        constant=matrices.constant - 0.5 * float(origin @ (matrices.Q @ origin)),
+        A=sp.csr_array(sp.vstack([wider[:cut], spread, wider[cut:]])),
+        b=np.concatenate([matrices.b[:cut], L @ a, matrices.b[cut:]]),
+        equalities=cut + K,
+        lower=np.concatenate([matrices.lower, -free]),
+        upper=np.concatenate([matrices.upper, free]),
+        start=np.concatenate([matrices.start, L @ (matrices.start[where] - a)]),
     )
 
 

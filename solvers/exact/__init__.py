@@ -8,8 +8,10 @@ from solvers.exact.cplex import Cplex, CplexPlain
 from solvers.exact.cvxpy_sdp import CvxpySdp
 from solvers.exact.gurobi import Gurobi, GurobiPlain
 from solvers.exact.scip import Scip, ScipPlain
+from solvers.exact.xpress import Xpress, XpressPlain
 from solvers.solver import Solver
 
 SOLVERS: tuple[type[Solver], ...] = (
-    BruteForce, BranchAndBound, CpSat, Scip, ScipPlain, Gurobi, GurobiPlain, Cplex, CplexPlain, Copt, CoptPlain, CvxpySdp
+    BruteForce, BranchAndBound, CpSat, Scip, ScipPlain, Gurobi, GurobiPlain, Cplex, CplexPlain, Copt, CoptPlain,
+    Xpress, XpressPlain, CvxpySdp,
 )  # fmt: skip

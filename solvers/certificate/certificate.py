@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from solvers.allocation import allocation_value
 from solvers.blocks import Block, blocks
 from solvers.bounds.curves import KNOTS, WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
+from solvers.budget import Budget
 from solvers.certificate.claims import Terms, root_curve, root_proof
 from solvers.certificate.original import as_it_is, restate, stored
 from solvers.certificate.proof import Proof
@@ -135,7 +137,12 @@ class Certificate:
 
 
 def certify(
-    problem: SubsetProblem, mask: Mask, proofs: Sequence[Proof] = (), *, device: str = "cpu"
+    problem: SubsetProblem,
+    mask: Mask,
+    proofs: Sequence[Proof] = (),
+    *,
+    shared: bool = False,
+    device: str = "cpu",
 ) -> Certificate:
     """A certificate of a mask, from what a search proved, and from root relaxations of all other rows.
 
@@ -144,10 +151,13 @@ def certify(
         mask: the best mask found.
         proofs: about the blocks of the reduced problem (`solvers.reduction.reduce`); where rows share a
             budget, about a row and a count each, in any number.
+        shared: the mask's count need not be that of the problem's `per_layer` budget, which it will share
+            with other problems (`together`).
         device: torch device of the relaxations.
 
     Raises:
-        ValueError: if the curvature is too close to singular for a certified split.
+        ValueError: if the mask misses the budget, or the curvature is too close to singular for a
+            certified split.
     """
     proofs = [*proofs, *_missing(reduce(problem).problem, proofs, device)]
     layer = problem.budget.kind == "per_layer"
@@ -164,8 +174,9 @@ def certify(
         assert terms is not None
         curves = _curves(problem, proofs, terms)
     total = int(problem.pools.prune[0]) if layer else 0
+    counted = _recounted(problem, int(mask.sum())) if shared else problem
     part = Part(
-        stored(problem).digest, problem.check(mask), problem.value(mask), problem.budget.kind, total,
+        stored(problem).digest, counted.check(mask), counted.value(mask), problem.budget.kind, total,
         tuple(proofs), tuple(curves),
     )  # fmt: skip
     return Certificate((part,))
@@ -186,6 +197,13 @@ def together(certificates: Sequence[Certificate], *, shared: bool = False) -> Ce
     if shared and wrong:
         raise ValueError(f"only per_layer budgets can be shared, got {wrong[0]!r}")
     return Certificate(parts, shared)
+
+
+def _recounted(problem: SubsetProblem, prune: int) -> SubsetProblem:
+    return SubsetProblem(
+        problem.W, problem.hessian, Budget.per_layer(prune),
+        refit=problem.refit, gradient=problem.G, movable=problem.movable,
+    )  # fmt: skip
 
 
 def _missing(problem: SubsetProblem, proofs: Sequence[Proof], device: str) -> list[Proof]:
@@ -226,5 +244,8 @@ def _curves(problem: SubsetProblem, proofs: Sequence[Proof], terms: Sequence[Ter
 
 
 def _sum(parts: Sequence[float]) -> float:
-    """A float at most the sum."""
-    return float(np.nextafter(math.fsum(parts), -np.inf))
+    """The largest float that is at most the exact sum."""
+    total = math.fsum(parts)
+    if math.isfinite(total) and Fraction(total) > sum(map(Fraction, parts)):
+        return float(np.nextafter(total, -np.inf))
+    return total

@@ -15,8 +15,6 @@ from solvers.hessian import Array
 
 CHUNK = 1 << 20
 """Numbers in an array of one batch."""
-BITS = 20
-"""Bits of a vector's entries, counted from its largest: few enough for exact products in the checker."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,10 @@ def root_proof(block: Block, split: Split) -> Proof:
 
 
 def rounded(u: NDArray[np.floating]) -> NDArray[np.floating]:
-    """`[V, ...]` vectors rounded to `BITS` bits of their largest entry, in single precision where it fits."""
-    flat = np.asarray(u, dtype=np.float64).reshape(len(u), -1)
-    _, exponent = np.frexp(np.abs(flat).max(axis=1, keepdims=True, initial=0.0))
-    grid = np.ldexp(np.rint(np.ldexp(flat, BITS - exponent)), exponent - BITS).reshape(u.shape)
-    narrow = bool((np.abs(exponent) < 100).all())
-    return np.asarray(grid, dtype=np.float32 if narrow else np.float64)
+    """Vectors in single precision, if their largest entries have room there; else as they are."""
+    largest = np.abs(u).reshape(len(u), -1).max(axis=1, initial=0.0)
+    narrow = ((largest == 0.0) | ((largest > 2.0**-80) & (largest < 2.0**120))).all()
+    return np.asarray(u, dtype=np.float32 if narrow else np.float64)
 
 
 def claims(terms: Terms, proof: Proof) -> Array:

@@ -31,7 +31,7 @@ class Proof:
         kept: `[T]` child where it is kept, -1 for a leaf.
         vector: `[T]` the leaf's row of `u`; leaves may share one. `IMPOSSIBLE` where the fixings leave no
             mask of the budget; any number for inner nodes.
-        u: `[V, g, n, c]` points at which the bound is evaluated, in single precision.
+        u: `[V, g, n, c]` points at which the bound is evaluated; double precision where single has no room.
         claim: `[T]` each leaf's bound on the block's cost; any number for inner nodes.
     """
 
@@ -42,7 +42,7 @@ class Proof:
     pruned: NDArray[np.int32]
     kept: NDArray[np.int32]
     vector: NDArray[np.int32]
-    u: NDArray[np.float32]
+    u: NDArray[np.floating]
     claim: Array
 
     @property

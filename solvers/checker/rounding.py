@@ -65,6 +65,7 @@ def product(A: Array, B: Array) -> tuple[Array, Array]:
     Error of leaving out: with K slices, `|tail_k| <= 2^(-k bits) / 2` after k of them, and pairs
     `k + l <= K + 1` taken, `A B - taken = sum_k A_k tail_(K+1-k) + tail_K B` is at most
     `q (K + 1) 2^(-K bits)`. Entries that underflow when scaled down add less than `q 2^-1000`.
+    Rows and columns of zeros give exact zeros.
     """
     q = A.shape[1]
     bits = (53 - max(q - 1, 0).bit_length()) // 2
@@ -82,7 +83,8 @@ def product(A: Array, B: Array) -> tuple[Array, Array]:
     if left_rest or right_rest or len(taken) < len(pairs):
         error += q * (count + 1) * 2.0 ** (-count * bits)
     scale = left_scale + right_scale
-    return np.ldexp(total, scale), up(up(np.ldexp(SAFE * error, scale)) + TINY)
+    error = up(up(np.ldexp(SAFE * error, scale)) + TINY)
+    return np.ldexp(total, scale), np.where(A.any(axis=1)[:, None] & B.any(axis=0), error, 0.0)
 
 
 def _slices(A: Array, bits: int, count: int, axis: int) -> tuple[list[Array], NDArray[np.int32], bool]:

@@ -22,9 +22,7 @@ def read_archive(path: str | os.PathLike[str], what: str) -> dict[str, NDArray[A
         ValueError: one line that names the file, if it is missing, cut short, damaged, or holds pickles.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("not a .npz archive")
+        with open(path, "rb") as file, zipfile.ZipFile(file), np.load(file, allow_pickle=False) as archive:
             return {name: np.asarray(archive[name]) for name in archive.files}
     except (OSError, ValueError, EOFError, MemoryError, SyntaxError, zlib.error, zipfile.BadZipFile) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -65,9 +65,10 @@ class Prover:
         wrong_leaves = np.flatnonzero(~np.where(vectors < 0, proven == np.inf, proven >= claims))
         if len(wrong_leaves):
             i = wrong_leaves[0]
-            what = "says that it has no masks, but it has" if vectors[i] < 0 else (
-                f"claims {claims[i]!r}, but {proven[i]!r} is proven ({claims[i] - proven[i]:.3g} less)"
-            )  # fmt: skip
+            claim, shown = float(claims[i]), float(proven[i])
+            what = f"claims {claim!r}, but {shown!r} is proven ({claim - shown:.3g} less)"
+            if vectors[i] < 0:
+                what = "says that it has no masks, but it has"
             raise Refuted(f"leaf at node {nodes[i]} of {name} {what}")
         bound = float(claims[proven < np.inf].min(initial=np.inf))
         self._take(proof, piece, bound, root if len(nodes) == 1 else None)

@@ -28,7 +28,7 @@ def semidefinite(A: Array, error: Array) -> str | None:
     A, error = np.ldexp(A, powers), up(np.ldexp(error, powers))
     unit = (len(A) + 4) * UNIT * float(np.trace(np.abs(A)))
     diagonal_index = np.diag_indices(len(A))
-    least = 1.5 * float(error.sum(axis=1).max())
+    least = 1.01 * float(error.sum(axis=1).max())
     for shift in least + SHIFTS * unit:
         B = A.copy()
         B[diagonal_index] -= shift

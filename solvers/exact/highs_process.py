@@ -4,7 +4,7 @@ The wheels of highspy and OR-Tools each bring a `libhighs`, and a process can lo
 `solvers.exact.highs` runs this file by itself; it imports nothing else of the package.
 
 In comes a NumPy archive: `c [N]`, `integer [N]`, `A` as `indptr`, `indices` and `data` of its rows,
-`lower [rows]`, `upper [rows]`, `start [N]`, and an array `options` of JSON text. Variables lie between 0 and 1.
+`lower [rows]`, `upper [rows]`, `start [N]`, and an array `options` of JSON text. Variables are in [0, 1].
 Out comes a line of JSON for every piece of news: `x` (the integer variables, or null), `dual` and `nodes`;
 the last one has `status`, too.
 """

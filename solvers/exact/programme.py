@@ -44,6 +44,7 @@ class Programme:
         decisions: `[b, n]` the binary variables, which are the first ones.
         sign: 1 if the decisions say pruned, -1 if they say kept.
         start: `[N]` the incumbent.
+        names: of the variables: `z`, `v`, `s` or `x`, row and column, and `y` of a factored programme.
     """
 
     Q: sp.csr_array
@@ -59,6 +60,7 @@ class Programme:
     decisions: NDArray[np.int64]
     sign: int
     start: Array
+    names: tuple[str, ...]
 
     @property
     def binary(self) -> NDArray[np.bool_]:
@@ -170,6 +172,7 @@ def _joint(model: JointModel, problem: SubsetProblem, incumbent: Mask) -> Progra
     return Programme(
         sp.csr_array(Q), c, constant, sp.csr_array(A), b, len(pools.keep), lower, upper,
         cones, model.a[split], z, -1, start,
+        _named("z", np.ones(z.shape, bool)) + _named("v", np.ones((m, n), bool)) + _named("s", split),
     )  # fmt: skip
 
 
@@ -184,7 +187,7 @@ def _selection(model: SelectionModel, problem: SubsetProblem, incumbent: Mask) -
         constant=0.0,
         A=_counts(problem, x, x.size),
         b=pools.prune.astype(np.float64),
-        counts=len(pools.prune),
+        equalities=len(pools.prune),
         lower=np.zeros(x.size),
         upper=np.ones(x.size),
         cones=np.zeros((0, 3), dtype=np.int64),
@@ -192,6 +195,7 @@ def _selection(model: SelectionModel, problem: SubsetProblem, incumbent: Mask) -
         decisions=x,
         sign=1,
         start=pools.decisions(incumbent).astype(np.float64).ravel(),
+        names=_named("x", np.ones(x.shape, bool)),
     )
 
 
@@ -219,7 +223,12 @@ def _factored(matrices: Programme, blocks: Sequence[tuple[Array, Array]], first:
         lower=np.concatenate([matrices.lower, -free]),
         upper=np.concatenate([matrices.upper, free]),
         start=np.concatenate([matrices.start, L @ (matrices.start[where] - a)]),
+        names=matrices.names + tuple(f"y_{k}" for k in range(K)),
     )
+
+
+def _named(letter: str, entries: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(f"{letter}_{r}_{i}" for r, i in np.argwhere(entries).tolist())
 
 
 def _counts(problem: SubsetProblem, decisions: NDArray[np.int64], N: int) -> sp.csr_array:

@@ -2,5 +2,6 @@
 
 from solvers.instances.files import load, save
 from solvers.instances.generators import Planted, planted, random_problem
+from solvers.instances.model_files import export
 
-__all__ = ["Planted", "load", "planted", "random_problem", "save"]
+__all__ = ["Planted", "export", "load", "planted", "random_problem", "save"]

@@ -84,7 +84,8 @@ def product(A: Array, B: Array) -> tuple[Array, Array]:
         error += q * (count + 1) * 2.0 ** (-count * bits)
     scale = left_scale + right_scale
     error = up(up(np.ldexp(SAFE * error, scale)) + TINY)
-    return np.ldexp(total, scale), np.where(A.any(axis=1)[:, None] & B.any(axis=0), error, 0.0)
+    live = np.any(A, axis=1, keepdims=True) & np.any(B, axis=0, keepdims=True)
+    return np.ldexp(total, scale), np.where(live, error, 0.0)
 
 
 def _slices(A: Array, bits: int, count: int, axis: int) -> tuple[list[Array], NDArray[np.int32], bool]:

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import FLAGS, backward, best_sum, curvature, evaluate, forward
+from solvers.bounds.oracle import FLAGS, backward, best_sum, curvature, evaluate, forward, model_of
 from solvers.hessian import Array
 
 TINY = 1e-9
@@ -59,67 +59,110 @@ def repair(z, fix, labels, need):
 def descend(K, s, z, work, labels, p):
     """A descent step p for `-s'p + 1/2 p'Kp` with `0 <= z + p <= 1` and pool sums kept.
 
-    A primal active-set method without release: go to the minimiser over the loose entries, stop at
-    the first bound on the way, fix the entries there, and go on. The caller picks up what a release
-    would have changed at its next step.
+    First the bold way: the minimiser over the loose entries, all that leave the box put on its face
+    at once, and again over the rest. If that lands nowhere lower, the careful one: a primal
+    active-set method without release, that stops at the first face on the way and fixes the entries
+    there. The caller picks up what a release would have changed at its next step.
     """
     w = len(work)
-    loose = np.arange(w)
     L = np.empty((w, w))
     x = np.empty(w)
-    for i in range(w):
-        p[i] = 0.0
-    while len(loose) > 1:
-        a = len(loose)
-        for i in range(a):
-            row = K[loose[i]]
-            for j in range(i):
-                total = row[loose[j]]
-                for k in range(j):
-                    total -= L[i, k] * L[j, k]
-                L[i, j] = total * L[j, j]
-            total = row[loose[i]] * (1.0 + 1e-10)
-            for k in range(i):
-                total -= L[i, k] * L[i, k]
-            L[i, i] = 1.0 / np.sqrt(max(total, 1e-12 * row[loose[i]] + 1e-300))
-            x[i] = s[work[loose[i]]]
-            for k in range(w):
-                x[i] -= row[k] * p[k]
-        forward(L, x, a)
-        _hold_sums(L, x, a, work, labels, loose)
-        backward(L, x, a)
-        reach = 1.0
-        for i in range(a):
-            at = z[work[loose[i]]] + p[loose[i]]
-            if x[i] < 0.0 and at + x[i] < 0.0:
-                reach = min(reach, -at / x[i])
-            elif x[i] > 0.0 and at + x[i] > 1.0:
-                reach = min(reach, (1.0 - at) / x[i])
-        kept = np.ones(a, np.bool_)
-        for i in range(a):
-            k = loose[i]
-            p[k] += reach * x[i]
-            at = z[work[k]] + p[k]
-            if (x[i] < 0.0 and at <= TINY) or (x[i] > 0.0 and at >= 1.0 - TINY):
-                kept[i] = False
-        if reach >= 1.0:
-            break
-        loose = loose[kept]
+    for bold in (True, False):
+        loose = np.arange(w)
+        for i in range(w):
+            p[i] = 0.0
+        done = False
+        while len(loose) > 1:
+            a = len(loose)
+            _minimise(K, s, p, work, labels, loose, L, x)
+            reach, out = 1.0, 0
+            for i in range(a):
+                at = z[work[loose[i]]] + p[loose[i]]
+                if x[i] < 0.0 and at + x[i] < 0.0:
+                    reach = min(reach, -at / x[i])
+                    out += 1
+                elif x[i] > 0.0 and at + x[i] > 1.0:
+                    reach = min(reach, (1.0 - at) / x[i])
+                    out += 1
+            kept = np.ones(a, np.bool_)
+            for i in range(a):
+                k = loose[i]
+                at = z[work[k]] + p[k]
+                if bold and out > 0:
+                    if at + x[i] < 0.0 or at + x[i] > 1.0:
+                        p[k] = -z[work[k]] if x[i] < 0.0 else 1.0 - z[work[k]]
+                        kept[i] = False
+                else:
+                    p[k] += reach * x[i]
+                    at = z[work[k]] + p[k]
+                    if (x[i] < 0.0 and at <= TINY) or (x[i] > 0.0 and at >= 1.0 - TINY):
+                        kept[i] = False
+            if reach >= 1.0:
+                done = True
+                break
+            loose = loose[kept]
+        if not bold or (done and _lowers(K, s, p, work, labels)):
+            return
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def _hold_sums(L, x, a, work, labels, loose):
-    """Correct `x = L^-1 r` so that `L'^-1 x` sums to zero in every pool: `x -= V (V'V)^-1 V'x`."""
+def _lowers(K, s, p, work, labels):
+    """Whether p keeps the pools' sums and lowers the model."""
+    w = len(work)
+    model, total, size = 0.0, 0.0, 0.0
+    for i in range(w):
+        row = 0.0
+        for j in range(w):
+            row += K[i, j] * p[j]
+        model += p[i] * (0.5 * row - s[work[i]])
+        total += p[i]
+        size += abs(p[i])
+        if (i + 1 == w or labels[work[i + 1]] != labels[work[i]]) and abs(total) > 1e-12 * (1.0 + size):
+            return False
+        if i + 1 < w and labels[work[i + 1]] != labels[work[i]]:
+            total = size = 0.0
+    return model < 0.0
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _minimise(K, s, p, work, labels, loose, L, x):
+    """The move x of the loose entries from p to the model's minimiser, pool sums brought back to zero."""
+    a, w = len(loose), len(work)
+    for i in range(a):
+        row = K[loose[i]]
+        for j in range(i):
+            total = row[loose[j]]
+            for k in range(j):
+                total -= L[i, k] * L[j, k]
+            L[i, j] = total * L[j, j]
+        total = row[loose[i]] * (1.0 + 1e-10)
+        for k in range(i):
+            total -= L[i, k] * L[i, k]
+        L[i, i] = 1.0 / np.sqrt(max(total, 1e-12 * row[loose[i]] + 1e-300))
+        x[i] = s[work[loose[i]]]
+        for k in range(w):
+            x[i] -= row[k] * p[k]
+    forward(L, x, a)
     pools = 1
     for i in range(1, a):
         if labels[work[loose[i]]] != labels[work[loose[i - 1]]]:
             pools += 1
-    V = np.zeros((pools, a))
+    V, lack = np.zeros((pools, a)), np.zeros(pools)
     t = 0
     for i in range(a):
         if i and labels[work[loose[i]]] != labels[work[loose[i - 1]]]:
             t += 1
         V[t, i] = 1.0
+    for t in range(pools):
+        label = -1
+        for i in range(a):
+            if V[t, i] > 0.0:
+                label = labels[work[loose[i]]]
+                break
+        for k in range(w):
+            if labels[work[k]] == label:
+                lack[t] -= p[k]
+    # x <- x - V (V'V)^-1 (V'x - lack), by Gram and Schmidt
     for t in range(pools):
         forward(L, V[t], a)
         for u in range(t):
@@ -128,30 +171,33 @@ def _hold_sums(L, x, a, work, labels, loose):
                 dot += V[t, i] * V[u, i]
             for i in range(a):
                 V[t, i] -= dot * V[u, i]
+            lack[t] -= dot * lack[u]
         norm = 0.0
         for i in range(a):
             norm += V[t, i] * V[t, i]
         norm = 1.0 / np.sqrt(norm)
-        dot = 0.0
+        lack[t] *= norm
+        dot = -lack[t]
         for i in range(a):
             V[t, i] *= norm
             dot += V[t, i] * x[i]
         for i in range(a):
             x[i] -= dot * V[t, i]
+    backward(L, x, a)
 
 
 @njit(cache=True, nogil=True)
-def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):
+def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):
     """Solve a node's relaxation: `(bound, f, steps)`; z and the best scores are left behind.
 
     Stops as soon as the bound passes `cutoff`, or the bound is within `tight` of f relative to the
     distance that matters, or after `max_steps` Newton steps.
     """
-    n = len(z)
+    n, labels = len(z), model.labels
     pools = len(need)
     inner, outer = np.empty(pools), np.empty(pools)
     repair(z, fix, labels, need)
-    f, base, rounding = evaluate(refit, R, d, B, constant, z, L, q, s)
+    f, base, rounding = evaluate(model, z, L, q, s)
     bound = base - best_sum(s, fix, labels, need, inner, outer) - rounding
     best_s[:] = s
     steps = 0
@@ -185,7 +231,7 @@ def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_ste
         work = work[:count]
         if count < 2:
             break
-        curvature(refit, R, d, z, L, q, work, K)
+        curvature(model, z, L, q, work, K)
         descend(K, s, z, work, labels, p)
         slope = 0.0
         for k in range(count):
@@ -203,7 +249,7 @@ def relax(refit, R, d, B, constant, labels, need, fix, z, cutoff, tight, max_ste
                 elif share > 1.0 - TINY:
                     share = 1.0
                 trial[work[k]] = share
-            f, base, rounding = evaluate(refit, R, d, B, constant, trial, L, q, s)
+            f, base, rounding = evaluate(model, trial, L, q, s)
             if f <= before + 1e-4 * t * slope:
                 break
             t *= 0.5
@@ -226,13 +272,10 @@ def relaxed_shares(block: Block, d: Array, z: Array, *, tolerance: float = 1e-3)
         z: `[n]` where to start.
         tolerance: relative distance of bound and relaxed value at which to stop.
     """
-    n = block.n
-    R = np.stack([H - np.diag(diagonal) for H, diagonal in zip(block.H, d, strict=True)])
+    n, model = block.n, model_of(block, d)
     shares = np.array(z, dtype=np.float64)
-    L, q = np.empty((len(block.H), n, n)), np.empty(block.B.shape)
+    L, q = np.empty(block.H.shape), np.empty(block.B.shape)
     s, best = np.empty(n), np.empty(n)
-    relax(
-        block.refit, R, d, np.ascontiguousarray(block.B), block.constant, block.labels, block.keep.copy(),
-        np.zeros(n, np.int8), shares, np.inf, tolerance, 60, L, q, s, best,
-    )  # fmt: skip
+    fix = np.zeros(n, np.int8)
+    relax(model, block.keep.copy(), fix, shares, np.inf, tolerance, 60, L, q, s, best)
     return shares

@@ -13,14 +13,44 @@ computed, whatever u is, so an inexact solve weakens it but never makes it wrong
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from solvers.blocks import Block
 from solvers.hessian import Array
 
 FLAGS = {"reassoc", "contract"}
 EPS = float(np.finfo(np.float64).eps)
+
+
+class Model(NamedTuple):
+    """A block at a split, as compiled code takes it.
+
+    Attributes:
+        refit: joint, or selection.
+        R: `[g, n, n]`, `H - diag(d)`.
+        d: `[g, n]`.
+        B: `[g, n, c]`.
+        constant: cost of keeping nothing (joint), or what fixed entries cost (selection).
+        labels: `[n]` pool of every entry, never falling.
+    """
+
+    refit: bool
+    R: Array
+    d: Array
+    B: Array
+    constant: float
+    labels: NDArray[np.int64]
+
+
+def model_of(block: Block, d: Array) -> Model:
+    """A block at the split d `[g, n]`."""
+    R = np.stack([H - np.diag(diagonal) for H, diagonal in zip(block.H, d, strict=True)])
+    B = np.ascontiguousarray(block.B)
+    return Model(block.refit, R, np.ascontiguousarray(d), B, float(block.constant), block.labels)
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
@@ -62,7 +92,7 @@ def backward(L, x, a):
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def evaluate(refit, R, d, B, constant, z, L, q, s):
+def evaluate(model, z, L, q, s):
     """`(f(z), base, rounding)`, with scores into s and residuals into q.
 
     `LB(u) = base - sum over kept and best free s - rounding`. L `[g, n, n]` keeps the factors.
@@ -71,6 +101,7 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):
     semidefinite R; a score above the constant is not taken, or the bound is negative anyway. What it
     cost to form B and the constant is not in it: see `formation`.
     """
+    refit, R, d, B, constant, _ = model
     groups, n, columns = B.shape
     s[:] = 0.0
     if not refit:
@@ -94,7 +125,8 @@ def evaluate(refit, R, d, B, constant, z, L, q, s):
             everything += s[i]
             size += abs(s[i]) + abs(total) + abs(shift)
         size += spread * reach
-        return quadratic + linear, everything - quadratic, 4.0 * (n + 8) * EPS * (size + abs(quadratic))
+        size += abs(quadratic) + abs(constant)
+        return constant + quadratic + linear, constant + everything - quadratic, 4.0 * (n + 8) * EPS * size
     active = np.flatnonzero(z > 0.0)
     a = len(active)
     v = np.empty(a)
@@ -154,10 +186,10 @@ def formation(block: Block, d: Array) -> float:
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def curvature(refit, R, d, z, L, q, work, K):
+def curvature(model, z, L, q, work, K):
     """`f''` on the entries `work`, into `K[:w, :w]`, from the factors that `evaluate` left in L."""
-    w = len(work)
-    if not refit:
+    w, R, d = len(work), model.R, model.d
+    if not model.refit:
         for i in range(w):
             for j in range(w):
                 K[i, j] = R[0, work[i], work[j]]

@@ -241,14 +241,13 @@ def test_stiffness_is_the_second_order_cost_of_moving_one_share(refit, rng):
     n = 6
     block = blocks(make_problem(rng, Budget.n_of_m(1, 3), m=1, n=n, refit=refit))[0]
     (best,) = split_blocks([block])
-    R = np.stack([block.H[0] - np.diag(best.d[0])])
+    model = oracle.model_of(block, best.d)
     z, labels = rng.uniform(0.2, 0.8, n), block.labels
     L, q, s, K = np.empty((1, n, n)), np.empty((1, n, 1)), np.empty(n), np.empty((n, n))
-    data = refit, R, best.d, np.ascontiguousarray(block.B)
-    oracle.evaluate(*data, block.constant, z, L, q, s)
+    oracle.evaluate(model, z, L, q, s)
     candidates = np.arange(n)
-    found = branching.stiffness(refit, R, best.d, z, L, q, candidates, labels, K)
-    oracle.curvature(refit, R, best.d, z, L, q, candidates, K)
+    found = branching.stiffness(model, z, L, q, candidates, K)
+    oracle.curvature(model, z, L, q, candidates, K)
     for p in range(2):
         E = np.where(labels == p, 1.0, 0.0)[None]
         system = np.block([[K, E.T], [E, np.zeros((1, 1))]])

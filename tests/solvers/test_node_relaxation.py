@@ -11,7 +11,7 @@ from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.newton import descend, relax, relaxed_shares, repair
-from solvers.bounds.oracle import best_sum, curvature, evaluate, formation
+from solvers.bounds.oracle import best_sum, curvature, evaluate, formation, model_of
 from solvers.bounds.split import split_blocks
 from tests.solvers.oracles import (
     BUDGETS,
@@ -43,17 +43,13 @@ class Node:
 
     def __init__(self, block, d):
         self.block, self.d, n = block, np.ascontiguousarray(d), block.n
-        self.R = np.stack([H - np.diag(e) for H, e in zip(block.H, d, strict=True)])
-        self.B = np.ascontiguousarray(block.B)
+        self.model = model_of(block, d)
+        self.R, self.B = self.model.R, self.model.B
         self.L, self.q = np.empty((len(block.H), n, n)), np.empty(block.B.shape)
         self.s, self.best = np.empty(n), np.empty(n)
 
-    @property
-    def data(self):
-        return self.block.refit, self.R, self.d, self.B, self.block.constant
-
     def evaluate(self, z):
-        return evaluate(*self.data, np.asarray(z, dtype=float), self.L, self.q, self.s)
+        return evaluate(self.model, np.asarray(z, dtype=float), self.L, self.q, self.s)
 
     def need(self, fix):
         need = self.block.keep.copy()
@@ -69,7 +65,7 @@ class Node:
     def relax(self, fix, z, *, cutoff=np.inf, tight=1e-7, steps=100):
         z = np.array(z, dtype=float)
         bound, f, taken = relax(
-            *self.data, self.block.labels, self.need(fix), fix, z, cutoff, tight, steps,
+            self.model, self.need(fix), fix, z, cutoff, tight, steps,
             self.L, self.q, self.s, self.best,
         )  # fmt: skip
         return bound, f, taken, z
@@ -117,7 +113,7 @@ def test_scores_are_the_negative_gradient_and_curvature_its_slope(budget, refit,
         work = np.flatnonzero(rng.random(n) < 0.8)
         f = node.evaluate(z)[0]
         s, K = node.s.copy(), np.empty((n, n))
-        curvature(refit, node.R, node.d, z, node.L, node.q, work, K)
+        curvature(node.model, z, node.L, node.q, work, K)
         for a, i in enumerate(work):
             ahead = z.copy()
             ahead[i] += step

@@ -8,14 +8,16 @@ import time
 import numpy as np
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import EPS, evaluate, formation
+from solvers.bounds.oracle import EPS, evaluate, formation, model_of
+from solvers.bounds.resplit import elimination
 from solvers.bounds.split import Split
 from solvers.exact.branch_and_bound import state, tree
-from solvers.hessian import Array
 from solvers.problem import Mask
 
 SLICE = 200
 """Nodes of 64 entries between two looks at the clock; fewer of wider ones."""
+RESPLIT = 0.1
+"""Share of the gap that rounding in restricted blocks may cost; beyond it there are no new splits."""
 
 
 class BlockTree:
@@ -28,6 +30,9 @@ class BlockTree:
         value: the incumbent's cost.
         gap: relative gap to prove.
         probe: probes of an entry before its pseudo-costs are trusted.
+        depth: entries fixed since the last split that make a new one worth a try; none if negative.
+        worth: branchings between bound and cutoff, at the mean gain, that do.
+        effort: Newton steps of a new split.
         max_open: open nodes at most.
     """
 
@@ -40,37 +45,49 @@ class BlockTree:
         *,
         gap: float,
         probe: int = 1,
+        depth: int = 2,
+        worth: float = 2.0,
+        effort: int = 3,
         max_open: int = 4_000_000,
     ) -> None:
-        n = block.n
+        n, groups = block.n, len(block.H)
         self.block = block
         self.probe = probe
+        self.depth = depth if groups == 1 else -1
+        self.worth = worth
+        self.effort = effort
         self.max_open = max_open
         self.seconds = 0.0
-        self.R = np.stack([H - np.diag(d) for H, d in zip(block.H, split.d, strict=True)])
-        self.d = np.ascontiguousarray(split.d)
-        self.B = np.ascontiguousarray(block.B)
+        self.whole = tree.Whole(
+            block.refit, np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), float(block.constant),
+            block.labels, block.keep,
+        )  # fmt: skip
         self.incumbent = 1.0 - pruned.astype(np.float64)
-        self.integers = np.zeros(6, np.int64)
-        self.formation = formation(block, self.d)
-        noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * self._rounding(split.z) + self.formation)
-        self.real = np.array([value, math.inf, 0.0, gap, noise])
+        self.integers = np.zeros(8, np.int64)
+        self.formation = formation(block, split.d)
+        if self.depth >= 0:
+            slack = elimination(block, split.d[0], RESPLIT * gap * abs(value))
+            if slack > RESPLIT * gap * abs(value):
+                self.depth = -1
+            else:
+                self.formation += slack
+        noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * self._rounding(split) + self.formation)
+        self.real = np.array([value, math.inf, 0.0, gap, noise, 0.0])
         state.accept(self.real, value)
         self.costs = np.zeros((4, n))
-        self.fixes = np.empty((0, n), np.int8)
-        self.shares = np.empty((0, n))
-        self.lower = np.empty(0)
-        self.sides = np.empty(0, np.int64)
-        self.parents = np.empty(0)
-        self.heap = np.empty(0, np.int64)
-        self.spare = np.empty(0, np.int64)
+        self.store = tree.Store(
+            np.empty((0, n), np.int8), np.empty((0, n)), np.empty(0), np.empty(0, np.int64), np.empty(0),
+            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64),
+            np.zeros((64, groups, n)), np.zeros((64, n), np.int8),
+        )  # fmt: skip
         self._allocate(1024)
-        root = self._take()
-        self.fixes[root] = 0
-        self.shares[root] = split.z
-        self.lower[root] = block.floor
-        self.sides[root] = 0
-        state.push(self.heap, self.integers, self.lower, root)
+        self.store.d[0] = split.d
+        self.integers[state.SPLITS] = 1
+        self.integers[state.FREE] -= 1
+        root = int(self.store.spare[self.integers[state.FREE]])
+        self.store.shares[root] = split.z
+        self.store.lower[root] = block.floor
+        state.push(self.store.heap, self.integers, self.store.lower, root)
         self.integers[state.CURRENT] = -1
         self.done = False
         self.full = False
@@ -83,17 +100,18 @@ class BlockTree:
         while not self.done:
             before = int(self.integers[state.NODES])
             code = tree.grow(
-                self.block.refit, self.R, self.d, self.B, self.block.constant, self.block.labels,
-                self.block.keep, self.integers, self.real, self.fixes, self.shares, self.lower,
-                self.sides, self.parents, self.heap, self.spare, self.costs, self.incumbent, nodes,
-                self.probe,
+                self.whole, self.store, self.integers, self.real, self.costs, self.incumbent, nodes,
+                self.probe, self.depth, self.worth, self.effort,
             )  # fmt: skip
             nodes -= int(self.integers[state.NODES]) - before
             if code == 2:
-                if len(self.lower) >= self.max_open:
+                if self.integers[state.SPLITS] >= len(self.store.roots):
+                    self._widen(2 * len(self.store.roots))
+                    continue
+                if len(self.store.lower) >= self.max_open:
                     self.full = True
                     break
-                self._allocate(min(2 * len(self.lower), self.max_open))
+                self._allocate(min(2 * len(self.store.lower), self.max_open))
                 continue
             self.done = code == 0
             break
@@ -110,9 +128,9 @@ class BlockTree:
         """Least bound of what is open and of what was cut off within the gap."""
         lowest = min(self.value, float(self.real[state.FLOOR]))
         if self.integers[state.HEAP]:
-            lowest = min(lowest, float(self.lower[self.heap[0]]))
+            lowest = min(lowest, float(self.store.lower[self.store.heap[0]]))
         if self.integers[state.CURRENT] >= 0:
-            lowest = min(lowest, float(self.lower[self.integers[state.CURRENT]]))
+            lowest = min(lowest, float(self.store.lower[self.integers[state.CURRENT]]))
         return max(self.block.floor, lowest - self.formation)
 
     @property
@@ -125,22 +143,31 @@ class BlockTree:
         """Nodes processed."""
         return int(self.integers[state.NODES])
 
-    def _rounding(self, z: Array) -> float:
-        R, n = self.R, self.block.n
-        L, q, s = np.empty_like(R), np.empty_like(self.B), np.empty(n)
-        return float(evaluate(self.block.refit, R, self.d, self.B, self.block.constant, z, L, q, s)[2])
+    @property
+    def splits(self) -> int:
+        """Splits made, the root's included."""
+        return int(self.integers[state.SPLITS])
+
+    def _rounding(self, split: Split) -> float:
+        model = model_of(self.block, split.d)
+        L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(self.block.n)
+        return float(evaluate(model, split.z, L, q, s)[2])
 
     def _allocate(self, size: int) -> None:
-        old = len(self.lower)
-        for name in ("fixes", "shares", "lower", "sides", "parents", "heap", "spare"):
-            array = getattr(self, name)
-            grown = np.zeros((size, *array.shape[1:]), array.dtype)
-            grown[:old] = array
-            setattr(self, name, grown)
+        old = len(self.store.lower)
+        names = ("fixes", "shares", "lower", "sides", "parents", "owner", "heap", "spare")
+        self._stretch(names, size)
         free = int(self.integers[state.FREE])
-        self.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
+        self.store.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
         self.integers[state.FREE] = free + size - old
 
-    def _take(self) -> int:
-        self.integers[state.FREE] -= 1
-        return int(self.spare[self.integers[state.FREE]])
+    def _widen(self, size: int) -> None:
+        self._stretch(("d", "roots"), size)
+
+    def _stretch(self, names: tuple[str, ...], size: int) -> None:
+        longer = {}
+        for name in names:
+            array = getattr(self.store, name)
+            longer[name] = np.zeros((size, *array.shape[1:]), array.dtype)
+            longer[name][: len(array)] = array
+        self.store = self.store._replace(**longer)

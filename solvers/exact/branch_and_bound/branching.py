@@ -14,14 +14,14 @@ FRACTIONAL = 1e-6
 
 
 @njit(cache=True, nogil=True)
-def stiffness(refit, R, d, z, L, q, candidates, labels, K):
+def stiffness(model, z, L, q, candidates, K):
     """Second-order cost of moving each candidate alone, the others of its pool giving way.
 
     `1 / (2 P_ii)` with P the inverse of f'' on the candidates, projected on the sum of i's own pool:
     what an OBS saliency is to a weight, for a share. Holding the other pools' sums too takes more nodes.
     """
-    w = len(candidates)
-    curvature(refit, R, d, z, L, q, candidates, K)
+    w, labels = len(candidates), model.labels
+    curvature(model, z, L, q, candidates, K)
     A = K[:w, :w].copy()
     top = 0.0
     for i in range(w):
@@ -45,32 +45,10 @@ def stiffness(refit, R, d, z, L, q, candidates, labels, K):
 
 
 @njit(cache=True, nogil=True)
-def choose(
-    refit,
-    R,
-    d,
-    B,
-    constant,
-    labels,
-    need,
-    fix,
-    z,
-    bound,
-    cutoff,
-    L,
-    q,
-    s,
-    K,
-    costs,
-    probe,
-    child_fix,
-    child_need,
-    trial,
-    best_s,
-    integers,
-):
+def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, integers):
     """The entry to branch on: `(entry, kind, bound)`.
 
+    Entries are the model's, and `names` are theirs in the block, for which `costs` are kept.
     Kind 0: branch there. Kind 1: probing fixed something in `fix`, look at the node again. Kind 2:
     both sides are past the cutoff. Pseudo-costs (Benichou et al. 1971), started from `stiffness` and
     made reliable by probing both children (Achterberg et al. 2005); scores are products.
@@ -91,7 +69,7 @@ def choose(
                     picked, nearest = i, distance
         return picked, 0, bound
     candidates = candidates[:count]
-    stiff = stiffness(refit, R, d, z, L, q, candidates, labels, K)
+    stiff = stiffness(model, z, L, q, candidates, K)
     score = np.empty(count)
     down, up = np.empty(count), np.empty(count)
     floor = 1e-6 * (cutoff - bound)
@@ -99,18 +77,21 @@ def choose(
         i = candidates[k]
         down[k] = stiff[k] * z[i] ** 2
         up[k] = stiff[k] * (1.0 - z[i]) ** 2
-        if costs[1, i] > 0:
-            down[k] = z[i] * costs[0, i] / costs[1, i]
-        if costs[3, i] > 0:
-            up[k] = (1.0 - z[i]) * costs[2, i] / costs[3, i]
+        name = names[i]
+        if costs[1, name] > 0:
+            down[k] = z[i] * costs[0, name] / costs[1, name]
+        if costs[3, name] > 0:
+            up[k] = (1.0 - z[i]) * costs[2, name] / costs[3, name]
         score[k] = max(min(down[k], cutoff - bound), floor) * max(min(up[k], cutoff - bound), floor)
     order = np.argsort(-score)
     best, picked = -1.0, candidates[order[0]]
     probed, stale = 0, 0
+    child_fix, child_need, trial, best_s = fix.copy(), need.copy(), z.copy(), np.empty(n)
     for rank in range(count):
         k = order[rank]
         i = candidates[k]
-        if min(costs[1, i], costs[3, i]) >= probe or probed >= 8 or stale >= 4:
+        name = names[i]
+        if min(costs[1, name], costs[3, name]) >= probe or probed >= 8 or stale >= 4:
             if score[k] > best:
                 best, picked = score[k], i
             continue
@@ -121,30 +102,13 @@ def choose(
             child_need[:] = need
             trial[:] = z
             child_fix[i] = -1 if direction == 0 else 1
-            child_need[labels[i]] -= direction
-            found, _, _ = relax(
-                refit,
-                R,
-                d,
-                B,
-                constant,
-                labels,
-                child_need,
-                child_fix,
-                trial,
-                cutoff,
-                0.2,
-                3,
-                L,
-                q,
-                s,
-                best_s,
-            )
+            child_need[model.labels[i]] -= direction
+            found, _, _ = relax(model, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, best_s)
             integers[PROBES] += 1
             gains[direction] = max(found - bound, 0.0)
             share = z[i] if direction == 0 else 1.0 - z[i]
-            costs[2 * direction, i] += gains[direction] / max(share, 1e-3)
-            costs[2 * direction + 1, i] += 1.0
+            costs[2 * direction, name] += gains[direction] / max(share, 1e-3)
+            costs[2 * direction + 1, name] += 1.0
         room = cutoff - bound
         if gains[0] >= room and gains[1] >= room:
             return i, 2, bound + min(gains[0], gains[1])

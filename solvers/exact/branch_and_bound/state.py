@@ -5,9 +5,9 @@ from __future__ import annotations
 from numba import njit
 
 # slots of the integer state
-HEAP, FREE, NODES, CURRENT, STEPS, PROBES = range(6)
+HEAP, FREE, NODES, CURRENT, STEPS, PROBES, SPLITS, GAINS = range(8)
 # slots of the real state
-UPPER, FLOOR, CUTOFF, GAP, NOISE = range(5)
+UPPER, FLOOR, CUTOFF, GAP, NOISE, GAIN = range(6)
 
 
 @njit(cache=True, nogil=True)

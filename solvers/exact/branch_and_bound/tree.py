@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from solvers.bounds.newton import relax
-from solvers.bounds.oracle import evaluate
+from solvers.bounds.oracle import Model, evaluate
+from solvers.bounds.resplit import improve, restrict
 from solvers.exact.branch_and_bound.branching import choose
 from solvers.exact.branch_and_bound.fixing import fix_by_scores, round_shares, settle
 from solvers.exact.branch_and_bound.state import (
@@ -14,157 +18,235 @@ from solvers.exact.branch_and_bound.state import (
     CUTOFF,
     FLOOR,
     FREE,
+    GAIN,
+    GAINS,
     HEAP,
     NODES,
+    SPLITS,
     STEPS,
     UPPER,
     accept,
     pop,
     push,
 )
+from solvers.hessian import Array
+
+Integers = NDArray[np.int64]
+
+
+class Whole(NamedTuple):
+    """The block that a tree searches: `refit`, `H [g, n, n]`, `B [g, n, c]`, `constant`, `labels`, `keep`."""
+
+    refit: bool
+    H: Array
+    B: Array
+    constant: float
+    labels: Integers
+    keep: Integers
+
+
+class Store(NamedTuple):
+    """Open nodes and splits, a place each.
+
+    Attributes:
+        fixes: `[places, n]` 1 kept, -1 pruned, 0 free.
+        shares: `[places, n]` relaxed indicators to start from.
+        lower: `[places]` bound known.
+        sides: `[places]` entry branched on plus one, negative where pruned, 0 if none.
+        parents: `[places]` how far that branching moved the entry's share.
+        owner: `[places]` split that the node uses.
+        heap: open nodes by rising bound.
+        spare: free places.
+        d: `[splits, g, n]` splits, zero on entries that were fixed by then.
+        roots: `[splits, n]` fixings under which a split is valid.
+    """
+
+    fixes: NDArray[np.int8]
+    shares: Array
+    lower: Array
+    sides: Integers
+    parents: Array
+    owner: Integers
+    heap: Integers
+    spare: Integers
+    d: Array
+    roots: NDArray[np.int8]
 
 
 @njit(cache=True, nogil=True)
-def grow(
-    refit,
-    R,
-    d,
-    B,
-    constant,
-    labels,
-    keep,
-    integers,
-    real,
-    fixes,
-    shares,
-    lower,
-    sides,
-    parents,
-    heap,
-    spare,
-    costs,
-    incumbent,
-    limit,
-    probe,
-):
+def _load(whole, store, split):
+    """`(free, model, need)` of the block restricted to what a split's root leaves free."""
+    refit, H, B, constant, labels, keep = whole
+    root = store.roots[split]
+    free, R, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
+    d = np.empty((len(H), len(free)))
+    for g in range(len(H)):
+        for i in range(len(free)):
+            d[g, i] = store.d[split, g, free[i]]
+            R[g, i, i] -= d[g, i]
+    return free, Model(refit, R, d, right, rest, kinds), need
+
+
+@njit(cache=True, nogil=True)
+def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, scores, new):
+    """A split of a node's own, stored in place `new`: `(bound, z)`."""
+    refit, H, B, constant, labels, keep = whole
+    root = store.roots[new]
+    root[:] = store.roots[split]
+    f = len(free)
+    d, start = np.empty(f), np.empty(f)
+    count = 0
+    for i in range(f):
+        if fix[i] == 0:
+            d[count], start[count] = model.d[0, i], z[i]
+            count += 1
+        else:
+            root[free[i]] = fix[i]
+    left, smaller, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
+    bound, d, shares = improve(
+        refit, smaller, right, rest, kinds, need, d[:count], start[:count], cutoff, effort, 0.1, 0.05, scores
+    )
+    store.d[new] = 0.0
+    for i in range(count):
+        store.d[new, 0, left[i]] = d[i]
+    return bound, shares
+
+
+@njit(cache=True, nogil=True)
+def _spread(values, free, root, out):
+    """`[n]` from values of free entries and the fixings of a root."""
+    for i in range(len(root)):
+        out[i] = 1.0 if root[i] > 0 else 0.0
+    for i in range(len(free)):
+        out[free[i]] = values[i]
+
+
+@njit(cache=True, nogil=True)
+def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, worth, effort):
     """Process up to `limit` nodes; 0 when the tree is done, 1 when the slice is, 2 when memory is.
 
-    Args as laid out by `Tree`: `costs [4, n]` holds pseudo-cost sums and counts for pruning and for
-    keeping, `probe` is how often an entry is probed before its pseudo-costs are trusted.
+    Args:
+        whole: the block.
+        store: open nodes and splits.
+        integers: see `state`.
+        real: see `state`.
+        costs: `[4, n]` pseudo-cost sums and counts for pruning and for keeping.
+        incumbent: `[n]` best decisions, 1.0 where kept.
+        limit: nodes at most.
+        probe: how often an entry is probed before its pseudo-costs are trusted.
+        depth: entries fixed since the last split that make a new one worth a try; none if negative.
+        worth: branchings between bound and cutoff, at the mean gain, that do.
+        effort: Newton steps of a new split.
     """
-    groups, n, columns = B.shape
-    L = np.empty((groups, n, n))
-    q = np.empty((groups, n, columns))
-    s, best_s, z, trial = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    K = np.empty((n, n))
-    need, child_need = np.empty(len(keep), np.int64), np.empty(len(keep), np.int64)
-    child_fix = np.empty(n, np.int8)
-    done = 0
+    groups, columns = len(whole.B), whole.B.shape[2]
+    done, loaded = 0, -1
+    free, model, keep = _load(whole, store, 0)
     while done < limit:
-        if integers[FREE] < 2:
+        if integers[FREE] < 2 or integers[SPLITS] >= len(store.roots):
             return 2
         node = integers[CURRENT]
         if node < 0:
             if integers[HEAP] == 0:
                 return 0
-            node = pop(heap, integers, lower)
-            if lower[node] >= real[CUTOFF]:
-                real[FLOOR] = min(real[FLOOR], lower[node])
+            node = pop(store.heap, integers, store.lower)
+            if store.lower[node] >= real[CUTOFF]:
+                real[FLOOR] = min(real[FLOOR], store.lower[node])
                 integers[HEAP] = 0
                 return 0
         integers[CURRENT] = -1
         done += 1
         integers[NODES] += 1
-        fix = fixes[node]
-        z[:] = shares[node]
-        need[:] = keep
-        for i in range(n):
+        if store.owner[node] != loaded:
+            loaded = store.owner[node]
+            free, model, keep = _load(whole, store, loaded)
+        f = len(free)
+        L, K = np.empty((groups, f, f)), np.empty((f, f))
+        q, s, scores, trial = np.empty((groups, f, columns)), np.empty(f), np.empty(f), np.empty(f)
+        fix, z, need = store.fixes[node][free], store.shares[node][free], keep.copy()
+        for i in range(f):
             if fix[i] > 0:
-                need[labels[i]] -= 1
-        left = settle(fix, labels, need)
-        inherited = lower[node]
-        bound, _, steps = relax(
-            refit, R, d, B, constant, labels, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, best_s
-        )
+                need[model.labels[i]] -= 1
+        left = settle(fix, model.labels, need)
+        inherited = store.lower[node]
+        bound, _, steps = relax(model, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, scores)
         integers[STEPS] += steps
         bound = max(bound, inherited)
-        side = sides[node]
+        side = store.sides[node]
         if side != 0 and bound < real[CUTOFF]:
             i = abs(side) - 1
             slot = 0 if side < 0 else 2
-            costs[slot, i] += (bound - inherited) / max(parents[node], 1e-3)
+            costs[slot, i] += (bound - inherited) / max(store.parents[node], 1e-3)
             costs[slot + 1, i] += 1.0
-        if bound >= real[CUTOFF]:
-            real[FLOOR] = min(real[FLOOR], bound)
-            spare[integers[FREE]] = node
-            integers[FREE] += 1
-            continue
-
-        round_shares(z, labels, keep, trial)
-        value, _, rounding = evaluate(refit, R, d, B, constant, trial, L, q, s)
-        if value < real[UPPER]:
-            accept(real, value)
-            incumbent[:] = trial
-        if left == 0:
-            real[FLOOR] = min(real[FLOOR], max(bound, value - rounding))
-            spare[integers[FREE]] = node
-            integers[FREE] += 1
-            continue
-
-        fix_by_scores(best_s, bound, real[CUTOFF], fix, labels, need)
-        left = settle(fix, labels, need)
+            real[GAIN] += bound - inherited
+            integers[GAINS] += 1
+        closed = bound >= real[CUTOFF]
+        if not closed:
+            round_shares(z, model.labels, keep, trial)
+            value, _, rounding = evaluate(model, trial, L, q, s)
+            if value < real[UPPER]:
+                accept(real, value)
+                _spread(trial, free, store.roots[loaded], incumbent)
+            if left == 0:
+                closed, bound = True, max(bound, value - rounding)
+        if not closed:
+            fix_by_scores(scores, bound, real[CUTOFF], fix, model.labels, need)
+            left = settle(fix, model.labels, need)
+        if not closed and left > 2 and groups == 1 and 0 <= depth <= f - left:
+            gain = real[GAIN] / max(integers[GAINS], 1)
+            if real[CUTOFF] - bound > worth * gain:
+                new = integers[SPLITS]
+                best = np.empty(left)
+                found, shares = _resplit(
+                    whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new
+                )
+                if found > bound:
+                    integers[SPLITS] += 1
+                    store.owner[node] = loaded = new
+                    free, model, keep = _load(whole, store, new)
+                    bound, z, f, need, scores = found, shares, left, keep.copy(), best
+                    fix = np.zeros(f, np.int8)
+                    L, K = np.empty((groups, f, f)), np.empty((f, f))
+                    q, s, trial = np.empty((groups, f, columns)), np.empty(f), np.empty(f)
+                    closed = bound >= real[CUTOFF]
+                    if not closed:
+                        fix_by_scores(scores, bound, real[CUTOFF], fix, model.labels, need)
+                        left = settle(fix, model.labels, need)
         picked, kind = -1, 0
-        if left > 0:
-            evaluate(refit, R, d, B, constant, z, L, q, s)
+        if not closed and left > 0:
+            evaluate(model, z, L, q, s)
             picked, kind, found = choose(
-                refit,
-                R,
-                d,
-                B,
-                constant,
-                labels,
-                need,
-                fix,
-                z,
-                bound,
-                real[CUTOFF],
-                L,
-                q,
-                s,
-                K,
-                costs,
-                probe,
-                child_fix,
-                child_need,
-                trial,
-                best_s,
-                integers,
+                model, free, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs, probe, integers
             )
             if kind == 2:
-                real[FLOOR] = min(real[FLOOR], max(found, real[CUTOFF]))
-                spare[integers[FREE]] = node
-                integers[FREE] += 1
-                continue
-        lower[node] = bound
-        shares[node] = z
+                closed, bound = True, max(found, real[CUTOFF])
+        if closed:
+            real[FLOOR] = min(real[FLOOR], bound)
+            store.spare[integers[FREE]] = node
+            integers[FREE] += 1
+            continue
+        store.lower[node] = bound
+        _spread(z, free, store.roots[loaded], store.shares[node])
+        store.fixes[node] = store.roots[loaded]
+        for i in range(f):
+            store.fixes[node, free[i]] = fix[i]
         if left == 0 or kind == 1:
-            sides[node] = 0
+            store.sides[node] = 0
             integers[CURRENT] = node
             continue
         integers[FREE] -= 1
-        twin = spare[integers[FREE]]
-        fixes[twin] = fix
-        shares[twin] = z
-        lower[twin] = bound
+        twin = store.spare[integers[FREE]]
+        entry = free[picked]
         first = 1 if z[picked] > 0.5 else -1
-        fix[picked] = first
-        fixes[twin, picked] = -first
-        sides[node], sides[twin] = first * (picked + 1), -first * (picked + 1)
-        parents[node] = 1.0 - z[picked] if first > 0 else z[picked]
-        parents[twin] = 1.0 - parents[node]
-        push(heap, integers, lower, twin)
-        if integers[HEAP] > 0 and lower[heap[0]] < bound - 0.25 * (real[CUTOFF] - bound):
-            push(heap, integers, lower, node)
+        store.fixes[twin] = store.fixes[node]
+        store.shares[twin] = store.shares[node]
+        store.lower[twin], store.owner[twin] = bound, loaded
+        store.fixes[node, entry], store.fixes[twin, entry] = first, -first
+        store.sides[node], store.sides[twin] = first * (entry + 1), -first * (entry + 1)
+        store.parents[node] = 1.0 - z[picked] if first > 0 else z[picked]
+        store.parents[twin] = 1.0 - store.parents[node]
+        push(store.heap, integers, store.lower, twin)
+        if integers[HEAP] > 0 and store.lower[store.heap[0]] < bound - 0.25 * (real[CUTOFF] - bound):
+            push(store.heap, integers, store.lower, node)
         else:
             integers[CURRENT] = node
     return 1

@@ -29,6 +29,7 @@ def points(piece: Piece, d: Array, u: NDArray[np.floating]) -> tuple[Array, Arra
 
     Returns:
         `base [V]`, never above the exact number, and `score [V, n]`, never below it (joint) or above it.
+        Where a score overflows, the base is minus infinity.
     """
     count, g, n, c = u.shape
     base = np.full(count, piece.constant)
@@ -55,7 +56,7 @@ def points(piece: Piece, d: Array, u: NDArray[np.floating]) -> tuple[Array, Arra
             t = y[:, :, 0] + linear[:, None]
             fixed = (piece.b_error[i, :, 0] + UNIT * np.abs(linear) + TINY)[:, None]
             score = down(t - up(SAFE * (error[:, :, 0] + fixed + UNIT * np.abs(t)))).T
-    return base, score
+    return np.where(np.isfinite(score).all(axis=1), base, -np.inf), score
 
 
 def bounds(piece: Piece, base: Array, score: Array, fixings: NDArray[np.int8]) -> Array:

@@ -16,6 +16,8 @@ from solvers.checker.archive import read_archive
 from solvers.checker.rounding import Array
 
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
+CURVATURES = ({"hessian"}, {"factor"}, {"factor", "damping"})
+OTHERS = {"weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of"}
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,14 @@ def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
         ValueError: if a field has the wrong type or shape, or the budget can't be met.
         KeyError: if a field is missing.
     """
+    if fields.keys() - OTHERS not in CURVATURES:
+        raise ValueError(
+            f"need 'hessian', or 'factor' with or without 'damping', and no other fields than "
+            f"{', '.join(sorted(OTHERS))}; got {', '.join(fields)}"
+        )
     W = _numbers(fields["weights"], "weights", 2)
     m, n = W.shape
     H = X = G = None
-    if ("hessian" in fields) == ("factor" in fields):
-        raise ValueError("need one of the fields 'hessian' and 'factor'")
     if "hessian" in fields:
         H = _numbers(fields["hessian"], "hessian", fields["hessian"].ndim)
         if H.shape not in ((n, n), (m, n, n)):

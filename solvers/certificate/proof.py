@@ -1,4 +1,4 @@
-"""A proof that no decisions of a block cost less than a bound: a split, a tree, and a vector a leaf."""
+"""A proof that no decisions of a block cost less than a bound: splits, a tree, and a vector a leaf."""
 
 from __future__ import annotations
 
@@ -22,17 +22,28 @@ class Proof:
     and fixings. The least claim bounds the block. Entries that a search fixes by scores are a chain of
     nodes with a leaf each, which share a vector.
 
+    Subtrees may have splits of their own. A split that assumes fixings needs no more than that
+
+        joint      `H - diag(d)` is positive semidefinite on the entries that it does not assume pruned,
+                   where d > 0 (with d near 0 on kept ones it is a split of their Schur complement)
+        selection  `A - diag(d)` is positive semidefinite on the entries of which it assumes nothing
+
     Attributes:
         rows: the problem's rows that follow the block's decisions.
         keep: `[pools]` decisions kept.
-        d: `[g, n]` split.
+        d: `[Q, g, n]` splits, or `[g, n]` for a single one; any number where nothing is asked of it.
         entry: `[T]` decision that each node branches on, -1 for a leaf; node 0 is the root.
         pruned: `[T]` child where that decision is pruned, -1 for a leaf.
         kept: `[T]` child where it is kept, -1 for a leaf.
         vector: `[T]` the leaf's row of `u`; leaves may share one. `IMPOSSIBLE` where the fixings leave no
             mask of the budget; any number for inner nodes.
         u: `[V, g, n, c]` points at which the bound is evaluated; double precision where single has no room.
+            Any number at entries that the vector's split assumes fixed: the best follows from the others.
         claim: `[T]` each leaf's bound on the block's cost; any number for inner nodes.
+        root: `[Q, n]` fixings that each split assumes: 1 kept, -1 pruned, 0 free. None is zeros; the first
+            split assumes nothing.
+        split: `[V]` the split of each vector, whose leaves must have the fixings that it assumes. None is
+            the first for all.
     """
 
     rows: NDArray[np.int64]
@@ -44,6 +55,23 @@ class Proof:
     vector: NDArray[np.int32]
     u: NDArray[np.floating]
     claim: Array
+    root: NDArray[np.int8] | None = None
+    split: NDArray[np.int32] | None = None
+
+    @property
+    def splits(self) -> Array:
+        """`[Q, g, n]` splits."""
+        return self.d.reshape(-1, *self.d.shape[-2:])
+
+    @property
+    def roots(self) -> NDArray[np.int8]:
+        """`[Q, n]` what each split assumes."""
+        return np.zeros(self.splits[:, 0].shape, np.int8) if self.root is None else self.root
+
+    @property
+    def owner(self) -> NDArray[np.int32]:
+        """`[V]` the split of each vector."""
+        return np.zeros(len(self.u), np.int32) if self.split is None else self.split
 
     @property
     def bounding(self) -> NDArray[np.bool_]:

@@ -41,7 +41,7 @@ class CplexModel(MixedInteger):
 
     def solve_model(self, model: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
         """See `MixedInteger.solve_model`."""
-        return _solve(model, part, turns, gap)
+        return _solve(model, part, turns, gap, self.informed)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,13 @@ class Cplex(CplexModel):
 
 @dataclass(frozen=True)
 class CplexPlain(CplexModel):
-    """The plain big-M model, as a general solver would be given it."""
+    """The plain big-M model, as a general solver would be given it.
+
+    Attributes:
+        informed: whether it gets the incumbent of our local search, and the ranges of weights that follow.
+    """
+
+    informed: bool = True
 
     name: ClassVar[str] = "cplex-plain"
     summary: ClassVar[str] = "CPLEX on the plain big-M model, for comparison"
@@ -88,12 +94,12 @@ def _silent() -> Any:
     return model
 
 
-def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
+def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float, start: bool) -> bool:
     import cplex
 
     matrices = programme(numbers, part.problem, part.mask)
     with _silent() as model, cplex.Aborter() as aborter:
-        _build(model, matrices)
+        _build(model, matrices, start)
         model.use_aborter(aborter)
         parameters = model.parameters
         parameters.randomseed.set(turns.control.seed % 2_000_000_000)
@@ -142,9 +148,8 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         return model.solution.get_status() in (codes.MIP_time_limit_feasible, codes.MIP_time_limit_infeasible)
 
 
-def _build(model: Any, matrices: Programme) -> None:
-    """Hand over the matrices and the incumbent."""
-    N = len(matrices.c)
+def _build(model: Any, matrices: Programme, start: bool) -> None:
+    """Hand over the matrices, and the incumbent to start from."""
     model.variables.add(
         obj=matrices.c.tolist(),
         lb=matrices.lower.tolist(),
@@ -158,9 +163,9 @@ def _build(model: Any, matrices: Programme) -> None:
     if len(matrices.cones):
         A, b = matrices.first_tangents()
         model.linear_constraints.add(_rows(A), "L" * len(b), b.tolist())
-    every = list(range(N))
-    start = [every, matrices.start.tolist()]
-    model.MIP_starts.add(start, model.MIP_starts.effort_level.check_feasibility)
+    if start:
+        point = [list(range(len(matrices.c))), matrices.start.tolist()]
+        model.MIP_starts.add(point, model.MIP_starts.effort_level.check_feasibility)
 
 
 def _rows(A: sp.csr_array) -> list[list[Any]]:

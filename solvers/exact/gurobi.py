@@ -49,7 +49,7 @@ class GurobiModel(MixedInteger):
 
     def solve_model(self, model: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
         """See `MixedInteger.solve_model`."""
-        return _solve(model, part, turns, gap)
+        return _solve(model, part, turns, gap, part.mask if self.informed else None)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,13 @@ class Gurobi(GurobiModel):
 
 @dataclass(frozen=True)
 class GurobiPlain(GurobiModel):
-    """The plain big-M model, as a general solver would be given it."""
+    """The plain big-M model, as a general solver would be given it.
+
+    Attributes:
+        informed: whether it gets the incumbent of our local search, and the ranges of weights that follow.
+    """
+
+    informed: bool = True
 
     name: ClassVar[str] = "gurobi-plain"
     summary: ClassVar[str] = "Gurobi on the plain big-M model, for comparison"
@@ -103,7 +109,9 @@ class _Built:
     squares: Sequence[tuple[Any, Any, Any]] = ()
 
 
-def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
+def _solve(
+    numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float, start: Mask | None
+) -> bool:
     import gurobipy as gp
     from gurobipy import GRB
 
@@ -121,9 +129,9 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         parameters["TimeLimit"] = part.seconds
     with gp.Env(params=parameters) as env, gp.Model(env=env) as model:
         if isinstance(numbers, JointModel):
-            built = _joint(model, problem, numbers, part.mask)
+            built = _joint(model, problem, numbers, start)
         else:
-            built = _selection(model, problem, numbers, part.mask)
+            built = _selection(model, problem, numbers, start)
 
         if built.squares:
             model.Params.LazyConstraints = 1
@@ -165,15 +173,17 @@ def _add_tangents(model: Any, v: Any, s: Any, z: Any) -> None:
         model.cbLazy(s[i].item() >= 2.0 * t[i] * v[i].item() - t[i] ** 2 * z[i].item())
 
 
-def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask) -> _Built:
-    """Build the joint model and hand it the incumbent."""
+def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask | None) -> _Built:
+    """Build the joint model and hand it an incumbent to start from."""
     m, n = problem.W.shape
     pools = problem.pools
     z = model.addMVar(pools.labels.shape, vtype="B", lb=numbers.kept.astype(float))
     v = model.addMVar((m, n), lb=np.minimum(numbers.low, 0.0), ub=np.maximum(numbers.high, 0.0))
     _count(model, z, problem, pools.keep)
-    z.Start = (~pools.decisions(start)).astype(float)
-    v.Start = point = np.where(start, 0.0, problem.weights(start) / numbers.scale)
+    point = None
+    if start is not None:
+        z.Start = (~pools.decisions(start)).astype(float)
+        v.Start = point = np.where(start, 0.0, problem.weights(start) / numbers.scale)
     objective: Any = 0.0
     squares = []
     for r in range(m):
@@ -186,19 +196,21 @@ def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask)
             for offset in TANGENTS:
                 t = a + offset
                 model.addConstr(s >= 2.0 * t * v[r] - t * t * keep)
-            s.Start = point[r] ** 2
+            if point is not None:
+                s.Start = point[r] ** 2
             objective += (0.5 * d) @ s
             squares.append((v[r], s, keep))
     model.setObjective(objective)
     return _Built(z, -1.0, squares)
 
 
-def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, start: Mask) -> _Built:
-    """Build the selection model and hand it the incumbent."""
+def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, start: Mask | None) -> _Built:
+    """Build the selection model and hand it an incumbent to start from."""
     pools = problem.pools
     x = model.addMVar(pools.labels.shape, vtype="B")
     _count(model, x, problem, pools.prune)
-    x.Start = pools.decisions(start).astype(float)
+    if start is not None:
+        x.Start = pools.decisions(start).astype(float)
     objective: Any = 0.0
     for b, R in enumerate(numbers.R):
         objective += 0.5 * (x[b] @ R @ x[b]) + numbers.linear[b] @ x[b]

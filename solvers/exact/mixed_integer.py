@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,8 @@ class MixedInteger(Solver):
 
     strengthened: ClassVar[bool]
     """Whether models have the best split: the perspective (joint) or convexification (selection)."""
+    informed: bool = True
+    """Whether it is given the incumbent of our local search, and the ranges of weights that follow."""
     proves: ClassVar[str] = "optimality"
 
     @abstractmethod
@@ -54,13 +56,20 @@ class MixedInteger(Solver):
         def solve_part(part: Part) -> bool:
             nonlocal widest
             d = None if split is None else split.d[part.rows]
-            model = joint_model(part, d) if part.problem.refit else selection_model(part, d)
+            known = part if self.informed else replace(part, value=everything(part.problem))
+            model = joint_model(known, d) if part.problem.refit else selection_model(part, d)
             widest = max(widest, model.widening)
             spent = model.widening / max(abs(part.value), np.finfo(float).tiny)
             return self.solve_model(model, part, turns, SHARE * max(0.0, part.gap - spent))
 
         reason = turns.solve(solve_part)
         return turns.outcome(reason, {"strengthened": self.strengthened, "bound_widening": widest})
+
+
+def everything(problem: SubsetProblem) -> float:
+    """`1/2 sum_r w_r'H_r w_r`, what pruning everything costs: no joint optimum costs more."""
+    H = [problem.hessian.dense(r) for r in range(problem.m)]
+    return 0.5 * sum(float(w @ A @ w) for w, A in zip(problem.W, H, strict=True))
 
 
 @dataclass(frozen=True)

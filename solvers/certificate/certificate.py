@@ -122,15 +122,18 @@ class Certificate:
             "problem": np.array([i for i, _ in proofs], np.int64),
             "row": np.array([proof.rows[0] for _, proof in proofs], np.int64),
             "prune": np.array(
-                [proof.d.shape[1] - int(proof.keep[0]) if layers[i] else -1 for i, proof in proofs], np.int64
+                [proof.splits.shape[2] - int(proof.keep[0]) if layers[i] else -1 for i, proof in proofs], np.int64
             ),
             "nodes": np.array([len(proof.entry) for _, proof in proofs], np.int64),
             "vectors": np.array([len(proof.u) for _, proof in proofs], np.int64),
+            "splits": np.array([len(proof.splits) for _, proof in proofs], np.int64),
             "d": joined("d", np.float64),
+            "root": joined("roots", np.int8),
             "entry": joined("entry", np.int32),
             "pruned": joined("pruned", np.int32),
             "kept": joined("kept", np.int32),
             "vector": joined("vector", np.int32),
+            "split": joined("owner", np.int32),
             "u": joined("u", np.float32),
             "claim": joined("claim", np.float64),
         }

@@ -11,6 +11,7 @@ from solvers.blocks import Block
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.split import Split
 from solvers.certificate.proof import IMPOSSIBLE, Proof
+from solvers.certificate.subtrees import completed, lift, secured
 from solvers.hessian import Array
 
 CHUNK = 1 << 20
@@ -64,22 +65,32 @@ def prove(
     pruned: NDArray[np.int32],
     kept: NDArray[np.int32],
     vector: NDArray[np.int32],
+    root: NDArray[np.int8] | None = None,
+    split: NDArray[np.int32] | None = None,
 ) -> Proof:
-    """The proof that a split, a tree and its vectors make, with all its claims; see `Proof`.
+    """The proof that splits, a tree and its vectors make, with all its claims; see `Proof`.
 
     Args:
         block: what is bounded.
-        d: `[g, n]` split, as `solvers.bounds.split.secure` leaves it.
+        d: `[g, n]` split as `solvers.bounds.split.secure` leaves it; or `[Q, g, n]`, the others of what
+            they leave free only: joint ones of the Schur complement of what they assume kept.
         u: `[V, g, n, c]` vectors; they are rounded first, as a bound holds for any.
         entry: `[T]` decision branched on, -1 for a leaf.
         pruned: `[T]` child where it is pruned.
         kept: `[T]` child where it is kept.
         vector: `[T]` row of u at a leaf, or `IMPOSSIBLE`.
+        root: `[Q, n]` what each split assumes, 1 kept, -1 pruned, 0 nothing; the first assumes nothing.
+        split: `[V]` split of each vector; the first by default.
+
+    Raises:
+        ValueError: if a curvature is too close to singular for a certified split.
     """
     vector = np.where(entry < 0, vector, IMPOSSIBLE).astype(np.int32)
-    proof = Proof(
-        block.rows, block.keep, d, entry, pruned, kept, vector, rounded(u), np.full(len(entry), -np.inf)
-    )
+    empty = np.full(len(entry), -np.inf)
+    proof = Proof(block.rows, block.keep, d, entry, pruned, kept, vector, rounded(u), empty, root, split)
+    if root is not None and root.any():
+        lifted = lift(d, root) if block.refit else d
+        proof = replace(proof, d=secured(block.H, lifted, root, block.refit))
     return replace(proof, claim=claims(Terms.of(block), proof))
 
 
@@ -106,7 +117,7 @@ def claims(terms: Terms, proof: Proof) -> Array:
     ends = np.searchsorted(vectors[order], np.arange(len(proof.u) + 1))
     size = max(1, CHUNK // int(np.prod(proof.u.shape[1:])))
     for start in range(0, len(proof.u), size):
-        base, score = points(terms, proof.d, proof.u[start : start + size])
+        base, score = points(terms, proof, slice(start, start + size))
         mine = order[ends[start] : ends[start + len(base)]]
         step = max(1, CHUNK // len(terms.labels))
         for i in range(0, len(mine), step):
@@ -118,7 +129,7 @@ def claims(terms: Terms, proof: Proof) -> Array:
 
 def root_curve(terms: Terms, proof: Proof) -> Array:
     """`[n + 1]` bounds at the root's vector for every pruned count, of a block with one pool."""
-    base, score = points(terms, proof.d, proof.u[proof.vector[0]][None])
+    base, score = points(terms, proof, slice(proof.vector[0], proof.vector[0] + 1))
     n = len(terms.labels)
     ranked = np.sort(score[0])[::-1] if terms.refit else np.sort(score[0])
     total = np.concatenate([[0.0], np.cumsum(ranked)])
@@ -147,32 +158,64 @@ def leaf_fixings(proof: Proof, n: int) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.concatenate(leaves), np.concatenate(fixed)
 
 
-def points(terms: Terms, d: Array, u: NDArray[np.floating]) -> tuple[Array, Array]:
+def points(terms: Terms, proof: Proof, some: slice) -> tuple[Array, Array]:
     """Each vector's part of the bound: `base [V]` from below, `score [V, n]` on the pessimistic side.
 
-    As in `solvers.bounds.evaluate.lower_bound`, for many vectors at once.
+    As in `solvers.bounds.evaluate.lower_bound`, for many vectors at once. What a vector's split assumes is
+    completed (joint), or goes into constant and linear terms (selection): `-b` becomes `A 1_P - b` and the
+    constant `1/2 1_P'A 1_P - b'1_P`.
     """
+    owner, root = proof.owner[some], proof.roots
+    u = proof.u[some].astype(np.float64)
+    d, assumed = proof.splits[owner], root[owner]
+    if terms.refit:
+        u = completed(terms.H, terms.B, root, owner, u)
+        return _joint_points(terms, np.where((assumed < 0)[:, None], 1.0, d), u)
+    free = assumed == 0
+    base, score = _selection_points(
+        terms, np.where(free, d[:, 0], 0.0), np.where(free, u[:, 0, :, 0], 0.0), assumed
+    )
+    return base, np.where(free, score, 0.0)
+
+
+def _joint_points(terms: Terms, d: Array, u: Array) -> tuple[Array, Array]:
     count, g, n, c = u.shape
     gamma = _gamma(n * c)
     base, score = np.full(count, terms.constant), np.zeros((count, n))
     for i in range(g):
-        flat = u[:, i].transpose(1, 0, 2).astype(np.float64).reshape(n, count * c)
-        move = d[i][:, None] * flat
-        size = np.abs(terms.H[i]) @ np.abs(flat) + np.abs(move)
-        error = gamma * size
-        if terms.H_slack is not None:
-            error += terms.H_slack[i] @ np.abs(flat)
-        y, wide = (terms.H[i] @ flat - move).reshape(n, count, c), (n, count, c)
-        point, error = flat.reshape(wide), error.reshape(wide)
+        y, error, point = _image(terms, i, d[:, i], u[:, i])
         base -= 0.5 * ((point * y).sum(axis=(0, 2)) + 2.0 * (np.abs(point) * error).sum(axis=(0, 2)))
-        if terms.refit:
-            q = np.abs(terms.B[i][:, None, :] - y) + error + terms.B_slack[i][:, None, :]
-            score += ((1.0 + gamma) / (2.0 * d[i]))[:, None].T * (q * q).sum(axis=2).T
-        else:
-            linear = 0.5 * d[i] - terms.B[i, :, 0]
-            slack = terms.B_slack[i, :, 0] + gamma * (np.abs(d[i]) + np.abs(terms.B[i, :, 0]))
-            score = (y[:, :, 0] - error[:, :, 0] + (linear - slack)[:, None]).T
+        q = np.abs(terms.B[i][:, None, :] - y) + error + terms.B_slack[i][:, None, :]
+        score += (1.0 + gamma) * (q * q).sum(axis=2).T / (2.0 * d[:, i])
     return base, score
+
+
+def _selection_points(terms: Terms, d: Array, u: Array, assumed: NDArray[np.int8]) -> tuple[Array, Array]:
+    gamma = _gamma(terms.H.shape[1])
+    y, error, point = (part[:, :, 0] for part in _image(terms, 0, d, u[:, :, None]))
+    ones = (assumed < 0).astype(np.float64).T
+    pull, size = terms.H[0] @ ones, np.abs(terms.H[0]) @ ones
+    c, c_slack = terms.B[0], terms.B_slack[0]
+    slack = gamma * size if terms.H_slack is None else gamma * size + terms.H_slack[0] @ ones
+    constant = terms.constant + (
+        ones * (0.5 * pull - c - (1.0 + gamma) * (slack + c_slack + gamma * np.abs(c)))
+    ).sum(axis=0)
+    base = constant - 0.5 * ((point * y).sum(axis=0) + 2.0 * (np.abs(point) * error).sum(axis=0))
+    t = y + 0.5 * d.T + pull - c
+    return base, (t - error - slack - c_slack - gamma * (np.abs(d.T) + np.abs(c) + np.abs(t))).T
+
+
+def _image(terms: Terms, i: int, d: Array, u: Array) -> tuple[Array, Array, Array]:
+    """`(H_i - diag(d)) u`, how far it may be off, and u: all `[n, V, c]`, for `d [V, n]`, `u [V, n, c]`."""
+    count, n, c = u.shape
+    point = u.transpose(1, 0, 2)
+    flat = point.reshape(n, count * c)
+    move = (d.T[:, :, None] * point).reshape(n, count * c)
+    error = _gamma(n) * (np.abs(terms.H[i]) @ np.abs(flat) + np.abs(move))
+    if terms.H_slack is not None:
+        error += terms.H_slack[i] @ np.abs(flat)
+    y = terms.H[i] @ flat - move
+    return y.reshape(n, count, c), error.reshape(n, count, c), point
 
 
 def _bounds(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from solvers.bounds.split import secure
 from solvers.certificate.claims import Terms, claims
 from solvers.certificate.proof import Proof
+from solvers.certificate.subtrees import secured
 from solvers.checker.piece import make_piece
 from solvers.checker.problem import Problem, parse_problem
 from solvers.checker.reduced import reduce_problem
@@ -64,12 +64,7 @@ def restate(problem: SubsetProblem, proofs: Sequence[Proof]) -> list[tuple[Proof
         pools = np.zeros_like(pools) if problem.budget.kind == "per_layer" else pools - pools[0]
         prune = np.bincount(pools, minlength=len(proof.keep)) - proof.keep
         piece = make_piece(this, reduced, proof.rows, prune)
-        d = np.stack(
-            [
-                secure(H - np.diag(2.0 * slack.sum(axis=1)), part, problem.refit)
-                for H, slack, part in zip(piece.H, piece.H_error, proof.d, strict=True)
-            ]
-        )
+        d = secured(piece.H, proof.splits, proof.roots, problem.refit, piece.H_error)
         terms = Terms(
             piece.refit, piece.H, piece.H_error if piece.H_error.any() else None, piece.b,
             2.0 * piece.b_error, piece.constant - 2.0**-50 * abs(piece.constant), piece.floor, pools,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from solvers.checker.problem import Problem
 from solvers.checker.rounding import Array
 
 FORMAT = "cbs certificate 1"
-INTEGERS = ("problem", "row", "prune", "nodes", "vectors", "entry", "pruned", "kept", "vector")
+COUNTS = ("problem", "row", "prune", "nodes", "vectors", "splits")
+INTEGERS = (*COUNTS, "entry", "pruned", "kept", "vector", "root", "split")
 NUMBERS = ("value", "bound", "d", "u", "claim")
+ARRAYS = ("d", "root", "entry", "pruned", "kept", "vector", "split", "u", "claim")
+"""Those that every proof has a piece of."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class Claim:
         problem: index of the problem's file.
         row: the row of decisions.
         prune: pruned count of a row whose budget is shared; else -1.
-        d: `[g, n]`.
+        d: `[Q, g, n]`.
+        root: `[Q, n]`.
         entry, pruned, kept, vector: `[T]`.
+        split: `[V]`.
         u: `[V, g, n, c]`.
         claim: `[T]`.
     """
@@ -38,10 +44,12 @@ class Claim:
     row: int
     prune: int
     d: Array
+    root: NDArray[np.int64]
     entry: NDArray[np.int64]
     pruned: NDArray[np.int64]
     kept: NDArray[np.int64]
     vector: NDArray[np.int64]
+    split: NDArray[np.int64]
     u: NDArray[np.floating]
     claim: Array
 
@@ -100,38 +108,49 @@ def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Proble
     Raises:
         ValueError: if the lengths do not fit.
     """
-    whole = {name: fields[name].astype(np.int64).ravel() for name in INTEGERS}
+    whole: dict[str, NDArray[Any]] = {name: fields[name].astype(np.int64).ravel() for name in INTEGERS}
+    whole |= {name: fields[name].astype(np.float64).ravel() for name in ("d", "claim")}
     counts = [problem.weights.size for problem in problems]
     masks = [
         part.reshape(problem.weights.shape)
         for problem, part in zip(problems, _cut(fields["mask"], counts, "mask"), strict=True)
     ]
     proofs = len(whole["problem"])
-    for name in ("row", "prune", "nodes", "vectors"):
+    for name in COUNTS:
         if len(whole[name]) != proofs:
             raise ValueError(f"field {name!r} has {len(whole[name])} entries for {proofs} proofs")
     if fields["value"].shape != (len(problems),) or fields["bound"].shape != ():
         raise ValueError(f"need a bound, and {len(problems)} values")
     if ((whole["problem"] < 0) | (whole["problem"] >= len(problems))).any():
         raise ValueError("a proof is about a problem that is not there")
-    shapes = [_shape(problems[p]) for p in whole["problem"].tolist()]
-    nodes, vectors = whole["nodes"].tolist(), whole["vectors"].tolist()
-    if min([0, *nodes, *vectors]) < 0:
-        raise ValueError("a proof has a negative number of nodes or vectors")
-    trees = [_cut(whole[name], nodes, name) for name in ("entry", "pruned", "kept", "vector")]
-    d = _cut(fields["d"], [g * n for g, n, _ in shapes], "d")
-    u = _cut(fields["u"], [v * g * n * c for v, (g, n, c) in zip(vectors, shapes, strict=True)], "u")
-    claim = _cut(fields["claim"], nodes, "claim")
+    if min(whole[name].min(initial=0) for name in ("nodes", "vectors", "splits")) < 0:
+        raise ValueError("a proof has a negative number of nodes, vectors or splits")
+    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in ARRAYS}
+    for i, p in enumerate(whole["problem"].tolist()):
+        g, n, c = _shape(problems[p])
+        T, V, Q = (int(whole[name][i]) for name in ("nodes", "vectors", "splits"))
+        parts = {"d": (Q, g, n), "root": (Q, n), "split": (V,), "u": (V, g, n, c)}
+        for name in ARRAYS:
+            shapes[name].append(parts.get(name, (T,)))
+    cut = {
+        name: [
+            part.reshape(shape)
+            for part, shape in zip(
+                _cut(whole.get(name, fields[name]), [math.prod(s) for s in shapes[name]], name),
+                shapes[name],
+                strict=True,
+            )
+        ]
+        for name in ARRAYS
+    }
     return Certificate(
         bool(fields["shared"]), tuple(str(s) for s in fields["digest"].ravel()), tuple(masks),
         fields["value"].astype(np.float64), float(fields["bound"]),
         tuple(
-            Claim(
-                int(whole["problem"][i]), int(whole["row"][i]), int(whole["prune"][i]),
-                d[i].astype(np.float64).reshape(g, n), trees[0][i], trees[1][i], trees[2][i], trees[3][i],
-                u[i].reshape(vectors[i], g, n, c), claim[i].astype(np.float64),
+            Claim(p, row, prune, *(cut[name][i] for name in ARRAYS))
+            for i, (p, row, prune) in enumerate(
+                zip(*(whole[name].tolist() for name in COUNTS[:3]), strict=True)
             )
-            for i, (g, n, c) in enumerate(shapes)
         ),
     )  # fmt: skip
 

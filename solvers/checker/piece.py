@@ -54,16 +54,27 @@ class Piece:
         """`[pools]` decisions to keep."""
         return self.n // len(self.prune) - self.prune
 
-    def check_split(self, d: Array) -> str | None:
-        """What is wrong with a split `d [g, n]`, or None: `H_g - diag(d_g) >= 0`, and `d > 0` when joint."""
-        if not np.isfinite(d).all() or (self.refit and not (d > 0).all()):
-            return (
-                "holds a number that is not positive" if self.refit else "holds a number that is not finite"
-            )
-        for H, error, part in zip(self.H, self.H_error, d, strict=True):
-            R, slack = H.copy(), error.copy()
-            index = np.diag_indices(self.n)
-            R[index] -= part
+    def check_split(self, d: Array, root: NDArray[np.int64]) -> str | None:
+        """What is wrong with a split, or None.
+
+        On the entries that it does not assume pruned (joint) or assumes nothing of (selection),
+        `H_g - diag(d_g)` has to be positive semidefinite, and d positive when joint.
+
+        Args:
+            d: `[g, n]`.
+            root: `[n]` the fixings that it assumes: 1 kept, -1 pruned, 0 free.
+        """
+        if (np.abs(root) > 1).any():
+            return "assumes a fixing that is none"
+        alive = np.flatnonzero(root >= 0 if self.refit else root == 0)
+        if self.refit and not (d[:, alive] > 0).all():
+            return "holds a number that is not positive"
+        if not np.isfinite(d[:, alive]).all():
+            return "holds a number that is not finite"
+        block, index = np.ix_(alive, alive), np.diag_indices(len(alive))
+        for H, error, part in zip(self.H, self.H_error, d, strict=True) if len(alive) else ():
+            R, slack = H[block], error[block]
+            R[index] -= part[alive]
             slack[index] = up(slack[index] + UNIT * np.abs(R[index]))
             if reason := semidefinite(R, slack):
                 return f"leaves a remainder not shown to be positive semidefinite: {reason}"

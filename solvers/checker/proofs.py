@@ -46,13 +46,7 @@ class Prover:
         """
         name = f"row {proof.row} of problem {proof.problem}"
         piece = self._piece(proof, name)
-        shared = piece.refit and len(self.reduced[proof.problem].H) == 1
-        key = (proof.problem, -1 if shared else proof.row, proof.d.tobytes())
-        if key not in self._definite:
-            if wrong := piece.check_split(proof.d):
-                raise Refuted(f"the split of {name} {wrong}")
-            self._definite.add(key)
-        self._split[key[0], proof.row] = proof.d
+        self._check_splits(proof, piece, name)
         try:
             nodes, fixings = leaves_of(piece.n, proof.entry, proof.pruned, proof.kept)
         except Broken as error:
@@ -60,6 +54,10 @@ class Prover:
         vectors = proof.vector[nodes]
         if ((vectors < -1) | (vectors >= len(proof.u))).any():
             raise Refuted(f"a leaf of {name} has a vector that is not there")
+        assumed = np.where((vectors < 0)[:, None], 0, proof.root[proof.split[np.maximum(vectors, 0)]])
+        foreign = np.flatnonzero(((assumed != 0) & (assumed != fixings)).any(axis=1))
+        if len(foreign):
+            raise Refuted(f"leaf at node {nodes[foreign[0]]} of {name} lacks fixings that its split assumes")
         claims = proof.claim[nodes]
         proven, root = self._evaluate(piece, proof, vectors, fixings)
         wrong_leaves = np.flatnonzero(~np.where(vectors < 0, proven == np.inf, proven >= claims))
@@ -119,6 +117,20 @@ class Prover:
         rows = np.arange(problem.m) if problem.kind == "columns" else np.array([proof.row])
         return make_piece(problem, self.reduced[proof.problem], rows, counts)
 
+    def _check_splits(self, proof: Claim, piece: Piece, name: str) -> None:
+        if not len(proof.d) or proof.root[0].any():
+            raise Refuted(f"the first split of {name} assumes fixings")
+        if ((proof.split < 0) | (proof.split >= len(proof.d))).any():
+            raise Refuted(f"a vector of {name} has a split that is not there")
+        shared = piece.refit and len(self.reduced[proof.problem].H) == 1
+        for d, root in zip(proof.d, proof.root, strict=True):
+            key = (proof.problem, -1 if shared else proof.row, d.tobytes() + root.tobytes())
+            if key not in self._definite:
+                if wrong := piece.check_split(d, root):
+                    raise Refuted(f"the split of {name} {wrong}")
+                self._definite.add(key)
+        self._split[proof.problem, proof.row] = proof.d[0]
+
     def _evaluate(
         self, piece: Piece, proof: Claim, vectors: NDArray[np.int64], fixings: NDArray[np.int8]
     ) -> tuple[Array, Array | None]:
@@ -132,14 +144,15 @@ class Prover:
         size = max(1, CHUNK // (piece.n * proof.u.shape[3]))
         root = None
         for start in range(0, len(proof.u), size):
-            base, score = points(piece, proof.d, proof.u[start : start + size])
+            some = slice(start, start + size)
+            base, score = points(piece, proof.d, proof.root, proof.split[some], proof.u[some])
             stop = start + len(base)
             mine = order[where[start + 1] : where[stop + 1]]
             step = max(1, CHUNK // piece.n)
             for i in range(0, len(mine), step):
-                some = mine[i : i + step]
-                at = vectors[some] - start
-                proven[some] = bounds(piece, base[at], score[at], fixings[some])
+                leaves = mine[i : i + step]
+                at = vectors[leaves] - start
+                proven[leaves] = bounds(piece, base[at], score[at], fixings[leaves])
             if len(vectors) == 1 and self.problems[proof.problem].kind == "per_layer" and vectors[0] >= 0:
                 root = curve(piece, float(base[vectors[0] - start]), score[vectors[0] - start])
         self.leaves += len(vectors)

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from solvers.blocks import blocks
+from solvers.blocks import Block, blocks
 from solvers.bounds.alternating import best_shares
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE, prove
+from solvers.certificate.claims import leaf_fixings
 from solvers.reduction import reduce
 
 
@@ -70,7 +71,51 @@ def chain(block, split, count):
     return prove(block, split.d, u, entry=entry, pruned=pruned, kept=kept, vector=vector)
 
 
-def tree_proofs(problem, depth, counts=None):
+def remainder(block, fixed):
+    """A block of one curvature without its fixed entries: a Schur complement, or constants moved over."""
+    free, H, B = fixed == 0, block.H[0], block.B[0]
+    gone = fixed == (1 if block.refit else -1)
+    A, C = H[np.ix_(free, free)], H[np.ix_(free, gone)]
+    labels = block.labels[free]
+    keep = np.array([k - np.sum((block.labels == p) & (fixed == 1)) for p, k in enumerate(block.keep)])
+    if not block.refit:
+        shifted = B[free] - C.sum(axis=1, keepdims=True)
+        return Block(False, A[None], shifted[None], block.W[:, free], 0.0, labels, keep, block.rows)
+    X = np.linalg.solve(H[np.ix_(gone, gone)], C.T)
+    S, b = A - C @ X, B[free] - X.T @ B[gone]
+    S = 0.5 * (S + S.T)
+    w = np.linalg.solve(S, b)
+    return Block(True, S[None], b[None], w[None], 0.5 * float((w * b).sum()), labels, keep, block.rows)
+
+
+def branch_and_split(block, split, depth):
+    """As `branch`, with a split of its own for every leaf whose pools are all left a choice."""
+    proof = branch(block, split, depth)
+    d, root, owner, points = [split.d], [np.zeros(block.n, np.int8)], [], []
+    for node, fixed in zip(*leaf_fixings(proof, block.n), strict=True):
+        if proof.vector[node] == IMPOSSIBLE:
+            continue
+        free, vector = fixed == 0, proof.u[proof.vector[node]]
+        owner.append(0)
+        rest = remainder(block, fixed)
+        if not rest.trivial:
+            own = split_blocks([rest])[0]
+            d.append(np.full_like(split.d, np.nan))
+            d[-1][:, free] = own.d
+            root.append(fixed)
+            owner[-1] = len(d) - 1
+            vector = np.full_like(vector, np.nan)
+            vector[:, free] = relaxed_point(rest, own.d, own.z)
+        points.append((proof.vector[node], vector))
+    order = [vector for _, vector in sorted(points, key=lambda pair: pair[0])]
+    owner = np.array(owner, np.int32)[np.argsort([at for at, _ in points])]
+    return prove(
+        block, np.array(d), np.array(order), entry=proof.entry, pruned=proof.pruned, kept=proof.kept,
+        vector=proof.vector, root=np.array(root), split=owner,
+    )  # fmt: skip
+
+
+def tree_proofs(problem, depth, counts=None, *, grow=branch):
     """A tree of every block of a problem's reduction (at given counts of its rows)."""
     found = blocks(reduce(problem).problem, counts)
-    return [branch(b, s, depth) for b, s in zip(found, split_blocks(found), strict=True)]
+    return [grow(b, s, depth) for b, s in zip(found, split_blocks(found), strict=True)]

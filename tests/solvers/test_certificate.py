@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from exactly import exact_optimum, exact_row_values
 from oracles import BUDGETS, all_masks, gram, make_problem
-from proof_trees import chain, tree_proofs
+from proof_trees import branch_and_split, chain, tree_proofs
 
 from solvers import Budget, SubsetProblem, checker, solve
 from solvers.blocks import blocks
@@ -71,6 +71,28 @@ def test_deeper_trees_prove_more_and_chains_hold(tmp_path):
     found = blocks(problem)
     linked = [chain(b, s, 4) for b, s in zip(found, split_blocks(found), strict=True)]
     assert bounds[0] <= verified(tmp_path, certify(problem, mask, linked), problem).bound <= exact
+
+
+@pytest.mark.parametrize(
+    ("budget", "refit", "kind", "gradient", "movable"),
+    [case for case in CASES[2::5] if case[:3] != ("columns", True, "stacked")],
+)
+def test_subtrees_with_splits_of_their_own(tmp_path, budget, refit, kind, gradient, movable):
+    rng = np.random.default_rng(12)
+    n = 6 + len(movable)
+    problem = make_problem(
+        rng, BUDGETS[budget], n=n, refit=refit, kind=kind, gradient=gradient, movable=movable
+    )
+    exact, mask = exact_optimum(problem)
+    counts = np.full(problem.m, 3) if budget == "per_layer" else None
+    own = tree_proofs(problem, 2, counts, grow=branch_and_split)
+    verdict = verified(tmp_path, certify(problem, mask, own), problem)
+    shared = certify(problem, mask, tree_proofs(problem, 2, counts))
+    assert shared.bound - 1e-6 * problem.scale <= verdict.bound <= exact
+    resplit = sum(len(proof.splits) for proof in own) > len(own)
+    assert resplit or budget in ("n_of_m", "row_counts")
+    if resplit and budget != "per_layer" and shared.bound < float(exact) - 0.01 * problem.scale:
+        assert verdict.bound > shared.bound
 
 
 def test_rows_without_a_proof_get_one(tmp_path):

@@ -10,7 +10,7 @@ from exactly import exact_optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import BUDGETS, all_masks, make_problem
-from proof_trees import chain, tree_proofs
+from proof_trees import branch, branch_and_split, chain, tree_proofs
 
 import solvers.checker
 from solvers import Budget, checker
@@ -26,12 +26,14 @@ FOLDER = Path(solvers.checker.__file__).parent
 class Files:
     """A problem and a valid certificate with trees, on disk; fields can be changed."""
 
-    def __init__(self, folder, budget="per_row", refit=True, depth=3, seed=0, m=2, n=6):
+    def __init__(self, folder, budget="per_row", refit=True, depth=3, seed=0, m=2, n=6, grow=branch):
         self.certificate, self.instance = folder / "layer.cert", folder / "layer.npz"
         self.problem = make_problem(np.random.default_rng(seed), BUDGETS[budget], m=m, n=n, refit=refit)
         mask = min(all_masks(self.problem), key=self.problem.value)
         counts = np.full(m, 3) if budget == "per_layer" else None
-        certify(self.problem, mask, tree_proofs(self.problem, depth, counts)).save(self.certificate)
+        certify(self.problem, mask, tree_proofs(self.problem, depth, counts, grow=grow)).save(
+            self.certificate
+        )
         save(self.instance, self.problem)
         self.fields = self.read(self.certificate)
 
@@ -170,6 +172,55 @@ def test_a_subtree_made_a_leaf(files):
     files.refuted("leaf at node 0 of row 0 of problem 0 claims")
 
 
+@pytest.fixture(params=[True, False])
+def subtrees(request, tmp_path):
+    found = Files(tmp_path, refit=request.param, depth=2, grow=branch_and_split)
+    assert found.fields["splits"].tolist() == [5, 5]
+    optimum = exact_optimum(found.problem)[0]
+    assert found.verify().bound <= optimum
+    assert found.verify().bound > Files(tmp_path, refit=request.param, depth=2).verify().bound
+    found.write()
+    return found
+
+
+def test_a_subtrees_split_beyond_semidefinite(subtrees):
+    n = subtrees.problem.n
+    assumed = subtrees.fields["root"].reshape(-1, n)[1]
+    alive = assumed >= 0 if subtrees.problem.refit else assumed == 0
+    subtrees.fields["d"][n : 2 * n][alive] *= 1.0 + 1e-3
+    subtrees.fields["d"][n : 2 * n][alive] += 1e-3
+    subtrees.write()
+    subtrees.refuted("the split of row 0 of problem 0 leaves a remainder not shown")
+
+
+@pytest.mark.parametrize("value", [0, 1, -1])
+def test_what_a_split_assumes(subtrees, value):
+    n = subtrees.problem.n
+    root = subtrees.fields["root"]
+    at = next(i for i in range(n, len(root)) if root[i] != value and (root[i] or value))
+    subtrees.change("root", at, value)
+    subtrees.refuted("row 0 of problem 0 (lacks fixings|claims|leaves a remainder|holds a number)")
+
+
+def test_a_split_used_outside_its_subtree(subtrees):
+    subtrees.change("split", 0, subtrees.fields["split"][1])
+    subtrees.refuted("leaf at node .* of row 0 of problem 0 lacks fixings that its split assumes")
+
+
+def test_splits_that_are_not_there(subtrees):
+    subtrees.change("split", 0, 5)
+    subtrees.refuted("a vector of row 0 of problem 0 has a split that is not there")
+    subtrees.change("split", 0, 1)
+    subtrees.change("root", 0, 1)
+    subtrees.refuted("the first split of row 0 of problem 0 assumes fixings")
+
+
+def test_an_assumption_that_is_none(subtrees):
+    at = subtrees.problem.n + np.flatnonzero(subtrees.fields["root"][subtrees.problem.n :])[0]
+    subtrees.change("root", at, 2 * subtrees.fields["root"][at])
+    subtrees.refuted("the split of row 0 of problem 0 assumes a fixing that is none")
+
+
 def test_a_vector(files):
     files.fields["u"][0] += np.float32(0.5 * np.abs(files.fields["u"]).max())
     files.write()
@@ -210,7 +261,9 @@ def test_a_missing_proof(tmp_path):
         files.fields[name] = files.fields[name][nodes:]
     files.fields["u"] = files.fields["u"][vectors * files.problem.n :]
     files.fields["d"] = files.fields["d"][files.problem.n :]
-    for name in ("problem", "row", "prune", "nodes", "vectors"):
+    files.fields["root"] = files.fields["root"][files.problem.n :]
+    files.fields["split"] = files.fields["split"][vectors:]
+    for name in ("problem", "row", "prune", "nodes", "vectors", "splits"):
         files.fields[name] = files.fields[name][1:]
     files.write()
     files.refuted("there is no proof about row 0 of problem 0")
@@ -315,6 +368,9 @@ def test_cut_short_or_damaged(files):
         ("d", "field 'd' has"),
         ("u", "field 'u' has"),
         ("vectors", "field 'vectors' has"),
+        ("root", "field 'root' has"),
+        ("split", "field 'split' has"),
+        ("splits", "field 'splits' has"),
         ("value", "need a bound, and 1 values"),
     ],
 )
@@ -371,14 +427,30 @@ def test_no_claim_above_a_leafs_best_mask_survives(tmp_path_factory, seed, exces
         checker.verify(folder / "c", folder / "p.npz")
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @given(st.integers(0, 10**6))
 def test_whatever_is_tampered_with_a_verified_bound_is_a_bound(tmp_path_factory, seed):
     rng = np.random.default_rng(seed)
     folder = tmp_path_factory.mktemp("any")
-    files = Files(folder, "per_row", bool(seed % 2), depth=2, m=1, n=5, seed=seed % 7)
+    grow = branch if seed % 3 else branch_and_split
+    files = Files(folder, "per_row", bool(seed % 2), depth=2, m=1, n=5, seed=seed % 7, grow=grow)
     optimum = min(Fraction(files.problem.value(mask)) for mask in all_masks(files.problem))
-    names = ["d", "u", "claim", "bound", "entry", "pruned", "kept", "vector", "value", "row", "nodes"]
+    names = [
+        "root",
+        "split",
+        "splits",
+        "d",
+        "u",
+        "claim",
+        "bound",
+        "entry",
+        "pruned",
+        "kept",
+        "vector",
+        "value",
+        "row",
+        "nodes",
+    ]
     for _ in range(2):
         name = names[rng.integers(len(names))]
         flat = files.fields[name].reshape(-1)

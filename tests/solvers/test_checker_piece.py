@@ -59,6 +59,11 @@ def piece_of(problem, row=0):
     return make_piece(this, reduce_problem(this), rows, this.pools()[1][0 if coupled else row])
 
 
+def unassuming(piece, d, u):
+    zeros = np.zeros(len(u), np.int64)
+    return points(piece, d[None], np.zeros((1, piece.n), np.int64), zeros, u)
+
+
 def exact_bound(problem, piece, d, u, fixings):
     """The docs' formula in rational arithmetic."""
     d, u = fractions(d), fractions(u)
@@ -104,7 +109,7 @@ def test_bounds_are_just_below_the_exact_ones(budget, refit, kind, gradient, mov
     d = rng.uniform(0.01, 1.0, (len(piece.H), piece.n))
     if not refit:
         d *= rng.choice([-1, 1], d.shape)
-    base, score = points(piece, d, u)
+    base, score = unassuming(piece, d, u)
     at = rng.integers(0, 4, 30)
     fixings = rng.choice([-1, 0, 0, 0, 1], (30, piece.n)).astype(np.int8)
     low = bounds(piece, base[at], score[at], fixings)
@@ -124,7 +129,7 @@ def test_one_point_bounds_every_count(refit):
     problem = make_problem(rng, Budget.per_row(2), m=1, n=6, refit=refit)
     piece = piece_of(problem)
     d, u = rng.uniform(0.01, 0.5, (1, 6)), rng.standard_normal((1, 1, 6, 1))
-    base, score = points(piece, d, u)
+    base, score = unassuming(piece, d, u)
     low = curve(piece, float(base[0]), score[0])
     assert low.shape == (7,)
     for k in range(7):
@@ -172,11 +177,52 @@ def test_budget_violations_are_named():
 
 
 def test_splits_are_judged():
-    rng = np.random.default_rng(5)
+    rng, free = np.random.default_rng(5), np.zeros(6, np.int64)
     for refit in (True, False):
         piece = piece_of(make_problem(rng, Budget.per_row(2), refit=refit))
         low = np.linalg.eigvalsh(piece.H[0])[0]
-        assert piece.check_split(np.full((1, 6), 0.99 * low)) is None
-        assert "positive semidefinite" in piece.check_split(np.full((1, 6), 1.01 * low))
-        assert "not finite" in piece.check_split(np.full((1, 6), np.nan)) or refit
-        assert (piece.check_split(np.full((1, 6), -low)) is None) is not refit
+        assert piece.check_split(np.full((1, 6), 0.99 * low), free) is None
+        assert "positive semidefinite" in piece.check_split(np.full((1, 6), 1.01 * low), free)
+        assert "not finite" in piece.check_split(np.full((1, 6), np.nan), free) or refit
+        assert (piece.check_split(np.full((1, 6), -low), free) is None) is not refit
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_split_counts_only_where_it_assumes_nothing_else(refit):
+    piece = piece_of(make_problem(np.random.default_rng(6), Budget.per_row(2), refit=refit))
+    H = piece.H[0]
+    root = np.array([1, -1, 0, 0, 0, 0])
+    alive = root >= 0 if refit else root == 0
+    d = np.full((1, 6), np.nan)
+    d[:, alive] = 0.99 * np.linalg.eigvalsh(H[np.ix_(alive, alive)])[0]
+    assert piece.check_split(d, root) is None
+    assert piece.check_split(d * 1.03, root) is not None
+    assert "finite" in piece.check_split(d, 0 * root) or refit
+    assert piece.check_split(d, 0 * root) is not None
+    assert "assumes a fixing that is none" in piece.check_split(d, 2 * root)
+    assert piece.check_split(np.full((1, 6), np.nan), -np.ones(6, np.int64)) is None
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_bounds_under_assumptions_hold_for_all_masks_that_meet_them(refit):
+    rng = np.random.default_rng(7)
+    for gradient in (True, False):
+        problem = make_problem(rng, Budget.per_row(3), m=1, n=6, refit=refit, gradient=gradient)
+        piece = piece_of(problem)
+        for _ in range(6):
+            root = rng.permutation([1, -1, 0, 0, 0, 0])
+            alive = root >= 0 if refit else root == 0
+            low = np.linalg.eigvalsh(piece.H[0][np.ix_(alive, alive)])[0]
+            d, u = rng.uniform(0.1, 0.95, (1, 1, 6)) * low, rng.standard_normal((3, 1, 6, 1))
+            d[:, :, root > 0] *= 1e-7
+            assert piece.check_split(d[0], root) is None
+            base, score = points(piece, d, root[None], np.zeros(3, np.int64), u)
+            bound = bounds(piece, base, score, np.repeat(root[None], 3, axis=0).astype(np.int8))
+            best = min(
+                exact_row_values(problem, mask)[0]
+                for mask in all_masks(problem)
+                if (mask[0][root < 0]).all() and not mask[0][root > 0].any()
+            )
+            assert all(b <= best for b in bound.tolist())
+            shifted = u + np.where(root == 0, 0.0, 5.0)[:, None]
+            assert (points(piece, d, root[None], np.zeros(3, np.int64), shifted)[0] == base).all()

@@ -187,8 +187,8 @@ def _minimise(K, s, p, work, labels, loose, L, x):
 
 
 @njit(cache=True, nogil=True)
-def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):
-    """Solve a node's relaxation: `(bound, f, steps)`; z and the best scores are left behind.
+def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best):
+    """Solve a node's relaxation: `(bound, f, steps)`; z is left behind, in best the bound's scores and z.
 
     Stops as soon as the bound passes `cutoff`, or the bound is within `tight` of f relative to the
     distance that matters, or after `max_steps` Newton steps.
@@ -199,7 +199,8 @@ def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):
     repair(z, fix, labels, need)
     f, base, rounding = evaluate(model, z, L, q, s)
     bound = base - best_sum(s, fix, labels, need, inner, outer) - rounding
-    best_s[:] = s
+    best[0] = s
+    best[1] = z
     steps = 0
     K = np.empty((n, n))
     p = np.empty(n)
@@ -257,7 +258,8 @@ def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best_s):
         found = base - best_sum(s, fix, labels, need, inner, outer) - rounding
         if found > bound:
             bound = found
-            best_s[:] = s
+            best[0] = s
+            best[1] = z
         if before - f <= 1e-13 * abs(before):
             break
     return bound, f, steps
@@ -275,7 +277,7 @@ def relaxed_shares(block: Block, d: Array, z: Array, *, tolerance: float = 1e-3)
     n, model = block.n, model_of(block, d)
     shares = np.array(z, dtype=np.float64)
     L, q = np.empty(block.H.shape), np.empty(block.B.shape)
-    s, best = np.empty(n), np.empty(n)
+    s, best = np.empty(n), np.empty((2, n))
     fix = np.zeros(n, np.int8)
     relax(model, block.keep.copy(), fix, shares, np.inf, tolerance, 60, L, q, s, best)
     return shares

@@ -294,8 +294,8 @@ def _first_weight(model, z, q, S):
 
 
 @njit(cache=True, nogil=True)
-def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, share, scores):
-    """Newton steps on the split of a restricted block: `(bound, d, z)` of the best one met.
+def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, share, found):
+    """Newton steps on the split of a restricted block: `(bound, d)` of the best one met.
 
     A primal barrier method from a neighbour's d: few steps gain most of what a new split can.
 
@@ -312,15 +312,15 @@ def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, sh
         steps: Newton steps at most.
         shrink: how far to pull d back from the boundary first.
         share: of the distance to the cutoff, that the last barrier may cost.
-        scores: `[n]` takes the best bound's scores.
+        found: `[2, n]` takes the best bound's scores and shares.
     """
     n = len(d)
     fix = np.zeros(n, np.int8)
     L = np.empty((1, n, n))
     q = np.empty(B.shape)
-    s, kept = np.empty(n), np.empty(n)
+    s, kept = np.empty(n), np.empty((2, n))
     K, work = np.empty((n, n)), np.empty((n, n))
-    best, best_d, best_z = -np.inf, d.copy(), z.copy()
+    best, best_d = -np.inf, d.copy()
     d, z = d.copy(), z.copy()
     size = 0.0
     for i in range(n):
@@ -328,7 +328,7 @@ def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, sh
         size += H[0, i, i] + abs(d[i])
     margin = 8.0 * (n + 8) * EPS * size
     if not _definite(H[0], d, margin, work):
-        return best, best_d, best_z
+        return best, best_d
     mu = 0.0
     for step in range(steps + 1):
         R = H.copy()
@@ -341,8 +341,7 @@ def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, sh
         if bound > best:
             best = bound
             best_d[:] = d
-            best_z[:] = z
-            scores[:] = kept
+            found[:] = kept
         if bound >= cutoff or step == steps:
             break
         evaluate(model, z, L, q, s)
@@ -370,4 +369,4 @@ def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, sh
         d = d + reach * move
         if not _definite(H[0], d, margin, work):
             break
-    return best, best_d, best_z
+    return best, best_d

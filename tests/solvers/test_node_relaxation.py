@@ -46,7 +46,7 @@ class Node:
         self.model = model_of(block, d)
         self.R, self.B = self.model.R, self.model.B
         self.L, self.q = np.empty((len(block.H), n, n)), np.empty(block.B.shape)
-        self.s, self.best = np.empty(n), np.empty(n)
+        self.s, self.best = np.empty(n), np.empty((2, n))
 
     def evaluate(self, z):
         return evaluate(self.model, np.asarray(z, dtype=float), self.L, self.q, self.s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from solvers.blocks import Block
 from solvers.bounds.oracle import EPS, evaluate, formation, model_of
 from solvers.bounds.resplit import elimination
 from solvers.bounds.split import Split
+from solvers.certificate import Proof
 from solvers.exact.branch_and_bound import state, tree
+from solvers.exact.branch_and_bound.log import Log
+from solvers.exact.branch_and_bound.testimony import testify
 from solvers.problem import Mask
 
 SLICE = 200
@@ -34,6 +38,7 @@ class BlockTree:
         worth: branchings between bound and cutoff, at the mean gain, that do.
         effort: Newton steps of a new split.
         max_open: open nodes at most.
+        record: keep what `proof` needs.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class BlockTree:
         worth: float = 2.0,
         effort: int = 3,
         max_open: int = 4_000_000,
+        record: bool = False,
     ) -> None:
         n, groups = block.n, len(block.H)
         self.block = block
@@ -63,7 +69,7 @@ class BlockTree:
             block.labels, block.keep,
         )  # fmt: skip
         self.incumbent = 1.0 - pruned.astype(np.float64)
-        self.integers = np.zeros(8, np.int64)
+        self.integers = np.zeros(10, np.int64)
         self.formation = formation(block, split.d)
         if self.depth >= 0:
             slack = elimination(block, split.d[0], RESPLIT * gap * abs(value))
@@ -80,6 +86,17 @@ class BlockTree:
             np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64),
             np.zeros((64, groups, n)), np.zeros((64, n), np.int8),
         )  # fmt: skip
+        i32, i64 = np.int32, np.int64
+        self.log = Log(
+            np.empty(0, i32), np.empty(0, i32), np.empty(0, i32), np.empty(0, i32), np.empty((0, n)),
+            np.empty(0, i64), np.empty(0, i64),
+        )  # fmt: skip
+        self.record = record
+        if record:
+            self._lengthen()
+            self.log.entry[0] = self.log.pruned[0] = self.log.kept[0] = -1
+            self.log.shares[0] = split.z
+            self.integers[state.TREE] = self.integers[state.VECTORS] = 1
         self._allocate(1024)
         self.store.d[0] = split.d
         self.integers[state.SPLITS] = 1
@@ -100,13 +117,16 @@ class BlockTree:
         while not self.done:
             before = int(self.integers[state.NODES])
             code = tree.grow(
-                self.whole, self.store, self.integers, self.real, self.costs, self.incumbent, nodes,
+                self.whole, self.store, self.log, self.integers, self.real, self.costs, self.incumbent, nodes,
                 self.probe, self.depth, self.worth, self.effort,
             )  # fmt: skip
             nodes -= int(self.integers[state.NODES]) - before
             if code == 2:
                 if self.integers[state.SPLITS] >= len(self.store.roots):
-                    self._widen(2 * len(self.store.roots))
+                    self.store = _stretched(self.store, ("d", "roots"), 2 * len(self.store.roots))
+                    continue
+                if self.integers[state.FREE] >= 2:
+                    self._lengthen()
                     continue
                 if len(self.store.lower) >= self.max_open:
                     self.full = True
@@ -148,6 +168,10 @@ class BlockTree:
         """Splits made, the root's included."""
         return int(self.integers[state.SPLITS])
 
+    def proof(self) -> Proof:
+        """What has been proven so far, if it was recorded."""
+        return testify(self.block, self.store, self.log, int(self.integers[state.TREE]))
+
     def _rounding(self, split: Split) -> float:
         model = model_of(self.block, split.d)
         L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(self.block.n)
@@ -156,18 +180,26 @@ class BlockTree:
     def _allocate(self, size: int) -> None:
         old = len(self.store.lower)
         names = ("fixes", "shares", "lower", "sides", "parents", "owner", "heap", "spare")
-        self._stretch(names, size)
+        self.store = _stretched(self.store, names, size)
+        if self.record:
+            self.log = _stretched(self.log, ("place",), size)
         free = int(self.integers[state.FREE])
         self.store.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
         self.integers[state.FREE] = free + size - old
 
-    def _widen(self, size: int) -> None:
-        self._stretch(("d", "roots"), size)
+    def _lengthen(self) -> None:
+        size = 2 * len(self.log.entry) + 16 * self.block.n
+        self.log = _stretched(self.log, ("entry", "pruned", "kept", "vector"), size)
+        self.log = _stretched(self.log, ("shares", "split"), 2 * len(self.log.shares) + 256)
 
-    def _stretch(self, names: tuple[str, ...], size: int) -> None:
-        longer = {}
-        for name in names:
-            array = getattr(self.store, name)
-            longer[name] = np.zeros((size, *array.shape[1:]), array.dtype)
-            longer[name][: len(array)] = array
-        self.store = self.store._replace(**longer)
+
+Arrays = TypeVar("Arrays", tree.Store, Log)
+
+
+def _stretched(arrays: Arrays, names: tuple[str, ...], size: int) -> Arrays:
+    longer: dict[str, Any] = {}
+    for name in names:
+        array: Any = getattr(arrays, name)
+        longer[name] = np.zeros((size, *array.shape[1:]), array.dtype)
+        longer[name][: len(array)] = array
+    return arrays._replace(**longer)

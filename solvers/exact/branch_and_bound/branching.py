@@ -45,12 +45,13 @@ def stiffness(model, z, L, q, candidates, K):
 
 
 @njit(cache=True, nogil=True)
-def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, integers):
+def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, integers, sides):
     """The entry to branch on: `(entry, kind, bound)`.
 
     Entries are the model's, and `names` are theirs in the block, for which `costs` are kept.
-    Kind 0: branch there. Kind 1: probing fixed something in `fix`, look at the node again. Kind 2:
-    both sides are past the cutoff. Pseudo-costs (Benichou et al. 1971), started from `stiffness` and
+    Kind 0: branch there. Kind 1: probing fixed the entry in `fix`, look at the node again. Kind 2:
+    both sides are past the cutoff. `sides [2, 2, n]` takes the scores and shares of the last probe's
+    bounds, pruned and kept. Pseudo-costs (Benichou et al. 1971), started from `stiffness` and
     made reliable by probing both children (Achterberg et al. 2005); scores are products.
     """
     n = len(z)
@@ -86,7 +87,7 @@ def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, 
     order = np.argsort(-score)
     best, picked = -1.0, candidates[order[0]]
     probed, stale = 0, 0
-    child_fix, child_need, trial, best_s = fix.copy(), need.copy(), z.copy(), np.empty(n)
+    child_fix, child_need, trial = fix.copy(), need.copy(), z.copy()
     for rank in range(count):
         k = order[rank]
         i = candidates[k]
@@ -103,7 +104,9 @@ def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, 
             trial[:] = z
             child_fix[i] = -1 if direction == 0 else 1
             child_need[model.labels[i]] -= direction
-            found, _, _ = relax(model, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, best_s)
+            found, _, _ = relax(
+                model, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, sides[direction]
+            )
             integers[PROBES] += 1
             gains[direction] = max(found - bound, 0.0)
             share = z[i] if direction == 0 else 1.0 - z[i]

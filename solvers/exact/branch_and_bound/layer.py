@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from solvers.blocks import blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.split import split_blocks
 from solvers.budget import Budget
+from solvers.certificate import Proof
 from solvers.control import Control
 from solvers.curves import row_curves
 from solvers.exact.branch_and_bound.block_tree import BlockTree
@@ -88,6 +90,7 @@ def solve_layer(
     best_value, bound = problem.value(best), -np.inf
     nodes = solved = rounds = 0
     closed: set[tuple[int, int]] = set()
+    proofs: list[Proof] = []
     reason: Status | None = None
     while True:
         bound = max(bound, allocation_value(list(curves.lower), total))
@@ -119,10 +122,12 @@ def solve_layer(
             curves.improve(row, tree.pruned, tree.value)
             curves.raise_bound(row, int(counts[row]), tree.bound)
             closed.add((row, int(counts[row])))
+            if control.certify:
+                proofs.append(replace(tree.proof(), rows=np.array([row])))
             nodes += tree.nodes
             solved += 1
     stats: dict[str, Any] = {"nodes": nodes, "rounds": rounds, "row_solves": solved, "split": "own"}
-    return Outcome(best, bound, reason, stats)
+    return Outcome(best, bound, reason, stats, proofs)
 
 
 def _rows(
@@ -155,5 +160,7 @@ def _rows(
         pruned = mask[i]
         if (row, k) in curves.masks and block.value(curves.masks[row, k]) < block.value(pruned):
             pruned = curves.masks[row, k]
-        trees.append(BlockTree(block, split, pruned, block.value(pruned), gap=gap, probe=probe))
+        trees.append(
+            BlockTree(block, split, pruned, block.value(pruned), gap=gap, probe=probe, record=control.certify)
+        )
     return trees

@@ -78,7 +78,18 @@ class BranchAndBound(Solver):
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
-            trees.append(BlockTree(block, split, pruned, value, gap=gap, probe=self.probe, max_open=room))
+            trees.append(
+                BlockTree(
+                    block,
+                    split,
+                    pruned,
+                    value,
+                    gap=gap,
+                    probe=self.probe,
+                    max_open=room,
+                    record=control.certify,
+                )
+            )
 
         def progress() -> None:
             total = sum(tree.value for tree in trees)
@@ -95,11 +106,13 @@ class BranchAndBound(Solver):
         stats: dict[str, Any] = {
             "nodes": sum(tree.nodes for tree in trees),
             "split": "own",
+            "splits": sum(tree.splits for tree in trees),
             "split_seconds": seconds,
         }
         if len(found) == problem.m and not pools.coupled:
             stats["rows"] = [_row(tree, gap) for tree in trees]
-        return Outcome(mask, bound, reason, stats)
+        proofs = [tree.proof() for tree in trees] if control.certify else None
+        return Outcome(mask, bound, reason, stats, proofs)
 
 
 @cache
@@ -116,6 +129,7 @@ def _row(tree: BlockTree, gap: float) -> dict[str, Any]:
         "value": tree.value,
         "bound": tree.bound,
         "nodes": tree.nodes,
+        "splits": tree.splits,
         "seconds": tree.seconds,
         "status": (Status.OPTIMAL if tree.done else Status.FEASIBLE).value,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import njit
 
 # slots of the integer state
-HEAP, FREE, NODES, CURRENT, STEPS, PROBES, SPLITS, GAINS = range(8)
+HEAP, FREE, NODES, CURRENT, STEPS, PROBES, SPLITS, GAINS, TREE, VECTORS = range(10)
 # slots of the real state
 UPPER, FLOOR, CUTOFF, GAP, NOISE, GAIN = range(6)
 

@@ -13,6 +13,7 @@ from solvers.bounds.oracle import Model, evaluate
 from solvers.bounds.resplit import improve, restrict
 from solvers.exact.branch_and_bound.branching import choose
 from solvers.exact.branch_and_bound.fixing import fix_by_scores, round_shares, settle
+from solvers.exact.branch_and_bound.log import IMPOSSIBLE, fork, fork_fixed, keep_shares
 from solvers.exact.branch_and_bound.state import (
     CURRENT,
     CUTOFF,
@@ -24,7 +25,9 @@ from solvers.exact.branch_and_bound.state import (
     NODES,
     SPLITS,
     STEPS,
+    TREE,
     UPPER,
+    VECTORS,
     accept,
     pop,
     push,
@@ -88,8 +91,8 @@ def _load(whole, store, split):
 
 
 @njit(cache=True, nogil=True)
-def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, scores, new):
-    """A split of a node's own, stored in place `new`: `(bound, z)`."""
+def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, found, new):
+    """A split of a node's own, stored in place `new`: its bound, with scores and shares in found."""
     refit, H, B, constant, labels, keep = whole
     root = store.roots[new]
     root[:] = store.roots[split]
@@ -103,13 +106,13 @@ def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, scores, n
         else:
             root[free[i]] = fix[i]
     left, smaller, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
-    bound, d, shares = improve(
-        refit, smaller, right, rest, kinds, need, d[:count], start[:count], cutoff, effort, 0.1, 0.05, scores
+    bound, d = improve(
+        refit, smaller, right, rest, kinds, need, d[:count], start[:count], cutoff, effort, 0.1, 0.05, found
     )
     store.d[new] = 0.0
     for i in range(count):
         store.d[new, 0, left[i]] = d[i]
-    return bound, shares
+    return bound
 
 
 @njit(cache=True, nogil=True)
@@ -122,12 +125,36 @@ def _spread(values, free, root, out):
 
 
 @njit(cache=True, nogil=True)
-def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, worth, effort):
+def _full(store, log, integers, n):
+    """Whether a node might not find room for what it stores."""
+    if integers[FREE] < 2 or integers[SPLITS] >= len(store.roots):
+        return True
+    if len(log.entry) == 0:
+        return False
+    return integers[TREE] + 6 * n + 8 > len(log.entry) or integers[VECTORS] + 6 > len(log.shares)
+
+
+@njit(cache=True, nogil=True)
+def _decide(scores, bound, cutoff, fix, model, need, free, log, integers, at, vector):
+    """Fix what scores and full pools decide: `(entries left, tree node)`."""
+    before = fix.copy()
+    fix_by_scores(scores, bound, cutoff, fix, model.labels, need)
+    between = fix.copy()
+    left = settle(fix, model.labels, need)
+    if len(log.entry):
+        at = fork_fixed(log, integers, at, before, between, free, vector)
+        at = fork_fixed(log, integers, at, between, fix, free, IMPOSSIBLE)
+    return left, at
+
+
+@njit(cache=True, nogil=True)
+def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, depth, worth, effort):
     """Process up to `limit` nodes; 0 when the tree is done, 1 when the slice is, 2 when memory is.
 
     Args:
         whole: the block.
         store: open nodes and splits.
+        log: the proof, recorded if it has room for anything.
         integers: see `state`.
         real: see `state`.
         costs: `[4, n]` pseudo-cost sums and counts for pruning and for keeping.
@@ -139,10 +166,11 @@ def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, wo
         effort: Newton steps of a new split.
     """
     groups, columns = len(whole.B), whole.B.shape[2]
+    recording = len(log.entry) > 0
     done, loaded = 0, -1
     free, model, keep = _load(whole, store, 0)
     while done < limit:
-        if integers[FREE] < 2 or integers[SPLITS] >= len(store.roots):
+        if _full(store, log, integers, whole.B.shape[1]):
             return 2
         node = integers[CURRENT]
         if node < 0:
@@ -161,16 +189,24 @@ def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, wo
             free, model, keep = _load(whole, store, loaded)
         f = len(free)
         L, K = np.empty((groups, f, f)), np.empty((f, f))
-        q, s, scores, trial = np.empty((groups, f, columns)), np.empty(f), np.empty(f), np.empty(f)
+        q, s, best, trial = np.empty((groups, f, columns)), np.empty(f), np.empty((2, f)), np.empty(f)
         fix, z, need = store.fixes[node][free], store.shares[node][free], keep.copy()
         for i in range(f):
             if fix[i] > 0:
                 need[model.labels[i]] -= 1
+        before = fix.copy()
         left = settle(fix, model.labels, need)
+        at, vector = 0, 0
+        if recording:
+            at = fork_fixed(log, integers, log.place[node], before, fix, free, IMPOSSIBLE)
         inherited = store.lower[node]
-        bound, _, steps = relax(model, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, scores)
+        own, _, steps = relax(model, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, best)
         integers[STEPS] += steps
-        bound = max(bound, inherited)
+        bound = max(own, inherited)
+        if recording:
+            vector = keep_shares(log, integers, best[1], free, store.roots[loaded], loaded)
+            if own > inherited:
+                log.vector[at] = vector
         side = store.sides[node]
         if side != 0 and bound < real[CUTOFF]:
             i = abs(side) - 1
@@ -187,36 +223,48 @@ def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, wo
                 accept(real, value)
                 _spread(trial, free, store.roots[loaded], incumbent)
             if left == 0:
-                closed, bound = True, max(bound, value - rounding)
+                closed = True
+                if recording and value - rounding > bound:
+                    log.vector[at] = keep_shares(log, integers, trial, free, store.roots[loaded], loaded)
+                bound = max(bound, value - rounding)
         if not closed:
-            fix_by_scores(scores, bound, real[CUTOFF], fix, model.labels, need)
-            left = settle(fix, model.labels, need)
-        if not closed and left > 2 and groups == 1 and 0 <= depth <= f - left:
-            gain = real[GAIN] / max(integers[GAINS], 1)
-            if real[CUTOFF] - bound > worth * gain:
-                new = integers[SPLITS]
-                best = np.empty(left)
-                found, shares = _resplit(
-                    whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new
-                )
-                if found > bound:
-                    integers[SPLITS] += 1
-                    store.owner[node] = loaded = new
-                    free, model, keep = _load(whole, store, new)
-                    bound, z, f, need, scores = found, shares, left, keep.copy(), best
-                    fix = np.zeros(f, np.int8)
-                    L, K = np.empty((groups, f, f)), np.empty((f, f))
-                    q, s, trial = np.empty((groups, f, columns)), np.empty(f), np.empty(f)
-                    closed = bound >= real[CUTOFF]
-                    if not closed:
-                        fix_by_scores(scores, bound, real[CUTOFF], fix, model.labels, need)
-                        left = settle(fix, model.labels, need)
+            left, at = _decide(best[0], own, real[CUTOFF], fix, model, need, free, log, integers, at, vector)
+        gain = real[GAIN] / max(integers[GAINS], 1)
+        wide = real[CUTOFF] - bound > worth * gain
+        if not closed and left > 2 and groups == 1 and 0 <= depth <= f - left and wide:
+            new = integers[SPLITS]
+            best = np.empty((2, left))
+            found = _resplit(whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new)
+            if found > bound:
+                integers[SPLITS] += 1
+                store.owner[node] = loaded = new
+                free, model, keep = _load(whole, store, new)
+                bound, z, f, need = found, best[1].copy(), left, keep.copy()
+                fix = np.zeros(f, np.int8)
+                L, K = np.empty((groups, f, f)), np.empty((f, f))
+                q, s, trial = np.empty((groups, f, columns)), np.empty(f), np.empty(f)
+                if recording:
+                    vector = keep_shares(log, integers, z, free, store.roots[new], new)
+                    log.vector[at] = vector
+                closed = bound >= real[CUTOFF]
+                if not closed:
+                    left, at = _decide(
+                        best[0], bound, real[CUTOFF], fix, model, need, free, log, integers, at, vector
+                    )
         picked, kind = -1, 0
         if not closed and left > 0:
             evaluate(model, z, L, q, s)
+            sides = np.empty((2, 2, f))
             picked, kind, found = choose(
-                model, free, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs, probe, integers
+                model, free, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs, probe, integers, sides
             )
+            if recording and kind > 0:
+                root = store.roots[loaded]
+                side = fix[picked] if kind == 1 else np.int8(1)
+                vector = keep_shares(log, integers, sides[1 - (side + 1) // 2, 1], free, root, loaded)
+                at = fork(log, integers, at, free[picked], side, vector)
+                if kind == 2:
+                    log.vector[at] = keep_shares(log, integers, sides[1, 1], free, root, loaded)
             if kind == 2:
                 closed, bound = True, max(found, real[CUTOFF])
         if closed:
@@ -232,6 +280,8 @@ def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, wo
         if left == 0 or kind == 1:
             store.sides[node] = 0
             integers[CURRENT] = node
+            if recording:
+                log.place[node] = at
             continue
         integers[FREE] -= 1
         twin = store.spare[integers[FREE]]
@@ -244,6 +294,9 @@ def grow(whole, store, integers, real, costs, incumbent, limit, probe, depth, wo
         store.sides[node], store.sides[twin] = first * (entry + 1), -first * (entry + 1)
         store.parents[node] = 1.0 - z[picked] if first > 0 else z[picked]
         store.parents[twin] = 1.0 - store.parents[node]
+        if recording:
+            log.place[node] = fork(log, integers, at, entry, first, log.vector[at])
+            log.place[twin] = log.place[node] - 1
         push(store.heap, integers, store.lower, twin)
         if integers[HEAP] > 0 and store.lower[store.heap[0]] < bound - 0.25 * (real[CUTOFF] - bound):
             push(store.heap, integers, store.lower, node)

@@ -9,6 +9,7 @@ import typer
 
 from cbs.cli import output
 from solvers import checker
+from solvers.parallel import one_thread_each
 
 Certificate = Annotated[
     Path, typer.Argument(metavar="CERTIFICATE", help="What `cbs solve --certificate` wrote.")
@@ -34,7 +35,8 @@ def verify(certificate: Certificate, files: Files, as_json: Json = False) -> int
     `cbs verify layer.cert layer.npz`
     """
     try:
-        verdict = checker.verify(certificate, *files)
+        with one_thread_each():
+            verdict = checker.verify(certificate, *files)
     except checker.Refuted as error:
         output.complain(f"not proven: {error}")
         return 1

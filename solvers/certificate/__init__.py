@@ -1,6 +1,7 @@
 """Certificates: proofs of lower bounds, put into files that `solvers.checker` verifies."""
 
-from solvers.certificate.certificate import Certificate, certify, together
+from solvers.certificate.certificate import Certificate
+from solvers.certificate.certify import certify, together
 from solvers.certificate.claims import prove, root_proof
 from solvers.certificate.proof import IMPOSSIBLE, Proof
 

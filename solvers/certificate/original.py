@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from solvers.certificate.claims import Terms, claims
+from solvers.certificate.claims import claims
+from solvers.certificate.points import Terms
 from solvers.certificate.proof import Proof
 from solvers.certificate.subtrees import secured
 from solvers.checker.piece import make_piece

@@ -74,6 +74,11 @@ class Proof:
         return np.zeros(len(self.u), np.int32) if self.split is None else self.split
 
     @property
+    def prune(self) -> int:
+        """Decisions pruned."""
+        return int(self.splits.shape[2]) - int(self.keep.sum())
+
+    @property
     def bounding(self) -> NDArray[np.bool_]:
         """`[T]` the leaves that hold masks."""
         return np.asarray((self.entry < 0) & (self.vector != IMPOSSIBLE))

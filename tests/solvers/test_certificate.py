@@ -70,7 +70,8 @@ def test_deeper_trees_prove_more_and_chains_hold(tmp_path):
     assert bounds[0] < bounds[1] < bounds[2] <= exact
     found = blocks(problem)
     linked = [chain(b, s, 4) for b, s in zip(found, split_blocks(found), strict=True)]
-    assert bounds[0] <= verified(tmp_path, certify(problem, mask, linked), problem).bound <= exact
+    root, link = certify(problem, mask), certify(problem, mask, linked)
+    assert root.bound <= verified(tmp_path, link, problem).bound <= exact
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,15 @@ def test_solve_hands_the_certificate_through(tmp_path):
     verdict = verified(tmp_path, solution.certificate, problem)
     assert solution.bound == verdict.bound <= exact_optimum(problem)[0]
     assert (solution.certificate.parts[0].mask == solution.mask).all()
+
+
+@pytest.mark.parametrize(("budget", "refit"), list(itertools.product(BUDGETS, (True, False))))
+def test_what_branch_and_bound_proves_can_be_verified(tmp_path, budget, refit):
+    problem = make_problem(np.random.default_rng(13), BUDGETS[budget], m=2, n=6, refit=refit)
+    solution = solve(problem, "branch-and-bound", certify=True)
+    verdict = verified(tmp_path, solution.certificate, problem)
+    assert verdict.bound <= solution.bound <= exact_optimum(problem)[0] * (1 + Fraction(1, 10**12))
+    assert verdict.gap <= 2e-4
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])

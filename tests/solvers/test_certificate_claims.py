@@ -12,7 +12,8 @@ from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
-from solvers.certificate.claims import Terms, claims, leaf_fixings, root_curve, root_proof, rounded
+from solvers.certificate.claims import claims, leaf_fixings, root_curve, root_proof, rounded
+from solvers.certificate.points import Terms
 
 
 def first(problem):

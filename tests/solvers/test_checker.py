@@ -1,4 +1,5 @@
 import ast
+import itertools
 import subprocess
 import sys
 from fractions import Fraction
@@ -6,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exactly import exact_optimum
+from exactly import exact_optimum, exact_row_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import BUDGETS, all_masks, make_problem
+from oracles import BUDGETS, all_masks, gram, make_problem
 from proof_trees import branch, branch_and_split, chain, tree_proofs
 
 import solvers.checker
-from solvers import Budget, checker
+from solvers import Budget, SubsetProblem, checker
 from solvers.blocks import blocks
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify
+from solvers.certificate.original import stored
 from solvers.checker import Refuted
+from solvers.checker.claims import parse_certificate, read_digests
+from solvers.checker.proofs import Prover
 from solvers.instances import save
 
 FOLDER = Path(solvers.checker.__file__).parent
@@ -207,6 +211,30 @@ def test_a_split_used_outside_its_subtree(subtrees):
     subtrees.refuted("leaf at node .* of row 0 of problem 0 lacks fixings that its split assumes")
 
 
+def test_one_split_for_two_subtrees(subtrees):
+    n = subtrees.problem.n
+    d = subtrees.fields["d"]
+    d[2 * n : 3 * n] = d[n : 2 * n] = np.maximum(d[n : 2 * n], d[:n])
+    subtrees.write()
+    subtrees.refuted("the split of row 0 of problem 0 leaves a remainder not shown")
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_one_split_for_two_curvatures(tmp_path, refit):
+    rng = np.random.default_rng(0)
+    H = np.stack([gram(rng, 6)] * 2) * np.array([1.0, 0.5])[:, None, None]
+    problem = SubsetProblem(np.ones((2, 6)), H, Budget.per_row(3), refit=refit)
+    certify(problem, next(all_masks(problem))).save(tmp_path / "c")
+    save(tmp_path / "p.npz", problem)
+    checker.verify(tmp_path / "c", tmp_path / "p.npz")
+    fields = Files.read(tmp_path / "c")
+    fields["d"][6:] = fields["d"][:6]
+    with open(tmp_path / "c", "wb") as file:
+        np.savez(file, **fields)
+    with pytest.raises(Refuted, match="the split of row 1 of problem 0 leaves a remainder"):
+        checker.verify(tmp_path / "c", tmp_path / "p.npz")
+
+
 def test_splits_that_are_not_there(subtrees):
     subtrees.change("split", 0, 5)
     subtrees.refuted("a vector of row 0 of problem 0 has a split that is not there")
@@ -333,6 +361,27 @@ def test_a_layer_budget_is_shared_by_its_rows(tmp_path):
     files.refuted("leaf at node|the bound claimed")
     files.change("prune", 0, 7)
     files.refuted("a proof about row 0 of problem 0 prunes 7 of 6")
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_curves_bound_every_count(tmp_path, refit):
+    problem = make_problem(
+        np.random.default_rng(3), Budget.per_layer(5), m=2, n=5, refit=refit, gradient=True
+    )
+    proofs = [p for k in (1, 3) for p in tree_proofs(problem, 5, np.full(2, k))]
+    certify(problem, next(all_masks(problem)), proofs).save(tmp_path / "c")
+    stored_problem = stored(problem)
+    prover = Prover([stored_problem])
+    for proof in parse_certificate(read_digests(tmp_path / "c")[0], [stored_problem]).proofs:
+        prover.check(proof)
+    masks = np.array(list(itertools.product([False, True], repeat=5)))
+    values = np.array([exact_row_values(problem, np.stack([mask, mask])) for mask in masks])
+    for row, curve in enumerate(prover.curves(0)):
+        best = [values[masks.sum(axis=1) == k, row].min() for k in range(6)]
+        assert all(low <= exact for low, exact in zip(curve.tolist(), best, strict=True))
+        assert curve[[1, 3]] == pytest.approx([float(best[1]), float(best[3])], rel=1e-8)
+    if not refit:
+        assert min(best[1:]) < best[0]
 
 
 def test_one_problem_does_not_share(tmp_path):

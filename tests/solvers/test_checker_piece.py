@@ -226,3 +226,25 @@ def test_bounds_under_assumptions_hold_for_all_masks_that_meet_them(refit):
             assert all(b <= best for b in bound.tolist())
             shifted = u + np.where(root == 0, 0.0, 5.0)[:, None]
             assert (points(piece, d, root[None], np.zeros(3, np.int64), shifted)[0] == base).all()
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_scores_that_cancel_stay_on_their_side(refit):
+    """At the point where all scores vanish, what floating point shows of them is rounding."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, Budget.per_row(3), m=1, n=6, refit=refit, gradient=True)
+        piece = piece_of(problem)
+        d = np.full((1, 6), 1e-14)
+        R = piece.H[0] - np.diag(d[0])
+        target = piece.b[0, :, 0] if refit else piece.b[0, :, 0] - 0.5 * d[0]
+        u = np.linalg.solve(R, target)[None, None, :, None]
+        _, score = unassuming(piece, d, u)
+        H, g, _ = eliminated(problem, 0)
+        w, v, e = fractions(problem.W[0]), fractions(u[0, 0, :, 0]), fractions(d[0])
+        if refit:
+            exact = (H @ w - g - H @ v + e * v) ** 2 / (2 * e)
+            assert (fractions(score[0]) >= exact).all()
+        else:
+            exact = np.outer(w, w) * H @ v - e * v + e / 2 - w * g
+            assert (fractions(score[0]) <= exact).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,13 +77,13 @@ def licence() -> tuple[int, str]:
     try:
         probe = _environment().createModel()
         probe.setParam("Logging", 0)
-        probe.addMVar(FREE + 1)
+        probe.addMVar(FREE + 1, vtype=coptpy.COPT.BINARY)
         probe.solve()
     except coptpy.CoptError as error:
-        if error.retcode == coptpy.COPT.RETCODE_LICENSE:
+        if "(LICENSE)" in str(error):
             allowed = f"COPT without a licence allows {FREE} of each"
             return FREE, f"{allowed}; give it one, or try branch-and-bound"
-        return 0, f"COPT says: {error.message}"
+        return 0, f"COPT says: {error}"
     return LIMIT, f"at most {LIMIT} are taken; try branch-and-bound"
 
 
@@ -130,6 +131,8 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         model.setParam(name, value)
     x = _build(model, matrices)
 
+    told = threading.Event()
+
     def claim(dual: float) -> float:
         return numbers.unit * dual - numbers.widening if abs(dual) < COPT.INFINITY else -np.inf
 
@@ -139,15 +142,18 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
     def solve(report: Callable[[Event], None]) -> None:
         class News(coptpy.CallbackBase):
             def callback(self) -> None:
-                report(Event(mask(self.getSolution(x))))
+                if told.is_set():
+                    self.interrupt()
+                elif self.where() == COPT.CBCONTEXT_MIPSOL:
+                    report(Event(mask(self.getSolution(x))))
 
         news = News()
-        model.setCallback(news, COPT.CBCONTEXT_MIPSOL)
+        model.setCallback(news, COPT.CBCONTEXT_MIPSOL | COPT.CBCONTEXT_MIPNODE)
         model.solve()
         found = mask(model.getValues()) if model.hasmipsol else None
         report(Event(found, claim(model.bestbnd), int(model.nodecnt)))
 
-    turns.watch(part, solve, model.interrupt)
+    turns.watch(part, solve, told.set)
     return bool(model.status == COPT.TIMEOUT)
 
 

@@ -26,14 +26,18 @@ SIZE_EXCEEDED = 1016
 
 
 class CplexModel(MixedInteger):
-    """What both solvers below share: the model, its run, and the reading of its answers."""
+    """What both solvers below share: the model, its run, and the reading of its answers.
+
+    The perspective enters by its tangents, see `Programme.tangents`: a few at first and more at every
+    candidate solution.
+    """
 
     requires: ClassVar[tuple[str, ...]] = ("cplex",)
     extra: ClassVar[str] = "cplex"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        variables, rows = size(problem, self.strengthened)
+        variables, rows = size(problem, self.strengthened, tangents=True)
         most, reason = licence()
         if max(variables, rows) <= most:
             return None
@@ -46,7 +50,7 @@ class CplexModel(MixedInteger):
 
 @dataclass(frozen=True)
 class Cplex(CplexModel):
-    """The strengthened model: the perspective of the best split, as rotated cones."""
+    """The strengthened model: the perspective of the best split."""
 
     name: ClassVar[str] = "cplex"
     summary: ClassVar[str] = "CPLEX on the split-strengthened (perspective) model"

@@ -119,8 +119,17 @@ def programme(
     return _factored(matrices, blocks, first) if factored else matrices
 
 
-def size(problem: SubsetProblem, strengthened: bool, *, factored: bool = False) -> tuple[int, int]:
-    """The most variables, and the most rows and cones, of a part's programme, without building it."""
+def size(
+    problem: SubsetProblem, strengthened: bool, *, factored: bool = False, tangents: bool = False
+) -> tuple[int, int]:
+    """The most variables, and the most rows and cones, of a part's programme, without building it.
+
+    Args:
+        problem: the whole problem.
+        strengthened: whether its model has a split.
+        factored: as in `programme`.
+        tangents: whether the first tangents take the place of cones.
+    """
     together = problem.budget.kind in ("per_layer", "columns")
     pools = len(problem.pools.prune) if together else -(-len(problem.pools.prune) // problem.m)
     decisions = problem.n * (problem.m if problem.budget.kind == "per_layer" else 1)
@@ -128,9 +137,10 @@ def size(problem: SubsetProblem, strengthened: bool, *, factored: bool = False) 
     extra = weights if factored else 0
     if not problem.refit:
         return decisions + min(extra, decisions), pools + min(extra, decisions)
+    cones = (len(TOUCH) if tangents else 1) if strengthened else 0
     return (
         decisions + (2 if strengthened else 1) * weights + extra,
-        pools + (3 if strengthened else 2) * weights + extra,
+        pools + (2 + cones) * weights + extra,
     )
 
 

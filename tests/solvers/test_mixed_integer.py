@@ -1,4 +1,4 @@
-"""SCIP and Gurobi on both models: they agree with each other and with enumeration, and stop when told."""
+"""Foreign solvers on both models: they agree with enumeration, stop when told, and say nothing."""
 
 import os
 import signal
@@ -10,22 +10,32 @@ import pytest
 from oracles import BUDGETS, gram, make_problem, optimum
 
 from solvers import Budget, Status, SubsetProblem, solve
-from solvers.exact.gurobi import licence
+from solvers.exact import copt, cplex, gurobi, xpress
+from solvers.exact.cplex import CplexPlain
+from solvers.exact.gurobi import GurobiPlain
+from solvers.exact.mixed_integer import everything
+from solvers.solve import registry
 
-NAMES = ["scip", "scip-plain", "gurobi", "gurobi-plain"]
+LICENCES = {"gurobi": gurobi.licence, "cplex": cplex.licence, "copt": copt.licence, "xpress": xpress.licence}
+NAMES = [f"{name}{plain}" for name in ("scip", *LICENCES) for plain in ("", "-plain")]
 
 
 @pytest.fixture(params=NAMES)
 def name(request):
-    pytest.importorskip("gurobipy" if "gurobi" in request.param else "pyscipopt")
-    if "gurobi" in request.param and licence()[0] == 0:
+    cls = registry()[request.param]
+    if not cls.installed():
+        pytest.skip(f"{request.param}: {', '.join(cls.requires)} is not installed")
+    licence = LICENCES.get(request.param.removesuffix("-plain"))
+    if licence is not None and licence()[0] == 0:
         pytest.skip(licence()[1])
     return request.param
 
 
-def hard(n=60):
+def hard(name):
+    n = 30 if name == "xpress" else 48 if name == "xpress-plain" else 60  # as many as its licence takes
     rng = np.random.default_rng(0)
-    return SubsetProblem(rng.standard_normal((1, n)), gram(rng, n), Budget.per_row(n // 2))
+    H = np.ones((n, n)) + gram(rng, n, damping=0.02) if name == "xpress" else gram(rng, n)
+    return SubsetProblem(rng.standard_normal((1, n)), H, Budget.per_row(n // 2))
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
@@ -76,7 +86,7 @@ def test_free_masks_of_a_singular_selection(name):
 
 def test_says_nothing(name, capfd):
     solve(make_problem(np.random.default_rng(0), Budget.per_row(3)), name)
-    solve(hard(), name, time_limit=0.3)
+    solve(hard(name), name, time_limit=0.3)
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""
@@ -84,20 +94,42 @@ def test_says_nothing(name, capfd):
 
 def test_time_limit_keeps_the_best_so_far(name):
     start = time.perf_counter()
-    solution = solve(hard(), name, time_limit=0.5)
+    solution = solve(hard(name), name, time_limit=0.5)
     assert time.perf_counter() - start < 10.0
     assert solution.status is Status.TIME_LIMIT
     assert np.isfinite(solution.bound)
-    assert solution.value <= solve(hard(), "local-search").value
+    assert solution.value <= solve(hard(name), "local-search").value
 
 
 def test_ctrl_c_keeps_the_best_so_far(name, capfd):
     timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     start = time.perf_counter()
-    solution = solve(hard(), name, time_limit=20.0)
+    solution = solve(hard(name), name, time_limit=20.0)
     timer.cancel()
     assert solution.status is Status.INTERRUPTED
     assert time.perf_counter() - start < 10.0
     assert np.isfinite(solution.bound)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("solver", [GurobiPlain, CplexPlain])
+def test_without_our_incumbent_the_optimum_is_the_same(rng, solver, refit):
+    if not solver.installed() or LICENCES[solver.name.removesuffix("-plain")]()[0] == 0:
+        pytest.skip(f"{solver.name} is not installed, or has no licence")
+    problem = make_problem(rng, Budget.per_layer(5), refit=refit, gradient=not refit)
+    informed, blind = solve(problem, solver()), solve(problem, solver(informed=False))
+    assert blind.status is Status.OPTIMAL
+    assert blind.value == pytest.approx(optimum(problem), rel=1e-9)
+    if refit:  # wider ranges, wider bound
+        assert blind.stats["bound_widening"] > informed.stats["bound_widening"]
+
+
+@pytest.mark.parametrize("kind", ["shared", "stacked"])
+def test_no_joint_mask_costs_more_than_pruning_everything(rng, kind):
+    problem = make_problem(rng, Budget.per_layer(11), kind=kind)
+    every = np.ones(problem.W.shape, dtype=bool)
+    whole = SubsetProblem(problem.W, problem.hessian, Budget.per_layer(every.size))
+    assert everything(problem) == pytest.approx(whole.value(every))
+    assert everything(problem) > optimum(problem)

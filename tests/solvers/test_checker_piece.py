@@ -248,3 +248,44 @@ def test_scores_that_cancel_stay_on_their_side(refit):
         else:
             exact = np.outer(w, w) * H @ v - e * v + e / 2 - w * g
             assert (fractions(score[0]) <= exact).all()
+
+
+@pytest.mark.parametrize("budget", ["per_row", "columns"])
+@pytest.mark.parametrize(("refit", "kind", "gradient", "movable"), CASES[::2])
+def test_pieces_lie_within_their_errors(budget, refit, kind, gradient, movable):
+    rng = np.random.default_rng(8)
+    problem = make_problem(
+        rng, BUDGETS[budget], n=7, refit=refit, kind=kind, gradient=gradient, movable=movable[:1]
+    )
+    piece = piece_of(problem)
+    parts = [eliminated(problem, r) for r in piece.rows]
+    weights = fractions(problem.W[:, problem.prunable])
+    offset = sum(part[2] for part in parts)
+    if refit:
+        total = offset
+        for i, (r, (H, g, _)) in enumerate(zip(piece.rows, parts, strict=True)):
+            at = (i, 0) if len(piece.H) > 1 else (0, i)
+            assert within(piece.H[at[0]], piece.H_error[at[0]], H)
+            assert within(piece.b[at[0], :, at[1]], piece.b_error[at[0], :, at[1]], H @ weights[r] - g)
+            total += half * (weights[r] @ H @ weights[r]) - g @ weights[r]
+        assert piece.constant <= total
+        assert piece.constant == pytest.approx(float(total), rel=1e-12)
+    else:
+        A = sum(np.outer(weights[r], weights[r]) * H for r, (H, _, _) in zip(piece.rows, parts, strict=True))
+        c = sum(weights[r] * g for r, (_, g, _) in zip(piece.rows, parts, strict=True))
+        assert within(piece.H[0], piece.H_error[0], A)
+        assert within(piece.b[0, :, 0], piece.b_error[0, :, 0], c)
+        assert piece.constant <= offset
+
+
+def test_a_value_is_enclosed_by_any_move(monkeypatch):
+    """Without a refit the upper end is poor, and the lower one makes up for it by the residual."""
+    monkeypatch.setattr("solvers.checker.values._correct", lambda *_: None)
+    problem = make_problem(np.random.default_rng(9), Budget.per_row(3))
+    this = stored(problem)
+    d = np.full((2, 6), 0.9 * np.linalg.eigvalsh(problem.hessian.dense(0))[0])
+    for mask in itertools.islice(all_masks(problem), 0, None, 37):
+        low, high, _ = row_values(this, reduce_problem(this), mask, d)
+        exact = exact_row_values(problem, mask)
+        assert all(a <= x <= b for a, x, b in zip(low.tolist(), exact, high.tolist(), strict=True))
+        assert (low < 0.999 * high).all()

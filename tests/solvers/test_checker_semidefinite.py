@@ -60,3 +60,16 @@ def test_the_error_counts():
 def test_zero_needs_a_margin():
     assert semidefinite(np.zeros((2, 2)), np.zeros((2, 2))) is not None
     assert semidefinite(1e-300 * np.eye(2), np.zeros((2, 2))) is None
+
+
+def test_any_factor_will_do_but_what_it_leaves_must_dominate(monkeypatch):
+    """With a factor of zeros, exactly the diagonally dominant matrices are shown."""
+    monkeypatch.setattr(np.linalg, "cholesky", np.zeros_like)
+    A = np.full((3, 3), 0.9) + 0.1 * np.eye(3)
+    assert semidefinite(A, exact(A)) is not None
+    assert semidefinite(A + 0.801 * np.eye(3), exact(A)) is None
+    assert semidefinite(np.eye(3), np.full((3, 3), 0.33)) is None
+    assert semidefinite(np.eye(3), np.full((3, 3), 0.34)) is not None
+    corner = np.full((3, 3), 0.25) + 0.35 * np.eye(3)
+    assert semidefinite(np.eye(3), corner) is not None
+    assert semidefinite(np.eye(3), corner - 0.11 * np.eye(3)) is None

@@ -122,7 +122,7 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
             known = abs(dual) < cplex.infinity
             return numbers.unit * dual - numbers.widening if known else -np.inf
 
-        def mask(values: list[float]) -> Mask:
+        def mask(values: Any) -> Mask:
             return matrices.mask(part.problem, np.asarray(values))
 
         def solve(report: Callable[[Event], None]) -> None:

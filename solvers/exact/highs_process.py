@@ -24,7 +24,7 @@ def main() -> None:
     """Solve the model on standard input."""
     fields = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     integer = np.flatnonzero(fields["integer"])
-    solver = highspy.Highs()
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
     for name, value in json.loads(str(fields["options"])).items():
         solver.setOptionValue(name, value)
     solver.passModel(_model(fields))

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ class InTurn:
         Raises:
             Exception: what `solve` raised.
         """
-        news: SimpleQueue[Event | None] = SimpleQueue()
+        news: Queue[Event | None] = Queue()  # SimpleQueue waits for ever if a signal comes at its timeout
         failures: list[BaseException] = []
 
         def work() -> None:

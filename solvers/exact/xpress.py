@@ -138,8 +138,6 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         report(news(model, model.getSolution() if model.attributes.mipsols else None))
 
     turns.watch(part, solve, told.set)
-    if model.attributes.stopstatus == xpress.enums.StopType.CTRLC and not turns.control.stopped():
-        turns.control.interrupted = True  # Ctrl-C came before Python's handler was back
     return bool(model.attributes.stopstatus == xpress.enums.StopType.TIMELIMIT)
 
 

@@ -1,6 +1,7 @@
 """Quadratic subset selection for pruning: problems, solvers, bounds and proofs, in numbers only."""
 
 from solvers.budget import Budget
+from solvers.curve import Curve, curve
 from solvers.hessian import DenseHessian, FactorHessian, Hessian, StackedHessian
 from solvers.problem import SubsetProblem
 from solvers.solution import Bounds, Progress, Solution, Status
@@ -8,6 +9,7 @@ from solvers.solve import available, get_solver, solve
 from solvers.solver import Outcome, Solver
 
 __all__ = [
-    "Bounds", "Budget", "DenseHessian", "FactorHessian", "Hessian", "Outcome", "Progress", "Solution",
-    "Solver", "StackedHessian", "Status", "SubsetProblem", "available", "get_solver", "solve",
+    "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian", "Outcome", "Progress",
+    "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "available", "curve", "get_solver",
+    "solve",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ def row_curves(
     hessian: ArrayLike | Hessian,
     *,
     refit: bool = True,
+    gradient: Array | None = None,
     bounds: bool = False,
     device: str = "cpu",
 ) -> RowCurves:
@@ -52,12 +53,13 @@ def row_curves(
 
     Joint: the weight of least OBS saliency `w^_j^2 / (2 T_jj)` goes next, and the survivors move
     (OBC, Frantar & Alistarh 2022, without its approximations). Selection: the weight that adds least
-    to `1/2 w_P' H_PP w_P` goes next.
+    to `1/2 w_P' H_PP w_P - g_P' w_P` goes next.
 
     Args:
         weights: `W [m, n]`.
         hessian: `[n, n]`, `[m, n, n]` or a `Hessian`; positive definite when `refit`.
         refit: whether survivors move.
+        gradient: `G [m, n]` of a selection problem, or None for zero.
         bounds: also compute `lower`.
         device: torch device for the bounds.
 
@@ -70,6 +72,7 @@ def row_curves(
     values, order = np.zeros((m, n + 1)), np.zeros((m, n), np.int64)
     inverse = invert(H.dense(0)) if refit and H.shared else None
     one_pool = np.zeros(n, np.int64)
+    linear = np.zeros((m, n)) if gradient is None else gradient * W
 
     def row(r: int) -> None:
         A = H.dense(r)
@@ -77,14 +80,14 @@ def row_curves(
             C = invert(A) if inverse is None else inverse
             _eliminate(C, W[r], BLOCK, one_pool, np.array([n]), order[r], values[r])
         else:
-            _accumulate(A, W[r], order[r], values[r])
+            _accumulate(A, W[r], linear[r], order[r], values[r])
 
     side_by_side(row, range(m))
     lower = None
     if bounds:
         from solvers.bounds.curves import lower_curves
 
-        lower = lower_curves(W, H, refit=refit, device=device)
+        lower = lower_curves(W, H, gradient, refit=refit, device=device)
         np.minimum(lower, values, out=lower)
     return RowCurves(values, order, lower)
 
@@ -179,8 +182,8 @@ def _eliminate(inverse, weights, block, labels, quota, order, values):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(A, w, order, values):  # type: ignore[no-untyped-def]
-    """Greedy selection: entry j adds `w_j (H_jj w_j / 2 + sum_P H_ji w_i)`."""
+def _accumulate(A, w, linear, order, values):  # type: ignore[no-untyped-def]
+    """Greedy selection: entry j adds `w_j (H_jj w_j / 2 + sum_P H_ji w_i) - linear_j`."""
     n = len(w)
     pull = np.zeros(n)
     gone = np.zeros(n, np.bool_)
@@ -188,7 +191,7 @@ def _accumulate(A, w, order, values):  # type: ignore[no-untyped-def]
         best, j = np.inf, -1
         for i in range(n):
             if not gone[i]:
-                cost = w[i] * (0.5 * A[i, i] * w[i] + pull[i])
+                cost = w[i] * (0.5 * A[i, i] * w[i] + pull[i]) - linear[i]
                 if cost < best or j < 0:
                     best, j = cost, i
         gone[j] = True

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.curves import BLOCK, invert, row_curves
-from tests.solvers.oracles import dense_value, gram, make_problem
+from tests.solvers.oracles import all_masks, dense_value, gram, make_problem
 
 M = 2
 QUICK = settings(derandomize=True, max_examples=20, deadline=None)
@@ -142,3 +142,15 @@ def test_inverse(rng):
     np.testing.assert_allclose(inverse @ H, np.eye(9), atol=1e-10)
     with pytest.raises(ValueError, match=r"^hessian is singular; add damping"):
         invert(np.zeros((2, 2)))
+
+
+def test_a_gradient_counts_in_greedy_selection(rng):
+    W, H, G = rng.standard_normal((M, 6)), gram(rng, 6), rng.standard_normal((M, 6))
+    curves = row_curves(W, H, refit=False, gradient=G, bounds=True)
+    for k in range(7):
+        problem = SubsetProblem(W, H, Budget.per_row(k), refit=False, gradient=G)
+        np.testing.assert_allclose(problem.row_values(curves.masks(k)), curves.values[:, k], atol=1e-12)
+        more = [problem.row_values(mask) for mask in all_masks(problem)]
+        assert (curves.lower[:, k] <= np.min(more, axis=0) + 1e-12).all()
+    first = 0.5 * np.diag(H) * W**2 - G * W
+    assert np.array_equal(curves.order[:, 0], first.argmin(axis=1))

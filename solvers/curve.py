@@ -1,0 +1,230 @@
+"""`curve()`: what it costs to prune k weights of a row, for every row and every k, between proven bounds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from solvers.allocation import allocate
+from solvers.bounds.split import WIDE
+from solvers.budget import Budget
+from solvers.certificate import certify as make_certificate
+from solvers.control import Callback, Control, interruptible
+from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
+from solvers.exact.branch_and_bound.row_curve import RowCurve
+from solvers.exact.branch_and_bound.solver import compile_kernels
+from solvers.hessian import Array
+from solvers.problem import Mask, SubsetProblem
+from solvers.reduction import Reduction, reduce
+from solvers.solution import Status
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every row's least cost at every count, enclosed: `lower <= f_r(k) <= values`.
+
+    Attributes:
+        values: `[m, n + 1]` loss increase of the best mask found with k entries pruned, n counting the
+            columns that may be pruned.
+        lower: `[m, n + 1]` no mask with k entries pruned has a smaller one; may be minus infinity.
+        gap: that was asked for.
+        noise: `[m]` width that rounding alone may leave.
+        status: why the search stopped; `OPTIMAL` exactly when everything asked for is `proven`.
+        seconds: wall time.
+        stats: counts and choices.
+        certificate: proofs of `lower` that a checker can read, or None.
+    """
+
+    values: Array
+    lower: Array
+    gap: float
+    noise: Array
+    status: Status
+    seconds: float
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Any = None
+    _order: NDArray[np.int64] = field(kw_only=True, repr=False)
+    _chosen: Mapping[tuple[int, int], Mask] = field(kw_only=True, repr=False)
+    _prunable: NDArray[np.int64] = field(kw_only=True, repr=False)
+    _columns: int = field(kw_only=True, repr=False)
+
+    @property
+    def proven(self) -> NDArray[np.bool_]:
+        """`[m, n + 1]` where `values - lower <= gap |values|`, up to `noise`."""
+        return np.asarray(
+            self.values - self.lower <= np.maximum(self.gap * np.abs(self.values), self.noise[:, None])
+        )
+
+    def masks(self, counts: ArrayLike) -> Mask:
+        """`[m, columns]` the best masks found with `counts[r]` (or one number) entries of each row pruned.
+
+        Raises:
+            ValueError: for a count out of range.
+        """
+        m, n = self._order.shape
+        wanted = np.broadcast_to(np.asarray(counts), (m,))
+        if wanted.dtype.kind not in "iu" or (wanted < 0).any() or (wanted > n).any():
+            raise ValueError(
+                f"counts must be whole numbers between 0 and {n}, got {np.asarray(counts).tolist()}"
+            )
+        mask = np.zeros((m, self._columns), dtype=bool)
+        for r, k in enumerate(wanted.tolist()):
+            if (r, k) in self._chosen:
+                mask[r, self._prunable] = self._chosen[r, k]
+            else:
+                mask[r, self._prunable[self._order[r, :k]]] = True
+        return mask
+
+
+def curve(
+    problem: SubsetProblem,
+    *,
+    gap: float = 1e-4,
+    time_limit: float | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+    certify: bool = False,
+    counts: Iterable[int] | None = None,
+    device: str = "cpu",
+) -> Curve:
+    """Value and bound of every row for every number of pruned weights.
+
+    Joint and selection, with gradient, a Hessian a row, and movable columns. The budget's numbers do not
+    matter, but rows must be free of each other but for what they share: `per_row` or `per_layer`. Rows of
+    more than 160 inputs are not searched: they get the greedy curve and the relaxation's bounds.
+
+    Neighbouring counts share their work: the split of a count starts Newton's method at the next one, masks
+    are a move apart, branching learns from before, a bound at k holds for more than k in the joint variant,
+    and the point of a root relaxation bounds all counts.
+
+    Args:
+        problem: whose rows.
+        gap: stop at a count once `(value - bound) / |value|` is proven to be at most this.
+        time_limit: seconds of wall time; None for no limit. Compiling is not counted.
+        seed: of every random choice.
+        callback: called now and then with a `Progress` of the values and bounds summed over all rows and
+            counts; return True to stop.
+        certify: also give a `Certificate` of every bound, which needs a `per_layer` budget; its mask is the
+            best that the curves give for that. Not within the time limit.
+        counts: at which counts to search; all by default. The others get what follows for them.
+        device: torch device for batched array work.
+
+    Returns:
+        A `Curve`. After a time limit or Ctrl-C, what was found: bounds are valid all the same.
+
+    Raises:
+        ValueError: a bad limit or count, or a budget of another kind.
+    """
+    check_limits(time_limit, gap)
+    if problem.budget.kind not in ("per_row", "per_layer"):
+        raise ValueError(
+            f"curves are of rows that stand alone: budget {problem.budget.kind!r} ties entries together"
+        )
+    if certify and problem.budget.kind != "per_layer":
+        raise ValueError(
+            "certify needs a per_layer budget: only there a file can say how many each row prunes"
+        )
+    n = len(problem.prunable)
+    wanted = _counts(counts, n)
+    compile_kernels()
+    start = time.perf_counter()
+    reduction = reduce(problem)
+    offsets = _row_values(problem, np.zeros(problem.W.shape, dtype=bool))
+    control = Control(
+        gap=gap, seed=seed, device=device, callback=callback, started=start,
+        deadline=None if time_limit is None else start + time_limit,
+        offset=float(offsets.sum()) * (n + 1), certify=certify,
+    )  # fmt: skip
+    with interruptible(control):
+        rows = start_curves(reduction.problem, control)
+        own = {id(row): float(offset) for row, offset in zip(rows, offsets, strict=True)}
+
+        def progress() -> None:
+            value, bound = (float(sum(end.sum() for end in ends)) for ends in zip(*_ends(rows), strict=True))
+            if not control.trace or bound + control.offset > control.trace[-1].bounds.lower:
+                control.report(value, bound, sum(row.nodes for row in rows))
+
+        progress()
+        reason = close_curves(
+            rows, [wanted if n <= WIDE else []] * len(rows),
+            lambda row, k: gap_of(row, k, gap, own[id(row)]), control.stopped, progress,
+        )  # fmt: skip
+        progress()
+    return _judged(problem, reduction, rows, offsets, wanted, reason, control)
+
+
+def _judged(
+    problem: SubsetProblem,
+    reduction: Reduction,
+    rows: Sequence[RowCurve],
+    offsets: Array,
+    wanted: Sequence[int],
+    reason: Status,
+    control: Control,
+) -> Curve:
+    """The curve in the original's terms, its values recomputed from it where rows were searched."""
+    n = rows[0].n
+    draft = Curve(
+        np.stack([row.values for row in rows]) + offsets[:, None],
+        np.stack([row.lower for row in rows]) + offsets[:, None] - reduction.margin,
+        control.gap, 2.0 * np.array([row.noise for row in rows]) + 2.0 * reduction.margin, reason, 0.0,
+        _order=np.stack([row.order for row in rows]),
+        _chosen={(r, k): mask for r, row in enumerate(rows) for k, mask in row.chosen.items()},
+        _prunable=problem.prunable, _columns=problem.n,
+    )  # fmt: skip
+    values = draft.values
+    if n <= WIDE:
+        values = np.stack([_row_values(problem, draft.masks(k)) for k in range(n + 1)], axis=1)
+    seconds = control.seconds
+    certificate = None
+    if control.certify:
+        counts = allocate(list(values), int(problem.pools.prune[0]))
+        proofs = [proof for row in rows for proof in row.proofs()]
+        certificate = make_certificate(problem, draft.masks(counts), proofs, device=control.device)
+    stats = {
+        "nodes": sum(row.nodes for row in rows),
+        "trees": sum(row.trees for row in rows),
+        "search_seconds": sum(row.seconds for row in rows),
+    }
+    found = replace(
+        draft, values=values, lower=np.minimum(draft.lower, values), seconds=seconds, stats=stats,
+        certificate=certificate,
+    )  # fmt: skip
+    done = bool(found.proven[:, wanted].all())
+    if done or reason is Status.OPTIMAL:
+        reason = Status.OPTIMAL if done else Status.FEASIBLE
+    return replace(found, status=reason)
+
+
+def _ends(rows: Sequence[RowCurve]) -> list[tuple[Array, Array]]:
+    return [(row.values, row.lower) for row in rows]
+
+
+def _row_values(problem: SubsetProblem, mask: Mask) -> Array:
+    """`[m]` values of a mask, whatever it prunes in each row."""
+    counted = SubsetProblem(
+        problem.W, problem.hessian, Budget.per_row(mask.sum(axis=1).tolist()),
+        refit=problem.refit, gradient=problem.G, movable=problem.movable,
+    )  # fmt: skip
+    return counted.row_values(mask)
+
+
+def _counts(counts: Iterable[int] | None, n: int) -> list[int]:
+    wanted = list(range(n + 1)) if counts is None else sorted({int(k) for k in counts})
+    if wanted and not 0 <= wanted[0] <= wanted[-1] <= n:
+        raise ValueError(f"counts must lie between 0 and {n}, got {wanted[0]} to {wanted[-1]}")
+    return wanted
+
+
+def check_limits(time_limit: float | None, gap: float) -> None:
+    """Raise ValueError for a time limit or gap that is none."""
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
+    if not gap >= 0 or math.isinf(gap):
+        raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")

@@ -51,6 +51,18 @@ def test_the_incumbent_is_feasible_at_its_cost(rng, budget, refit, strengthened,
         np.testing.assert_array_equal(np.unique(p.Q.toarray()), [0.0, 1.0])
 
 
+def test_ranges_are_those_of_the_model_where_kept_and_nothing_where_pruned(rng):
+    problem = make_problem(rng, Budget.per_layer(5))
+    p, model, _ = matrices(problem, False, False)
+    m, n = problem.W.shape
+    for values, kept, fits in ((model.high, 1.0, True), (model.low, 1.0, True), (0.0, 0.0, True),
+                               (model.high + 0.01, 1.0, False), (model.low - 0.01, 1.0, False),
+                               (0.01, 0.0, False), (-0.01, 0.0, False)):  # fmt: skip
+        x = np.concatenate([np.full(m * n, kept), np.broadcast_to(values, (m, n)).ravel()])
+        rows = (p.A @ x - p.b)[p.equalities :].reshape(2, m * n).max(axis=0)
+        assert ((rows <= 1e-9) == fits).all()
+
+
 def test_masks_better_than_the_incumbent_stay_feasible(rng):
     problem = make_problem(rng, Budget.per_layer(5), kind="stacked")
     p, model, better = matrices(problem, True, False)

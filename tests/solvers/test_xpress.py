@@ -15,20 +15,16 @@ def _licensed():
         pytest.skip(licence()[1])
 
 
-@pytest.mark.parametrize("solver", [Xpress(), XpressPlain()])
-def test_refuses_in_one_line_just_what_the_licence_forbids(solver):
+@pytest.mark.parametrize(("solver", "most"), [(Xpress(), 33), (XpressPlain(), 49)])
+def test_refuses_in_one_line_just_what_the_licence_forbids(solver, most):
     if licence()[0] != FREE:
         pytest.skip("Xpress has another licence here")
     rng = np.random.default_rng(0)
 
-    def refusal(n):
-        return solver.refuses(SubsetProblem(rng.standard_normal((1, n)), np.eye(n), Budget.per_row(1)))
-
-    largest = next(n for n in range(2, 2000) if refusal(n) is not None) - 1
-    problem = SubsetProblem(rng.standard_normal((1, largest)), gram(rng, largest), Budget.per_row(1))
+    problem = SubsetProblem(rng.standard_normal((1, most)), gram(rng, most), Budget.per_row(1))
     solution = solve(problem, solver, time_limit=1.0)  # taken, and not refused by Xpress after all
     assert solution.bound <= solution.value
-    larger = SubsetProblem(rng.standard_normal((1, largest + 1)), np.eye(largest + 1), Budget.per_row(1))
+    larger = SubsetProblem(rng.standard_normal((1, most + 1)), np.eye(most + 1), Budget.per_row(1))
     with pytest.raises(ValueError, match="licence") as error:
         solve(larger, solver)
     assert "\n" not in str(error.value)

@@ -1,0 +1,202 @@
+"""A stronger split for wide rows: `H = R + D`, `R >= 0`, with D block diagonal in small blocks.
+
+Correlated inputs leave little on the diagonal. A group B of them keeps a block of its own, whose
+`2^|B|` states are enumerated, so that for any u and any price t of keeping an entry
+
+    q = b - R u,   h_S = 1/2 q_S' (D_SS)^-1 q_S
+    LB(u) = constant - 1/2 u'Ru - [ sum_pool t keep + sum_B max_{S in B} (h_S - t |S|) ]
+
+is a lower bound on a joint row: `1/2 v'Rv >= u'Rv - 1/2 u'Ru`, what is left is a sum over groups, and t
+prices the budget. (As constraints, for pairs: Han, Gomez and Atamturk 2023.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from solvers.blocks import Block
+from solvers.hessian import Array
+
+EPS = float(np.finfo(np.float64).eps)
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Groups of one size s.
+
+    Attributes:
+        members: `[B, s]` entries.
+        D: `[B, s, s]` their blocks.
+    """
+
+    members: Index
+    D: Array
+
+    def states(self, q: Array) -> Iterator[tuple[tuple[int, ...], Array, Array]]:
+        """Every state but the empty one: its members, `(D_SS)^-1` and `w = (D_SS)^-1 q_S`, padded.
+
+        Args:
+            q: `[B, s]`.
+        """
+        size = self.members.shape[1]
+        for count in range(1, size + 1):
+            for S in combinations(range(size), count):
+                part = np.ix_(range(len(self.members)), S, S)
+                inverse = np.zeros_like(self.D)
+                inverse[part] = np.linalg.inv(self.D[part])
+                yield S, inverse, np.einsum("bij,bj->bi", inverse, q)
+
+
+@dataclass(frozen=True)
+class GroupSplit:
+    """D on one row's groups, the prices of its budget, and the point of its bound.
+
+    Attributes:
+        families: groups by size; every entry is in one.
+        q: `[n]` residuals `b - R u`.
+        t: `[pools]` prices of keeping an entry.
+    """
+
+    families: tuple[Family, ...]
+    q: Array
+    t: Array
+
+    def scaled(self, factor: float) -> GroupSplit:
+        """With D multiplied by a factor."""
+        families = tuple(replace(family, D=factor * family.D) for family in self.families)
+        return replace(self, families=families)
+
+    def remainder(self, H: Array) -> Array:
+        """`R = H - D`."""
+        R = H.copy()
+        for family in self.families:
+            R[family.members[:, :, None], family.members[:, None, :]] -= family.D
+        return R
+
+
+def cluster(H: Array, labels: Index, size: int) -> list[Index]:
+    """Groups of at most `size` inputs of one pool (a power of two), the most correlated together.
+
+    Greedy matching on `|H_ij| / (H_ii H_jj)^1/2`, then again between what has been matched. What is
+    correlated with nothing stays alone.
+    """
+    root = np.sqrt(np.diagonal(H))
+    C = (H / root[:, None] / root[None, :]) ** 2
+    C[labels[:, None] != labels[None, :]] = 0.0
+    groups = [np.array([i]) for i in range(len(H))]
+    while len(groups[0]) < size and max(map(len, groups)) < size:
+        E = np.zeros((len(groups), len(H)))
+        for k, group in enumerate(groups):
+            E[k, group] = 1.0 / np.sqrt(len(group))
+        worth = E @ C @ E.T
+        rows, columns = np.triu_indices(len(groups), 1)
+        order = np.argsort(-worth[rows, columns], kind="stable")
+        order = order[worth[rows, columns][order] > 0.0]
+        taken = np.zeros(len(groups), dtype=bool)
+        merged = []
+        for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+            if not (taken[i] or taken[j]):
+                taken[i] = taken[j] = True
+                merged.append(np.concatenate([groups[i], groups[j]]))
+        if not merged:
+            break
+        groups = merged + [group for group, done in zip(groups, taken, strict=True) if not done]
+    return groups
+
+
+def start(block: Block, d: Array, z: Array, size: int) -> GroupSplit:
+    """Groups at a diagonal split `d [n]` and its relaxed indicators `z [n]`."""
+    H, b = block.H[0], block.B[0, :, 0]
+    lone = np.abs(H).sum(axis=1) == np.abs(np.diagonal(H))
+    d = np.where(lone, np.diagonal(H), 0.95 * d)
+    root = np.sqrt(z)
+    M = root[:, None] * (H - np.diag(d)) * root[None, :] + np.diag(d)
+    v = root * np.linalg.solve(M, root * b)
+    q = b - H @ v + d * v
+    scores = q * q / (2.0 * d)
+    prices = []
+    for p, keep in enumerate(block.keep.tolist()):
+        ranked = np.sort(np.append(scores[block.labels == p], 0.0))[::-1]
+        prices.append(0.5 * (ranked[max(keep - 1, 0)] + ranked[keep]))
+    groups = cluster(H, block.labels, size)
+    families = []
+    for count in sorted({len(group) for group in groups}):
+        members = np.array([group for group in groups if len(group) == count])
+        families.append(Family(members, d[members][:, :, None] * np.eye(count)))
+    return GroupSplit(tuple(families), q, np.array(prices))
+
+
+def secure_groups(H: Array, split: GroupSplit) -> GroupSplit:
+    """Shrink D until `H - D` is positive semidefinite for certain; see `solvers.bounds.split.secure`.
+
+    Raises:
+        ValueError: if H itself is too close to singular to say so.
+    """
+    n = len(H)
+    scale = np.exp2(-np.round(0.5 * np.log2(np.maximum(np.diagonal(H), 1e-280))))
+    margin = 4.0 * (n + 4) * EPS * float((scale**2 * np.diagonal(H)).sum())
+    shrink = 0.0
+    for attempt in range(60):
+        trial = split.scaled(1.0 - shrink)
+        R = scale[:, None] * trial.remainder(H) * scale[None, :] + margin * (1e-3 - 1.0) * np.eye(n)
+        _, info = scipy.linalg.lapack.dpotrf(R, lower=1)
+        if info == 0:
+            return trial
+        shrink = 1e-12 * 2.0**attempt
+        if shrink >= 1.0:
+            break
+    raise ValueError("hessian is too close to singular for a certified split; add damping")
+
+
+def group_bound(block: Block, split: GroupSplit) -> float:
+    """`LB(u)` at `u = R^-1 (b - q)`, lowered by an estimate of the rounding in its own evaluation.
+
+    The norm of the error of `q_S` in `D_SS^-1` is added to that of `q_S`.
+    """
+    n, H, W, b = block.n, block.H[0], block.W[0, :, 0], block.B[0, :, 0]
+    gamma = 4.0 * (n + 8) * EPS
+    R = split.remainder(H)
+    u = relaxed(R, b - split.q)
+    Ru, size = R @ u, np.abs(R) @ np.abs(u)
+    q = b - Ru
+    own = np.abs(H) @ np.abs(W)
+    error = gamma * (own + size)
+    price = split.t[block.labels]
+    taken = around = 0.0
+    for family in split.families:
+        at, cost = family.members, price[family.members[:, 0]]
+        best = np.zeros(len(at))
+        for S, inverse, w in family.states(q[at]):
+            part = family.D[np.ix_(range(len(at)), S, S)]
+            twist = 1.0 + 64.0 * len(S) ** 2 * EPS * np.linalg.cond(part) if len(S) > 1 else 1.0 + 8.0 * EPS
+            square = np.maximum(np.einsum("bi,bi->b", q[at], w), 0.0)
+            slack = np.einsum("bi,bij,bj->b", error[at], np.abs(inverse), error[at])
+            h = 0.5 * (np.sqrt(square) + np.sqrt(slack)) ** 2 * twist
+            best = np.maximum(best, h - len(S) * cost)
+            around += float((h + len(S) * np.abs(cost)).sum())
+        taken += float(best.sum())
+    budget = split.t * block.keep
+    quadratic = 0.5 * float(u @ Ru)
+    around += 0.5 * float(np.abs(u) @ size) + float(np.abs(budget).sum()) + block.constant
+    rounding = gamma * (around + 0.5 * float(np.abs(W) @ own))
+    return max(block.floor, block.constant - quadratic - float(budget.sum()) - taken - rounding)
+
+
+def relaxed(R: Array, y: Array) -> Array:
+    """`R^-1 y` where R has anything; zero on entries that R has nothing of."""
+    size = np.diagonal(R)
+    live = np.flatnonzero(size > 1e-13 * size.max(initial=0.0))
+    u = np.zeros(len(R))
+    if len(live):
+        part = R[np.ix_(live, live)]
+        part[np.diag_indices(len(live))] *= 1.0 + 1e-14
+        u[live] = scipy.linalg.solve(part, y[live], assume_a="pos", check_finite=False)
+    return u

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -29,18 +30,12 @@ def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
     Raises:
         ValueError: if there are not `total` to take.
     """
-    sizes = _sizes(curves, total)
-    if _work(sizes, total) > EXACT_WORK:
+    if _work(_sizes(curves, total), total) > EXACT_WORK:
         return _by_envelope(curves, total)
-    best, choice = _programme(curves, sizes, total)
-    if not np.isfinite(best[total]):
+    best = pool(curves, total)
+    if not np.isfinite(best.cost[total]):
         raise ValueError(f"no allocation of {total} has a finite cost")
-    counts = np.zeros(len(curves), np.int64)
-    left = total
-    for r in range(len(curves) - 1, -1, -1):
-        counts[r] = choice[r][left]
-        left -= int(counts[r])
-    return counts
+    return best.counts(total)
 
 
 def allocation_value(curves: Sequence[Array], total: int) -> float:
@@ -49,15 +44,55 @@ def allocation_value(curves: Sequence[Array], total: int) -> float:
     Beyond it, the Lagrangian bound `max_t sum_r min_k (curves[r][k] - t k) + t total`. Sums are
     lowered by what rounding can add to them.
     """
-    sizes = _sizes(curves, total)
-    magnitude = float(sum(np.abs(c[np.isfinite(c)]).max(initial=0.0) for c in curves))
-    rounding = 4 * len(curves) * np.finfo(float).eps * magnitude
-    if _work(sizes, total) <= EXACT_WORK:
-        return float(_programme(curves, sizes, total)[0][total]) - rounding
+    if _work(_sizes(curves, total), total) <= EXACT_WORK:
+        best = pool(curves, total)
+        return float(best.cost[total]) - best.rounding
+    rounding = _rounding(curves)
     slopes = np.sort(np.concatenate([np.diff(_envelope(c)) for c in curves]))
     t = float(slopes[min(max(total - 1, 0), len(slopes) - 1)])
     value = sum(float((c - t * np.arange(len(c))).min()) for c in curves) + t * total
     return value - rounding - 4 * len(curves) * np.finfo(float).eps * abs(t) * total
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows that were allocated to for every total at once, by `pool`; to others they are one row.
+
+    Attributes:
+        cost: `[min(total, entries) + 1]` least cost of taking so many from all of them.
+        rounding: what rounding can add to a cost.
+        choices: of every row, how many it gives for every total of the rows so far.
+    """
+
+    cost: Array
+    rounding: float
+    choices: tuple[NDArray[np.int32], ...]
+
+    def counts(self, taken: int) -> NDArray[np.int64]:
+        """`[rows]` how many each row gives when `taken` are taken at the least cost."""
+        counts = np.zeros(len(self.choices), np.int64)
+        for r in range(len(self.choices) - 1, -1, -1):
+            counts[r] = self.choices[r][taken]
+            taken -= int(counts[r])
+        return counts
+
+
+def pool(curves: Sequence[Array], total: int) -> Pool:
+    """The dynamic programme of `allocate` over some rows, for all totals up to `total`.
+
+    Args:
+        curves: as in `allocate`.
+        total: the most that will be taken.
+    """
+    sizes = [len(curve) - 1 for curve in curves]
+    best = np.full(total + 1, np.inf)
+    best[0] = 0.0
+    reach, choices = 0, []
+    for curve, size in zip(curves, sizes, strict=True):
+        best, choice = _fold(best, np.ascontiguousarray(curve, dtype=np.float64), reach, total)
+        reach = min(total, reach + size)
+        choices.append(choice)
+    return Pool(best[: min(total, sum(sizes)) + 1], _rounding(curves), tuple(choices))
 
 
 def _sizes(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
@@ -72,17 +107,9 @@ def _work(sizes: NDArray[np.int64], total: int) -> float:
     return float((reach.astype(float) * sizes).sum())
 
 
-def _programme(
-    curves: Sequence[Array], sizes: NDArray[np.int64], total: int
-) -> tuple[Array, list[NDArray[np.int32]]]:
-    best = np.full(total + 1, np.inf)
-    best[0] = 0.0
-    reach, choices = 0, []
-    for curve, size in zip(curves, sizes, strict=True):
-        best, choice = _fold(best, np.ascontiguousarray(curve, dtype=np.float64), reach, total)
-        reach = min(total, reach + int(size))
-        choices.append(choice)
-    return best, choices
+def _rounding(curves: Sequence[Array]) -> float:
+    magnitude = float(sum(np.abs(c[np.isfinite(c)]).max(initial=0.0) for c in curves))
+    return 4 * len(curves) * float(np.finfo(float).eps) * magnitude
 
 
 @njit(cache=True, nogil=True)

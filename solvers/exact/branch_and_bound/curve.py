@@ -26,7 +26,7 @@ POLL = 0.05
 Item = TypeVar("Item")
 
 
-def start_curves(problem: SubsetProblem, control: Control) -> list[RowCurve]:
+def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) -> list[RowCurve]:
     """Every row's greedy curve and first bounds.
 
     Rows of up to `WIDE` inputs get a split at half their count, from which those of other counts follow, and
@@ -35,13 +35,15 @@ def start_curves(problem: SubsetProblem, control: Control) -> list[RowCurve]:
     Args:
         problem: a reduced problem; its budget does not matter.
         control: limits; a stopped search leaves the greedy curves.
+        probe: of the trees to come.
     """
     m, n = problem.W.shape
     greedy = row_curves(problem.W, problem.hessian, refit=problem.refit, gradient=problem.G)
     found = blocks(problem, np.full(m, n // 2))
     values = [None if n <= WIDE else greedy.values[r] for r in range(m)]
     rows = [
-        RowCurve(block, greedy.order[r], values[r], record=control.certify) for r, block in enumerate(found)
+        RowCurve(block, greedy.order[r], values[r], probe=probe, record=control.certify)
+        for r, block in enumerate(found)
     ]
     if n > WIDE:
         lower = lower_curves(

@@ -1,166 +1,177 @@
-"""One pool for a whole layer, exactly: row curves tightened only where the allocation looks."""
+"""One budget for the rows of a layer, or of several: curves tightened only where the allocation looks."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.allocation import allocate, allocation_value
-from solvers.blocks import blocks
-from solvers.bounds.curves import lower_curves
-from solvers.bounds.split import split_blocks
+from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, pool
 from solvers.budget import Budget
 from solvers.certificate import Proof
 from solvers.control import Control
-from solvers.curves import row_curves
-from solvers.exact.branch_and_bound.block_tree import BlockTree
-from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
-from solvers.heuristics.greedy import greedy_mask
+from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
+from solvers.exact.branch_and_bound.forest import block_gap
+from solvers.exact.branch_and_bound.row_curve import RowCurve
+from solvers.hessian import Array
 from solvers.heuristics.local_search import LocalSearch
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome
 
-
-class _Curves:
-    """The best value, its mask and the best bound known for every row and count."""
-
-    def __init__(self, problem: SubsetProblem, control: Control) -> None:
-        self.problem = problem
-        self.lower = lower_curves(
-            problem.W, problem.hessian, problem.G,
-            refit=problem.refit, device=control.device, stopped=control.stopped,
-        )  # fmt: skip
-        if problem.refit or problem.G is None:
-            greedy = row_curves(problem.W, problem.hessian, refit=problem.refit)
-            self.values, self.order = greedy.values, greedy.order
-        else:
-            self.values, self.order = np.full_like(self.lower, np.inf), np.zeros(problem.W.shape, np.int64)
-        self.masks: dict[tuple[int, int], Mask] = {}
-
-    def improve(self, row: int, pruned: Mask, value: float) -> None:
-        k = int(pruned.sum())
-        if value < self.values[row, k] or (row, k) not in self.masks:
-            self.values[row, k] = min(value, self.values[row, k])
-            self.masks[row, k] = pruned.copy()
-
-    def adopt(self, mask: Mask) -> None:
-        counts = mask.sum(axis=1)
-        for row, block in enumerate(blocks(self.problem, counts)):
-            value = block.value(mask[row])
-            if value < self.values[row, counts[row]]:
-                self.improve(row, mask[row], value)
-
-    def raise_bound(self, row: int, k: int, bound: float) -> None:
-        self.lower[row, k] = max(self.lower[row, k], bound)
-        if self.problem.refit:
-            np.maximum(self.lower[row, k:], self.lower[row, k], out=self.lower[row, k:])
-
-    def mask(self, counts: NDArray[np.int64]) -> Mask:
-        mask = np.zeros(self.problem.W.shape, dtype=bool)
-        for row, k in enumerate(counts.tolist()):
-            if (row, k) in self.masks:
-                mask[row] = self.masks[row, k]
-            else:
-                mask[row, self.order[row, :k]] = True
-        return mask
+SHARE = 0.25
+"""Of the gap asked for, that each row at the bound's allocation may leave open."""
 
 
 def solve_layer(
     problem: SubsetProblem, control: Control, *, probe: int, node_limit: int | None = None
 ) -> Outcome:
-    """Branch and bound for a `per_layer` budget.
+    """Branch and bound for a `per_layer` budget: see `share_budget`."""
+    warm = None if control.warm_start is None else [control.warm_start]
+    found = share_budget([problem], control, starts=warm, probe=probe, node_limit=node_limit)
+    proofs = found.proofs[0] if control.certify else None
+    return Outcome(found.masks[0], found.bound, found.reason, found.stats, proofs)
 
-    With `lower[r][k] <= f_r(k) <= values[r][k]`, allocating over `lower` bounds the optimum and
-    allocating over `values` gives a mask. The rows whose interval is open at the bound's allocation
-    are solved at that count, and the two programmes are solved again: the bound's allocation is
-    optimal once its own rows are closed.
+
+@dataclass(frozen=True)
+class Shared:
+    """How several reduced problems share their budgets.
+
+    Attributes:
+        masks: of every problem.
+        bound: no masks of the budget cost less together.
+        reason: why the search stopped.
+        stats: counts and choices.
+        proofs: of every problem, where they were recorded.
     """
-    total = int(problem.pools.prune[0])
-    start = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
-    control.report(problem.value(start), -np.inf, mask=start)
-    best, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
-    control.report(problem.value(best), -np.inf, mask=best)
-    curves = _Curves(problem, control)
-    curves.adopt(start)
-    curves.adopt(best)
-    best_value, bound = problem.value(best), -np.inf
-    nodes = solved = rounds = 0
-    closed: set[tuple[int, int]] = set()
-    proofs: list[Proof] = []
+
+    masks: list[Mask]
+    bound: float
+    reason: Status
+    stats: dict[str, Any]
+    proofs: list[list[Proof]]
+
+
+def share_budget(
+    problems: Sequence[SubsetProblem],
+    control: Control,
+    *,
+    widest: int | None = None,
+    starts: Sequence[Mask] | None = None,
+    probe: int = 1,
+    node_limit: int | None = None,
+) -> Shared:
+    """Branch and bound for reduced problems that share one budget, the sum of their `per_layer` budgets.
+
+    With `lower_r(k) <= f_r(k) <= values_r(k)` for every row, allocating over `lower` bounds the optimum and
+    allocating over `values` gives masks. The rows whose interval is open at the bound's allocation are
+    solved at that count, and the two programmes are solved again: the bound's allocation is optimal once
+    its own rows are closed.
+
+    Args:
+        problems: reduced, with `per_layer` budgets.
+        control: limits; progress is told of all problems together.
+        widest: rows of more inputs are not searched, but keep their first bounds; None searches all.
+        starts: masks to start from.
+        probe: probes of an entry before its pseudo-costs are trusted.
+        node_limit: nodes over all trees, or None.
+    """
+    total = sum(int(problem.pools.prune[0]) for problem in problems)
+    layers = [start_curves(problem, control, probe=probe) for problem in problems]
+    for layer, start in zip(layers, starts or (), strict=starts is not None):
+        for row, pruned in zip(layer, start, strict=True):
+            row.offer(pruned)
+    rows = [row for layer in layers for row in layer]
+    sharing = _Sharing(rows, total, widest)
+    bound, rounds, closed = -np.inf, 0, set[tuple[int, int]]()
     reason: Status | None = None
     while True:
-        bound = max(bound, allocation_value(list(curves.lower), total))
-        cheapest = allocate(list(curves.values), total)
-        if np.isfinite(curves.values[np.arange(problem.m), cheapest]).all():
-            candidate = curves.mask(cheapest)
-            if (value := problem.value(candidate)) < best_value:
-                best, best_value = candidate, value
-        control.report(best_value, bound, nodes, best)
-        if bound >= control.target(best_value):
+        lowest, looked_at = sharing.best("lower")
+        value, counts = sharing.best("values")
+        bound = max(bound, lowest)
+        masks = _masks(layers, counts)
+        control.report(value, bound, sum(row.nodes for row in rows), masks[0] if len(masks) == 1 else None)
+        if bound >= control.target(value):
             reason = Status.OPTIMAL
-        reason = reason or control.stopped()
-        if node_limit is not None and nodes >= node_limit:
-            reason = reason or Status.NODE_LIMIT
-        if reason:
+        if reason := reason or control.stopped():
             break
-        rounds += 1
-        counts = allocate(list(curves.lower), total)
-        rows = np.arange(problem.m)
-        todo = np.array([r for r in rows.tolist() if (r, int(counts[r])) not in closed], np.int64)
-        if not len(todo):
+        wanted = [
+            (r, k) for r, k in enumerate(looked_at.tolist()) if sharing.searched[r] and (r, k) not in closed
+        ]
+        if not wanted:
             reason = Status.FEASIBLE
             break
-        limit = None if node_limit is None else node_limit - nodes
-        trees = _rows(problem, curves, counts, todo, control, probe)
-        reason = grow_forest(trees, control.stopped, lambda: None, limit)
-        reason = None if reason is Status.OPTIMAL else reason
-        for row, tree in zip(todo.tolist(), trees, strict=True):
-            curves.improve(row, tree.pruned, tree.value)
-            curves.raise_bound(row, int(counts[row]), tree.bound)
-            closed.add((row, int(counts[row])))
-            if control.certify:
-                proofs.append(replace(tree.proof(), rows=np.array([row])))
-            nodes += tree.nodes
-            solved += 1
-    stats: dict[str, Any] = {"nodes": nodes, "rounds": rounds, "row_solves": solved, "split": "own"}
-    return Outcome(best, bound, reason, stats, proofs)
+        values = [float(row.values[k]) for row, k in zip(rows, counts.tolist(), strict=True)]
+        gap = SHARE * block_gap(control, values)
+        spent = sum(row.nodes for row in rows)
+        ended = close_curves(
+            [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),  # noqa: B023
+            control.stopped, node_limit=None if node_limit is None else node_limit - spent,
+        )  # fmt: skip
+        reason = None if ended is Status.OPTIMAL else ended
+        closed.update(wanted)
+        rounds += 1
+    if not all(sharing.searched):
+        masks = [
+            _improved(problem, mask, control) if problem.n > (widest or 0) else mask
+            for problem, mask in zip(problems, masks, strict=True)
+        ]
+    stats: dict[str, Any] = {
+        "nodes": sum(row.nodes for row in rows),
+        "rounds": rounds,
+        "row_solves": sum(row.trees for row in rows),
+        "split": "own",
+    }
+    proofs = (
+        [[proof for row in layer for proof in row.proofs()] for layer in layers] if control.certify else []
+    )
+    return Shared(masks, bound, reason, stats, proofs)
 
 
-def _rows(
-    problem: SubsetProblem,
-    curves: _Curves,
-    counts: NDArray[np.int64],
-    todo: NDArray[np.int64],
-    control: Control,
-    probe: int,
-) -> list[BlockTree]:
-    """Trees for some rows at their counts, from locally optimal incumbents."""
-    gradient = None if problem.G is None else problem.G[todo]
-    H = (
-        problem.hessian.dense(0)
-        if problem.hessian.shared
-        else np.stack([problem.hessian.dense(r) for r in todo])
-    )
-    part = SubsetProblem(
-        problem.W[todo], H, Budget.per_row(counts[todo].tolist()), refit=problem.refit, gradient=gradient
-    )
-    start = greedy_mask(part, control.device)
-    mask, _, _ = LocalSearch().improve(part, start, control.stopped, control.device)
-    found = blocks(part)
-    splits = split_blocks(found, device=control.device)
-    values = [block.value(pruned) for block, pruned in zip(found, mask, strict=True)]
-    gap = 0.25 * block_gap(control, values)
-    trees = []
-    for i, (block, split) in enumerate(zip(found, splits, strict=True)):
-        row, k = int(todo[i]), int(counts[todo[i]])
-        pruned = mask[i]
-        if (row, k) in curves.masks and block.value(curves.masks[row, k]) < block.value(pruned):
-            pruned = curves.masks[row, k]
-        trees.append(
-            BlockTree(block, split, pruned, block.value(pruned), gap=gap, probe=probe, record=control.certify)
-        )
-    return trees
+class _Sharing:
+    """Allocations over the rows' curves; rows that are not searched are allocated to once for all."""
+
+    def __init__(self, rows: Sequence[RowCurve], total: int, widest: int | None) -> None:
+        self.rows, self.total = rows, total
+        self.searched = [widest is None or row.n <= widest for row in rows]
+        entries = sum(row.n for row, free in zip(rows, self.searched, strict=True) if not free)
+        self._fixed: dict[str, Pool] = {}
+        if entries and entries * min(entries, total) <= EXACT_WORK:
+            still = [row for row, free in zip(rows, self.searched, strict=True) if not free]
+            for name in ("lower", "values"):
+                self._fixed[name] = pool([getattr(row, name) for row in still], total)
+
+    def best(self, name: str) -> tuple[float, NDArray[np.int64]]:
+        """The least sum of `lower` (less rounding) or `values`, and its counts."""
+        curves: list[Array] = [getattr(row, name) for row in self.rows]
+        if name not in self._fixed:
+            cost = allocation_value(curves, self.total)
+            return cost, allocate(curves, self.total)
+        fixed = self._fixed[name]
+        free = [curve for curve, searched in zip(curves, self.searched, strict=True) if searched]
+        both = pool([*free, fixed.cost], self.total)
+        shares = both.counts(self.total)
+        counts = np.empty(len(curves), np.int64)
+        counts[np.array(self.searched)] = shares[:-1]
+        counts[~np.array(self.searched)] = fixed.counts(int(shares[-1]))
+        return float(both.cost[self.total]) - both.rounding - fixed.rounding, counts
+
+
+def _masks(layers: Sequence[Sequence[RowCurve]], counts: NDArray[np.int64]) -> list[Mask]:
+    ends = np.cumsum([len(layer) for layer in layers])[:-1]
+    return [
+        np.stack([row.mask(k) for row, k in zip(layer, mine.tolist(), strict=True)])
+        for layer, mine in zip(layers, np.split(counts, ends), strict=True)
+    ]
+
+
+def _improved(problem: SubsetProblem, mask: Mask, control: Control) -> Mask:
+    """Best swaps in rows that no search improved."""
+    counted = SubsetProblem(
+        problem.W, problem.hessian, Budget.per_row(mask.sum(axis=1).tolist()),
+        refit=problem.refit, gradient=problem.G,
+    )  # fmt: skip
+    return LocalSearch().improve(counted, mask, control.stopped, control.device)[0]

@@ -44,6 +44,7 @@ class RowCurve:
         block: the row, of one curvature and one pool; what it keeps does not matter.
         order: `[n]` its entries, in an order in which to prune them at first.
         values: `[n + 1]` what that costs; None to compute it.
+        probe: probes of an entry before its pseudo-costs are trusted.
         record: whether trees leave their proofs.
 
     Attributes:
@@ -57,11 +58,17 @@ class RowCurve:
     """
 
     def __init__(
-        self, block: Block, order: NDArray[np.int64], values: Array | None = None, *, record: bool = False
+        self,
+        block: Block,
+        order: NDArray[np.int64],
+        values: Array | None = None,
+        *,
+        probe: int = 1,
+        record: bool = False,
     ) -> None:
         self.block = replace(block, H=np.ascontiguousarray(block.H), B=np.ascontiguousarray(block.B))
         n = self.n = block.n
-        self.order, self.record = order, record
+        self.order, self.probe, self.record = order, probe, record
         self.chosen: dict[int, Mask] = {}
         self.values = np.array(
             [block.value(self.mask(k)) for k in range(n + 1)] if values is None else values
@@ -163,7 +170,7 @@ class RowCurve:
             return True
         tree = BlockTree(
             self.at(k), self.root(k), self.mask(k), float(self.values[k]),
-            gap=gap, max_open=max(1000, MEMORY // (9 * self.n + 50)), record=self.record,
+            gap=gap, probe=self.probe, max_open=max(1000, MEMORY // (9 * self.n + 50)), record=self.record,
         )  # fmt: skip
         if self._costs is not None:
             tree.costs[:] = self._costs

@@ -154,6 +154,8 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         report(Event(found, claim(model.bestbnd), int(model.nodecnt)))
 
     turns.watch(part, solve, told.set)
+    if model.status == COPT.INTERRUPTED and not turns.control.stopped():
+        turns.control.interrupted = True  # Ctrl-C came before Python's handler was back
     return bool(model.status == COPT.TIMEOUT)
 
 

@@ -143,16 +143,13 @@ def secure_groups(H: Array, split: GroupSplit) -> GroupSplit:
     n = len(H)
     scale = np.exp2(-np.round(0.5 * np.log2(np.maximum(np.diagonal(H), 1e-280))))
     margin = 4.0 * (n + 4) * EPS * float((scale**2 * np.diagonal(H)).sum())
-    shrink = 0.0
-    for attempt in range(60):
+    shrinks = [0.0, *(1e-12 * 2.0 ** np.arange(39)), *(1.0 - 0.5 ** np.arange(1, 40))]
+    for shrink in shrinks:
         trial = split.scaled(1.0 - shrink)
         R = scale[:, None] * trial.remainder(H) * scale[None, :] + margin * (1e-3 - 1.0) * np.eye(n)
         _, info = scipy.linalg.lapack.dpotrf(R, lower=1)
         if info == 0:
             return trial
-        shrink = 1e-12 * 2.0**attempt
-        if shrink >= 1.0:
-            break
     raise ValueError("hessian is too close to singular for a certified split; add damping")
 
 

@@ -22,6 +22,7 @@ class Status(Enum):
     FEASIBLE = "feasible"
     TIME_LIMIT = "time_limit"
     NODE_LIMIT = "node_limit"
+    MEMORY_LIMIT = "memory_limit"
     INTERRUPTED = "interrupted"
 
     @property
@@ -35,6 +36,7 @@ _REMEDIES = {
     Status.FEASIBLE: "the solver finished without proving the gap; an exact solver may close it",
     Status.TIME_LIMIT: "the time limit stopped the search; try a larger time_limit",
     Status.NODE_LIMIT: "the node limit stopped the search; try a larger one",
+    Status.MEMORY_LIMIT: "the memory limit stopped the search; try a larger memory_limit",
     Status.INTERRUPTED: "the search was interrupted; its best mask and bound are kept",
 }
 

@@ -187,11 +187,11 @@ def _minimise(K, s, p, work, labels, loose, L, x):
 
 
 @njit(cache=True, nogil=True)
-def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best):
+def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best, halt):
     """Solve a node's relaxation: `(bound, f, steps)`; z is left behind, in best the bound's scores and z.
 
     Stops as soon as the bound passes `cutoff`, or the bound is within `tight` of f relative to the
-    distance that matters, or after `max_steps` Newton steps.
+    distance that matters, or after `max_steps` Newton steps, or once `halt[0]` is set.
     """
     n, labels = len(z), model.labels
     pools = len(need)
@@ -205,7 +205,7 @@ def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best):
     K = np.empty((n, n))
     p = np.empty(n)
     trial = np.empty(n)
-    while steps < max_steps and bound < cutoff:
+    while steps < max_steps and bound < cutoff and not halt[0]:
         distance = min(cutoff - bound, abs(f))
         if f - bound <= max(tight * distance, 4.0 * rounding) and f < cutoff:
             break
@@ -279,5 +279,6 @@ def relaxed_shares(block: Block, d: Array, z: Array, *, tolerance: float = 1e-3)
     L, q = np.empty(block.H.shape), np.empty(block.B.shape)
     s, best = np.empty(n), np.empty((2, n))
     fix = np.zeros(n, np.int8)
-    relax(model, block.keep.copy(), fix, shares, np.inf, tolerance, 60, L, q, s, best)
+    halt = np.zeros(1, np.bool_)
+    relax(model, block.keep.copy(), fix, shares, np.inf, tolerance, 60, L, q, s, best, halt)
     return shares

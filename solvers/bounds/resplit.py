@@ -294,7 +294,7 @@ def _first_weight(model, z, q, S):
 
 
 @njit(cache=True, nogil=True)
-def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, share, found):
+def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, share, found, halt):
     """Newton steps on the split of a restricted block: `(bound, d)` of the best one met.
 
     A primal barrier method from a neighbour's d: few steps gain most of what a new split can.
@@ -313,6 +313,7 @@ def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, sh
         shrink: how far to pull d back from the boundary first.
         share: of the distance to the cutoff, that the last barrier may cost.
         found: `[2, n]` takes the best bound's scores and shares.
+        halt: `[1]` set to end the work soon.
     """
     n = len(d)
     fix = np.zeros(n, np.int8)
@@ -336,13 +337,13 @@ def improve(refit, H, B, constant, labels, need, d, z, cutoff, steps, shrink, sh
             R[0, i, i] -= d[i]
         model = Model(refit, R, d.copy().reshape(1, n), B, constant, labels)
         bound, _, _ = relax(
-            model, need.copy(), fix, z, cutoff, 0.05, 25 if step == steps else 1, L, q, s, kept
+            model, need.copy(), fix, z, cutoff, 0.05, 25 if step == steps else 1, L, q, s, kept, halt
         )
         if bound > best:
             best = bound
             best_d[:] = d
             found[:] = kept
-        if bound >= cutoff or step == steps:
+        if bound >= cutoff or step == steps or halt[0]:
             break
         evaluate(model, z, L, q, s)
         S = _inverse(work, n)

@@ -9,7 +9,7 @@ from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
 from solvers.bounds import oracle
 from solvers.bounds.split import split_blocks
-from solvers.exact.branch_and_bound import branching, fixing, state
+from solvers.exact.branch_and_bound import branching, fixing, state, storage
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from tests.solvers.oracles import all_masks, gram, make_problem
 
@@ -83,25 +83,126 @@ def test_slices_do_not_change_the_course(rng):
 
 def test_storage_grows_when_it_must(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
-    whole, tight = grow_from(problem, gap=0.0), grow_from(problem, gap=0.0)
-    allocate, asked = BlockTree._allocate, []
-    monkeypatch.setattr(BlockTree, "_allocate", lambda self, size: (asked.append(size), allocate(self, size)))
-    tight.integers[state.FREE] = 2  # as if the other places were taken
-    assert whole.work(100_000)
+    whole, tight = grow_from(problem, worth=0.0), grow_from(problem, worth=0.0)
+    for tree in (whole, tight):
+        tree.store = storage.stretched(tree.store, storage.SPLITS, 2)
+    tight.integers[state.FREE] = 20  # as if the other places were taken
+    stretch, asked = storage.stretched, []
+    monkeypatch.setattr(
+        storage,
+        "stretched",
+        lambda arrays, names, size: asked.append((names, size)) or stretch(arrays, names, size),
+    )
     assert tight.work(100_000)
-    assert asked == [2048]
+    assert whole.work(100_000)
+    assert (storage.SPLITS, 16) in asked
+    assert (storage.PLACES, 552) in asked
     assert (tight.nodes, tight.value, tight.bound) == (whole.nodes, whole.value, whole.bound)
 
 
-def test_a_full_store_stops_with_a_valid_bound(rng):
-    problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
-    found = grow_from(problem, max_open=1024)
-    found.integers[state.FREE] = 2
+@pytest.mark.parametrize("record", [False, True], ids=["plain", "recorded"])
+@pytest.mark.parametrize("case", CASES)
+def test_without_room_for_more_nodes_the_search_is_depth_first(case, record):
+    budget, options = CASES[case]
+    problem = make_problem(np.random.default_rng(3), budget, **{"m": 1, **options})
+    found = grow_from(problem, gap=0.0, probe=0, depth=-1, record=record)
+    best, n = least(found.block, problem), found.block.n
+    found.memory = 0
+    found.integers[state.FREE] = n + 8
+    deepest = 0
+    while not found.work(1):
+        deepest = max(deepest, int(found.integers[state.STACK]))
+        assert found.bound <= best
+        if found.full:  # the proof has no room
+            assert record
+            found.memory += 100_000
+            found.full = False
+    assert 0 < deepest <= n + 1
+    assert found.value == pytest.approx(best, abs=1e-10 * found.block.scale)
+    assert found.bound == pytest.approx(best, abs=1e-9 * found.block.scale)
+    if record:
+        assert found.proof().bound <= best
+
+
+def test_best_first_goes_on_when_there_is_room_again(rng):
+    problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
+    found = grow_from(problem, gap=0.0, probe=0, depth=-1)
+    best = least(found.block, problem)
+    found.memory, found.integers[state.FREE] = 0, 24
+    while not found.integers[state.STACK]:
+        assert not found.work(1)
+    found.memory = 1 << 30
+    found.feed(1 << 31)
+    while not found.done:
+        found.work(1)
+    assert found.value == pytest.approx(best)
+    assert found.bound == pytest.approx(best, rel=1e-9)
+
+
+def test_a_search_that_shares_memory_waits_for_more(rng):
+    problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
+    alone, waiting = (grow_from(problem, gap=0.0, depth=-1, share=share) for share in (False, True))
+    waiting.memory, waiting.integers[state.FREE] = 0, 20
+    assert not waiting.work()
+    assert waiting.hungry
+    assert not waiting.full
+    nodes = waiting.nodes
+    waiting.feed(1 << 20)
+    assert not waiting.hungry
+    assert waiting.work(100_000)
+    assert waiting.nodes > nodes
+    assert alone.work(100_000)
+    assert (waiting.nodes, waiting.value, waiting.bound) == (alone.nodes, alone.value, alone.bound)
+
+
+def test_a_proof_without_room_stops_the_search_with_a_valid_bound(rng):
+    problem = make_problem(rng, Budget.per_row(14), m=1, n=24)
+    found, solved = (grow_from(problem, depth=-1, probe=0, record=record) for record in (True, False))
+    found.memory = limit = found.bytes
     assert not found.work(100_000)
     assert found.full
-    solved = grow_from(problem)
-    solved.work(100_000)
+    assert found.bytes <= limit
+    assert solved.work(100_000)
     assert 0 < found.bound < solved.value <= found.value
+    assert 0 < found.proof().bound < solved.value
+
+
+def test_splits_that_no_node_needs_are_forgotten(rng):
+    problem = make_problem(rng, Budget.per_row(14), m=1, n=26)
+    free, tight = (grow_from(problem, worth=0.0, depth=0) for _ in range(2))
+    tight.memory = tight.bytes
+    assert free.work(100_000)
+    while not tight.work(1):
+        assert len(tight.store.roots) == 16
+    assert free.splits > 16
+    assert tight.value == pytest.approx(free.value, rel=1e-9)
+    assert tight.bound == pytest.approx(free.bound, rel=1e-9)
+
+
+def test_a_halted_search_stops_at_once_and_can_go_on(rng):
+    problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
+    found = grow_from(problem)
+    found.halt[0] = True
+    assert not found.work(100_000)
+    assert found.nodes == 0
+    found.halt[0] = False
+    assert found.work(100_000)
+    assert found.value == pytest.approx(least(found.block, problem), rel=1e-6)
+
+
+@pytest.mark.parametrize("gap", [0.02, 0.1, 0.3])
+def test_the_bound_counts_what_fixing_left_out_within_the_gap(gap):
+    """Also where the incumbent is not the best mask, and a loose gap lets the search leave that out."""
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, Budget.per_row(2 + seed % 7), m=1, n=11, refit=seed % 2 == 0)
+        block = blocks(problem)[0]
+        masks = sorted((mask[0] for mask in all_masks(problem)), key=block.value)
+        for pruned in masks[1:4]:
+            found = grow_from(problem, pruned, gap=gap)
+            assert found.work(100_000)
+            assert found.bound <= block.value(masks[0]) + 1e-12 * block.scale
+            assert found.value - found.bound <= gap * abs(found.value) + 1e-12 * block.scale
 
 
 def test_an_optimal_incumbent_is_kept(rng):
@@ -205,8 +306,8 @@ def test_fixing_by_scores_against_bounds_of_both_children(s, keep, room):
     base = 20.0
     bound = base - pooled_sum(s, fix, labels, keep)
     cutoff = bound + room
-    fixed = fixing.fix_by_scores(s, bound, cutoff, fix, labels, need)
-    assert fixed == np.count_nonzero(fix)
+    removed = fixing.fix_by_scores(s, bound, cutoff, fix, labels, need)
+    least = np.inf
     for i in range(8):
         children = {}
         for side in (-1, 1):
@@ -215,8 +316,11 @@ def test_fixing_by_scores_against_bounds_of_both_children(s, keep, room):
             children[side] = base - pooled_sum(s, child, labels, keep)
         worse = {side: value >= cutoff + 1e-9 for side, value in children.items()}
         near = any(abs(value - cutoff) < 1e-9 for value in children.values())
+        if fix[i]:
+            least = min(least, children[-fix[i]])
         if not near:
             assert fix[i] == (1 if worse[-1] else -1 if worse[1] else 0)
+    assert removed == pytest.approx(least)
     assert need.tolist() == [keep[p] - ((labels == p) & (fix > 0)).sum() for p in range(2)]
 
 

@@ -62,11 +62,11 @@ class Node:
         ends = np.empty(len(need)), np.empty(len(need))
         return base - best_sum(self.s, fix, self.block.labels, need, *ends) - rounding
 
-    def relax(self, fix, z, *, cutoff=np.inf, tight=1e-7, steps=100):
+    def relax(self, fix, z, *, cutoff=np.inf, tight=1e-7, steps=100, halted=False):
         z = np.array(z, dtype=float)
         bound, f, taken = relax(
             self.model, self.need(fix), fix, z, cutoff, tight, steps,
-            self.L, self.q, self.s, self.best,
+            self.L, self.q, self.s, self.best, np.array([halted]),
         )  # fmt: skip
         return bound, f, taken, z
 
@@ -167,6 +167,7 @@ def test_a_relaxation_stops_once_its_bound_passes_the_cutoff(rng):
     assert fewer < steps
     assert 0.5 * full <= early <= full * (1 + 1e-9)
     assert node.relax(fix, z, steps=0)[2] == 0
+    assert node.relax(fix, z, halted=True)[2] == 0
 
 
 @QUICK

@@ -94,12 +94,11 @@ def relaxed(block, H, B, constant, labels, need, d, z, cutoff):
     R = H - np.diag(d)[None]
     model = oracle.Model(block.refit, R, d[None].copy(), B, constant, labels)
     L, q, s, best = np.empty((1, n, n)), np.empty(B.shape), np.empty(n), np.empty((2, n))
-    return newton.relax(model, need.copy(), np.zeros(n, np.int8), z.copy(), cutoff, 1e-6, 60, L, q, s, best)[
-        0
-    ]
+    fix, halt = np.zeros(n, np.int8), np.zeros(1, bool)
+    return newton.relax(model, need.copy(), fix, z.copy(), cutoff, 1e-6, 60, L, q, s, best, halt)[0]
 
 
-def improved(block, fix, effort=6, cutoff=np.inf):
+def improved(block, fix, effort=6, cutoff=np.inf, halted=False):
     """`(bound, d, found)` of a restricted block, the start's bound there, and its data."""
     (root,) = split_blocks([block])
     left = restricted(block, fix)
@@ -107,8 +106,9 @@ def improved(block, fix, effort=6, cutoff=np.inf):
     z, found = root.z[free].copy(), np.zeros((2, len(free)))
     start = relaxed(block, *left[1:], root.d[0, free], z, cutoff)
     bound, d = resplit.improve(
-        block.refit, H, B, constant, labels, need, root.d[0, free], z, cutoff, effort, 0.1, 0.05, found
-    )
+        block.refit, H, B, constant, labels, need, root.d[0, free], z, cutoff, effort, 0.1, 0.05, found,
+        np.array([halted]),
+    )  # fmt: skip
     return bound, d, found, start, left
 
 
@@ -166,6 +166,15 @@ def test_more_steps_do_not_weaken_the_bound(rng):
     bounds = [improved(block, fix, effort=steps, cutoff=np.inf)[0] for steps in (0, 2, 8)]
     assert bounds == sorted(bounds)
     assert bounds[2] > bounds[0]
+
+
+def test_halted_work_still_gives_a_valid_split(rng):
+    block = block_of("joint", rng)
+    fix = np.zeros(9, np.int8)
+    fix[[2, 5]] = 1, -1
+    first, full = (improved(block, fix, effort=8, halted=halted) for halted in (True, False))
+    assert first[0] < full[0]
+    assert definite(first[4][1][0], first[1])
 
 
 def test_work_ends_as_soon_as_the_bound_passes_the_cutoff(rng):

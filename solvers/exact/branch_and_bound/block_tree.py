@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.blocks import Block
 from solvers.bounds.oracle import EPS, evaluate, formation, model_of
 from solvers.bounds.resplit import elimination
 from solvers.bounds.split import Split
 from solvers.certificate import Proof
-from solvers.exact.branch_and_bound import state, tree
+from solvers.exact.branch_and_bound import state, storage, tree
 from solvers.exact.branch_and_bound.log import Log
+from solvers.exact.branch_and_bound.storage import least_open, occupied
+from solvers.exact.branch_and_bound.symmetry import chains
 from solvers.exact.branch_and_bound.testimony import testify
 from solvers.problem import Mask
 
@@ -22,6 +24,10 @@ SLICE = 200
 """Nodes of 64 entries between two looks at the clock; fewer of wider ones."""
 RESPLIT = 0.1
 """Share of the gap that rounding in restricted blocks may cost; beyond it there are no new splits."""
+MEMORY = 1 << 30
+"""Bytes that a tree may take by default."""
+PATIENCE = 1000
+"""Nodes between two attempts to find room for splits where there was none."""
 
 
 class BlockTree:
@@ -37,8 +43,19 @@ class BlockTree:
         depth: entries fixed since the last split that make a new one worth a try; none if negative.
         worth: branchings between bound and cutoff, at the mean gain, that do.
         effort: Newton steps of a new split.
-        max_open: open nodes at most.
+        memory: bytes that open nodes, splits and the log of the proof may take together.
+        share: whether to stop and be `hungry` where more memory would help, instead of making do: without
+            room for more open nodes the search is depth-first, without room for splits it makes none.
         record: keep what `proof` needs.
+        symmetry: whether to leave out masks that are no better than others; not if recorded.
+
+    Attributes:
+        done: whether the block is proven.
+        hungry: whether it waits for `feed`.
+        full: whether it can't go on in its memory, depth-first or not.
+        memory: as above.
+        halt: `[1]`, True to end a slice within a moment, from any thread.
+        seconds: spent in `work`.
     """
 
     def __init__(
@@ -53,23 +70,13 @@ class BlockTree:
         depth: int = 2,
         worth: float = 2.0,
         effort: int = 3,
-        max_open: int = 4_000_000,
+        memory: int = MEMORY,
+        share: bool = False,
         record: bool = False,
+        symmetry: bool = True,
     ) -> None:
         n, groups = block.n, len(block.H)
-        self.block = block
-        self.probe = probe
         self.depth = depth if groups == 1 else -1
-        self.worth = worth
-        self.effort = effort
-        self.max_open = max_open
-        self.seconds = 0.0
-        self.whole = tree.Whole(
-            block.refit, np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), float(block.constant),
-            block.labels, block.keep,
-        )  # fmt: skip
-        self.incumbent = 1.0 - pruned.astype(np.float64)
-        self.integers = np.zeros(10, np.int64)
         self.formation = formation(block, split.d)
         if self.depth >= 0:
             slack = elimination(block, split.d[0], RESPLIT * gap * abs(value))
@@ -77,37 +84,46 @@ class BlockTree:
                 self.depth = -1
             else:
                 self.formation += slack
-        noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * self._rounding(split) + self.formation)
-        self.real = np.array([value, math.inf, 0.0, gap, noise, 0.0])
+        noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * _rounding(block, split) + self.formation)
+        self.real = np.array([value, math.inf, 0.0, gap, noise, 0.0, self.formation])
         state.accept(self.real, value)
+        self.integers = np.zeros(14, np.int64)
+        self.integers[state.CURRENT] = -1
         self.costs = np.zeros((4, n))
-        self.store = tree.Store(
-            np.empty((0, n), np.int8), np.empty((0, n)), np.empty(0), np.empty(0, np.int64), np.empty(0),
-            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64),
-            np.zeros((64, groups, n)), np.zeros((64, n), np.int8),
-        )  # fmt: skip
-        i32, i64 = np.int32, np.int64
-        self.log = Log(
-            np.empty(0, i32), np.empty(0, i32), np.empty(0, i32), np.empty(0, i32), np.empty((0, n)),
-            np.empty(0, i64), np.empty(0, i64),
-        )  # fmt: skip
+        self.incumbent = 1.0 - pruned.astype(np.float64)
+        self.store, self.log = storage.empty_store(n, groups), storage.empty_log(n)
         self.record = record
+        self.done = False
+        self._settings(block, probe, worth, effort, memory, share, symmetry)
         if record:
-            self._lengthen()
+            self._room_for_log()
             self.log.entry[0] = self.log.pruned[0] = self.log.kept[0] = -1
             self.log.shares[0] = split.z
             self.integers[state.TREE] = self.integers[state.VECTORS] = 1
-        self._allocate(1024)
+        self._room_for_splits()
         self.store.d[0] = split.d
-        self.integers[state.SPLITS] = 1
+        self.integers[state.SPLITS] = self.integers[state.MADE] = 1
+        self._room_for_nodes()
         self.integers[state.FREE] -= 1
         root = int(self.store.spare[self.integers[state.FREE]])
         self.store.shares[root] = split.z
         self.store.lower[root] = block.floor
         state.push(self.store.heap, self.integers, self.store.lower, root)
-        self.integers[state.CURRENT] = -1
-        self.done = False
-        self.full = False
+
+    def _settings(
+        self, block: Block, probe: int, worth: float, effort: int, memory: int, share: bool, symmetry: bool
+    ) -> None:
+        self.block = block
+        self.probe, self.worth, self.effort = probe, worth, effort
+        self.memory, self.share = memory, share
+        self.hungry = self.full = False
+        self.seconds = 0.0
+        self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
+        ordered = chains(block) if symmetry and not self.record else np.zeros(0, np.int64)
+        self.whole = tree.Whole(
+            block.refit, np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), float(block.constant),
+            block.labels, block.keep, ordered, self.halt,
+        )  # fmt: skip
 
     def work(self, nodes: int | None = None) -> bool:
         """Process up to so many nodes, by default a slice; whether the block is proven."""
@@ -121,22 +137,21 @@ class BlockTree:
                 self.probe, self.depth, self.worth, self.effort,
             )  # fmt: skip
             nodes -= int(self.integers[state.NODES]) - before
-            if code == 2:
-                if self.integers[state.SPLITS] >= len(self.store.roots):
-                    self.store = _stretched(self.store, ("d", "roots"), 2 * len(self.store.roots))
-                    continue
-                if self.integers[state.FREE] >= 2:
-                    self._lengthen()
-                    continue
-                if len(self.store.lower) >= self.max_open:
-                    self.full = True
-                    break
-                self._allocate(min(2 * len(self.store.lower), self.max_open))
+            if code == 2 and self._room():
                 continue
             self.done = code == 0
             break
+        if self.done:
+            self._release()
         self.seconds += time.perf_counter() - start
         return self.done
+
+    def feed(self, memory: int) -> None:
+        """Let a hungry tree go on with so much memory; it won't ask again if that is hardly more."""
+        self.share = memory > 1.25 * self.memory
+        self.memory = max(memory, self.memory)
+        self.hungry = False
+        self.integers[[state.RESERVE, state.SPARING]] = 0
 
     @property
     def value(self) -> float:
@@ -147,10 +162,8 @@ class BlockTree:
     def bound(self) -> float:
         """Least bound of what is open and of what was cut off within the gap."""
         lowest = min(self.value, float(self.real[state.FLOOR]))
-        if self.integers[state.HEAP]:
-            lowest = min(lowest, float(self.store.lower[self.store.heap[0]]))
-        if self.integers[state.CURRENT] >= 0:
-            lowest = min(lowest, float(self.store.lower[self.integers[state.CURRENT]]))
+        if not self.done:
+            lowest = min(lowest, least_open(self.store, self.integers))
         return max(self.block.floor, lowest - self.formation)
 
     @property
@@ -166,40 +179,88 @@ class BlockTree:
     @property
     def splits(self) -> int:
         """Splits made, the root's included."""
-        return int(self.integers[state.SPLITS])
+        return int(self.integers[state.MADE])
+
+    @property
+    def bytes(self) -> int:
+        """Memory taken by open nodes, splits and the log."""
+        return occupied(self.store, self.log)
 
     def proof(self) -> Proof:
         """What has been proven so far, if it was recorded."""
         return testify(self.block, self.store, self.log, int(self.integers[state.TREE]))
 
-    def _rounding(self, split: Split) -> float:
-        model = model_of(self.block, split.d)
-        L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(self.block.n)
-        return float(evaluate(model, split.z, L, q, s)[2])
+    def _room(self) -> bool:
+        """Make room for what a node may store; False if that has to wait, or can't be."""
+        n, slots = self.block.n, self.integers
+        short = not self._room_for_log() if self.record else False
+        if slots[state.SPLITS] >= len(self.store.roots) and not self._room_for_splits():
+            slots[state.SPARING] = 0 if self.share else slots[state.NODES] + PATIENCE
+            short = short or self.share
+        if slots[state.FREE] < n + 8 and not self._room_for_nodes():
+            slots[state.RESERVE] = 0 if self.share else n + 8
+            short = short or self.share or bool(slots[state.FREE] < 2)
+        self.hungry, self.full = short and self.share, short and not self.share
+        return not short
 
-    def _allocate(self, size: int) -> None:
+    def _room_for_nodes(self) -> bool:
         old = len(self.store.lower)
-        names = ("fixes", "shares", "lower", "sides", "parents", "owner", "heap", "spare")
-        self.store = _stretched(self.store, names, size)
+        size = self._size(self.store, storage.PLACES, old, max(2 * old, 256 + self.block.n))
+        if size <= old:
+            return False
+        stack = self.store.heap[old - int(self.integers[state.STACK]) :].copy()
+        self.store = storage.stretched(self.store, storage.PLACES, size)
+        self.store.heap[size - len(stack) :] = stack
         if self.record:
-            self.log = _stretched(self.log, ("place",), size)
+            self.log = storage.stretched(self.log, ("place",), size)
         free = int(self.integers[state.FREE])
         self.store.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
         self.integers[state.FREE] = free + size - old
+        self.integers[state.RESERVE] = 0
+        return True
 
-    def _lengthen(self) -> None:
-        size = 2 * len(self.log.entry) + 16 * self.block.n
-        self.log = _stretched(self.log, ("entry", "pruned", "kept", "vector"), size)
-        self.log = _stretched(self.log, ("shares", "split"), 2 * len(self.log.shares) + 256)
+    def _room_for_splits(self) -> bool:
+        old = len(self.store.roots)
+        if old and not self.record:
+            storage.forget_splits(self.store, self.integers)
+            if self.integers[state.SPLITS] <= 0.75 * old:
+                return True
+        size = self._size(self.store, storage.SPLITS, old, max(2 * old, 16))
+        if size > old:
+            self.store = storage.stretched(self.store, storage.SPLITS, size)
+        return size > old
+
+    def _room_for_log(self) -> bool:
+        n, log, slots = self.block.n, self.log, self.integers
+        if slots[state.TREE] + 6 * n + 8 > len(log.entry):
+            size = self._size(log, storage.NODES, len(log.entry), 2 * len(log.entry) + 16 * n + 16)
+            if size < slots[state.TREE] + 6 * n + 8:
+                return False
+            self.log = log = storage.stretched(log, storage.NODES, size)
+        if slots[state.VECTORS] + 6 > len(log.shares):
+            size = self._size(log, storage.VECTORS, len(log.shares), 2 * len(log.shares) + 256)
+            if size < slots[state.VECTORS] + 6:
+                return False
+            self.log = storage.stretched(log, storage.VECTORS, size)
+        return True
+
+    def _size(self, arrays: tree.Store | Log, names: tuple[str, ...], old: int, wanted: int) -> int:
+        """How many elements there may be, with the copies that more of them take; all wanted at the start."""
+        if old == 0:
+            return wanted
+        each, largest = storage.weight(arrays, names)
+        left = self.memory - self.bytes - old * largest
+        return min(wanted, old + max(0, left // each)) if left // each >= 0.1 * old else old
+
+    def _release(self) -> None:
+        """Give back what a finished search does not need."""
+        self.store = storage.stretched(self.store, storage.PLACES, 0)
+        if not self.record:
+            self.store = storage.stretched(self.store, storage.SPLITS, 1)
+        self.log = storage.stretched(self.log, ("place",), 0)
 
 
-Arrays = TypeVar("Arrays", tree.Store, Log)
-
-
-def _stretched(arrays: Arrays, names: tuple[str, ...], size: int) -> Arrays:
-    longer: dict[str, Any] = {}
-    for name in names:
-        array: Any = getattr(arrays, name)
-        longer[name] = np.zeros((size, *array.shape[1:]), array.dtype)
-        longer[name][: len(array)] = array
-    return arrays._replace(**longer)
+def _rounding(block: Block, split: Split) -> float:
+    model = model_of(block, split.d)
+    L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(block.n)
+    return float(evaluate(model, split.z, L, q, s)[2])

@@ -45,14 +45,16 @@ def stiffness(model, z, L, q, candidates, K):
 
 
 @njit(cache=True, nogil=True)
-def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, integers, sides):
+def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, integers, sides, halt):
     """The entry to branch on: `(entry, kind, bound)`.
 
     Entries are the model's, and `names` are theirs in the block, for which `costs` are kept.
-    Kind 0: branch there. Kind 1: probing fixed the entry in `fix`, look at the node again. Kind 2:
-    both sides are past the cutoff. `sides [2, 2, n]` takes the scores and shares of the last probe's
-    bounds, pruned and kept. Pseudo-costs (Benichou et al. 1971), started from `stiffness` and
-    made reliable by probing both children (Achterberg et al. 2005); scores are products.
+    Kind 0: branch there. Kind 1: probing fixed the entry in `fix`, as the other side has that bound: look
+    at the node again. Kind 2: both sides are past the cutoff. `sides [2, 2, n]` takes the scores and
+    shares of the last probe's bounds, pruned and kept.
+
+    Pseudo-costs (Benichou et al. 1971), started from `stiffness` and made reliable by probing both
+    children (Achterberg et al. 2005); scores are products.
     """
     n = len(z)
     count = 0
@@ -92,7 +94,7 @@ def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, 
         k = order[rank]
         i = candidates[k]
         name = names[i]
-        if min(costs[1, name], costs[3, name]) >= probe or probed >= 8 or stale >= 4:
+        if min(costs[1, name], costs[3, name]) >= probe or probed >= 8 or stale >= 4 or halt[0]:
             if score[k] > best:
                 best, picked = score[k], i
             continue
@@ -105,7 +107,7 @@ def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, 
             child_fix[i] = -1 if direction == 0 else 1
             child_need[model.labels[i]] -= direction
             found, _, _ = relax(
-                model, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, sides[direction]
+                model, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, sides[direction], halt
             )
             integers[PROBES] += 1
             gains[direction] = max(found - bound, 0.0)
@@ -117,7 +119,7 @@ def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, 
             return i, 2, bound + min(gains[0], gains[1])
         if gains[0] >= room or gains[1] >= room:
             fix[i] = 1 if gains[0] >= room else -1
-            return i, 1, bound
+            return i, 1, bound + max(gains[0], gains[1])
         result = max(gains[0], floor) * max(gains[1], floor)
         if result > best:
             best, picked, stale = result, i, 0

@@ -8,12 +8,12 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def fix_by_scores(s, bound, cutoff, fix, labels, need):
-    """Fix free entries whose other choice would lift the bound past the cutoff; how many.
+    """Fix free entries whose other choice would lift the bound past the cutoff; the least bound of these.
 
     With a pool's scores sorted, fixing entry i the other way changes LB(u) by its distance to the
     threshold: `s_i - outer` to prune one that is taken, `inner - s_i` to keep one that is not.
     """
-    n, fixed, start = len(s), 0, 0
+    n, least, start = len(s), np.inf, 0
     for p in range(len(need)):
         stop = start
         while stop < n and labels[stop] == p:
@@ -26,16 +26,47 @@ def fix_by_scores(s, bound, cutoff, fix, labels, need):
             inner, outer = s[order[count - take]], s[order[count - take - 1]]
             for k in range(count):
                 i = order[k]
-                if k >= count - take:
-                    if bound + s[i] - outer >= cutoff:
-                        fix[i] = 1
-                        need[p] -= 1
-                        fixed += 1
-                elif bound + inner - s[i] >= cutoff:
-                    fix[i] = -1
-                    fixed += 1
+                taken = k >= count - take
+                other = bound + (s[i] - outer if taken else inner - s[i])
+                if other >= cutoff:
+                    least = min(least, other)
+                    fix[i] = 1 if taken else -1
+                    need[p] -= taken
         start = stop
-    return fixed
+    return least
+
+
+@njit(cache=True, nogil=True)
+def follow(fix, chains):
+    """Fix what chains of interchangeable entries demand; whether they can be met.
+
+    Along a chain kept entries come first: where one is kept, so are all before it, and where one is
+    pruned, so are all after it. See `solvers.exact.branch_and_bound.symmetry` for why some best mask is
+    like that.
+
+    Args:
+        fix: `[n]` fixings, changed in place.
+        chains: entries in their order, -1 after each chain.
+    """
+    start = 0
+    for stop in range(len(chains)):
+        if chains[stop] >= 0:
+            continue
+        last, first = start - 1, stop
+        for k in range(start, stop):
+            if fix[chains[k]] > 0:
+                last = k
+            elif fix[chains[k]] < 0 and first == stop:
+                first = k
+        if first < last:
+            return False
+        for k in range(start, stop):
+            if k <= last:
+                fix[chains[k]] = 1
+            elif k >= first:
+                fix[chains[k]] = -1
+        start = stop + 1
+    return True
 
 
 @njit(cache=True, nogil=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -25,54 +26,80 @@ def grow_forest(
 ) -> Status:
     """Work on all trees until they are proven or a limit stops them; why it ended.
 
-    Each thread takes the unfinished tree with the most left to prove for a turn at a time. A tree's
-    own course does not depend on the others, so what is proven is the same for any thread count.
+    Each thread takes the unfinished tree with the fewest nodes so far for a turn at a time. A tree's own
+    course does not depend on the others, so what is proven is the same for any thread count. Trees that
+    are hungry for memory wait until no other goes on, and then share what is left: also that is the same
+    for any thread count.
 
     Args:
         trees: the trees, changed in place.
-        stopped: polled often; a status ends the work.
+        stopped: polled often; a status ends the work within a moment.
         progress: called now and then from this thread.
         node_limit: nodes over all trees at most.
     """
     threads = min(workers(), len(trees))
-    busy: set[int] = set()
-    halt = False
-
-    def turn(i: int) -> None:
-        end = time.perf_counter() + 4 * POLL
-        while not halt and not trees[i].work() and not trees[i].full and time.perf_counter() < end:
-            pass
+    memory = sum(tree.memory for tree in trees)
+    running: dict[Future[None], int] = {}
 
     def waiting() -> list[int]:
-        left = [i for i, tree in enumerate(trees) if not (tree.done or tree.full or i in busy)]
+        busy = set(running.values())
+        left = [i for i, tree in enumerate(trees) if _goes_on(tree) and i not in busy]
         return sorted(left, key=lambda i: trees[i].nodes)
 
-    reason: Status | None = None
-    with one_thread_each(), ThreadPoolExecutor(max(threads, 1)) as pool:
-        running: dict[Future[None], int] = {}
+    with (
+        _halted(trees, False),
+        one_thread_each(),
+        ThreadPoolExecutor(max(threads, 1)) as pool,
+        _halted(trees, True),
+    ):
         while True:
             reason = stopped()
             if reason is None and node_limit is not None and sum(t.nodes for t in trees) >= node_limit:
                 reason = Status.NODE_LIMIT
             if reason is not None:
-                halt = True
-                break
+                return reason
             for i in waiting()[: threads - len(running)]:
-                busy.add(i)
-                running[pool.submit(turn, i)] = i
-            if not running:
+                running[pool.submit(_turn, trees[i])] = i
+            if not running and not _fed(trees, memory):
                 break
             done = [future for future in running if future.done()]
             if not done:
                 time.sleep(0.0005)
                 continue
             for future in done:
-                busy.discard(running.pop(future))
+                del running[future]
                 future.result()
             progress()
-    if reason is not None:
-        return reason
-    return Status.NODE_LIMIT if any(tree.full for tree in trees) else Status.OPTIMAL
+    return Status.MEMORY_LIMIT if any(tree.full for tree in trees) else Status.OPTIMAL
+
+
+@contextmanager
+def _halted(trees: Sequence[BlockTree], after: bool) -> Iterator[None]:
+    """Leave the trees' slices to end at once, or to go on, afterwards."""
+    try:
+        yield
+    finally:
+        for tree in trees:
+            tree.halt[0] = after
+
+
+def _goes_on(tree: BlockTree) -> bool:
+    return not (tree.done or tree.full or tree.hungry)
+
+
+def _turn(tree: BlockTree) -> None:
+    end = time.perf_counter() + 4 * POLL
+    while _goes_on(tree) and not tree.halt[0] and time.perf_counter() < end:
+        tree.work()
+
+
+def _fed(trees: Sequence[BlockTree], memory: int) -> bool:
+    """Share what memory is left among the hungry trees; whether there are any."""
+    hungry = [tree for tree in trees if tree.hungry]
+    left = memory - sum(tree.bytes for tree in trees if not tree.hungry)
+    for tree in hungry:
+        tree.feed(left // len(hungry))
+    return bool(hungry)
 
 
 def block_gap(control: Control, values: list[float]) -> float:

@@ -9,7 +9,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.exact.branch_and_bound.state import TREE, VECTORS
-from solvers.hessian import Array
 
 IMPOSSIBLE = -1
 
@@ -31,9 +30,9 @@ class Log(NamedTuple):
     pruned: NDArray[np.int32]
     kept: NDArray[np.int32]
     vector: NDArray[np.int32]
-    shares: Array
-    split: NDArray[np.int64]
-    place: NDArray[np.int64]
+    shares: NDArray[np.float32]
+    split: NDArray[np.int32]
+    place: NDArray[np.int32]
 
 
 @njit(cache=True, nogil=True)

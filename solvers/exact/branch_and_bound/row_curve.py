@@ -31,7 +31,7 @@ NOISE = 1e-12
 TRUST = 1.0
 """Branchings that a neighbour's pseudo-costs count for."""
 MEMORY = 1 << 30
-"""Bytes that the open nodes of a tree may take."""
+"""Bytes that a tree may take."""
 
 
 class RowCurve:
@@ -137,6 +137,7 @@ class RowCurve:
         _, d = improve(
             block.refit, block.H, block.B, float(block.constant), self._labels, np.array([keep]),
             split.d[0].copy(), z, cutoff, STEPS, 0.03, 0.005, found,
+            np.zeros(1, np.bool_),
         )  # fmt: skip
         self.learn(k, Split(secure(block.H[0], d, block.refit)[None], found[1], STEPS))
         return self._splits[k]
@@ -170,7 +171,7 @@ class RowCurve:
             return True
         tree = BlockTree(
             self.at(k), self.root(k), self.mask(k), float(self.values[k]),
-            gap=gap, probe=self.probe, max_open=max(1000, MEMORY // (9 * self.n + 50)), record=self.record,
+            gap=gap, probe=self.probe, memory=MEMORY, record=self.record,
         )  # fmt: skip
         if self._costs is not None:
             tree.costs[:] = self._costs

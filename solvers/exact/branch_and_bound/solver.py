@@ -24,7 +24,7 @@ from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
 MEMORY = 4 << 30
-"""Bytes that the open nodes of all trees may take."""
+"""Bytes that trees may take together, by default."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,13 @@ class BranchAndBound(Solver):
     Attributes:
         probe: how often an entry is probed before its pseudo-costs are trusted.
         node_limit: nodes over all trees, or None.
+        memory_limit: bytes that the open nodes, splits and proofs of all trees may take together. Trees
+            that run short of it search depth-first.
     """
 
     probe: int = 1
     node_limit: int | None = None
+    memory_limit: int = MEMORY
 
     name: ClassVar[str] = "branch-and-bound"
     summary: ClassVar[str] = "own exact search on the split relaxation"
@@ -72,7 +75,6 @@ class BranchAndBound(Solver):
         trees = []
         values = [block.value(pools.decisions(mask[block.rows])[0]) for block in found]
         gap = block_gap(control, values)
-        room = max(1000, MEMORY // (len(found) * (9 * problem.n + 50)))
         for block, split, value in zip(found, splits, values, strict=True):
             pruned = mask[block.rows[0]]
             rounded = round_off(block, split)
@@ -86,7 +88,8 @@ class BranchAndBound(Solver):
                     value,
                     gap=gap,
                     probe=self.probe,
-                    max_open=room,
+                    memory=self.memory_limit // len(found),
+                    share=True,
                     record=control.certify,
                 )
             )

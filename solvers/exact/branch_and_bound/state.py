@@ -1,4 +1,8 @@
-"""The compiled tree's state: where its numbers stand, its heap of open nodes, its incumbent."""
+"""The compiled tree's state: where its numbers stand, its open nodes, its incumbent.
+
+Open nodes are on a heap of least bounds. When places for more run short they go on a stack instead,
+whose nodes come first, so that the search is depth-first until there is room again.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from numba import njit
 
 # slots of the integer state
 HEAP, FREE, NODES, CURRENT, STEPS, PROBES, SPLITS, GAINS, TREE, VECTORS = range(10)
+STACK, RESERVE, SPARING, MADE = range(10, 14)
 # slots of the real state
-UPPER, FLOOR, CUTOFF, GAP, NOISE, GAIN = range(6)
+UPPER, FLOOR, CUTOFF, GAP, NOISE, GAIN, MARGIN = range(7)
 
 
 @njit(cache=True, nogil=True)
@@ -48,7 +53,45 @@ def pop(heap, state, lower):
 
 
 @njit(cache=True, nogil=True)
+def take(store, integers, real):
+    """The open node to go on with, -1 if none is left: the newest of the stack, or the least bound.
+
+    Nodes past the cutoff are dropped.
+    """
+    heap, lower = store.heap, store.lower
+    while integers[STACK] > 0:
+        node = heap[len(heap) - integers[STACK]]
+        integers[STACK] -= 1
+        if lower[node] < real[CUTOFF]:
+            return node
+        drop(store, integers, real, node, lower[node])
+    if integers[HEAP] == 0:
+        return -1
+    node = pop(heap, integers, lower)
+    if lower[node] < real[CUTOFF]:
+        return node
+    real[FLOOR] = min(real[FLOOR], lower[node])
+    integers[HEAP] = 0
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def drop(store, integers, real, node, bound):
+    """Close a node that is bounded so."""
+    real[FLOOR] = min(real[FLOOR], bound)
+    store.spare[integers[FREE]] = node
+    integers[FREE] += 1
+
+
+@njit(cache=True, nogil=True)
+def stack(heap, integers, node):
+    """Put an open node on the stack, which grows down from the end of the heap's array."""
+    integers[STACK] += 1
+    heap[len(heap) - integers[STACK]] = node
+
+
+@njit(cache=True, nogil=True)
 def accept(real, value):
     """Take a new incumbent value, and the bound that would prove it."""
     real[UPPER] = value
-    real[CUTOFF] = value - max(real[GAP] * abs(value), real[NOISE])
+    real[CUTOFF] = value - max(real[GAP] * abs(value) - real[MARGIN], real[NOISE])

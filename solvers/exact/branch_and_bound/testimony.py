@@ -20,7 +20,7 @@ def testify(block: Block, store: Store, log: Log, nodes: int) -> Proof:
     entry, vector = log.entry[:nodes].copy(), log.vector[:nodes].astype(np.int32)
     leaves = (entry < 0) & (vector != IMPOSSIBLE)
     used, vector[leaves] = np.unique(vector[leaves], return_inverse=True)
-    shares = log.shares[used]
+    shares = log.shares[used].astype(np.float64)
     splits, split = np.unique(np.append(0, log.split[used]), return_inverse=True)
     split = split[1:]
     d, root = store.d[splits], store.roots[splits]

@@ -1,4 +1,7 @@
-"""The tree of one block, compiled: best-first with plunging, in slices that Python can interrupt."""
+"""The tree of one block, compiled: best-first with plunging, in slices that Python can interrupt.
+
+When room for open nodes runs short it is depth-first: twins go on a stack, and the newest comes first.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from solvers.bounds.newton import relax
 from solvers.bounds.oracle import Model, evaluate
 from solvers.bounds.resplit import improve, restrict
 from solvers.exact.branch_and_bound.branching import choose
-from solvers.exact.branch_and_bound.fixing import fix_by_scores, round_shares, settle
+from solvers.exact.branch_and_bound.fixing import fix_by_scores, follow, round_shares, settle
 from solvers.exact.branch_and_bound.log import IMPOSSIBLE, fork, fork_fixed, keep_shares
 from solvers.exact.branch_and_bound.state import (
     CURRENT,
@@ -22,23 +25,40 @@ from solvers.exact.branch_and_bound.state import (
     GAIN,
     GAINS,
     HEAP,
+    MADE,
     NODES,
+    RESERVE,
+    SPARING,
     SPLITS,
     STEPS,
     TREE,
     UPPER,
     VECTORS,
     accept,
-    pop,
+    drop,
     push,
+    stack,
+    take,
 )
 from solvers.hessian import Array
 
 Integers = NDArray[np.int64]
+Places = NDArray[np.int32]
 
 
 class Whole(NamedTuple):
-    """The block that a tree searches: `refit`, `H [g, n, n]`, `B [g, n, c]`, `constant`, `labels`, `keep`."""
+    """The block that a tree searches.
+
+    Attributes:
+        refit: joint, or selection.
+        H: `[g, n, n]`.
+        B: `[g, n, c]`.
+        constant: as in `solvers.blocks.Block`.
+        labels: `[n]` pools.
+        keep: `[pools]` entries to keep.
+        chains: interchangeable entries, -1 after each chain; see `follow`.
+        halt: `[1]` set from outside to end a slice, even amid a node.
+    """
 
     refit: bool
     H: Array
@@ -46,6 +66,8 @@ class Whole(NamedTuple):
     constant: float
     labels: Integers
     keep: Integers
+    chains: Integers
+    halt: NDArray[np.bool_]
 
 
 class Store(NamedTuple):
@@ -58,20 +80,20 @@ class Store(NamedTuple):
         sides: `[places]` entry branched on plus one, negative where pruned, 0 if none.
         parents: `[places]` how far that branching moved the entry's share.
         owner: `[places]` split that the node uses.
-        heap: open nodes by rising bound.
+        heap: open nodes by rising bound from its start, and those of the stack from its end.
         spare: free places.
         d: `[splits, g, n]` splits, zero on entries that were fixed by then.
         roots: `[splits, n]` fixings under which a split is valid.
     """
 
     fixes: NDArray[np.int8]
-    shares: Array
+    shares: NDArray[np.float32]
     lower: Array
-    sides: Integers
+    sides: Places
     parents: Array
-    owner: Integers
-    heap: Integers
-    spare: Integers
+    owner: Places
+    heap: Places
+    spare: Places
     d: Array
     roots: NDArray[np.int8]
 
@@ -79,7 +101,7 @@ class Store(NamedTuple):
 @njit(cache=True, nogil=True)
 def _load(whole, store, split):
     """`(free, model, need)` of the block restricted to what a split's root leaves free."""
-    refit, H, B, constant, labels, keep = whole
+    refit, H, B, constant, labels, keep, _, _ = whole
     root = store.roots[split]
     free, R, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
     d = np.empty((len(H), len(free)))
@@ -93,7 +115,7 @@ def _load(whole, store, split):
 @njit(cache=True, nogil=True)
 def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, found, new):
     """A split of a node's own, stored in place `new`: its bound, with scores and shares in found."""
-    refit, H, B, constant, labels, keep = whole
+    refit, H, B, constant, labels, keep, _, halt = whole
     root = store.roots[new]
     root[:] = store.roots[split]
     f = len(free)
@@ -107,8 +129,9 @@ def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, found, ne
             root[free[i]] = fix[i]
     left, smaller, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
     bound, d = improve(
-        refit, smaller, right, rest, kinds, need, d[:count], start[:count], cutoff, effort, 0.1, 0.05, found
-    )
+        refit, smaller, right, rest, kinds, need, d[:count], start[:count], cutoff, effort, 0.1, 0.05, found,
+        halt,
+    )  # fmt: skip
     store.d[new] = 0.0
     for i in range(count):
         store.d[new, 0, left[i]] = d[i]
@@ -126,8 +149,10 @@ def _spread(values, free, root, out):
 
 @njit(cache=True, nogil=True)
 def _full(store, log, integers, n):
-    """Whether a node might not find room for what it stores."""
-    if integers[FREE] < 2 or integers[SPLITS] >= len(store.roots):
+    """Whether a node might not find room for what it stores, or be the last that does."""
+    if integers[FREE] < (2 if integers[RESERVE] else n + 8):
+        return True
+    if integers[SPLITS] >= len(store.roots) and integers[SPARING] <= integers[NODES]:
         return True
     if len(log.entry) == 0:
         return False
@@ -135,10 +160,26 @@ def _full(store, log, integers, n):
 
 
 @njit(cache=True, nogil=True)
-def _decide(scores, bound, cutoff, fix, model, need, free, log, integers, at, vector):
+def _possible(fix, labels, need):
+    """Whether the fixings leave every pool what it still has to keep."""
+    start = 0
+    for p in range(len(need)):
+        stop, free = start, 0
+        while stop < len(fix) and labels[stop] == p:
+            free += fix[stop] == 0
+            stop += 1
+        if not 0 <= need[p] <= free:
+            return False
+        start = stop
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _decide(scores, bound, real, fix, model, need, free, log, integers, at, vector):
     """Fix what scores and full pools decide: `(entries left, tree node)`."""
     before = fix.copy()
-    fix_by_scores(scores, bound, cutoff, fix, model.labels, need)
+    removed = fix_by_scores(scores, bound, real[CUTOFF], fix, model.labels, need)
+    real[FLOOR] = min(real[FLOOR], removed)
     between = fix.copy()
     left = settle(fix, model.labels, need)
     if len(log.entry):
@@ -169,17 +210,13 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
     recording = len(log.entry) > 0
     done, loaded = 0, -1
     free, model, keep = _load(whole, store, 0)
-    while done < limit:
+    while done < limit and not whole.halt[0]:
         if _full(store, log, integers, whole.B.shape[1]):
             return 2
         node = integers[CURRENT]
         if node < 0:
-            if integers[HEAP] == 0:
-                return 0
-            node = pop(store.heap, integers, store.lower)
-            if store.lower[node] >= real[CUTOFF]:
-                real[FLOOR] = min(real[FLOOR], store.lower[node])
-                integers[HEAP] = 0
+            node = take(store, integers, real)
+            if node < 0:
                 return 0
         integers[CURRENT] = -1
         done += 1
@@ -190,17 +227,21 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
         f = len(free)
         L, K = np.empty((groups, f, f)), np.empty((f, f))
         q, s, best, trial = np.empty((groups, f, columns)), np.empty(f), np.empty((2, f)), np.empty(f)
-        fix, z, need = store.fixes[node][free], store.shares[node][free], keep.copy()
+        ordered = follow(store.fixes[node], whole.chains)
+        fix, z, need = store.fixes[node][free], store.shares[node][free].astype(np.float64), keep.copy()
         for i in range(f):
             if fix[i] > 0:
                 need[model.labels[i]] -= 1
+        if not ordered or not _possible(fix, model.labels, need):
+            drop(store, integers, real, node, np.inf)
+            continue
         before = fix.copy()
         left = settle(fix, model.labels, need)
         at, vector = 0, 0
         if recording:
             at = fork_fixed(log, integers, log.place[node], before, fix, free, IMPOSSIBLE)
         inherited = store.lower[node]
-        own, _, steps = relax(model, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, best)
+        own, _, steps = relax(model, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, best, whole.halt)
         integers[STEPS] += steps
         bound = max(own, inherited)
         if recording:
@@ -228,15 +269,16 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
                     log.vector[at] = keep_shares(log, integers, trial, free, store.roots[loaded], loaded)
                 bound = max(bound, value - rounding)
         if not closed:
-            left, at = _decide(best[0], own, real[CUTOFF], fix, model, need, free, log, integers, at, vector)
+            left, at = _decide(best[0], own, real, fix, model, need, free, log, integers, at, vector)
         gain = real[GAIN] / max(integers[GAINS], 1)
-        wide = real[CUTOFF] - bound > worth * gain
+        wide = real[CUTOFF] - bound > worth * gain and integers[SPLITS] < len(store.roots)
         if not closed and left > 2 and groups == 1 and 0 <= depth <= f - left and wide:
             new = integers[SPLITS]
             best = np.empty((2, left))
             found = _resplit(whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new)
             if found > bound:
                 integers[SPLITS] += 1
+                integers[MADE] += 1
                 store.owner[node] = loaded = new
                 free, model, keep = _load(whole, store, new)
                 bound, z, f, need = found, best[1].copy(), left, keep.copy()
@@ -249,15 +291,19 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
                 closed = bound >= real[CUTOFF]
                 if not closed:
                     left, at = _decide(
-                        best[0], bound, real[CUTOFF], fix, model, need, free, log, integers, at, vector
+                        best[0], bound, real, fix, model, need, free, log, integers, at, vector
                     )
         picked, kind = -1, 0
-        if not closed and left > 0:
+        halted = bool(whole.halt[0])
+        if not closed and left > 0 and not halted:
             evaluate(model, z, L, q, s)
             sides = np.empty((2, 2, f))
             picked, kind, found = choose(
-                model, free, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs, probe, integers, sides
-            )
+                model, free, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs, probe, integers, sides,
+                whole.halt,
+            )  # fmt: skip
+            if kind == 1:
+                real[FLOOR] = min(real[FLOOR], found)
             if recording and kind > 0:
                 root = store.roots[loaded]
                 side = fix[picked] if kind == 1 else np.int8(1)
@@ -268,16 +314,14 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
             if kind == 2:
                 closed, bound = True, max(found, real[CUTOFF])
         if closed:
-            real[FLOOR] = min(real[FLOOR], bound)
-            store.spare[integers[FREE]] = node
-            integers[FREE] += 1
+            drop(store, integers, real, node, bound)
             continue
         store.lower[node] = bound
         _spread(z, free, store.roots[loaded], store.shares[node])
         store.fixes[node] = store.roots[loaded]
         for i in range(f):
             store.fixes[node, free[i]] = fix[i]
-        if left == 0 or kind == 1:
+        if left == 0 or kind == 1 or halted:
             store.sides[node] = 0
             integers[CURRENT] = node
             if recording:
@@ -297,6 +341,10 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
         if recording:
             log.place[node] = fork(log, integers, at, entry, first, log.vector[at])
             log.place[twin] = log.place[node] - 1
+        if integers[FREE] < integers[RESERVE]:
+            stack(store.heap, integers, twin)
+            integers[CURRENT] = node
+            continue
         push(store.heap, integers, store.lower, twin)
         if integers[HEAP] > 0 and store.lower[store.heap[0]] < bound - 0.25 * (real[CUTOFF] - bound):
             push(store.heap, integers, store.lower, node)

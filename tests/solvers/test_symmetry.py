@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracles import all_masks, gram
 
-from solvers import Budget, SubsetProblem, solve
+from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
 from solvers.bounds.split import split_blocks
 from solvers.exact.branch_and_bound.block_tree import BlockTree
@@ -71,6 +71,12 @@ def test_copies_in_other_pools_are_no_copies(rng):
     A = H[np.ix_(where, where)] + 0.5 * np.eye(6)
     block = blocks(SubsetProblem(np.ones((1, 6)), A, Budget.n_of_m(1, 3)))[0]
     assert listed(block) == [[0, 2], [3, 4]]
+
+
+def test_inputs_that_only_swap_together_with_others_are_no_copies():
+    H = np.eye(4)
+    H[0, 2] = H[2, 0] = H[1, 3] = H[3, 1] = 0.5
+    assert listed(blocks(SubsetProblem(np.ones((1, 4)), H, Budget.per_row(2)))[0]) == [[0, 2], [1, 3]]
 
 
 def test_isolated_inputs_are_chained_by_falling_cost(rng):
@@ -145,8 +151,11 @@ def test_dead_inputs_are_pruned_in_their_order(refit):
         problem = SubsetProblem(W, H, Budget.per_row(6), refit=refit)
         block = blocks(problem)[0]
         assert [sorted(chain) for chain in listed(block)] == [[3, 4, 5, 6, 7, 8]]
-        best = min(block.value(mask[0]) for mask in all_masks(problem))
-        found = solve(problem, "branch-and-bound", gap=1e-7)
+        masks = sorted((mask[0] for mask in all_masks(problem)), key=block.value)
+        best = block.value(masks[0])
+        (split,) = split_blocks([block])
+        found = BlockTree(block, split, masks[-1], block.value(masks[-1]), gap=1e-7)
+        assert found.work(100_000)
         assert found.value == pytest.approx(best, rel=1e-6)
         assert found.bound <= best
 

@@ -7,9 +7,10 @@ from solvers.problem import SubsetProblem
 from solvers.solution import Bounds, Progress, Solution, Status
 from solvers.solve import available, get_solver, solve
 from solvers.solver import Outcome, Solver
+from solvers.together import Together, solve_together
 
 __all__ = [
     "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian", "Outcome", "Progress",
-    "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "available", "curve", "get_solver",
-    "solve",
+    "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "Together", "available", "curve",
+    "get_solver", "solve", "solve_together",
 ]  # fmt: skip

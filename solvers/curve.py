@@ -192,8 +192,9 @@ def _judged(
         "trees": sum(row.trees for row in rows),
         "search_seconds": sum(row.seconds for row in rows),
     }
+    floor = 0.0 if problem.refit and problem.G is None else -math.inf
     found = replace(
-        draft, values=values, lower=np.minimum(draft.lower, values), seconds=seconds, stats=stats,
+        draft, values=values, lower=np.minimum(np.maximum(draft.lower, floor), values), seconds=seconds, stats=stats,
         certificate=certificate,
     )  # fmt: skip
     done = bool(found.proven[:, wanted].all())

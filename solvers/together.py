@@ -1,0 +1,147 @@
+"""`solve_together()`: several layers that share one budget, with one certified gap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from solvers.budget import Budget
+from solvers.certificate import certify as make_certificate
+from solvers.certificate import together
+from solvers.control import Callback, Control, interruptible
+from solvers.curve import check_limits
+from solvers.exact.branch_and_bound.layer import share_budget
+from solvers.exact.branch_and_bound.solver import compile_kernels
+from solvers.hessian import Array
+from solvers.problem import Mask, SubsetProblem
+from solvers.reduction import reduce
+from solvers.solution import CLAMP, Bounds, Status
+
+WIDEST = 128
+"""Inputs up to which rows are searched."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """Masks of several problems that prune a number of weights together.
+
+    Attributes:
+        masks: `[m, n]` of every problem, True where pruned.
+        weights: `[m, n]` of every problem after pruning.
+        values: loss increase of every problem, recomputed from it.
+        bound: no masks that prune as many together have a smaller sum of loss increases.
+        status: why the search stopped; `OPTIMAL` exactly when `gap` is at most the gap asked for.
+        seconds: wall time.
+        stats: counts and choices.
+        certificate: `solvers.certificate.Certificate` of the bound, or None.
+    """
+
+    masks: tuple[Mask, ...]
+    weights: tuple[Array, ...]
+    values: tuple[float, ...]
+    bound: float
+    status: Status
+    seconds: float
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Any = None
+
+    @property
+    def value(self) -> float:
+        """Sum of the loss increases."""
+        return float(sum(self.values))
+
+    @property
+    def gap(self) -> float:
+        """`(value - bound) / |value|`, 0 if they are equal."""
+        return Bounds(self.bound, self.value).gap
+
+
+def solve_together(
+    problems: Sequence[SubsetProblem],
+    *,
+    gap: float = 1e-4,
+    time_limit: float | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+    certify: bool = False,
+    widest: int | None = WIDEST,
+    device: str = "cpu",
+) -> Together:
+    """Prune several layers under one budget: the sum of what their `per_layer` budgets prune.
+
+    The loss increases of the problems add, so whatever makes them comparable (a factor a row: weights, and
+    gradient if any, times its root) has to be in their numbers. How much each row gives is decided by
+    dynamic programming over row curves, whose bounds are tightened where the allocation looks, until they
+    prove it. Rows that are too wide for that keep the relaxation's bounds, with which the gap of the whole
+    is as valid, only wider.
+
+    Args:
+        problems: with `per_layer` budgets.
+        gap: stop once `(value - bound) / |value|` of the whole is proven to be at most this.
+        time_limit: seconds of wall time; None for no limit. Compiling is not counted.
+        seed: of every random choice.
+        callback: called with a `Progress` of all problems together; return True to stop.
+        certify: also give a `Certificate`, for `cbs verify` with the problems' files in this order. Not
+            within the time limit; a bound that the search did not reach is raised to the certificate's.
+        widest: rows of more inputs are not searched; None searches all.
+        device: torch device for batched array work.
+
+    Returns:
+        A `Together`. After a time limit or Ctrl-C, the best found and a valid bound.
+
+    Raises:
+        ValueError: no problems, a budget of another kind, or a bad limit.
+    """
+    check_limits(time_limit, gap)
+    if not problems:
+        raise ValueError("problems is empty; give at least one")
+    for i, problem in enumerate(problems):
+        if problem.budget.kind != "per_layer":
+            raise ValueError(
+                f"problem {i} has a {problem.budget.kind} budget; only per_layer ones can be shared"
+            )
+    compile_kernels()
+    start = time.perf_counter()
+    reductions = [reduce(problem) for problem in problems]
+    control = Control(
+        gap=gap, seed=seed, device=device, callback=callback, started=start,
+        deadline=None if time_limit is None else start + time_limit,
+        offset=sum(reduction.offset for reduction in reductions), certify=certify,
+    )  # fmt: skip
+    with interruptible(control):
+        found = share_budget([reduction.problem for reduction in reductions], control, widest=widest)
+    masks = [reduction.lift(mask) for reduction, mask in zip(reductions, found.masks, strict=True)]
+    counted = [_recounted(problem, mask) for problem, mask in zip(problems, masks, strict=True)]
+    values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
+    bound = found.bound + control.offset - sum(reduction.margin for reduction in reductions)
+    if all(problem.refit and problem.G is None for problem in problems):
+        bound = max(bound, 0.0)
+    seconds = control.seconds
+    certificate = None
+    if certify:
+        parts = [
+            make_certificate(problem, mask, proofs, shared=True, device=device)
+            for problem, mask, proofs in zip(problems, masks, found.proofs, strict=True)
+        ]
+        certificate = together(parts, shared=True)
+        bound = max(bound, certificate.bound)
+    value = float(sum(values))
+    if bound > value + CLAMP * sum(problem.scale for problem in problems):
+        raise ArithmeticError(f"the bound {bound!r} lies above the value {value!r} of masks")
+    bound, reason = min(bound, value), found.reason
+    proven = Bounds(bound, value).gap <= gap
+    if proven or reason is Status.OPTIMAL:
+        reason = Status.OPTIMAL if proven else Status.FEASIBLE
+    weights = tuple(problem.weights(mask) for problem, mask in zip(counted, masks, strict=True))
+    return Together(tuple(masks), weights, values, bound, reason, seconds, found.stats, certificate)
+
+
+def _recounted(problem: SubsetProblem, mask: Mask) -> SubsetProblem:
+    return SubsetProblem(
+        problem.W, problem.hessian, Budget.per_layer(int(np.count_nonzero(mask))),
+        refit=problem.refit, gradient=problem.G, movable=problem.movable,
+    )  # fmt: skip

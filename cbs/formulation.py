@@ -44,16 +44,24 @@ class Objective:
     H: Array
     damping: float
 
-    def problem(self, budget: Budget) -> SubsetProblem:
+    def problem(self, budget: Budget, scales: Array | None = None) -> SubsetProblem:
         """The joint problem: survivors and the bias move, the bias is never pruned.
+
+        Args:
+            budget: of the layer.
+            scales: `[m]` factor of every row's objective, not negative; None for ones. It is put into the
+                weights, which are multiplied by its root.
 
         Raises:
             ValueError: if `H` is singular.
         """
         n = self.dense.W.shape[1]
         movable = () if self.dense.bias is None else (n,)
+        W = self.dense.augmented
+        if scales is not None:
+            W = np.sqrt(scales)[:, None] * W
         try:
-            return SubsetProblem(self.dense.augmented, self.H, budget, movable=movable)
+            return SubsetProblem(W, self.H, budget, movable=movable)
         except ValueError as error:
             raise ValueError(f"layer {self.name!r}: {error}") from None
 

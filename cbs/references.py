@@ -48,6 +48,7 @@ class References:
     def __init__(self, network: Network) -> None:
         self.network = network
         self._known: dict[tuple[int, Budget], LayerBound] = {}
+        self._totals: dict[int, float] = {}
 
     def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
         """Take in what a solver proved about a layer's problem."""
@@ -68,11 +69,13 @@ class References:
             by_curves: take it from the lower curves of the rows, whose numbers pruned `budget` gives;
                 else from the relaxation.
         """
+        if math.isfinite(self.known(index, budget).bound):
+            return
         if by_curves:
             lower, counts = self.network.lower_curves[index], np.asarray(budget.prune)
             rows = lower[np.arange(len(lower)), counts]
             self._known[index, budget] = self.known(index, budget).join(LayerBound(rows=rows))
-        elif not math.isfinite(self.known(index, budget).bound):
+        else:
             objective = self.network.objectives[index]
             problem = objective.problem(budget)
             solution = watch.solve(
@@ -80,11 +83,17 @@ class References:
             )
             self.learn(index, problem, solution)
 
+    def learn_total(self, count: int, bound: float) -> None:
+        """Take in a bound on the scaled objective of the network with `count` weights pruned."""
+        self._totals[count] = max(bound, self._totals.get(count, 0.0))
+
     def total(self, count: int) -> float:
         """A bound on the scaled objective of the network when all layers share one budget.
 
-        `min sum_r scale_r lower_r(k_r)` over all `k` with `sum_r k_r = count`.
+        What a search has proven, or `min sum_r scale_r lower_r(k_r)` over all `k` with `sum_r k_r = count`.
         """
+        if count in self._totals:
+            return self._totals[count]
         curves = [
             scale * np.maximum(row, 0.0)
             for scales, lower in zip(self.network.scales, self.network.lower_curves, strict=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from cbs.request import Request
-from solvers import Progress, Solution, Solver, Status, SubsetProblem, solve
+from solvers import Progress, Solution, Solver, Status, SubsetProblem, Together, solve, solve_together
 from solvers.control import Control
 
 
@@ -85,8 +85,7 @@ class Watch:
             share: fraction of the time left that this search may take; None for no limit.
             warm_start: a mask to start from.
         """
-        left = self.control.remaining
-        limit = None if share is None or left is None else max(share * left, 1e-3)
+        limit = self._limit(share)
         solution = solve(
             problem, solver, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
             time_limit=limit, warm_start=warm_start,
@@ -95,3 +94,27 @@ class Watch:
         if solution.status is Status.INTERRUPTED:
             self.control.interrupted = True
         return solution
+
+    def solve_together(
+        self, problems: Sequence[SubsetProblem], *, share: float, patience: float | None
+    ) -> Together:
+        """`solvers.solve_together` on the layers of a network.
+
+        Args:
+            problems: that share their budgets.
+            share: fraction of the time left that this search may take.
+            patience: seconds that it may take at most; None for no limit.
+        """
+        limits = [limit for limit in (self._limit(share), patience) if limit is not None]
+        found = solve_together(
+            problems, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
+            time_limit=min(limits, default=None),
+            callback=lambda progress: self.tell("select", progress=progress),
+        )  # fmt: skip
+        if found.status is Status.INTERRUPTED:
+            self.control.interrupted = True
+        return found
+
+    def _limit(self, share: float | None) -> float | None:
+        left = self.control.remaining
+        return None if share is None or left is None else max(share * left, 1e-3)

@@ -194,8 +194,8 @@ def _judged(
     }
     floor = 0.0 if problem.refit and problem.G is None else -math.inf
     found = replace(
-        draft, values=values, lower=np.minimum(np.maximum(draft.lower, floor), values), seconds=seconds, stats=stats,
-        certificate=certificate,
+        draft, values=values, lower=np.minimum(np.maximum(draft.lower, floor), values), seconds=seconds,
+        stats=stats, certificate=certificate,
     )  # fmt: skip
     done = bool(found.proven[:, wanted].all())
     if done or reason is Status.OPTIMAL:

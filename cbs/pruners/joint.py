@@ -13,26 +13,31 @@ from cbs.request import Request
 from cbs.watch import Watch
 from solvers import Budget, SubsetProblem
 from solvers.allocation import allocate
+from solvers.auto import Auto
 from solvers.hessian import Array
 from solvers.heuristics.magnitude import Magnitude
 from solvers.problem import Mask
+from solvers.together import WIDEST
 
 FALLBACK = Magnitude()
 """What finishes the layers that an interrupted pruning had not come to."""
+EXACT = {"auto": Auto().patience, "branch-and-bound": None}
+"""Solvers for which a network's shared budget is searched, and for how many seconds at most."""
 
 
 def joint(network: Network, request: Request, watch: Watch, references: References) -> Plan:
     """Minimise every layer's objective over masks and survivors together (DESIGN, section 2).
 
-    With one budget for the network, rows get their counts from their greedy curves, scaled by
-    `E[(dL/da_r)^2]` and allocated exactly (section 5); the rows are then solved with these counts.
+    With one budget for the network, rows get their counts from their curves, scaled by `E[(dL/da_r)^2]`
+    and allocated exactly (section 5); the rows are then solved with these counts. Where an exact solver is
+    asked for and some layers are small enough, the curves are tightened until they prove the allocation, as
+    far as wider layers let them; else they are greedy.
     """
     starts: list[Mask | None] = [None] * len(network.layers)
     if request.pooled:
-        counts = _counts(network, request)
-        budgets = [Budget.per_row(k.tolist()) for k in counts]
-        curves = network.curves
-        starts = [curve.masks(k) for curve, k in zip(curves, counts, strict=True)]
+        shares = _proven_shares if _provable(network, request) else _greedy_shares
+        starts = [*shares(network, request, watch, references)]
+        budgets = [Budget.per_row(mask.sum(axis=1).tolist()) for mask in starts if mask is not None]
     else:
         budgets = [request.layer_budget(layer) for layer in network.layers]
     sizes = np.array([layer.size for layer in network.layers], dtype=float)
@@ -53,14 +58,36 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
     return Plan(plans, *_prediction(network, plans))
 
 
-def _counts(network: Network, request: Request) -> list[Array]:
+def _provable(network: Network, request: Request) -> bool:
+    small = any(layer.shape[1] <= WIDEST for layer in network.layers)
+    return small and request.certify and request.solver in EXACT
+
+
+def _proven_shares(network: Network, request: Request, watch: Watch, references: References) -> list[Mask]:
+    """Masks of one budget for the network, whose bound goes to the references."""
+    count = request.network_count(network.layers)
+    ends = np.cumsum([layer.size for layer in network.layers])
+    parts = np.diff(count * ends // ends[-1], prepend=0).tolist()
+    problems = [
+        objective.problem(Budget.per_layer(part), scales)
+        for objective, part, scales in zip(network.objectives, parts, network.scales, strict=True)
+    ]
+    found = watch.solve_together(problems, share=0.5, patience=EXACT[request.solver])
+    rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
+    references.learn_total(count, found.bound - rounding)
+    return [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]
+
+
+def _greedy_shares(network: Network, request: Request, watch: Watch, references: References) -> list[Mask]:
+    """Greedy masks of one budget for the network."""
     curves = [
         scale * values
         for scales, layer in zip(network.scales, network.curves, strict=True)
         for scale, values in zip(scales, layer.values, strict=True)
     ]
     counts = allocate(curves, request.network_count(network.layers))
-    return np.split(counts, np.cumsum([layer.shape[0] for layer in network.layers])[:-1])
+    ends = np.cumsum([layer.shape[0] for layer in network.layers])[:-1]
+    return [curve.masks(k) for curve, k in zip(network.curves, np.split(counts, ends), strict=True)]
 
 
 def _widen(problem: SubsetProblem, mask: Mask | None) -> Mask | None:

@@ -162,7 +162,10 @@ def main() -> None:
     runs = Runs(arguments.results / "runs.csv", arguments.again)
 
     if not arguments.tables:
-        peers = {variant: arguments.peers or names for variant, names in config["peers"].items()}
+        peers = {
+            variant: [name for name in names if name in (arguments.peers or names)]
+            for variant, names in config["peers"].items()
+        }
         warm_up([ours, *peers["joint"], *peers["selection"]])
         for where, problem in cases(config, arguments):
             if arguments.only not in where["network"] or arguments.variant not in (None, where["variant"]):

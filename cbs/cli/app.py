@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from cbs.cli import export, listing, prune, solve, verify
+from cbs.cli import curve, export, listing, prune, solve, verify
 from cbs.cli.output import complain
 
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("prune")(prune.prune)
 app.command("solve")(solve.solve)
 app.command("bound")(solve.bound)
+app.command("curve")(curve.curve)
 app.command("verify")(verify.verify)
 app.command("export")(export.export)
 app.command("solvers")(listing.solvers)

@@ -1,0 +1,125 @@
+"""`cbs curve`: what every number of pruned weights costs each row, at least and at most."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+import solvers
+from cbs.cli import output
+from cbs.cli.solve import File, Json, Limit
+from cbs.cli.watch import Watch
+from solvers import Bounds, Curve, Status
+from solvers.instances import load
+
+LINES = 10
+"""Lines of the table that is printed, the first one not counted."""
+
+
+def curve(
+    file: File,
+    time_limit: Limit = None,
+    gap: Annotated[
+        float, typer.Option(help="Stop at a count once (value - bound) / |value| is proven to be this small.")
+    ] = 1e-4,
+    prune: Annotated[
+        str | None,
+        typer.Option(metavar="K,K,...", help="Counts to search, e.g. 16,32 or 8-16; all by default."),
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="OUT", help="Write row, prune, value, bound, proven.")
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write proofs of all bounds, for `cbs verify`; needs per_layer."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Value and bound of every row of an instance for every number of pruned weights.
+
+    The instance's own count does not matter. Neighbouring counts share their work, so that all of them take
+    far less than as many calls of `cbs solve`. Values and bounds shown on the way are sums over all rows and
+    counts. Ctrl-C stops the search, prints what was found so far and exits with status 130.
+
+    For example:
+
+    `cbs curve layer.npz --csv curves.csv`
+
+    `cbs curve layer.npz --prune 28-36 --certificate layer.cert && cbs verify layer.cert layer.npz`
+    """
+    problem = load(file)
+    counts = None if prune is None else _counts(prune)
+    for name, path in (("csv", csv_file), ("certificate", certificate)):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"{name} {str(path)!r}: {str(path.parent)!r} is not a folder")
+    with output.telling_interruption(), Watch() as watch:
+        found = solvers.curve(
+            problem, gap=gap, time_limit=time_limit, callback=watch, certify=certificate is not None,
+            counts=counts,
+        )  # fmt: skip
+    if certificate is not None:
+        found.certificate.save(certificate)
+    if csv_file is not None:
+        _write(csv_file, found)
+    if as_json:
+        output.print_json(
+            {
+                "status": found.status.value,
+                "seconds": found.seconds,
+                "nodes": found.stats["nodes"],
+                "values": found.values,
+                "bounds": found.lower,
+                "proven": found.proven,
+            }
+        )
+    else:
+        _show(found)
+    return 130 if found.status is Status.INTERRUPTED else 0
+
+
+def _show(found: Curve) -> None:
+    m, width = found.values.shape
+    table = Table("pruned of each row", "value", "bound", "gap", "rows proven", box=None)
+    for k in np.unique(np.linspace(0, width - 1, min(width, LINES + 1)).round().astype(int)).tolist():
+        value, bound = float(found.values[:, k].sum()), float(found.lower[:, k].sum())
+        table.add_row(
+            f"{k} of {width - 1}", output.number(value), output.number(bound),
+            output.percent(Bounds(min(bound, value), value).gap), f"{int(found.proven[:, k].sum())} of {m}",
+        )  # fmt: skip
+    output.results().print(table)
+    print(
+        f"{int(found.proven.sum())} of {m * width} proven to {output.percent(found.gap)}, up to rounding; "
+        f"{found.stats['nodes']:,} nodes, {found.seconds:.2f} s\n"
+        f"status   {found.status.value}: {found.status.remedy}"
+    )
+
+
+def _write(path: Path, found: Curve) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "prune", "value", "bound", "proven"])
+        for (r, k), value in np.ndenumerate(found.values):
+            line: list[Any] = [
+                r,
+                k,
+                repr(float(value)),
+                repr(float(found.lower[r, k])),
+                int(found.proven[r, k]),
+            ]
+            writer.writerow(line)
+
+
+def _counts(text: str) -> list[int]:
+    counts: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            counts += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise ValueError(f"prune {text!r} must list counts or ranges, like 16,32 or 8-16") from None
+    return counts

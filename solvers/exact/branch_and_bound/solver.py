@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from solvers.blocks import assemble, blocks
-from solvers.bounds.split import split_blocks
+from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.exact.branch_and_bound.block_tree import BlockTree
@@ -19,6 +20,7 @@ from solvers.exact.branch_and_bound.layer import solve_layer
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.relaxation import round_off
+from solvers.parallel import one_thread_each
 from solvers.problem import SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
@@ -56,6 +58,10 @@ class BranchAndBound(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
+        with one_thread_each() if problem.n <= WIDE else nullcontext():
+            return self._search(problem, control)
+
+    def _search(self, problem: SubsetProblem, control: Control) -> Outcome:
         if problem.budget.kind == "per_layer":
             return solve_layer(problem, control, probe=self.probe, node_limit=self.node_limit)
         start = greedy_mask(problem, control.device)

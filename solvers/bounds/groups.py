@@ -134,13 +134,20 @@ def start(block: Block, d: Array, z: Array, size: int) -> GroupSplit:
     return GroupSplit(tuple(families), q, np.array(prices))
 
 
-def secure_groups(H: Array, split: GroupSplit) -> GroupSplit:
+def secure_groups(H: Array, split: GroupSplit, slack: Array | None = None) -> GroupSplit:
     """Shrink D until `H - D` is positive semidefinite for certain; see `solvers.bounds.split.secure`.
+
+    Args:
+        H: `[n, n]`.
+        split: the split.
+        slack: `[n, n]` how far H may be from what it stands for.
 
     Raises:
         ValueError: if H itself is too close to singular to say so.
     """
     n = len(H)
+    if slack is not None:
+        H = H - 2.0 * np.diag(slack.sum(axis=1))
     scale = np.exp2(-np.round(0.5 * np.log2(np.maximum(np.diagonal(H), 1e-280))))
     margin = 4.0 * (n + 4) * EPS * float((scale**2 * np.diagonal(H)).sum())
     shrinks = [0.0, *(1e-12 * 2.0 ** np.arange(39)), *(1.0 - 0.5 ** np.arange(1, 40))]
@@ -154,10 +161,7 @@ def secure_groups(H: Array, split: GroupSplit) -> GroupSplit:
 
 
 def group_bound(block: Block, split: GroupSplit) -> float:
-    """`LB(u)` at `u = R^-1 (b - q)`, lowered by an estimate of the rounding in its own evaluation.
-
-    The norm of the error of `q_S` in `D_SS^-1` is added to that of `q_S`.
-    """
+    """`LB(u)` at `u = R^-1 (b - q)`, lowered by an estimate of the rounding in its own evaluation."""
     n, H, W, b = block.n, block.H[0], block.W[0, :, 0], block.B[0, :, 0]
     gamma = 4.0 * (n + 8) * EPS
     R = split.remainder(H)
@@ -166,7 +170,20 @@ def group_bound(block: Block, split: GroupSplit) -> float:
     q = b - Ru
     own = np.abs(H) @ np.abs(W)
     error = gamma * (own + size)
-    price = split.t[block.labels]
+    taken, around = best_states(split, q, error, block.labels)
+    budget = split.t * block.keep
+    quadratic = 0.5 * float(u @ Ru)
+    around += 0.5 * float(np.abs(u) @ size) + float(np.abs(budget).sum()) + block.constant
+    rounding = gamma * (around + 0.5 * float(np.abs(W) @ own))
+    return max(block.floor, block.constant - quadratic - float(budget.sum()) - taken - rounding)
+
+
+def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[float, float]:
+    """`sum_B max_S (h_S - t |S|)` from above for q `[n]` within an error, and the size of its terms.
+
+    The norm of the error of `q_S` in `D_SS^-1` is added to that of `q_S`.
+    """
+    price = split.t[labels]
     taken = around = 0.0
     for family in split.families:
         at, cost = family.members, price[family.members[:, 0]]
@@ -180,11 +197,7 @@ def group_bound(block: Block, split: GroupSplit) -> float:
             best = np.maximum(best, h - len(S) * cost)
             around += float((h + len(S) * np.abs(cost)).sum())
         taken += float(best.sum())
-    budget = split.t * block.keep
-    quadratic = 0.5 * float(u @ Ru)
-    around += 0.5 * float(np.abs(u) @ size) + float(np.abs(budget).sum()) + block.constant
-    rounding = gamma * (around + 0.5 * float(np.abs(W) @ own))
-    return max(block.floor, block.constant - quadratic - float(budget.sum()) - taken - rounding)
+    return taken, around
 
 
 def relaxed(R: Array, y: Array) -> Array:

@@ -3,6 +3,17 @@
 from solvers.certificate.certificate import Certificate
 from solvers.certificate.certify import certify, together
 from solvers.certificate.claims import prove, root_proof
-from solvers.certificate.proof import IMPOSSIBLE, Proof
+from solvers.certificate.grouped import group_proof
+from solvers.certificate.proof import IMPOSSIBLE, OffDiagonal, Proof
 
-__all__ = ["IMPOSSIBLE", "Certificate", "Proof", "certify", "prove", "root_proof", "together"]
+__all__ = [
+    "IMPOSSIBLE",
+    "Certificate",
+    "OffDiagonal",
+    "Proof",
+    "certify",
+    "group_proof",
+    "prove",
+    "root_proof",
+    "together",
+]

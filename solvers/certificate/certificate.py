@@ -105,6 +105,14 @@ class Certificate:
             arrays = [np.asarray(getattr(proof, name)).ravel() for _, proof in proofs]
             return np.concatenate([*arrays, np.zeros(0, dtype)])
 
+        blocks = [proof.blocks for _, proof in proofs]
+        pairs = [0 if part is None else len(part.pair) for part in blocks]
+        beside = {
+            name: np.concatenate([
+                *(np.asarray(getattr(part, name)).ravel() for part in blocks if part), np.zeros(0, dtype)
+            ])
+            for name, dtype in (("pair", np.int32), ("cross", np.float64), ("price", np.float64))
+        }  # fmt: skip
         return {
             "format": np.array(FORMAT),
             "shared": np.array(self.shared),
@@ -127,6 +135,8 @@ class Certificate:
             "split": joined("owner", np.int32),
             "u": joined("u", np.float32),
             "claim": joined("claim", np.float64),
+            "pairs": np.array(pairs, np.int64),
+            **beside,
         }
 
 

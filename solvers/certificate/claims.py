@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from solvers.blocks import Block
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.split import Split
-from solvers.certificate.points import Terms, points, rounding
+from solvers.certificate.grouped import grouped_claims
+from solvers.certificate.points import Terms, points, rounded, rounding
 from solvers.certificate.proof import IMPOSSIBLE, Proof
 from solvers.certificate.subtrees import lift, secured
 from solvers.hessian import Array
@@ -64,15 +65,10 @@ def root_proof(block: Block, split: Split) -> Proof:
     return prove(block, split.d, u, entry=none, pruned=none, kept=none, vector=leaf)
 
 
-def rounded(u: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Vectors in single precision, if their largest entries have room there; else as they are."""
-    largest = np.abs(u).reshape(len(u), -1).max(axis=1, initial=0.0)
-    narrow = ((largest == 0.0) | ((largest > 2.0**-80) & (largest < 2.0**120))).all()
-    return np.asarray(u, dtype=np.float32 if narrow else np.float64)
-
-
 def claims(terms: Terms, proof: Proof) -> Array:
     """`[T]` what each leaf may claim; minus infinity for inner nodes and impossible leaves."""
+    if proof.blocks is not None:
+        return grouped_claims(terms, proof, proof.keep[None])
     out = np.full(len(proof.entry), -np.inf)
     leaves, fixings = leaf_fixings(proof, len(terms.labels))
     vectors = proof.vector[leaves]
@@ -92,6 +88,8 @@ def claims(terms: Terms, proof: Proof) -> Array:
 
 def root_curve(terms: Terms, proof: Proof) -> Array:
     """`[n + 1]` bounds at the root's vector for every pruned count, of a block with one pool."""
+    if proof.blocks is not None:
+        return grouped_claims(terms, proof, np.arange(len(terms.labels), -1, -1, dtype=np.int64)[:, None])
     base, score = points(terms, proof, slice(proof.vector[0], proof.vector[0] + 1))
     n = len(terms.labels)
     ranked = np.sort(score[0])[::-1] if terms.refit else np.sort(score[0])

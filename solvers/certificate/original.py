@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from solvers.certificate.claims import claims
+from solvers.certificate.grouped import resecured
 from solvers.certificate.points import Terms
 from solvers.certificate.proof import Proof
 from solvers.certificate.subtrees import secured
@@ -65,11 +66,14 @@ def restate(problem: SubsetProblem, proofs: Sequence[Proof]) -> list[tuple[Proof
         pools = np.zeros_like(pools) if problem.budget.kind == "per_layer" else pools - pools[0]
         prune = np.bincount(pools, minlength=len(proof.keep)) - proof.keep
         piece = make_piece(this, reduced, proof.rows, prune)
-        d = secured(piece.H, proof.splits, proof.roots, problem.refit, piece.H_error)
+        if proof.blocks is not None:
+            proof = resecured(proof, piece.H[0], piece.H_error[0])
+        else:
+            d = secured(piece.H, proof.splits, proof.roots, problem.refit, piece.H_error)
+            proof = replace(proof, d=d)
         terms = Terms(
             piece.refit, piece.H, piece.H_error if piece.H_error.any() else None, piece.b,
             2.0 * piece.b_error, piece.constant - 2.0**-50 * abs(piece.constant), piece.floor, pools,
         )  # fmt: skip
-        proof = replace(proof, d=d)
         out.append((replace(proof, claim=claims(terms, proof)), terms))
     return out

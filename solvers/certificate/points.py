@@ -114,3 +114,10 @@ def _image(terms: Terms, i: int, d: Array, u: Array) -> tuple[Array, Array, Arra
 def rounding(n: int) -> float:
     """Rounding of sums of n products, several times over: the checker has to round too."""
     return 4.0 * (n + 8) * float(np.finfo(float).eps)
+
+
+def rounded(u: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Vectors in single precision, if their largest entries have room there; else as they are."""
+    largest = np.abs(u).reshape(len(u), -1).max(axis=1, initial=0.0)
+    narrow = ((largest == 0.0) | ((largest > 2.0**-80) & (largest < 2.0**120))).all()
+    return np.asarray(u, dtype=np.float32 if narrow else np.float64)

@@ -14,6 +14,21 @@ IMPOSSIBLE = -1
 
 
 @dataclass(frozen=True)
+class OffDiagonal:
+    """What a split in blocks has beside its diagonal.
+
+    Attributes:
+        pair: `[E, 2]` places of entries, the lower index first; what they connect is a block.
+        cross: `[E]` these entries.
+        price: `[pools]` of keeping an entry.
+    """
+
+    pair: NDArray[np.int32]
+    cross: Array
+    price: Array
+
+
+@dataclass(frozen=True)
 class Proof:
     """A branching tree over one block (`solvers.blocks.Block`) whose leaves bound its cost.
 
@@ -44,6 +59,8 @@ class Proof:
             split assumes nothing.
         split: `[V]` the split of each vector, whose leaves must have the fixings that it assumes. None is
             the first for all.
+        blocks: the rest of a split in blocks (`solvers.bounds.groups`), which a tree that is a single leaf
+            may have.
     """
 
     rows: NDArray[np.int64]
@@ -57,6 +74,7 @@ class Proof:
     claim: Array
     root: NDArray[np.int8] | None = None
     split: NDArray[np.int32] | None = None
+    blocks: OffDiagonal | None = None
 
     @property
     def splits(self) -> Array:

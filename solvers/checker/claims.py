@@ -17,10 +17,10 @@ from solvers.checker.problem import Problem
 from solvers.checker.rounding import Array
 
 FORMAT = "cbs certificate 1"
-COUNTS = ("problem", "row", "prune", "nodes", "vectors", "splits")
-INTEGERS = (*COUNTS, "entry", "pruned", "kept", "vector", "root", "split")
-NUMBERS = ("value", "bound", "d", "u", "claim")
-ARRAYS = ("d", "root", "entry", "pruned", "kept", "vector", "split", "u", "claim")
+COUNTS = ("problem", "row", "prune", "nodes", "vectors", "splits", "pairs")
+INTEGERS = (*COUNTS, "entry", "pruned", "kept", "vector", "root", "split", "pair")
+NUMBERS = ("value", "bound", "d", "u", "claim", "cross", "price")
+ARRAYS = ("d", "root", "entry", "pruned", "kept", "vector", "split", "u", "claim", "pair", "cross", "price")
 """Those that every proof has a piece of."""
 
 
@@ -38,6 +38,9 @@ class Claim:
         split: `[V]`.
         u: `[V, g, n, c]`.
         claim: `[T]`.
+        pair: `[E, 2]` places of entries of the split off its diagonal.
+        cross: `[E]` these entries.
+        price: `[pools]` of keeping an entry; empty without such entries.
     """
 
     problem: int
@@ -52,6 +55,9 @@ class Claim:
     split: NDArray[np.int64]
     u: NDArray[np.floating]
     claim: Array
+    pair: NDArray[np.int64]
+    cross: Array
+    price: Array
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Proble
         ValueError: if the lengths do not fit.
     """
     whole: dict[str, NDArray[Any]] = {name: fields[name].astype(np.int64).ravel() for name in INTEGERS}
-    whole |= {name: fields[name].astype(np.float64).ravel() for name in ("d", "claim")}
+    whole |= {name: fields[name].astype(np.float64).ravel() for name in ("d", "claim", "cross", "price")}
     counts = [problem.weights.size for problem in problems]
     masks = [
         part.reshape(problem.weights.shape)
@@ -123,13 +129,16 @@ def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Proble
         raise ValueError(f"need a bound, and {len(problems)} values")
     if ((whole["problem"] < 0) | (whole["problem"] >= len(problems))).any():
         raise ValueError("a proof is about a problem that is not there")
-    if min(whole[name].min(initial=0) for name in ("nodes", "vectors", "splits")) < 0:
-        raise ValueError("a proof has a negative number of nodes, vectors or splits")
+    if min(whole[name].min(initial=0) for name in COUNTS[3:]) < 0:
+        raise ValueError("a proof has a negative number of nodes, vectors, splits or pairs")
     shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in ARRAYS}
     for i, p in enumerate(whole["problem"].tolist()):
         g, n, c = _shape(problems[p])
-        T, V, Q = (int(whole[name][i]) for name in ("nodes", "vectors", "splits"))
-        parts = {"d": (Q, g, n), "root": (Q, n), "split": (V,), "u": (V, g, n, c)}
+        T, V, Q, E = (int(whole[name][i]) for name in COUNTS[3:])
+        parts = {
+            "d": (Q, g, n), "root": (Q, n), "split": (V,), "u": (V, g, n, c), "pair": (E, 2), "cross": (E,),
+            "price": (problems[p].pools()[0] if E else 0,),
+        }  # fmt: skip
         for name in ARRAYS:
             shapes[name].append(parts.get(name, (T,)))
     cut = {

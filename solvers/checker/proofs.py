@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checker.claims import Claim
+from solvers.checker.grouped import Unfit, grouped_bounds, groups_of
 from solvers.checker.leaves import CHUNK, bounds, curve, points
 from solvers.checker.piece import Piece, make_piece
 from solvers.checker.problem import Problem
@@ -46,6 +47,9 @@ class Prover:
         """
         name = f"row {proof.row} of problem {proof.problem}"
         piece = self._piece(proof, name)
+        if len(proof.pair):
+            self._check_grouped(proof, piece, name)
+            return
         self._check_splits(proof, piece, name)
         try:
             nodes, fixings = leaves_of(piece.n, proof.entry, proof.pruned, proof.kept)
@@ -70,6 +74,29 @@ class Prover:
             raise Refuted(f"leaf at node {nodes[i]} of {name} {what}")
         bound = float(claims[proven < np.inf].min(initial=np.inf))
         self._take(proof, piece, bound, root if len(nodes) == 1 else None)
+
+    def _check_grouped(self, proof: Claim, piece: Piece, name: str) -> None:
+        """A proof without branching, whose split has blocks."""
+        counts = (len(proof.entry), len(proof.u), len(proof.d))
+        leaf = counts == (1, 1, 1) and proof.entry[0] == -1 and proof.vector[0] == 0
+        if not leaf or proof.root.any() or proof.split.any():
+            raise Refuted(f"the split of {name} has blocks, but its tree is not a leaf with a vector")
+        try:
+            grouped, D = groups_of(piece, proof.d[0, 0], proof.pair, proof.cross)
+        except Unfit as error:
+            raise Refuted(f"the split of {name} {error}") from None
+        u = proof.u[0, 0, :, 0].astype(np.float64)
+        shown, root = grouped_bounds(piece, grouped, D, u, proof.price)
+        self.leaves, self.vectors = self.leaves + 1, self.vectors + 1
+        claim = float(proof.claim[0])
+        if not shown >= claim:
+            what = f"claims {claim!r}, but {shown!r} is proven ({claim - shown:.3g} less)"
+            raise Refuted(f"leaf at node 0 of {name} {what}")
+        least = np.empty((1, piece.n))
+        for group in grouped:
+            least[0, group.members] = group.least
+        self._split[proof.problem, proof.row] = least
+        self._take(proof, piece, claim, root if self.problems[proof.problem].kind == "per_layer" else None)
 
     def row_bound(self, problem: int, row: int) -> float:
         """The best bound proven of a row of decisions.

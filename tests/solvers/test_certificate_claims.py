@@ -12,8 +12,8 @@ from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
-from solvers.certificate.claims import claims, leaf_fixings, root_curve, root_proof, rounded
-from solvers.certificate.points import Terms
+from solvers.certificate.claims import claims, leaf_fixings, root_curve, root_proof
+from solvers.certificate.points import Terms, rounded
 
 
 def first(problem):

@@ -291,7 +291,7 @@ def test_a_missing_proof(tmp_path):
     files.fields["d"] = files.fields["d"][files.problem.n :]
     files.fields["root"] = files.fields["root"][files.problem.n :]
     files.fields["split"] = files.fields["split"][vectors:]
-    for name in ("problem", "row", "prune", "nodes", "vectors", "splits"):
+    for name in ("problem", "row", "prune", "nodes", "vectors", "splits", "pairs"):
         files.fields[name] = files.fields[name][1:]
     files.write()
     files.refuted("there is no proof about row 0 of problem 0")

@@ -8,8 +8,8 @@ import pytest
 from exactly import exact_optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import fractions, gram, make_problem, optimum, unbalanced_row
 from oracles import _solve_exactly as solve_exactly
+from oracles import fractions, gram, optimum, unbalanced_row
 
 from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks

@@ -1,0 +1,109 @@
+"""The checker's bound of splits in blocks: never above rational arithmetic, and close to it."""
+
+from fractions import Fraction
+from itertools import chain, combinations
+
+import numpy as np
+import pytest
+from exactly import exact_hessian
+from oracles import _solve_exactly as solve_exactly
+from oracles import fractions, make_problem
+
+from solvers import Budget
+from solvers.certificate.original import stored
+from solvers.checker.grouped import Unfit, _least, grouped_bounds, groups_of
+from solvers.checker.piece import make_piece
+from solvers.checker.reduced import reduce_problem
+
+
+def piece_of(problem):
+    this = stored(problem)
+    _, prune = this.pools()
+    return make_piece(this, reduce_problem(this), np.array([0]), prune[0])
+
+
+def any_split(rng, piece, size, condition):
+    """Diagonal, places and entries of blocks of any condition, small enough for a definite remainder."""
+    n, width = piece.n, piece.n // len(piece.prune)
+    D, pairs = np.zeros((n, n)), []
+    for first in range(0, n, width):
+        order = first + rng.permutation(width)
+        for members in np.split(order, range(size, width, size)):
+            k = len(members)
+            Q = np.linalg.qr(rng.standard_normal((k, k)))[0]
+            A = (Q * np.geomspace(1.0, 1.0 / condition, k)) @ Q.T
+            D[np.ix_(members, members)] = 0.5 * (A + A.T)
+            pairs += [sorted(pair) for pair in combinations(members.tolist(), 2)]
+    D *= 0.9 * np.linalg.eigvalsh(piece.H[0])[0]
+    pairs = np.array(pairs, np.int64).reshape(-1, 2)
+    return np.diagonal(D).copy(), pairs, D[pairs[:, 0], pairs[:, 1]], D
+
+
+def exact(problem, groups, D, u, price, keep, labels):
+    H, w = exact_hessian(problem, 0), fractions(problem.W[0])
+    g = fractions(np.zeros(problem.n) if problem.G is None else problem.G[0])
+    D, u, b = fractions(D), fractions(u), H @ w - g
+    y = H @ u - D @ u
+    q = b - y
+    total = w @ H @ w / 2 - g @ w - u @ y / 2
+    total -= sum((Fraction(t) * int(k) for t, k in zip(price.tolist(), keep, strict=True)), Fraction(0))
+    for members in groups:
+        best = Fraction(0)
+        for S in chain.from_iterable(combinations(members, k) for k in range(1, len(members) + 1)):
+            S = list(S)
+            score = q[S] @ solve_exactly(D[np.ix_(S, S)], q[S]) / 2 - len(S) * Fraction(price[labels[S[0]]])
+            best = max(best, score)
+        total -= best
+    return total
+
+
+@pytest.mark.parametrize("condition", [2.0, 1e4, 1e8])
+@pytest.mark.parametrize("kind", ["shared", "factor"])
+@pytest.mark.parametrize("budget", [Budget.per_row(3), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
+def test_bounds_are_below_rational_arithmetic_and_near(budget, kind, condition):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, budget, m=1, n=8, kind=kind, gradient=bool(seed % 2))
+        piece = piece_of(problem)
+        d, pairs, cross, D = any_split(rng, piece, 1 + seed, condition)
+        grouped, matrix = groups_of(piece, d, pairs, cross)
+        assert (matrix == D).all()
+        groups = [members.tolist() for group in grouped for members in group.members]
+        assert sorted(chain.from_iterable(groups)) == list(range(8))
+        u, price = rng.standard_normal(8), rng.uniform(-1.0, 3.0, len(piece.prune))
+        labels = np.arange(8) // (8 // len(piece.prune))
+        low, curve = grouped_bounds(piece, grouped, matrix, u, price)
+        true = exact(problem, groups, D, u, price, piece.keep, labels)
+        size = abs(float(true)) + piece.constant * condition
+        assert low <= max(true, piece.floor)
+        assert low >= float(true) - (1e-12 + 1e-15 * condition) * size
+        if len(piece.prune) == 1:
+            for k in range(9):
+                true = exact(problem, groups, D, u, price, [8 - k], labels)
+                assert curve[k] <= max(true, piece.floor)
+                assert curve[k] >= float(true) - (1e-12 + 1e-15 * condition) * size
+        else:
+            assert curve.shape == (0,)
+
+
+def test_small_numbers_below_a_block_are_a_proof():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 4, 8):
+        A = rng.standard_normal((size, size))
+        scale = 10.0 ** rng.uniform(-6, 6, size)
+        D = scale[:, None] * (A @ A.T + 0.1 * np.eye(size)) * scale
+        D = 0.5 * (D + D.T)
+        least = _least(D)
+        assert (least > 0).all()
+        R = fractions(D) - np.diag(fractions(least))
+        for _ in range(size - 1):
+            assert R[0, 0] > 0
+            R = R[1:, 1:] - np.outer(R[1:, 0], R[0, 1:]) / R[0, 0]
+        assert R[0, 0] >= 0
+
+
+@pytest.mark.parametrize("low", [0.0, -1e-17, -0.1])
+def test_blocks_that_are_not_definite(low):
+    D = np.array([[1.0, 1.0 - low], [1.0 - low, 1.0]])
+    with pytest.raises(Unfit, match="not positive definite"):
+        _least(D if low else np.ones((2, 2)))

@@ -96,7 +96,7 @@ class Watch:
         return solution
 
     def solve_together(
-        self, problems: Sequence[SubsetProblem], *, share: float, patience: float | None
+        self, problems: Sequence[SubsetProblem], *, share: float, patience: float | None, widest: int
     ) -> Together:
         """`solvers.solve_together` on the layers of a network.
 
@@ -104,11 +104,12 @@ class Watch:
             problems: that share their budgets.
             share: fraction of the time left that this search may take.
             patience: seconds that it may take at most; None for no limit.
+            widest: rows of more inputs are not searched.
         """
         limits = [limit for limit in (self._limit(share), patience) if limit is not None]
         found = solve_together(
             problems, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
-            time_limit=min(limits, default=None),
+            time_limit=min(limits, default=None), widest=widest,
             callback=lambda progress: self.tell("select", progress=progress),
         )  # fmt: skip
         if found.status is Status.INTERRUPTED:

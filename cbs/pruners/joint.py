@@ -72,7 +72,7 @@ def _proven_shares(network: Network, request: Request, watch: Watch, references:
         objective.problem(Budget.per_layer(part), scales)
         for objective, part, scales in zip(network.objectives, parts, network.scales, strict=True)
     ]
-    found = watch.solve_together(problems, share=0.5, patience=EXACT[request.solver])
+    found = watch.solve_together(problems, share=0.5, patience=EXACT[request.solver], widest=WIDEST)
     rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
     references.learn_total(count, found.bound - rounding)
     return [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]

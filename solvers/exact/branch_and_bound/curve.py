@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from solvers.blocks import blocks
-from solvers.bounds.curves import lower_curves
+from solvers.bounds.curves import WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.control import Control
 from solvers.curves import row_curves
@@ -30,7 +30,7 @@ def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) ->
     """Every row's greedy curve and first bounds.
 
     Rows of up to `WIDE` inputs get a split at half their count, from which those of other counts follow, and
-    masks that no swap improves; wider ones get the bounds of `lower_curves`.
+    masks that no swap improves; wider ones get splits at `WIDE_KNOTS` and keep their greedy masks.
 
     Args:
         problem: a reduced problem; its budget does not matter.
@@ -46,16 +46,13 @@ def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) ->
         for r, block in enumerate(found)
     ]
     if n > WIDE:
-        lower = lower_curves(
-            problem.W, problem.hessian, problem.G,
-            refit=problem.refit, device=control.device, stopped=control.stopped,
-        )  # fmt: skip
-        for row, bounds in zip(rows, lower, strict=True):
-            row.raise_bounds(bounds)
+        for k in [0, n, *(round(share * n) for share in WIDE_KNOTS)]:
+            if control.stopped() and k not in (0, n):
+                break
+            learn(rows, [k] * m, control)
         return rows
     if n > 1 and not control.stopped():
-        for row, split in zip(rows, split_blocks(found, device=control.device), strict=True):
-            row.learn(n // 2, split)
+        learn(rows, [n // 2] * m, control)
 
     def ready(row: RowCurve) -> None:
         row.polish(control.stopped)
@@ -66,6 +63,14 @@ def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) ->
 
     beside(ready, rows)
     return rows
+
+
+def learn(rows: Sequence[RowCurve], counts: Sequence[int], control: Control) -> None:
+    """Splits of rows of one layer at a count each, found together; they bound all other counts, too."""
+    found = [row.at(k) for row, k in zip(rows, counts, strict=True)]
+    splits = split_blocks(found, device=control.device)
+    items = list(zip(rows, counts, splits, strict=True))
+    beside(lambda item: item[0].learn(item[1], item[2]), items)
 
 
 def close_curves(

@@ -13,7 +13,7 @@ from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, poo
 from solvers.budget import Budget
 from solvers.certificate import Proof
 from solvers.control import Control
-from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
+from solvers.exact.branch_and_bound.curve import close_curves, gap_of, learn, start_curves
 from solvers.exact.branch_and_bound.forest import block_gap
 from solvers.exact.branch_and_bound.row_curve import RowCurve
 from solvers.hessian import Array
@@ -24,6 +24,9 @@ from solvers.solver import Outcome
 
 SHARE = 0.95
 """Of the gap asked for, that each row at the bound's allocation may leave open; the rest is for rounding."""
+
+WORTH = 0.02
+"""Share of the gap that has to close for another look at the bounds of rows that are not searched."""
 
 
 def solve_layer(
@@ -87,6 +90,7 @@ def share_budget(
     rows = [row for layer in layers for row in layer]
     sharing = _Sharing(rows, total, widest)
     bound, rounds, closed = sum(row.block.floor for row in rows), 0, set[tuple[int, int]]()
+    settled = -np.inf if not all(sharing.searched) else np.inf
     reason: Status | None = None
     while True:
         lowest, looked_at = sharing.best("lower")
@@ -102,8 +106,12 @@ def share_budget(
             (r, k) for r, k in enumerate(looked_at.tolist()) if sharing.searched[r] and (r, k) not in closed
         ]
         if not wanted:
-            reason = Status.FEASIBLE
-            break
+            if bound - settled < WORTH * (value - bound):
+                reason = Status.FEASIBLE
+                break
+            settled = bound
+            _refine(layers, sharing, looked_at, control)
+            continue
         values = [float(row.values[k]) for row, k in zip(rows, counts.tolist(), strict=True)]
         gap = SHARE * block_gap(control, values)
         spent = sum(row.nodes for row in rows)
@@ -138,11 +146,16 @@ class _Sharing:
         self.rows, self.total = rows, total
         self.searched = [widest is None or row.n <= widest for row in rows]
         entries = sum(row.n for row, free in zip(rows, self.searched, strict=True) if not free)
+        self._exact = entries > 0 and entries * min(entries, total) <= EXACT_WORK
         self._fixed: dict[str, Pool] = {}
-        if entries and entries * min(entries, total) <= EXACT_WORK:
-            still = [row for row, free in zip(rows, self.searched, strict=True) if not free]
+        self.fix()
+
+    def fix(self) -> None:
+        """Allocate anew to the rows that are not searched."""
+        if self._exact:
+            still = [row for row, free in zip(self.rows, self.searched, strict=True) if not free]
             for name in ("lower", "values"):
-                self._fixed[name] = pool([getattr(row, name) for row in still], total)
+                self._fixed[name] = pool([getattr(row, name) for row in still], self.total)
 
     def best(self, name: str) -> tuple[float, NDArray[np.int64]]:
         """The least sum of `lower` (less rounding) or `values`, and its counts."""
@@ -158,6 +171,19 @@ class _Sharing:
         counts[np.array(self.searched)] = shares[:-1]
         counts[~np.array(self.searched)] = fixed.counts(int(shares[-1]))
         return float(both.cost[self.total]) - both.rounding - fixed.rounding, counts
+
+
+def _refine(
+    layers: Sequence[Sequence[RowCurve]], sharing: _Sharing, counts: NDArray[np.int64], control: Control
+) -> None:
+    """Relax the rows that are not searched at the counts that the bound's allocation gives them."""
+    start = 0
+    for layer in layers:
+        mine = slice(start, start + len(layer))
+        start = mine.stop
+        if not sharing.searched[mine.start] and not control.stopped():
+            learn(layer, counts[mine].tolist(), control)
+    sharing.fix()
 
 
 def _masks(layers: Sequence[Sequence[RowCurve]], counts: NDArray[np.int64]) -> list[Mask]:

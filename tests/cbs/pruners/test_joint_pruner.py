@@ -46,6 +46,23 @@ def test_an_exact_solver_finds_the_best_mask_of_every_row(bias):
     assert result.gap <= 1e-4
 
 
+def network_optimum(network, count):
+    """The least scaled objective of all masks that prune `count` weights of the network."""
+    best = np.full(count + 1, np.inf)
+    best[0] = 0.0
+    for i, layer in enumerate(network.layers):
+        m, n = layer.shape
+        for r in range(m):
+            curve = [
+                network.scales[i][r] * min(subset_cost(network, i, r, mask) for mask in all_masks(n, k))
+                for k in range(n + 1)
+            ]
+            best = np.array(
+                [min(best[K - k] + curve[k] for k in range(min(n, K) + 1)) for K in range(count + 1)]
+            )
+    return best[count]
+
+
 def test_the_network_budget_is_shared_by_scaled_cost():
     model, data = seeded(mlp, sizes=(4, 3, 2)), samples(60, (4,), classes=2)
     result = joint(model, data, sparsity=0.5, scope="network", solver="brute-force")
@@ -56,18 +73,31 @@ def test_the_network_budget_is_shared_by_scaled_cost():
         for scale, layer in zip(network.scales, result.layers, strict=True)
     )
     assert result.value == pytest.approx(scaled, rel=1e-12)
-    best = [np.inf] * 10
-    best[0] = 0.0
-    for i, layer in enumerate(network.layers):
-        m, n = layer.shape
-        for r in range(m):
-            curve = [
-                network.scales[i][r] * min(subset_cost(network, i, r, mask) for mask in all_masks(n, k))
-                for k in range(n + 1)
-            ]
-            best = [min(best[K - k] + curve[k] for k in range(min(n, K) + 1)) for K in range(10)]
-    assert result.value >= best[9] * (1 - 1e-9)
-    assert result.value <= best[9] * 1.2
+    best = network_optimum(network, 9)
+    assert result.value >= best * (1 - 1e-9)
+    assert result.value <= best * 1.2
+
+
+@pytest.mark.parametrize("solver", ["auto", "branch-and-bound"])
+@pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
+def test_an_exact_solver_proves_the_network_budget(solver, sparsity):
+    model, data = seeded(mlp, **SMALL), samples(60, (4,), classes=2)
+    result = cbs.prune(model, data, method="joint", sparsity=sparsity, scope="network", solver=solver)
+    count = round(sparsity * 18)
+    best = network_optimum(Network(model, data), count)
+    assert sum(row.pruned for layer in result.layers for row in layer.rows) == count
+    assert result.value == pytest.approx(best, rel=1e-4)
+    assert best * (1 - 1e-4) <= result.bound <= best * (1 + 1e-12)
+    assert (result.status, result.gap <= 1e-4) == ("optimal", True)
+
+
+def test_layers_too_wide_to_search_leave_a_wider_but_valid_gap(monkeypatch):
+    model, data = seeded(mlp, **SMALL), samples(60, (4,), classes=2)
+    monkeypatch.setattr("cbs.pruners.joint.WIDEST", 3)
+    part = cbs.prune(model, data, method="joint", sparsity=0.5, scope="network")
+    best = network_optimum(Network(model, data), 9)
+    assert 0.5 * best < part.bound <= best <= part.value * (1 + 1e-12)
+    assert part.bound < best * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("budget", ["2:4", "columns"])

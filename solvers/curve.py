@@ -34,7 +34,7 @@ class Curve:
             columns that may be pruned.
         lower: `[m, n + 1]` no mask with k entries pruned has a smaller one; may be minus infinity.
         gap: that was asked for.
-        noise: `[m]` width that rounding alone may leave.
+        noise: `[m, n + 1]` width that rounding alone may leave open.
         status: why the search stopped; `OPTIMAL` exactly when everything asked for is `proven`.
         seconds: wall time.
         stats: counts and choices.
@@ -57,9 +57,7 @@ class Curve:
     @property
     def proven(self) -> NDArray[np.bool_]:
         """`[m, n + 1]` where `values - lower <= gap |values|`, up to `noise`."""
-        return np.asarray(
-            self.values - self.lower <= np.maximum(self.gap * np.abs(self.values), self.noise[:, None])
-        )
+        return np.asarray(self.values - self.lower <= np.maximum(self.gap * np.abs(self.values), self.noise))
 
     def masks(self, counts: ArrayLike) -> Mask:
         """`[m, columns]` the best masks found with `counts[r]` (or one number) entries of each row pruned.
@@ -169,11 +167,12 @@ def _judged(
     control: Control,
 ) -> Curve:
     """The curve in the original's terms, its values recomputed from it where rows were searched."""
-    n = rows[0].n
+    n, margin = rows[0].n, reduction.margin
     draft = Curve(
         np.stack([row.values for row in rows]) + offsets[:, None],
-        np.stack([row.lower for row in rows]) + offsets[:, None] - reduction.margin,
-        control.gap, 2.0 * np.array([row.noise for row in rows]) + 2.0 * reduction.margin, reason, 0.0,
+        np.stack([row.lower for row in rows]) + offsets[:, None] - margin,
+        control.gap, np.stack([np.maximum(row.left, 2.0 * row.noise) for row in rows]) + 2.0 * margin,
+        reason, 0.0,
         _order=np.stack([row.order for row in rows]),
         _chosen={(r, k): mask for r, row in enumerate(rows) for k, mask in row.chosen.items()},
         _prunable=problem.prunable, _columns=problem.n,

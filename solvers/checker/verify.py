@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -33,6 +33,8 @@ class Verdict:
         vectors: points evaluated.
         proofs: proofs checked.
         seconds: wall time.
+        curves: of every problem with a `per_layer` budget, else None: `[m, n + 1]` what no mask with k
+            entries of a row pruned costs less than.
     """
 
     low: float
@@ -42,6 +44,7 @@ class Verdict:
     vectors: int
     proofs: int
     seconds: float
+    curves: tuple[Array | None, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def gap(self) -> float:
@@ -93,6 +96,10 @@ def verify(certificate: str | os.PathLike[str], *files: str | os.PathLike[str]) 
     return Verdict(
         low, high, claimed.bound, prover.leaves, prover.vectors, len(claimed.proofs),
         time.perf_counter() - start,
+        tuple(
+            np.stack(prover.curves(i)) if problem.kind == "per_layer" else None
+            for i, problem in enumerate(problems)
+        ),
     )  # fmt: skip
 
 

@@ -127,6 +127,8 @@ def test_certificates_of_curves_hold(tmp_path, refit, movable):
     found.certificate.save(tmp_path / "certificate")
     save(tmp_path / "problem.npz", problem)
     verdict = checker.verify(tmp_path / "certificate", tmp_path / "problem.npz")
+    np.testing.assert_allclose(verdict.curves[0], part.curves, rtol=1e-10, atol=1e-13 * problem.scale)
+    assert (verdict.curves[0] <= found.values + 1e-13 * problem.scale).all()
     best = solve(problem, "branch-and-bound", gap=1e-6)
     assert verdict.bound <= best.value
     assert verdict.gap <= 2e-4

@@ -13,6 +13,7 @@ from solvers.bounds.curves import WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.control import Control
 from solvers.curves import row_curves
+from solvers.exact.branch_and_bound.block_tree import RESPLIT
 from solvers.exact.branch_and_bound.row_curve import RowCurve
 from solvers.parallel import one_thread_each, workers
 from solvers.problem import SubsetProblem
@@ -124,7 +125,7 @@ def close_curves(
 def gap_of(row: RowCurve, k: int, gap: float, offset: float = 0.0) -> float:
     """The gap of a reduced row that makes `gap` of the original's, whose values are higher by `offset`."""
     value = float(row.values[k])
-    width = max(gap * abs(value + offset) - row.noise, row.noise)
+    width = max((1.0 - RESPLIT) * gap * abs(value + offset) - row.noise, row.noise)
     return width / abs(value) if value else float(np.finfo(float).max)
 
 

@@ -52,6 +52,7 @@ class RowCurve:
         lower: `[n + 1]` valid bounds.
         chosen: masks of the counts whose best is not the first entries of `order`.
         noise: what rounding may cost a bound.
+        left: `[n + 1]` width that rounding made a finished search leave open.
         nodes: nodes of all trees so far.
         trees: how many there were.
         seconds: spent in them.
@@ -77,6 +78,7 @@ class RowCurve:
         for k in (0, n):
             self.values[k] = self.lower[k] = block.value(self.mask(k))
         self.noise = NOISE * block.scale
+        self.left = np.zeros(n + 1)
         self.nodes = self.trees = 0
         self.seconds = 0.0
         self._closed = np.full(n + 1, np.inf)
@@ -188,6 +190,7 @@ class RowCurve:
         self.raise_bounds(bounds)
         if tree.done:
             self._closed[k] = gap
+            self.left[k] = self.values[k] - self.lower[k]
             counts = np.maximum(tree.costs[1::2], 1e-300)
             self._costs = tree.costs * np.repeat(np.minimum(1.0, TRUST / counts), 2, axis=0)
         return tree.done

@@ -89,39 +89,23 @@ def share_budget(
             row.offer(pruned)
     rows = [row for layer in layers for row in layer]
     sharing = _Sharing(rows, total, widest)
-    bound, rounds, closed = sum(row.block.floor for row in rows), 0, set[tuple[int, int]]()
-    settled = -np.inf if not all(sharing.searched) else np.inf
     reason: Status | None = None
     while True:
-        lowest, looked_at = sharing.best("lower")
-        value, counts = sharing.best("values")
-        bound = max(bound, lowest)
-        masks = _masks(layers, counts)
-        control.report(value, bound, sum(row.nodes for row in rows), masks[0] if len(masks) == 1 else None)
-        if bound >= control.target(value):
+        sharing.allocate()
+        masks = _masks(layers, sharing.counts)
+        shown = masks[0] if len(masks) == 1 else None
+        control.report(sharing.value, sharing.bound, sum(row.nodes for row in rows), shown)
+        if sharing.bound >= control.target(sharing.value):
             reason = Status.OPTIMAL
         if reason := reason or control.stopped():
             break
-        wanted = [
-            (r, k) for r, k in enumerate(looked_at.tolist()) if sharing.searched[r] and (r, k) not in closed
-        ]
-        if not wanted:
-            if bound - settled < WORTH * (value - bound):
-                reason = Status.FEASIBLE
-                break
-            settled = bound
-            _refine(layers, sharing, looked_at, control)
-            continue
-        values = [float(row.values[k]) for row, k in zip(rows, counts.tolist(), strict=True)]
-        gap = SHARE * block_gap(control, values)
-        spent = sum(row.nodes for row in rows)
-        ended = close_curves(
-            [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),  # noqa: B023
-            control.stopped, node_limit=None if node_limit is None else node_limit - spent,
-        )  # fmt: skip
-        reason = None if ended is Status.OPTIMAL else ended
-        closed.update(wanted)
-        rounds += 1
+        if wanted := sharing.open():
+            reason = _search(sharing, wanted, control, node_limit)
+        elif sharing.worth_relaxing():
+            _relax(layers, sharing, control)
+        else:
+            reason = Status.FEASIBLE
+            break
     if not all(sharing.searched):
         masks = [
             _improved(problem, mask, control) if problem.n > (widest or 0) else mask
@@ -129,60 +113,108 @@ def share_budget(
         ]
     stats: dict[str, Any] = {
         "nodes": sum(row.nodes for row in rows),
-        "rounds": rounds,
+        "rounds": sharing.rounds,
         "row_solves": sum(row.trees for row in rows),
         "split": "own",
     }
     proofs = (
         [[proof for row in layer for proof in row.proofs()] for layer in layers] if control.certify else []
     )
-    return Shared(masks, bound, reason, stats, proofs)
+    return Shared(masks, sharing.bound, reason, stats, proofs)
 
 
 class _Sharing:
-    """Allocations over the rows' curves; rows that are not searched are allocated to once for all."""
+    """Allocations over the rows' curves; rows that are not searched are allocated to once for all.
+
+    Attributes:
+        searched: of every row, whether it is.
+        bound: the best so far.
+        looked_at: `[rows]` counts of the bound's allocation.
+        value: of the best masks.
+        counts: `[rows]` their counts.
+        rounds: of searches.
+    """
 
     def __init__(self, rows: Sequence[RowCurve], total: int, widest: int | None) -> None:
         self.rows, self.total = rows, total
         self.searched = [widest is None or row.n <= widest for row in rows]
-        entries = sum(row.n for row, free in zip(rows, self.searched, strict=True) if not free)
-        self._exact = entries > 0 and entries * min(entries, total) <= EXACT_WORK
+        self.bound, self.value, self.rounds = sum(row.block.floor for row in rows), np.inf, 0
+        self.looked_at = self.counts = np.zeros(len(rows), np.int64)
+        self._closed: set[tuple[int, int]] = set()
+        self._relaxed = -np.inf
+        entries = sum(row.n for row, searched in zip(rows, self.searched, strict=True) if not searched)
+        self._pooled = entries > 0 and entries * min(entries, total) <= EXACT_WORK
         self._fixed: dict[str, Pool] = {}
         self.fix()
 
     def fix(self) -> None:
         """Allocate anew to the rows that are not searched."""
-        if self._exact:
-            still = [row for row, free in zip(self.rows, self.searched, strict=True) if not free]
+        if self._pooled:
+            still = [row for row, searched in zip(self.rows, self.searched, strict=True) if not searched]
             for name in ("lower", "values"):
                 self._fixed[name] = pool([getattr(row, name) for row in still], self.total)
 
-    def best(self, name: str) -> tuple[float, NDArray[np.int64]]:
-        """The least sum of `lower` (less rounding) or `values`, and its counts."""
+    def allocate(self) -> None:
+        """Both programmes, over the curves as they are."""
+        bound, self.looked_at = self._best("lower")
+        self.bound = max(self.bound, bound)
+        self.value, self.counts = self._best("values")
+
+    def open(self) -> list[tuple[int, int]]:
+        """Rows and counts at the bound's allocation that are to be searched."""
+        pairs = enumerate(self.looked_at.tolist())
+        return [(r, k) for r, k in pairs if self.searched[r] and (r, k) not in self._closed]
+
+    def close(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Take pairs for searched."""
+        self._closed.update(pairs)
+        self.rounds += 1
+
+    def worth_relaxing(self) -> bool:
+        """Whether rows that are not searched should be relaxed at their counts, or once more."""
+        if all(self.searched) or self.bound - self._relaxed < WORTH * (self.value - self.bound):
+            return False
+        self._relaxed = self.bound
+        return True
+
+    def _best(self, name: str) -> tuple[float, NDArray[np.int64]]:
+        """The least sum of `lower` or `values`, less rounding, and its counts."""
         curves: list[Array] = [getattr(row, name) for row in self.rows]
         if name not in self._fixed:
-            cost = allocation_value(curves, self.total)
-            return cost, allocate(curves, self.total)
-        fixed = self._fixed[name]
-        free = [curve for curve, searched in zip(curves, self.searched, strict=True) if searched]
+            return allocation_value(curves, self.total), allocate(curves, self.total)
+        fixed, searched = self._fixed[name], np.array(self.searched)
+        free = [curve for curve, here in zip(curves, self.searched, strict=True) if here]
         both = pool([*free, fixed.cost], self.total)
         shares = both.counts(self.total)
         counts = np.empty(len(curves), np.int64)
-        counts[np.array(self.searched)] = shares[:-1]
-        counts[~np.array(self.searched)] = fixed.counts(int(shares[-1]))
+        counts[searched], counts[~searched] = shares[:-1], fixed.counts(int(shares[-1]))
         return float(both.cost[self.total]) - both.rounding - fixed.rounding, counts
 
 
-def _refine(
-    layers: Sequence[Sequence[RowCurve]], sharing: _Sharing, counts: NDArray[np.int64], control: Control
-) -> None:
+def _search(
+    sharing: _Sharing, wanted: Sequence[tuple[int, int]], control: Control, node_limit: int | None
+) -> Status | None:
+    """Search rows at their counts; why that ended early, or None."""
+    rows = sharing.rows
+    values = [float(row.values[k]) for row, k in zip(rows, sharing.counts.tolist(), strict=True)]
+    gap = SHARE * block_gap(control, values)
+    left = None if node_limit is None else node_limit - sum(row.nodes for row in rows)
+    ended = close_curves(
+        [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),
+        control.stopped, node_limit=left,
+    )  # fmt: skip
+    sharing.close(wanted)
+    return None if ended is Status.OPTIMAL else ended
+
+
+def _relax(layers: Sequence[Sequence[RowCurve]], sharing: _Sharing, control: Control) -> None:
     """Relax the rows that are not searched at the counts that the bound's allocation gives them."""
     start = 0
     for layer in layers:
         mine = slice(start, start + len(layer))
         start = mine.stop
         if not sharing.searched[mine.start] and not control.stopped():
-            learn(layer, counts[mine].tolist(), control)
+            learn(layer, sharing.looked_at[mine].tolist(), control)
     sharing.fix()
 
 

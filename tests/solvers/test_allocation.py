@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from solvers import allocation
-from solvers.allocation import allocate, allocation_value
+from solvers.allocation import allocate, allocation_value, pool
 
 QUICK = settings(derandomize=True, max_examples=80, deadline=None)
 COST = st.floats(-5, 5).map(lambda x: round(x, 3))
@@ -120,3 +120,27 @@ def test_the_bound_allows_for_rounding_in_its_sums(work, monkeypatch):
         bound = allocation_value([np.array([x, np.inf]) for x in terms], 0)
         assert bound <= exact
         assert bound == pytest.approx(float(exact), abs=1e-6)
+
+
+@QUICK
+@given(CURVES, st.data())
+def test_a_pool_stands_for_its_rows_at_every_total(curves, data):
+    total = data.draw(st.integers(0, entries(curves)))
+    pooled = pool(curves, total)
+    assert len(pooled.cost) == total + 1
+    for taken in range(total + 1):
+        counts = pooled.counts(taken)
+        assert counts.sum() == taken
+        assert cost(curves, counts) == pytest.approx(pooled.cost[taken], abs=1e-12)
+        assert pooled.cost[taken] == pytest.approx(min(v for _, v in every(curves, taken)), abs=1e-12)
+
+
+@QUICK
+@given(CURVES, CURVES, st.data())
+def test_a_pool_may_take_the_place_of_its_rows(first, second, data):
+    total = data.draw(st.integers(0, entries(first) + entries(second)))
+    pooled = pool(first, total)
+    both = pool([*second, pooled.cost], total)
+    assert both.cost[total] == pytest.approx(pool([*first, *second], total).cost[total], abs=1e-12)
+    shares = both.counts(total)
+    assert pooled.counts(int(shares[-1])).sum() + shares[:-1].sum() == total

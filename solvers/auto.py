@@ -44,9 +44,11 @@ class Auto(Solver):
         value = problem.value(found.mask)
         if reason := control.stopped():
             return replace(found, reason=reason, stats={**found.stats, "ran": ["local-search"]})
-        relaxed = Relaxation().run(problem, control.quiet())
+        quiet = control.quiet(warm_start=found.mask)
+        quiet.certify = control.certify
+        relaxed = Relaxation().run(problem, quiet)
         mask = min((found.mask, relaxed.mask), key=problem.value)
         control.report(min(value, problem.value(relaxed.mask)), relaxed.bound, mask=mask)
         stats = {**found.stats, **relaxed.stats, "ran": ["local-search", "relaxation"]}
         reason = control.stopped() or relaxed.reason
-        return Outcome(mask, relaxed.bound, reason, stats)
+        return Outcome(mask, relaxed.bound, reason, stats, relaxed.certificate)

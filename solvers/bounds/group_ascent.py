@@ -25,6 +25,8 @@ COOLING = 0.35
 """Factor between two temperatures."""
 STEPS = 8
 """Newton steps at one temperature."""
+NOTHING = 1e-15
+"""A state's weight that counts for nothing."""
 ENOUGH = 0.01
 """A stage that closes less than this share of the gap is the last."""
 
@@ -261,9 +263,19 @@ def states_model(family: Family, q: Array, price: Array, T: float) -> tuple[Arra
     count, size = family.members.shape
     pairs = list(combinations(range(size), 2))
     v = 2 * size + len(pairs) + 1
-    scores, slopes, curves = [np.zeros(count)], [np.zeros((count, v))], []
-    for S, inverse, w in family.states(q):
-        slope, Z = np.zeros((count, v)), np.zeros((count, size, v))
+    states = list(family.states(q))
+    scores = [np.zeros(count)]
+    scores += [0.5 * np.einsum("bi,bi->b", q, w) - len(S) * price for S, _, w in states]
+    top = np.stack(scores)
+    weights = np.exp((top - top.max(axis=0)) / T)
+    weights /= weights.sum(axis=0)
+    mean, curve = np.zeros((count, v)), np.zeros((count, v, v))
+    for (S, inverse, w), weight in zip(states, weights[1:], strict=True):
+        at = np.flatnonzero(weight > NOTHING)
+        if not len(at):
+            continue
+        w, share = w[at], weight[at]
+        slope, Z = np.zeros((len(at), v)), np.zeros((len(at), size, v))
         slope[:, :size], slope[:, size : 2 * size] = w, -0.5 * w * w
         for k in S:
             Z[:, k, k], Z[:, k, size + k] = 1.0, -w[:, k]
@@ -272,18 +284,11 @@ def states_model(family: Family, q: Array, price: Array, T: float) -> tuple[Arra
             if k in S and m in S:
                 Z[:, k, 2 * size + column], Z[:, m, 2 * size + column] = -w[:, m], -w[:, k]
         slope[:, -1] = -len(S)
-        scores.append(0.5 * np.einsum("bi,bi->b", q, w) - len(S) * price)
-        slopes.append(slope)
-        curves.append(Z.transpose(0, 2, 1) @ inverse @ Z)
-    top = np.stack(scores)
-    weights = np.exp((top - top.max(axis=0)) / T)
-    weights /= weights.sum(axis=0)
-    mean = sum(w[:, None] * slope for w, slope in zip(weights, slopes, strict=True))
-    curve: Array = np.asarray(sum(w[:, None, None] * c for w, c in zip(weights[1:], curves, strict=True)))
-    for w, slope in zip(weights, slopes, strict=True):
-        away = slope - mean
-        curve += (w / T)[:, None, None] * away[:, :, None] * away[:, None, :]
-    inverse = np.linalg.inv(family.D)
+        mean[at] += share[:, None] * slope
+        bend = Z.transpose(0, 2, 1) @ (inverse[at] @ Z) + slope[:, :, None] * slope[:, None, :] / T
+        curve[at] += share[:, None, None] * bend
+    curve -= mean[:, :, None] * mean[:, None, :] / T
+    inverse = np.asarray(np.linalg.inv(family.D))
     basis = np.zeros((v, size, size))
     for k in range(size):
         basis[size + k, k, k] = 1.0

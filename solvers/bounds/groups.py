@@ -200,6 +200,27 @@ def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tup
     return taken, around
 
 
+def regrets(block: Block, split: GroupSplit) -> tuple[Array, Array]:
+    """`[n]` by how much the bound of a split rises if an entry has to be kept, or to be pruned."""
+    b = block.B[0, :, 0]
+    R = split.remainder(block.H[0])
+    q = b - R @ relaxed(R, b - split.q)
+    kept, pruned = np.full(block.n, -np.inf), np.full(block.n, -np.inf)
+    best = np.zeros(block.n)
+    for family in split.families:
+        at, price = family.members, split.t[block.labels[family.members[:, 0]]]
+        scores: list[tuple[tuple[int, ...], Array]] = [((), np.zeros(len(at)))]
+        scores += [
+            (S, 0.5 * np.einsum("bi,bi->b", q[at], w) - len(S) * price) for S, _, w in family.states(q[at])
+        ]
+        best[at] = np.max([score for _, score in scores], axis=0)[:, None]
+        for k in range(at.shape[1]):
+            for S, score in scores:
+                side = kept if k in S else pruned
+                side[at[:, k]] = np.maximum(side[at[:, k]], score)
+    return best - kept, best - pruned
+
+
 def relaxed(R: Array, y: Array) -> Array:
     """`R^-1 y` where R has anything; zero on entries that R has nothing of."""
     size = np.diagonal(R)

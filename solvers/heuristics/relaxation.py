@@ -11,10 +11,11 @@ from solvers.allocation import allocation_value
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.group_ascent import group_split
 from solvers.bounds.split import WIDE, Split, representable, split_blocks
+from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
 from solvers.heuristics.greedy import greedy_mask
+from solvers.heuristics.wide_row import WideRow
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
@@ -24,8 +25,9 @@ from solvers.solver import Outcome, Solver
 class Relaxation(Solver):
     """The perspective (joint) or convexified (selection) relaxation at its best split.
 
-    With a time limit, lone joint rows that are wide get splits in blocks of their own, for as long as
-    it lasts and the widest gaps first (`solvers.bounds.groups`).
+    With a time limit, lone joint rows that are wide get splits in blocks of their own
+    (`solvers.heuristics.wide_row`), for as long as it lasts and the widest gaps first: all rows in blocks of
+    `group` inputs, then, with entries fixed, in blocks of twice as many.
 
     Attributes:
         group: inputs of a block, a power of two; 1 for diagonal splits only.
@@ -39,7 +41,7 @@ class Relaxation(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        greedy = greedy_mask(problem, control.device)
+        greedy = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
         control.report(problem.value(greedy), -np.inf, mask=greedy)
         if problem.budget.kind == "per_layer":
             curves = lower_curves(
@@ -67,39 +69,47 @@ class Relaxation(Solver):
             "split": "shared" if representable(found) else "own",
             "steps": splits[0].steps,
         }
+        proofs = None
         if control.deadline is not None and self.group > 1 and groupable(found):
-            values = [block.value(mask[block.rows[0]]) for block in found]
-            raised = self._raise(found, splits, values, bounds, control)
-            stats |= {"split": "blocks", "blocks_of": self.group, "block_splits": raised}
+            rows = [
+                WideRow(block, split, mask[block.rows[0]], low)
+                for block, split, low in zip(found, splits, bounds, strict=True)
+            ]
+            self._raise(rows, control)
+            stats |= {"split": "blocks", "blocks_of": self.group}
+            stats |= {
+                "block_splits": sum(row.rounds > 0 for row in rows),
+                "fixed": sum(r.fixed for r in rows),
+            }
+            bounds = [row.bound for row in rows]
+            mask = min((mask, assemble(problem, found, [row.pruned for row in rows])), key=problem.value)
             bound = float(np.sum(bounds))
             control.report(problem.value(mask), bound, mask=mask)
+            if control.certify:
+                proofs = [_proof(*each) for each in zip(found, splits, rows, strict=True)]
+        elif control.certify:
+            proofs = [root_proof(block, split) for block, split in zip(found, splits, strict=True)]
         if not problem.pools.coupled:
             stats["rows"] = [{"bound": float(b)} for b in bounds]
-        return Outcome(mask, bound, stats=stats)
+        return Outcome(mask, bound, stats=stats, certificate=proofs)
 
-    def _raise(
-        self,
-        found: list[Block],
-        splits: list[Split],
-        values: list[float],
-        bounds: list[float],
-        control: Control,
-    ) -> int:
-        """Lift rows' bounds by splits in blocks while time lasts; how many rows were come to."""
-        order = np.argsort([b - v for b, v in zip(bounds, values, strict=True)], kind="stable").tolist()
-        begun = []
+    def _raise(self, rows: list[WideRow], control: Control) -> None:
+        """Lift rows' bounds, the widest gaps first, round by round while time lasts."""
+        for size in (self.group, 2 * self.group):
 
-        def lift(i: int) -> None:
-            if control.stopped() or values[i] <= 0.0 or found[i].trivial:
-                return
-            begun.append(i)
-            _, bound = group_split(
-                found[i], splits[i].d[0], splits[i].z, values[i], size=self.group, stopped=control.stopped
-            )
-            bounds[i] = max(bounds[i], bound)
+            def lift(row: WideRow, size: int = size) -> None:
+                row.lift(size, control.stopped, fixing=not control.certify)
+                row.polish(control.stopped)
 
-        side_by_side(lift, order)
-        return len(begun)
+            side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))
+            control.report(sum(row.value for row in rows), sum(row.bound for row in rows))
+
+
+def _proof(block: Block, split: Split, row: WideRow) -> Proof:
+    root = root_proof(block, split)
+    if row.split is None or not any(len(family.D[0]) > 1 for family in row.split.families):
+        return root
+    return max(group_proof(block, row.split), root, key=lambda proof: proof.bound)
 
 
 def groupable(found: list[Block]) -> bool:

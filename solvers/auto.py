@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from solvers.control import Control
@@ -18,27 +18,34 @@ class Auto(Solver):
     """Branch and bound up to `exact_inputs` inputs, else local search and the relaxation's bound.
 
     Attributes:
-        exact_inputs: inputs up to which a proof is tried.
-        patience: seconds that the proof may take when no time limit is given.
+        exact_inputs: inputs up to which a proof is tried; any number if a checkpoint is kept.
+        patience: seconds that the proof may take when neither a time limit nor a checkpoint is given.
+        search: the solver that tries to prove.
     """
 
     exact_inputs: int = 128
     patience: float = 60.0
+    search: BranchAndBound = field(default_factory=BranchAndBound)
 
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
     proves: ClassVar[str] = "optimality"
+    resumable: ClassVar[bool] = True
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
-        BranchAndBound().prepare()
+        self.search.prepare()
+
+    def settings(self) -> str:
+        """See `Solver.settings`."""
+        return self.search.settings()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.n <= self.exact_inputs:
-            if control.deadline is None:
+        if problem.n <= self.exact_inputs or control.checkpoint is not None:
+            if control.deadline is None and control.checkpoint is None:
                 control.deadline = control.started + self.patience
-            outcome = BranchAndBound().run(problem, control)
+            outcome = self.search.run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = LocalSearch().run(problem, control)
         value = problem.value(found.mask)

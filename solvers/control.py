@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from solvers.checkpoint import Checkpoint
 from solvers.problem import Mask
 from solvers.solution import Bounds, Progress, Status
 
@@ -34,6 +35,7 @@ class Control:
         offset: constant between the reduced and the original problem.
         lift: turns a mask of the reduced problem into one of the original.
         certify: whether `Outcome.certificate` should list the `Proof` of every block.
+        checkpoint: the file to go on from and to keep the search in, or None.
     """
 
     gap: float = 1e-4
@@ -45,6 +47,7 @@ class Control:
     offset: float = 0.0
     lift: Callable[[Mask], Mask] = lambda mask: mask
     certify: bool = False
+    checkpoint: Checkpoint | None = None
     started: float = field(default_factory=time.perf_counter)
     trace: list[Progress] = field(default_factory=list)
     interrupted: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -12,6 +13,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from solvers.certificate import certify as make_certificate
+from solvers.certificate.original import stored
+from solvers.checkpoint import Checkpoint
 from solvers.control import Callback, Control, interruptible
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
@@ -38,6 +41,7 @@ def available() -> dict[str, dict[str, Any]]:
             "variants": list(cls.variants),
             "budgets": list(cls.budgets),
             "installed": cls.installed(),
+            "resumable": cls.resumable,
             "install": f"pip install 'combinatorial-brain-surgeon[{cls.extra}]'" if cls.extra else None,
         }
         for name, cls in registry().items()
@@ -84,6 +88,15 @@ def check_support(solver: Solver, problem: SubsetProblem) -> None:
         raise ValueError(f"solver {solver.name!r} can't take this problem: {reason}")
 
 
+def _checkpoint(
+    path: str | os.PathLike[str], problem: SubsetProblem, solver: Solver, **settings: Any
+) -> Checkpoint:
+    if not solver.resumable:
+        known = ", ".join(name for name, cls in registry().items() if cls.resumable)
+        raise ValueError(f"solver {solver.name!r} keeps no checkpoint, only {known}")
+    return Checkpoint(path, {"problem": stored(problem).digest, "solver": solver.settings(), **settings})
+
+
 def solve(
     problem: SubsetProblem,
     solver: str | Solver = "auto",
@@ -95,6 +108,7 @@ def solve(
     callback: Callback | None = None,
     device: str = "cpu",
     certify: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Solution:
     """Prune a layer: find a mask of the budget with the least loss increase, and a bound on it.
 
@@ -110,13 +124,18 @@ def solve(
         certify: also give a `Certificate` that `solvers.checker` verifies, of what the solver proved, and
             of root relaxations where it proves nothing; these are not within the time limit. A bound
             that the solver did not reach is raised to the certificate's.
+        checkpoint: file that the search is kept in, about every half minute and at its end, and gone on
+            from if it is there; for the solvers that `available()` calls resumable. It belongs to a
+            problem, solver, gap, seed and `certify`; a finished one gives the answer again at once.
 
     Returns:
         A `Solution` whose value is recomputed from the problem and whose bound is valid. Running out
         of time or Ctrl-C is a result, told by its `status`.
 
     Raises:
-        ValueError: unknown, missing or unsuitable solver; a bad limit; a warm start off the budget.
+        ValueError: unknown, missing or unsuitable solver; a bad limit; a warm start off the budget; a
+            checkpoint that is damaged, or belongs to something else.
+        OSError: if a checkpoint can't be written.
     """
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
@@ -124,6 +143,10 @@ def solve(
         raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")
     chosen = get_solver(solver)
     check_support(chosen, problem)
+    file = None
+    if checkpoint is not None:
+        file = _checkpoint(checkpoint, problem, chosen, gap=gap, seed=seed, certify=certify)
+        file.check()
     chosen.prepare()
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)
@@ -132,7 +155,7 @@ def solve(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
         warm_start=None if warm is None else reduction.lower(warm),
-        offset=reduction.offset, lift=reduction.lift, certify=certify,
+        offset=reduction.offset, lift=reduction.lift, certify=certify, checkpoint=file,
     )  # fmt: skip
     with interruptible(control):
         outcome = chosen.run(reduction.problem, control)

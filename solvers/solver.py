@@ -53,6 +53,8 @@ class Solver(ABC):
     """Budget kinds it can do."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules it needs beyond the core dependencies."""
+    resumable: ClassVar[bool] = False
+    """Whether it keeps its search in `Control.checkpoint`, and goes on from there."""
     extra: ClassVar[str] = ""
     """Extra that installs them."""
 
@@ -67,6 +69,10 @@ class Solver(ABC):
     def refuses(self, problem: SubsetProblem) -> str | None:
         """Why it can't take a problem of a variant and budget that it supports (size), or None."""
         return None
+
+    def settings(self) -> str:
+        """What of its fields a search that is gone on with must share; limits are not among them."""
+        return repr(self)
 
     @classmethod
     def installed(cls) -> bool:

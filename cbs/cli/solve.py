@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ import solvers
 from cbs.cli import output
 from cbs.cli.watch import Watch
 from solvers import Solution, Status, SubsetProblem
+from solvers.auto import Auto
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.instances import load
 from solvers.problem import Mask
 
@@ -43,6 +47,21 @@ def solve(
     certificate: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write a proof of the bound, for `cbs verify`.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the search here about every half minute, and go on from it if it is there. It stays "
+            "when the search is done, and gives the answer again; delete it to start afresh.",
+        ),
+    ] = None,
+    node_limit: Annotated[
+        int | None, typer.Option(metavar="NODES", help="Of the branch and bound; no limit if absent.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of the branch and bound's trees, as 500M or 16G; 4G if absent."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Solve an instance: the best mask found, and a bound on how much better any mask can be.
@@ -57,8 +76,10 @@ def solve(
     `cbs solve layer.npz --solver branch-and-bound --gap 1e-6 --json > layer.json`
 
     `cbs solve layer.npz --certificate layer.cert && cbs verify layer.cert layer.npz`
+
+    `cbs solve layer.npz --checkpoint layer.search --memory-limit 8G`
     """
-    chosen = solvers.get_solver(solver)
+    chosen = _limited(solvers.get_solver(solver), node_limit, memory_limit)
     problem = load(file)
     warm = None if warm_start is None else _mask(warm_start, problem)
     if certificate is not None and not certificate.parent.is_dir():
@@ -66,6 +87,7 @@ def solve(
     return _run(
         problem, chosen, as_json, certificate,
         time_limit=time_limit, gap=gap, seed=seed, warm_start=warm, certify=certificate is not None,
+        checkpoint=checkpoint,
     )  # fmt: skip
 
 
@@ -79,6 +101,32 @@ def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = 
     `cbs bound layer.npz --json`
     """
     return _run(load(file), solvers.get_solver("relaxation"), as_json, time_limit=time_limit, seed=seed)
+
+
+def _limited(solver: solvers.Solver, node_limit: int | None, memory_limit: str | None) -> solvers.Solver:
+    """The solver with limits of its own, for those that have them."""
+    limits: dict[str, Any] = {}
+    if node_limit is not None:
+        if node_limit < 0:
+            raise ValueError(f"--node-limit must be at least 0, got {node_limit}")
+        limits["node_limit"] = node_limit
+    if memory_limit is not None:
+        limits["memory_limit"] = _bytes(memory_limit)
+    if not limits:
+        return solver
+    if isinstance(solver, Auto):
+        return replace(solver, search=replace(solver.search, **limits))
+    if isinstance(solver, BranchAndBound):
+        return replace(solver, **limits)
+    option = "--" + next(iter(limits)).replace("_", "-")
+    raise ValueError(f"{option} is for the solvers auto and branch-and-bound, not {solver.name}")
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]) > 0:
+        raise ValueError(f"--memory-limit must be a size such as 500M or 16G, got {size!r}")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 
@@ -12,7 +14,15 @@ DROP = 1e-6
 """Shares below this are left out of a step's linear system, and taken for zero."""
 
 
-def alternate(block: Block, d: Array, z: Array, *, steps: int = 200, tolerance: float = 1e-3) -> Array:
+def alternate(
+    block: Block,
+    d: Array,
+    z: Array,
+    *,
+    steps: int = 200,
+    tolerance: float = 1e-3,
+    stopped: Callable[[], object] = lambda: None,
+) -> Array:
     """`[n]` relaxed indicators of a lone joint row of one pool, at a given split.
 
     In turn `v = (R + diag(d / z))^-1 b`, and the best z for that v, which is
@@ -25,11 +35,14 @@ def alternate(block: Block, d: Array, z: Array, *, steps: int = 200, tolerance: 
         z: `[n]` where to start, with sum `keep`.
         steps: how many to take at most.
         tolerance: relative distance of relaxed value and bound at which to stop.
+        stopped: polled between steps; a true answer ends them.
     """
     H, b, keep = block.H[0], block.B[0, :, 0], float(block.keep[0])
     root = np.sqrt(d[0])
     shares = np.array(z, dtype=np.float64)
     for _ in range(steps):
+        if stopped():
+            break
         active = np.flatnonzero(shares > DROP)
         M = H[np.ix_(active, active)]
         M[np.diag_indices(len(active))] += d[0, active] * (1.0 / shares[active] - 1.0)

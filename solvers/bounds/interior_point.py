@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ def saddle_point(
     positive: bool,
     tolerance: float = 1e-3,
     max_steps: int = 40,
+    stopped: Callable[[], object] = lambda: None,
 ) -> SaddlePoint:
     """`max_d min_z sum phi(z, d)` over `H - diag(d) >= 0`, `0 <= z <= 1`, `sum_pool z = count`.
 
@@ -57,6 +59,7 @@ def saddle_point(
         positive: require `d > 0`.
         tolerance: stop when the complementarity gap, in units of the objective, is below this.
         max_steps: Newton steps at most.
+        stopped: polled between steps; a true answer ends them.
     """
     n, shared = H.shape[-1], len(H) == 1
 
@@ -77,7 +80,7 @@ def saddle_point(
     floor = mu / d if positive else torch.zeros_like(d)
     going = torch.ones_like(mu, dtype=torch.bool)
     steps = 0
-    while steps < max_steps:
+    while steps < max_steps and not stopped():
         steps += 1
         at = phi(z, d)
         P, multiplier = _projector(at.zz + torch.diag_embed(low / z + high / (1 - z)), E)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +19,8 @@ from solvers.curves import row_curves
 from solvers.hessian import Array
 from solvers.parallel import side_by_side, workers
 from solvers.problem import SubsetProblem
+
+Stopped = Callable[[], object]
 
 WIDE = 160
 """Inputs above which rows of one curvature share a split by default."""
@@ -65,7 +67,13 @@ def choose_split(problem: SubsetProblem, *, shared: bool = False, device: str = 
     return d
 
 
-def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: str = "cpu") -> list[Split]:
+def split_blocks(
+    found: Sequence[Block],
+    *,
+    shared: bool | None = None,
+    device: str = "cpu",
+    stopped: Stopped = lambda: None,
+) -> list[Split]:
     """The best split of every block, in batches of blocks of one shape.
 
     Args:
@@ -73,14 +81,15 @@ def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: 
         shared: one split for all joint blocks of one shape, which must have one curvature; None
             decides by size, and then wide rows share the split of their average (`representative`).
         device: torch device.
+        stopped: polled often; a true answer ends the work soon, with valid splits of less worth.
     """
     if shared is None and representable(found):
-        return representative(found, device)
+        return representative(found, device, stopped)
     out: list[Split | None] = [None] * len(found)
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, block in enumerate(found):
         if block.trivial or (block.refit and len(block.H) > 1):
-            out[i] = _separate(block, device)
+            out[i] = _separate(block, device, stopped)
         else:
             key = (block.refit, block.B.shape, block.labels.tobytes())
             groups.setdefault(key, []).append(i)
@@ -93,7 +102,7 @@ def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: 
             if n <= WIDE:
                 size = min(size, -(-len(members) // workers()))
             parts = [members[start : start + size] for start in range(0, len(members), size)]
-        works = [partial(_batch, [found[i] for i in part], bool(shared), device) for part in parts]
+        works = [partial(_batch, [found[i] for i in part], bool(shared), device, stopped) for part in parts]
         wide = found[members[0]].n > WIDE
         done = [work() for work in works] if wide else side_by_side(lambda work: work(), works)
         for part, splits in zip(parts, done, strict=True):
@@ -102,8 +111,12 @@ def split_blocks(found: Sequence[Block], *, shared: bool | None = None, device: 
     return [split for split in out if split is not None]
 
 
-def _batch(found: list[Block], shared: bool, device: str, tolerance: float = 1e-3) -> list[Split]:
+def _batch(
+    found: list[Block], shared: bool, device: str, stopped: Stopped, tolerance: float = 1e-3
+) -> list[Split]:
     first = found[0]
+    if stopped():
+        return [_hasty(block) for block in found]
     shared = shared and first.refit and len(found) > 1
     H = np.stack([b.H[0] for b in (found[:1] if shared else found)])
     B = np.stack([b.B[0] for b in found])
@@ -121,7 +134,7 @@ def _batch(found: list[Block], shared: bool, device: str, tolerance: float = 1e-
         Bs = tensor(B / np.sqrt(size * unit[:, None, None]))
         constant = tensor(np.array([b.constant for b in found]) / unit)
         phi = saddle.joint(Hs.expand(len(found), -1, -1), Bs, constant)
-        point = saddle_point(phi, Hs, tensor(keep), E, positive=True, tolerance=tolerance)
+        point = saddle_point(phi, Hs, tensor(keep), E, positive=True, tolerance=tolerance, stopped=stopped)
         d = point.d.cpu().numpy() * size[:, :, 0]
         z = point.z.cpu().numpy()
     else:
@@ -129,7 +142,7 @@ def _batch(found: list[Block], shared: bool, device: str, tolerance: float = 1e-
         prune = pools.sum(axis=1) - keep
         As = tensor(H / scale)
         phi = saddle.selection(As, tensor(B[:, :, 0] / unit[:, None]))
-        point = saddle_point(phi, As, tensor(prune), E, positive=False)
+        point = saddle_point(phi, As, tensor(prune), E, positive=False, stopped=stopped)
         d = point.d.cpu().numpy() * unit[:, None]
         z = 1.0 - point.z.cpu().numpy()
     secured: list[Split] = []
@@ -148,14 +161,14 @@ def representable(found: Sequence[Block]) -> bool:
     )
 
 
-def representative(found: Sequence[Block], device: str) -> list[Split]:
+def representative(found: Sequence[Block], device: str, stopped: Stopped = lambda: None) -> list[Split]:
     """One split for many wide rows: that of their coupled problem, every row scaled to one value.
 
     The rows then get indicators of their own at that split from their own relaxations.
     """
     free = [b for b in found if not b.trivial]
     if not free:
-        return [_separate(b, device) for b in found]
+        return [_separate(b, device, stopped) for b in found]
     first = free[0]
     unit = np.sqrt([_unit(b) for b in free])
     keep = np.array([round(float(np.mean([b.keep[0] for b in free])))])
@@ -163,21 +176,34 @@ def representative(found: Sequence[Block], device: str) -> list[Split]:
     W = np.stack([b.W[0, :, 0] for b in free], axis=1) / unit
     constant = float(sum(b.constant / u**2 for b, u in zip(free, unit, strict=True)))
     average = Block(True, first.H, B[None], W[None], constant, first.labels, keep, np.arange(len(free)))
-    shared = _batch([average], False, device, tolerance=1e-2)[0]
-    return side_by_side(lambda b: _separate(b, device) if b.trivial else tighten(b, shared), found)
+    shared = _batch([average], False, device, stopped, tolerance=1e-2)[0]
+
+    def own(block: Block) -> Split:
+        return _separate(block, device, stopped) if block.trivial else tighten(block, shared, stopped)
+
+    return side_by_side(own, found)
 
 
-def tighten(block: Block, split: Split) -> Split:
+def tighten(block: Block, split: Split, stopped: Stopped = lambda: None) -> Split:
     """The block's own relaxed indicators at a given split."""
-    return replace(split, z=alternate(block, split.d, split.z))
+    return replace(split, z=alternate(block, split.d, split.z, stopped=stopped))
 
 
-def _separate(block: Block, device: str) -> Split:
+def _hasty(block: Block) -> Split:
+    """A valid split that costs next to nothing, and is worth as much."""
+    d = np.stack([secure(H, 1e-9 * np.abs(np.diagonal(H)), block.refit) for H in block.H])
+    return Split(d, _even(block), 0)
+
+
+def _even(block: Block) -> Array:
+    return np.asarray((block.keep / np.bincount(block.labels))[block.labels], dtype=np.float64)
+
+
+def _separate(block: Block, device: str, stopped: Stopped) -> Split:
     """Blocks without an interior get `d = lambda_min`; several curvatures are split one by one."""
     if block.trivial:
         d = np.stack([_lowest(H, block.refit) for H in block.H])
-        keep = block.keep / np.bincount(block.labels)
-        return Split(d, keep[block.labels].astype(np.float64), 0)
+        return Split(d, _even(block), 0)
     parts = [
         Block(
             True,
@@ -191,7 +217,7 @@ def _separate(block: Block, device: str) -> Split:
         )
         for i, (H, B, W) in enumerate(zip(block.H, block.B, block.W, strict=True))
     ]
-    splits = split_blocks(parts, device=device)
+    splits = split_blocks(parts, device=device, stopped=stopped)
     return Split(
         np.concatenate([s.d for s in splits]), np.mean([s.z for s in splits], axis=0), splits[0].steps
     )

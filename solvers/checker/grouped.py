@@ -146,7 +146,9 @@ def _best(group: Grouped, q: Array, slack: Array, price: Array) -> Array:
                 sum_error(count + 1, np.abs(terms).sum(axis=2)) + SAFE * UNIT * (np.abs(q[at]) + np.abs(r))
             )
             both: Array = q[at] + r
-            main, main_error = dot(np.asarray(w, np.float64), both, up(r_error + SAFE * UNIT * np.abs(both)), (1,))
+            main, main_error = dot(
+                np.asarray(w, np.float64), both, up(r_error + SAFE * UNIT * np.abs(both)), (1,)
+            )
             own = _norm(np.abs(r) + r_error, least)
             square = np.maximum(up(up(main + main_error) + up(own * own)), 0.0)
             size = up(up(np.sqrt(square)) + _norm(slack[at], least))

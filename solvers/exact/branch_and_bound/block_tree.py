@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import EPS, evaluate, formation, model_of
+from solvers.bounds.oracle import EPS, best_sum, evaluate, formation, model_of
 from solvers.bounds.resplit import elimination
 from solvers.bounds.split import Split
 from solvers.certificate import Proof
@@ -75,8 +75,8 @@ class BlockTree:
         record: bool = False,
         symmetry: bool = True,
     ) -> None:
-        n, groups = block.n, len(block.H)
-        self.depth = depth if groups == 1 else -1
+        self._settings(block, probe, worth, effort, memory, share, record, symmetry)
+        self.depth = depth if len(block.H) == 1 else -1
         self.formation = formation(block, split.d)
         if self.depth >= 0:
             slack = elimination(block, split.d[0], RESPLIT * gap * abs(value))
@@ -84,17 +84,11 @@ class BlockTree:
                 self.depth = -1
             else:
                 self.formation += slack
-        noise = max(64.0 * (n + 8) * EPS * block.scale, 2.0 * _rounding(block, split) + self.formation)
-        self.real = np.array([value, math.inf, 0.0, gap, noise, 0.0, self.formation])
+        bound, rounding = at_root(block, split)
+        noise = max(64.0 * (block.n + 8) * EPS * block.scale, 2.0 * rounding + self.formation)
+        self.real[:] = value, math.inf, 0.0, gap, noise, 0.0, self.formation
         state.accept(self.real, value)
-        self.integers = np.zeros(14, np.int64)
-        self.integers[state.CURRENT] = -1
-        self.costs = np.zeros((4, n))
-        self.incumbent = 1.0 - pruned.astype(np.float64)
-        self.store, self.log = storage.empty_store(n, groups), storage.empty_log(n)
-        self.record = record
-        self.done = False
-        self._settings(block, probe, worth, effort, memory, share, symmetry)
+        self.incumbent[:] = ~pruned
         if record:
             self._room_for_log()
             self.log.entry[0] = self.log.pruned[0] = self.log.kept[0] = -1
@@ -107,23 +101,55 @@ class BlockTree:
         self.integers[state.FREE] -= 1
         root = int(self.store.spare[self.integers[state.FREE]])
         self.store.shares[root] = split.z
-        self.store.lower[root] = block.floor
+        self.store.lower[root] = max(block.floor, bound)
         state.push(self.store.heap, self.integers, self.store.lower, root)
 
+    @classmethod
+    def blank(
+        cls,
+        block: Block,
+        *,
+        probe: int = 1,
+        worth: float = 2.0,
+        effort: int = 3,
+        memory: int = MEMORY,
+        share: bool = False,
+        record: bool = False,
+        symmetry: bool = True,
+    ) -> BlockTree:
+        """A tree of nothing, for `solvers.exact.branch_and_bound.checkpoint` to fill; see the class."""
+        tree = cls.__new__(cls)
+        tree._settings(block, probe, worth, effort, memory, share, record, symmetry)
+        return tree
+
     def _settings(
-        self, block: Block, probe: int, worth: float, effort: int, memory: int, share: bool, symmetry: bool
+        self,
+        block: Block,
+        probe: int,
+        worth: float,
+        effort: int,
+        memory: int,
+        share: bool,
+        record: bool,
+        symmetry: bool,
     ) -> None:
+        n, groups = block.n, len(block.H)
         self.block = block
         self.probe, self.worth, self.effort = probe, worth, effort
-        self.memory, self.share = memory, share
-        self.hungry = self.full = False
-        self.seconds = 0.0
+        self.memory, self.share, self.record = memory, share, record
+        self.done = self.hungry = self.full = False
+        self.seconds = self.formation = 0.0
+        self.depth = -1
         self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
-        ordered = chains(block) if symmetry and not self.record else np.zeros(0, np.int64)
+        ordered = chains(block) if symmetry and not record else np.zeros(0, np.int64)
         self.whole = tree.Whole(
             block.refit, np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), float(block.constant),
             block.labels, block.keep, ordered, self.halt,
         )  # fmt: skip
+        self.integers, self.real = np.zeros(14, np.int64), np.zeros(7)
+        self.integers[state.CURRENT] = -1
+        self.costs, self.incumbent = np.zeros((4, n)), np.zeros(n)
+        self.store, self.log = storage.empty_store(n, groups), storage.empty_log(n)
 
     def work(self, nodes: int | None = None) -> bool:
         """Process up to so many nodes, by default a slice; whether the block is proven."""
@@ -257,10 +283,20 @@ class BlockTree:
         self.store = storage.stretched(self.store, storage.PLACES, 0)
         if not self.record:
             self.store = storage.stretched(self.store, storage.SPLITS, 1)
+            self.integers[state.SPLITS] = 1
         self.log = storage.stretched(self.log, ("place",), 0)
 
 
-def _rounding(block: Block, split: Split) -> float:
+def at_root(block: Block, split: Split) -> tuple[float, float]:
+    """The bound where the split's own relaxation ends, and the rounding in it."""
+    n, pools = block.n, len(block.keep)
     model = model_of(block, split.d)
-    L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(block.n)
-    return float(evaluate(model, split.z, L, q, s)[2])
+    L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(n)
+    _, base, rounding = evaluate(model, split.z, L, q, s)
+    best = best_sum(s, np.zeros(n, np.int8), block.labels, block.keep, np.empty(pools), np.empty(pools))
+    return float(base - best - rounding), float(rounding)
+
+
+def root_bound(block: Block, split: Split) -> float:
+    """A bound from the split alone, without a tree."""
+    return at_root(block, split)[0] - formation(block, split.d)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 
 import numpy as np
 
@@ -23,6 +24,8 @@ def grow_forest(
     stopped: Callable[[], Status | None],
     progress: Callable[[], None],
     node_limit: int | None = None,
+    due: Callable[[], bool] = lambda: False,
+    save: Callable[[], object] = lambda: None,
 ) -> Status:
     """Work on all trees until they are proven or a limit stops them; why it ended.
 
@@ -35,11 +38,14 @@ def grow_forest(
         trees: the trees, changed in place.
         stopped: polled often; a status ends the work within a moment.
         progress: called now and then from this thread.
-        node_limit: nodes over all trees at most.
+        node_limit: nodes over all trees at which to stop, give or take a slice of each thread's.
+        due: polled often; if true, `save` is called as soon as no tree is at work.
+        save: keeps the trees as they are.
     """
     threads = min(workers(), len(trees))
     memory = sum(tree.memory for tree in trees)
     running: dict[Future[None], int] = {}
+    pausing = Event()
 
     def waiting() -> list[int]:
         busy = set(running.values())
@@ -53,14 +59,20 @@ def grow_forest(
         _halted(trees, True),
     ):
         while True:
-            reason = stopped()
-            if reason is None and node_limit is not None and sum(t.nodes for t in trees) >= node_limit:
-                reason = Status.NODE_LIMIT
-            if reason is not None:
+            if reason := stopped():
                 return reason
-            for i in waiting()[: threads - len(running)]:
-                running[pool.submit(_turn, trees[i])] = i
-            if not running and not _fed(trees, memory):
+            over = node_limit is not None and sum(tree.nodes for tree in trees) >= node_limit
+            if over and not running:
+                return Status.NODE_LIMIT
+            saving = over or due()
+            if saving:
+                pausing.set()
+            for i in [] if saving else waiting()[: threads - len(running)]:
+                running[pool.submit(_turn, trees[i], pausing)] = i
+            if saving and not running:
+                save()
+                pausing.clear()
+            elif not running and not _fed(trees, memory):
                 break
             done = [future for future in running if future.done()]
             if not done:
@@ -87,9 +99,9 @@ def _goes_on(tree: BlockTree) -> bool:
     return not (tree.done or tree.full or tree.hungry)
 
 
-def _turn(tree: BlockTree) -> None:
+def _turn(tree: BlockTree, pausing: Event) -> None:
     end = time.perf_counter() + 4 * POLL
-    while _goes_on(tree) and not tree.halt[0] and time.perf_counter() < end:
+    while _goes_on(tree) and not tree.halt[0] and not pausing.is_set() and time.perf_counter() < end:
         tree.work()
 
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from solvers.blocks import assemble, blocks
+from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.control import Control
-from solvers.exact.branch_and_bound.block_tree import BlockTree
+from solvers.exact.branch_and_bound.block_tree import BlockTree, root_bound
+from solvers.exact.branch_and_bound.checkpoint import Keeper, thaw
 from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
 from solvers.exact.branch_and_bound.layer import solve_layer
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.relaxation import round_off
-from solvers.parallel import one_thread_each
-from solvers.problem import SubsetProblem
+from solvers.parallel import one_thread_each, side_by_side
+from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
 MEMORY = 4 << 30
 """Bytes that trees may take together, by default."""
+GRACE = 0.5
+"""Seconds for bounds of rows whose search a limit kept from starting."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class BranchAndBound(Solver):
     name: ClassVar[str] = "branch-and-bound"
     summary: ClassVar[str] = "own exact search on the split relaxation"
     proves: ClassVar[str] = "optimality"
+    resumable: ClassVar[bool] = True
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
@@ -63,42 +68,78 @@ class BranchAndBound(Solver):
 
     def _search(self, problem: SubsetProblem, control: Control) -> Outcome:
         if problem.budget.kind == "per_layer":
+            if control.checkpoint is not None:
+                raise ValueError("a checkpoint is not kept of per_layer budgets")
             return solve_layer(problem, control, probe=self.probe, node_limit=self.node_limit)
+        found = blocks(problem)
+        began = time.perf_counter()
+        saved = None if control.checkpoint is None else control.checkpoint.load()
+        if saved is not None and control.checkpoint is not None:
+            trees = thaw(
+                found, saved, control.checkpoint, partial(BlockTree.blank, **self._options(control, found))
+            )
+        else:
+            mask = self._incumbent(problem, control)
+            if reason := control.stopped():
+                return Outcome(mask, reason=reason)
+            roots = self._plant(problem, found, mask, control)
+            trees = [root for root in roots if isinstance(root, BlockTree)]
+            if len(trees) < len(roots):
+                bound = sum(root.bound if isinstance(root, BlockTree) else root for root in roots)
+                return Outcome(mask, float(bound), control.stopped() or Status.TIME_LIMIT)
+        seconds = time.perf_counter() - began
+        return self._grow(
+            problem, found, trees, control, {"resumed": saved is not None, "split_seconds": seconds}
+        )
+
+    def settings(self) -> str:
+        """See `Solver.settings`."""
+        return f"{self.name} probe={self.probe}"
+
+    def _options(self, control: Control, found: Sequence[Block]) -> dict[str, Any]:
+        share = self.memory_limit // len(found)
+        return {"probe": self.probe, "memory": share, "share": True, "record": control.certify}
+
+    def _incumbent(self, problem: SubsetProblem, control: Control) -> Mask:
         start = greedy_mask(problem, control.device)
         if control.warm_start is not None:
             start = min((start, control.warm_start), key=problem.value)
         control.report(problem.value(start), -np.inf, mask=start)
         mask, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
         control.report(problem.value(mask), -np.inf, mask=mask)
-        if reason := control.stopped():
-            return Outcome(mask, reason=reason)
+        return mask
 
-        found = blocks(problem)
-        began = time.perf_counter()
-        splits = split_blocks(found, device=control.device)
-        seconds = time.perf_counter() - began
-        pools = problem.pools
-        trees = []
-        values = [block.value(pools.decisions(mask[block.rows])[0]) for block in found]
-        gap = block_gap(control, values)
-        for block, split, value in zip(found, splits, values, strict=True):
-            pruned = mask[block.rows[0]]
+    def _plant(
+        self, problem: SubsetProblem, found: list[Block], mask: Mask, control: Control
+    ) -> list[BlockTree | float]:
+        """Every block's tree; once stopped, a bound instead, as good as `GRACE` allows."""
+        splits = split_blocks(found, device=control.device, stopped=control.stopped)
+        values = [block.value(problem.pools.decisions(mask[block.rows])[0]) for block in found]
+        gap, options = block_gap(control, values), self._options(control, found)
+        until = time.perf_counter() + GRACE
+
+        def plant(i: int) -> BlockTree | float:
+            block, split, pruned, value = found[i], splits[i], mask[found[i].rows[0]], values[i]
+            if control.stopped():
+                return (
+                    block.floor if time.perf_counter() > until else max(block.floor, root_bound(block, split))
+                )
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
-            trees.append(
-                BlockTree(
-                    block,
-                    split,
-                    pruned,
-                    value,
-                    gap=gap,
-                    probe=self.probe,
-                    memory=self.memory_limit // len(found),
-                    share=True,
-                    record=control.certify,
-                )
-            )
+            return BlockTree(block, split, pruned, value, gap=gap, **options)
+
+        return side_by_side(plant, range(len(found)))
+
+    def _grow(
+        self,
+        problem: SubsetProblem,
+        found: list[Block],
+        trees: list[BlockTree],
+        control: Control,
+        stats: dict[str, Any],
+    ) -> Outcome:
+        shown: list[tuple[float, float]] = []
 
         def progress() -> None:
             total = sum(tree.value for tree in trees)
@@ -107,19 +148,23 @@ class BranchAndBound(Solver):
                 shown.append((total, bound))
                 control.report(total, bound, sum(tree.nodes for tree in trees))
 
-        shown: list[tuple[float, float]] = []
-        reason = grow_forest(trees, control.stopped, progress, self.node_limit)
+        keeper = Keeper(control.checkpoint, trees)
+        reason = grow_forest(
+            trees, control.stopped, progress, self.node_limit, due=keeper.due, save=keeper.save
+        )
+        keeper.save()
         mask = assemble(problem, found, [tree.pruned for tree in trees])
         bound = float(sum(tree.bound for tree in trees))
-        control.report(problem.value(mask), bound, sum(tree.nodes for tree in trees), mask)
-        stats: dict[str, Any] = {
-            "nodes": sum(tree.nodes for tree in trees),
+        nodes = sum(tree.nodes for tree in trees)
+        control.report(problem.value(mask), bound, nodes, mask)
+        stats |= {
+            "nodes": nodes,
             "split": "own",
             "splits": sum(tree.splits for tree in trees),
-            "split_seconds": seconds,
+            **keeper.stats,
         }
-        if len(found) == problem.m and not pools.coupled:
-            stats["rows"] = [_row(tree, gap) for tree in trees]
+        if len(found) == problem.m and not problem.pools.coupled:
+            stats["rows"] = [_row(tree) for tree in trees]
         proofs = [tree.proof() for tree in trees] if control.certify else None
         return Outcome(mask, bound, reason, stats, proofs)
 
@@ -133,7 +178,7 @@ def compile_kernels() -> None:
         BranchAndBound().run(problem, Control())
 
 
-def _row(tree: BlockTree, gap: float) -> dict[str, Any]:
+def _row(tree: BlockTree) -> dict[str, Any]:
     return {
         "value": tree.value,
         "bound": tree.bound,

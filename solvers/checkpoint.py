@@ -1,0 +1,152 @@
+"""The file from which an interrupted search goes on: whole at any time, and only for its own problem."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = "cbs checkpoint 1"
+EVERY = 30.0
+"""Seconds from one writing to the next."""
+RARELY = 60.0
+"""The same where writing takes long."""
+SHARE = 0.05
+"""Of the time that may go into writing, if that keeps to `RARELY`."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Checkpoint:
+    """A file of arrays that belong to one problem and one way of solving it.
+
+    It is an `.npz` archive without pickles. Every write replaces the whole file at once, so that a kill at
+    any time leaves a complete one.
+
+    Args:
+        path: of the file; it need not exist.
+        key: what the file belongs to: names and numbers or strings, which a file read must agree with.
+
+    Raises:
+        ValueError: if there can't be such a file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise ValueError(f"checkpoint {str(path)!r}: not a file in an existing folder")
+        self.key = {"format": FORMAT, **key}
+        self._written = time.perf_counter()
+        self._cost = 0.0
+
+    def check(self) -> None:
+        """See that the file, if there is one, belongs here.
+
+        Raises:
+            ValueError: if it does not, or is damaged.
+        """
+        if self.path.exists():
+            key = self._read(["key"])["key"]
+            try:
+                there = json.loads(str(key[()]))
+                wrong = [name for name in self.key if there.get(name) != self.key[name]]
+            except (ValueError, AttributeError) as error:
+                raise self.damaged(str(error)) from None
+            if wrong:
+                facts = f"{_brief(there.get(wrong[0]))}, not {_brief(self.key[wrong[0]])}"
+                raise ValueError(
+                    f"checkpoint {str(self.path)!r} belongs to another {wrong[0]} ({facts}); "
+                    "name another file, or delete this one"
+                )
+
+    def load(self) -> dict[str, NDArray[Any]] | None:
+        """The arrays of the file, or None if there is none.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        self.check()
+        return self._read() if self.path.exists() else None
+
+    def _read(self, names: list[str] | None = None) -> dict[str, NDArray[Any]]:
+        try:
+            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return {name: file[name] for name in names or file.files}
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise self.damaged(str(error).split("\n")[0] or type(error).__name__) from None
+
+    def damaged(self, why: str) -> ValueError:
+        """The complaint about a file that can't be gone on from."""
+        return ValueError(f"checkpoint {str(self.path)!r} is damaged ({why}); delete it to start afresh")
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        wait = min(max(EVERY, self._cost / SHARE), max(EVERY, RARELY))
+        return time.perf_counter() >= self._written + wait
+
+    def put_off(self) -> None:
+        """Wait as if the file had been written."""
+        self._written = time.perf_counter()
+
+    def save(self, arrays: Iterable[tuple[str, list[NDArray[Any]]]]) -> None:
+        """Replace the file.
+
+        Args:
+            arrays: names, each with the pieces of which its array is made, one after another along the
+                first axis. Pieces are written as they are, so that no second copy of all is made.
+
+        Raises:
+            OSError: if the folder can't be written.
+        """
+        start = time.perf_counter()
+        handle, temporary = tempfile.mkstemp(
+            dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part"
+        )
+        try:
+            with os.fdopen(handle, "wb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    _member(archive, "key", [np.array(json.dumps(self.key))])
+                    for name, pieces in arrays:
+                        _member(archive, name, pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, self.path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        self._written = time.perf_counter()
+        self._cost = self._written - start
+
+
+def _brief(fact: object) -> str:
+    text = str(fact)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def _member(archive: zipfile.ZipFile, name: str, pieces: list[NDArray[Any]]) -> None:
+    first = pieces[0]
+    shape = (sum(len(piece) for piece in pieces), *first.shape[1:]) if first.ndim else ()
+    header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_2_0(member, header)
+        for piece in pieces:
+            member.write(np.ascontiguousarray(piece).data if piece.size else b"")

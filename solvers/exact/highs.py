@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -175,8 +176,9 @@ def _solve(model: Linearised, part: Part, turns: InTurn, gap: float, claim: Call
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdin.write(archive.getbuffer())
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # killed before it has read its problem
+            process.stdin.write(archive.getbuffer())
+            process.stdin.close()
         for line in process.stdout:
             news = json.loads(line)
             x = None if news["x"] is None else np.reshape(news["x"], shape).astype(np.float64)

@@ -162,6 +162,16 @@ def secure_groups(H: Array, split: GroupSplit, slack: Array | None = None) -> Gr
 
 def group_bound(block: Block, split: GroupSplit) -> float:
     """`LB(u)` at `u = R^-1 (b - q)`, lowered by an estimate of the rounding in its own evaluation."""
+    return float(_lines(block, split, block.keep[None])[0])
+
+
+def group_curve(block: Block, split: GroupSplit) -> Array:
+    """`[n + 1]` the bounds of every pruned count k of a row with one pool: the line `LB_0 + t k`."""
+    return _lines(block, split, np.arange(block.n, -1, -1)[:, None])
+
+
+def _lines(block: Block, split: GroupSplit, keep: Index) -> Array:
+    """`[K]` bounds for budgets that keep `keep [K, pools]`."""
     n, H, W, b = block.n, block.H[0], block.W[0, :, 0], block.B[0, :, 0]
     gamma = 4.0 * (n + 8) * EPS
     R = split.remainder(H)
@@ -171,11 +181,10 @@ def group_bound(block: Block, split: GroupSplit) -> float:
     own = np.abs(H) @ np.abs(W)
     error = gamma * (own + size)
     taken, around = best_states(split, q, error, block.labels)
-    budget = split.t * block.keep
     quadratic = 0.5 * float(u @ Ru)
-    around += 0.5 * float(np.abs(u) @ size) + float(np.abs(budget).sum()) + block.constant
-    rounding = gamma * (around + 0.5 * float(np.abs(W) @ own))
-    return max(block.floor, block.constant - quadratic - float(budget.sum()) - taken - rounding)
+    around += 0.5 * float(np.abs(u) @ size) + block.constant + 0.5 * float(np.abs(W) @ own)
+    rounding = gamma * (around + keep @ np.abs(split.t))
+    return np.asarray(np.maximum(block.floor, block.constant - quadratic - keep @ split.t - taken - rounding))
 
 
 def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[float, float]:

@@ -27,7 +27,8 @@ class Relaxation(Solver):
 
     With a time limit, lone joint rows that are wide get splits in blocks of their own
     (`solvers.heuristics.wide_row`), for as long as it lasts and the widest gaps first: all rows in blocks of
-    `group` inputs, then, with entries fixed, in blocks of twice as many.
+    `group` inputs, again once entries are fixed, and at last in blocks of twice as many. No entries are
+    fixed where a certificate is asked for.
 
     Attributes:
         group: inputs of a block, a power of two; 1 for diagonal splits only.
@@ -51,6 +52,7 @@ class Relaxation(Solver):
                 refit=problem.refit,
                 device=control.device,
                 stopped=control.stopped,
+                deadline=control.deadline,
             )
             bound = allocation_value(list(curves), int(problem.pools.prune[0]))
             control.report(problem.value(greedy), bound, mask=greedy)
@@ -95,7 +97,8 @@ class Relaxation(Solver):
 
     def _raise(self, rows: list[WideRow], control: Control) -> None:
         """Lift rows' bounds, the widest gaps first, round by round while time lasts."""
-        for size in (self.group, 2 * self.group):
+        sizes = (self.group, 2 * self.group) if control.certify else (self.group, self.group, 2 * self.group)
+        for size in sizes:
 
             def lift(row: WideRow, size: int = size) -> None:
                 row.lift(size, control.stopped, fixing=not control.certify)

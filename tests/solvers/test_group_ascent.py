@@ -1,14 +1,18 @@
 """The ascent over blocks: its derivatives against finite differences, what it reaches, and when it stops."""
 
+import time
+
 import numpy as np
 import pytest
 from oracles import gram, make_problem, optimum
 
 from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
+from solvers.bounds import curves
+from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.group_ascent import Ascent, group_split
-from solvers.bounds.groups import group_bound, secure_groups, start
+from solvers.bounds.groups import group_bound, group_curve, secure_groups, start
 from solvers.bounds.split import split_blocks
 
 BUDGETS = {"one pool": Budget.per_row(5), "pools": Budget.n_of_m(2, 5)}
@@ -109,3 +113,27 @@ def test_only_lone_joint_rows():
         block = blocks(problem)[0]
         with pytest.raises(ValueError, match="lone joint rows"):
             group_split(block, np.ones(6), np.full(6, 0.5), 1.0)
+
+
+def test_prices_bound_every_count():
+    for seed in range(4):
+        problem, block, split = lone_row(seed)
+        safe, bound = group_split(block, split.d[0], split.z, optimum(problem), size=4)
+        low = group_curve(block, safe)
+        best = [optimum(SubsetProblem(problem.W, problem.hessian, Budget.per_row(k))) for k in range(11)]
+        assert (low <= np.array(best) * (1 + 1e-12)).all()
+        assert low[5] == bound > 0.0
+        assert low[6] - low[5] == pytest.approx(safe.t[0], rel=1e-6)
+
+
+def test_curves_of_wide_rows_are_lifted_while_time_lasts(monkeypatch):
+    monkeypatch.setattr(curves, "WIDE", 9)
+    problem, _, _ = lone_row(5)
+    plain = lower_curves(problem.W, problem.hessian)
+    late = lower_curves(problem.W, problem.hessian, deadline=time.perf_counter() - 1.0)
+    lifted = lower_curves(problem.W, problem.hessian, deadline=time.perf_counter() + 60.0)
+    best = [optimum(SubsetProblem(problem.W, problem.hessian, Budget.per_row(k))) for k in range(11)]
+    assert (late == plain).all()
+    assert (lifted >= plain).all()
+    assert (lifted[0] <= np.array(best) * (1 + 1e-12)).all()
+    assert lifted[0, 5] > plain[0, 5] + 1e-3 * best[5]

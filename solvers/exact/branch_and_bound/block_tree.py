@@ -299,4 +299,4 @@ def at_root(block: Block, split: Split) -> tuple[float, float]:
 
 def root_bound(block: Block, split: Split) -> float:
     """A bound from the split alone, without a tree."""
-    return at_root(block, split)[0] - formation(block, split.d)
+    return max(block.floor, at_root(block, split)[0] - formation(block, split.d))

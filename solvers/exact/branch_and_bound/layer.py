@@ -156,9 +156,9 @@ class _Sharing:
 
     def allocate(self) -> None:
         """Both programmes, over the curves as they are."""
+        self.value, self.counts = self._best("values")
         bound, self.looked_at = self._best("lower")
         self.bound = max(self.bound, bound)
-        self.value, self.counts = self._best("values")
 
     def open(self) -> list[tuple[int, int]]:
         """Rows and counts at the bound's allocation that are to be searched."""
@@ -181,7 +181,8 @@ class _Sharing:
         """The least sum of `lower` or `values`, less rounding, and its counts."""
         curves: list[Array] = [getattr(row, name) for row in self.rows]
         if name not in self._fixed:
-            return allocation_value(curves, self.total), allocate(curves, self.total)
+            cost = allocation_value(curves, self.total)
+            return cost, allocate(curves, self.total) if np.isfinite(cost) else self.counts
         fixed, searched = self._fixed[name], np.array(self.searched)
         free = [curve for curve, here in zip(curves, self.searched, strict=True) if here]
         both = pool([*free, fixed.cost], self.total)

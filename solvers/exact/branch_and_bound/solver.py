@@ -81,7 +81,7 @@ class BranchAndBound(Solver):
         else:
             mask = self._incumbent(problem, control)
             if reason := control.stopped():
-                return Outcome(mask, reason=reason)
+                return Outcome(mask, float(sum(block.floor for block in found)), reason)
             roots = self._plant(problem, found, mask, control)
             trees = [root for root in roots if isinstance(root, BlockTree)]
             if len(trees) < len(roots):
@@ -121,9 +121,7 @@ class BranchAndBound(Solver):
         def plant(i: int) -> BlockTree | float:
             block, split, pruned, value = found[i], splits[i], mask[found[i].rows[0]], values[i]
             if control.stopped():
-                return (
-                    block.floor if time.perf_counter() > until else max(block.floor, root_bound(block, split))
-                )
+                return block.floor if time.perf_counter() > until else root_bound(block, split)
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)

@@ -22,7 +22,7 @@ from solvers.exact.branch_and_bound.solver import compile_kernels
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import Reduction, reduce
-from solvers.solution import Status
+from solvers.solution import Status, check_bounds
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,7 @@ def _judged(
         "trees": sum(row.trees for row in rows),
         "search_seconds": sum(row.seconds for row in rows),
     }
+    check_bounds(draft.lower, values, problem.scale)
     floor = 0.0 if problem.refit and problem.G is None else -math.inf
     found = replace(
         draft, values=values, lower=np.minimum(np.maximum(draft.lower, floor), values), seconds=seconds,

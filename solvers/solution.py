@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 
@@ -155,8 +158,7 @@ class Solution:
             ArithmeticError: if the bound lies above the value by more than rounding.
         """
         value = problem.value(mask)
-        if math.isnan(bound) or bound > value + CLAMP * problem.scale:
-            raise ArithmeticError(f"{solver}: bound {bound!r} lies above the value {value!r} of a mask")
+        check_bounds(bound, value, problem.scale, solver)
         bound = min(bound, value)
         proven = Bounds(bound, value).gap <= gap
         if proven or reason is Status.OPTIMAL:
@@ -165,3 +167,13 @@ class Solution:
             problem.check(mask).copy(), problem.weights(mask), value, bound, reason, seconds, solver,
             dict(stats or {}), tuple(trace), certificate,
         )  # fmt: skip
+
+
+def check_bounds(bound: ArrayLike, value: ArrayLike, scale: float, who: str = "search") -> None:
+    """Raise ArithmeticError where a bound is NaN, or above a mask's value by more than rounding."""
+    lower, upper = np.asarray(bound), np.asarray(value)
+    wrong = np.argwhere(~(lower <= upper + CLAMP * scale))
+    if len(wrong):
+        at = tuple(wrong[0])
+        low, high = float(lower[at]), float(upper[at])
+        raise ArithmeticError(f"{who}: bound {low!r} lies above the value {high!r} of a mask")

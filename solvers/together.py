@@ -19,7 +19,7 @@ from solvers.exact.branch_and_bound.solver import compile_kernels
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import reduce
-from solvers.solution import CLAMP, Bounds, Status
+from solvers.solution import Bounds, Status, check_bounds
 
 WIDEST = 128
 """Inputs up to which rows are searched."""
@@ -130,8 +130,7 @@ def solve_together(
         certificate = together(parts, shared=True)
         bound = max(bound, certificate.bound)
     value = float(sum(values))
-    if bound > value + CLAMP * sum(problem.scale for problem in problems):
-        raise ArithmeticError(f"the bound {bound!r} lies above the value {value!r} of masks")
+    check_bounds(bound, value, sum(problem.scale for problem in problems))
     bound, reason = min(bound, value), found.reason
     proven = Bounds(bound, value).gap <= gap
     if proven or reason is Status.OPTIMAL:

@@ -7,6 +7,7 @@ import pytest
 
 from solvers import Budget, Status, SubsetProblem, checker, curve, solve
 from solvers.instances import save
+from solvers.reduction import reduce
 from tests.solvers.oracles import gram, make_problem, optimum
 
 CASES = [
@@ -52,6 +53,18 @@ def test_every_count_of_every_row_against_enumeration(refit, kind, gradient, mov
         best = best_rows(problem, k)
         assert (found.lower[:, k] <= best + 1e-12 * problem.scale).all()
         np.testing.assert_allclose(found.values[:, k], best, rtol=1e-6, atol=1e-12 * problem.scale)
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+def test_values_and_bounds_are_both_those_of_the_reduced_problem_and_its_constant(refit, rng):
+    problem = make_problem(rng, Budget.per_row(2), m=3, n=9, refit=refit, gradient=True, movable=(4,))
+    reduced = reduce(problem).problem
+    found, plain = curve(problem, counts=[]), curve(reduced, counts=[])
+    moved = found.values - plain.values
+    np.testing.assert_allclose(moved, moved[:, :1] + np.zeros((3, 9)), atol=1e-10 * problem.scale)
+    assert np.abs(moved[:, 0]).max() > 1e-3
+    np.testing.assert_allclose(found.lower - plain.lower, moved, atol=1e-10 * problem.scale)
+    assert not found.proven.all()
 
 
 def test_masks_cost_what_the_values_say(rng):

@@ -48,7 +48,7 @@ def test_best_moves_against_trying_every_one(refit, gradient, k, rng):
 
 @pytest.mark.parametrize(("refit", "gradient"), VARIANTS)
 def test_the_point_of_one_split_bounds_every_count(refit, gradient, rng):
-    curve = row(rng, refit, gradient)
+    curve = RowCurve(row(rng, refit, gradient).block, np.arange(9))  # masks far from the best
     curve.root(4)
     best = np.array([least(curve.block, k) for k in range(10)])
     assert (curve.lower <= best).all()
@@ -123,6 +123,22 @@ def test_a_limit_of_nodes_stops_a_tree_with_a_valid_bound():
     assert short.lower[20] <= long.values[20]
     assert short.lower[20] <= long.lower[20] * (1 + 1e-4)
     assert not short.closed(20, 1e-9)
+
+
+def test_a_bound_above_a_mask_is_refused(rng):
+    curve = row(rng, True)
+    with pytest.raises(ArithmeticError, match="lies above the value"):
+        curve.raise_bounds(curve.values + 1e-6 * curve.block.scale)
+
+
+def test_pseudo_costs_of_a_neighbour_count_for_one_branching(rng):
+    curve = row(np.random.default_rng(8), True, n=24)
+    curve.polish()
+    curve.prove(16, 1e-6)
+    costs = curve._costs
+    assert 0 < costs[1::2].max() <= 1.0
+    assert (costs >= 0).all()
+    assert costs[::2].max() > 0
 
 
 def test_joint_bounds_hold_for_larger_counts_too(rng):

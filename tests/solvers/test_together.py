@@ -83,6 +83,7 @@ def test_rows_too_wide_to_search_keep_valid_bounds(rng):
     assert none.bound <= part.bound <= whole.value
     assert whole.bound <= part.value
     assert part.status is Status.FEASIBLE
+    assert part.value == pytest.approx(whole.value, rel=1e-2)
     assert part.bound > 0.0
     curves = [curve(problem, gap=1e-6) for problem in problems]
     mixed = [*(c for c in curves[0].lower), *(c for c in curves[1].lower)]

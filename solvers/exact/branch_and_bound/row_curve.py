@@ -19,6 +19,7 @@ from solvers.exact.branch_and_bound.neighbours import best_moves
 from solvers.hessian import Array
 from solvers.heuristics.row_swaps import improve_joint, improve_selection
 from solvers.problem import Mask
+from solvers.solution import check_bounds
 
 STEPS = 5
 """Newton steps from a neighbour's split to a count's own."""
@@ -201,10 +202,15 @@ class RowCurve:
         return bool(self._closed[k] <= gap or value - self.lower[k] <= gap * abs(value))
 
     def raise_bounds(self, bounds: Array) -> None:
-        """Take in valid bounds of all counts. Joint costs never fall when more is pruned."""
+        """Take in valid bounds of all counts. Joint costs never fall when more is pruned.
+
+        Raises:
+            ArithmeticError: if one lies above a mask's cost by more than rounding.
+        """
         np.maximum(self.lower, bounds, out=self.lower)
         if self.block.refit:
             np.maximum.accumulate(self.lower, out=self.lower)
+        check_bounds(self.lower, self.values, self.block.scale)
         np.minimum(self.lower, self.values, out=self.lower)
 
     def proofs(self) -> list[Proof]:

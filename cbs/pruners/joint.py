@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from cbs.formulation import Objective, pruned
@@ -34,10 +37,14 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
     far as wider layers let them; else they are greedy.
     """
     starts: list[Mask | None] = [None] * len(network.layers)
+    stats: Mapping[str, Any] = {}
     if request.pooled:
-        shares = _proven_shares if _provable(network, request) else _greedy_shares
-        starts = [*shares(network, request, watch, references)]
-        budgets = [Budget.per_row(mask.sum(axis=1).tolist()) for mask in starts if mask is not None]
+        if _provable(network, request):
+            masks, stats = _proven_shares(network, request, watch, references)
+        else:
+            masks = _greedy_shares(network, request)
+        starts = [*masks]
+        budgets = [Budget.per_row(mask.sum(axis=1).tolist()) for mask in masks]
     else:
         budgets = [request.layer_budget(layer) for layer in network.layers]
     sizes = np.array([layer.size for layer in network.layers], dtype=float)
@@ -55,7 +62,7 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
         plans.append(LayerPlan.solved(pruned(problem, solution.mask, solution.weights), solution, watch))
     if request.recalibrate and not watch.interrupted:
         plans = recalibrate(network, plans)
-    return Plan(plans, *_prediction(network, plans))
+    return Plan(plans, *_prediction(network, plans), stats)
 
 
 def _provable(network: Network, request: Request) -> bool:
@@ -63,8 +70,10 @@ def _provable(network: Network, request: Request) -> bool:
     return small and request.certify and request.solver in EXACT
 
 
-def _proven_shares(network: Network, request: Request, watch: Watch, references: References) -> list[Mask]:
-    """Masks of one budget for the network, whose bound goes to the references."""
+def _proven_shares(
+    network: Network, request: Request, watch: Watch, references: References
+) -> tuple[list[Mask], Mapping[str, Any]]:
+    """Masks of one budget for the network, whose bound goes to the references, and how they were found."""
     count = request.network_count(network.layers)
     ends = np.cumsum([layer.size for layer in network.layers])
     parts = np.diff(count * ends // ends[-1], prepend=0).tolist()
@@ -75,10 +84,11 @@ def _proven_shares(network: Network, request: Request, watch: Watch, references:
     found = watch.solve_together(problems, share=0.5, patience=EXACT[request.solver], widest=WIDEST)
     rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
     references.learn_total(count, found.bound - rounding)
-    return [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]
+    masks = [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]
+    return masks, {"sharing": {**found.stats, "seconds": found.seconds}}
 
 
-def _greedy_shares(network: Network, request: Request, watch: Watch, references: References) -> list[Mask]:
+def _greedy_shares(network: Network, request: Request) -> list[Mask]:
     """Greedy masks of one budget for the network."""
     curves = [
         scale * values

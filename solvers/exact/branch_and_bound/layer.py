@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, pool
+from solvers.bounds.split import WIDE
 from solvers.budget import Budget
 from solvers.certificate import Proof
 from solvers.control import Control
@@ -100,9 +101,11 @@ def share_budget(
         if reason := reason or control.stopped():
             break
         if wanted := sharing.open():
+            _relax(layers, [(r, k) for r, k in wanted if rows[r].n > WIDE], control)
             reason = _search(sharing, wanted, control, node_limit)
         elif sharing.worth_relaxing():
-            _relax(layers, sharing, control)
+            _relax(layers, sharing.still(), control)
+            sharing.fix()
         else:
             reason = Status.FEASIBLE
             break
@@ -165,6 +168,10 @@ class _Sharing:
         pairs = enumerate(self.looked_at.tolist())
         return [(r, k) for r, k in pairs if self.searched[r] and (r, k) not in self._closed]
 
+    def still(self) -> list[tuple[int, int]]:
+        """Rows that are not searched, and their counts at the bound's allocation."""
+        return [(r, k) for r, k in enumerate(self.looked_at.tolist()) if not self.searched[r]]
+
     def close(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Take pairs for searched."""
         self._closed.update(pairs)
@@ -208,15 +215,14 @@ def _search(
     return None if ended is Status.OPTIMAL else ended
 
 
-def _relax(layers: Sequence[Sequence[RowCurve]], sharing: _Sharing, control: Control) -> None:
-    """Relax the rows that are not searched at the counts that the bound's allocation gives them."""
+def _relax(layers: Sequence[Sequence[RowCurve]], pairs: Sequence[tuple[int, int]], control: Control) -> None:
+    """Splits of rows at counts, those of a layer found together."""
     start = 0
     for layer in layers:
-        mine = slice(start, start + len(layer))
-        start = mine.stop
-        if not sharing.searched[mine.start] and not control.stopped():
-            learn(layer, sharing.looked_at[mine].tolist(), control)
-    sharing.fix()
+        mine = [(layer[r - start], k) for r, k in pairs if start <= r < start + len(layer)]
+        start += len(layer)
+        if mine and not control.stopped():
+            learn([row for row, _ in mine], [k for _, k in mine], control)
 
 
 def _masks(layers: Sequence[Sequence[RowCurve]], counts: NDArray[np.int64]) -> list[Mask]:

@@ -11,7 +11,7 @@ from oracles import fractions, make_problem
 
 from solvers import Budget
 from solvers.certificate.original import stored
-from solvers.checker.grouped import Unfit, _least, grouped_bounds, groups_of
+from solvers.checker.grouped import Grouped, Unfit, _best, _least, grouped_bounds, groups_of
 from solvers.checker.piece import make_piece
 from solvers.checker.reduced import reduce_problem
 
@@ -107,3 +107,37 @@ def test_blocks_that_are_not_definite(low):
     D = np.array([[1.0, 1.0 - low], [1.0 - low, 1.0]])
     with pytest.raises(Unfit, match="not positive definite"):
         _least(D if low else np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.001])
+def test_any_solution_of_a_block_gives_a_bound(monkeypatch, share):
+    """What floating point solves for may be wrong: the residual makes up for it."""
+    solve = np.linalg.solve
+    problem = make_problem(np.random.default_rng(7), Budget.per_row(3), m=1, n=8, gradient=True)
+    piece = piece_of(problem)
+    rng = np.random.default_rng(8)
+    d, pairs, cross, D = any_split(rng, piece, 4, 10.0)
+    grouped, matrix = groups_of(piece, d, pairs, cross)
+    groups = [members.tolist() for group in grouped for members in group.members]
+    u, price = rng.standard_normal(8), rng.uniform(0.0, 1.0, 1)
+    true = exact(problem, groups, D, u, price, piece.keep, np.zeros(8, np.int64))
+    best, _ = grouped_bounds(piece, grouped, matrix, u, price)
+    monkeypatch.setattr(np.linalg, "solve", lambda A, b: share * solve(A, b))
+    low, _ = grouped_bounds(piece, grouped, matrix, u, price)
+    assert low < best <= max(true, piece.floor)
+
+
+def test_scores_hold_for_every_residual_within_its_slack():
+    rng = np.random.default_rng(9)
+    for _ in range(20):
+        A = rng.standard_normal((3, 3))
+        D = A @ A.T + 0.05 * np.eye(3)
+        group = Grouped(np.arange(3)[None], D[None], _least(D)[None])
+        q, slack, price = rng.standard_normal(3), rng.uniform(0.0, 0.2, 3), rng.uniform(0.0, 0.5)
+        high = _best(group, q, slack, np.array([price]))[0]
+        states = [list(S) for k in (1, 2, 3) for S in combinations(range(3), k)]
+        for signs in (0.0, *np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T):
+            x = q + signs * slack
+            scores = [0.5 * x[S] @ np.linalg.solve(D[np.ix_(S, S)], x[S]) - len(S) * price for S in states]
+            assert max(0.0, *scores) <= high * (1 + 1e-12)
+        assert _best(group, q, 0.0 * slack, np.array([price]))[0] <= high

@@ -1,4 +1,5 @@
 import itertools
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -216,3 +217,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     found = blocks(problem)
     assert root_proof(found[0], split_blocks(found)[0]).bound == certificate.parts[0].proofs[0].bound
+
+
+@pytest.mark.parametrize(("budget", "refit"), list(itertools.product(BUDGETS, (True, False))))
+def test_what_the_relaxation_proves_is_not_computed_again(tmp_path, monkeypatch, budget, refit):
+    problem = make_problem(np.random.default_rng(14), BUDGETS[budget], m=2, n=6, refit=refit)
+    if budget != "per_layer":
+        module = sys.modules["solvers.certificate.certify"]
+        monkeypatch.setattr(module, "split_blocks", lambda *_, **__: pytest.fail("again"))
+    solution = solve(problem, "relaxation", certify=True)
+    verdict = verified(tmp_path, solution.certificate, problem)
+    assert verdict.bound == pytest.approx(solution.bound, abs=1e-7 * problem.scale)
+    assert verdict.bound <= exact_optimum(problem)[0]

@@ -5,6 +5,7 @@ from itertools import chain, combinations
 
 import numpy as np
 import pytest
+import scipy.linalg
 from exactly import exact_optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,6 +175,28 @@ def test_what_is_secured_leaves_a_positive_semidefinite_remainder(condition):
         for k in range(6):
             assert R[0, 0] > 0 or k == 5
             R = R[1:, 1:] - np.outer(R[1:, 0], R[0, 1:]) / R[0, 0]
+
+
+def test_a_factor_that_rounding_lets_through_is_no_proof():
+    """D at the very edge: Cholesky alone succeeds on remainders that are not positive semidefinite."""
+    wrong = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        H = gram(rng, 4)
+        members = np.arange(4).reshape(2, 2)
+        D = np.stack([H[np.ix_(group, group)] for group in members])
+        block = scipy.linalg.block_diag(*D)
+        edge = scipy.linalg.eigvalsh(H, block)[0] * (1.0 + 2e-16)
+        raw = GroupSplit((Family(members, edge * D),), np.zeros(4), np.zeros(1))
+        shown = []
+        for split in (raw, secure_groups(H, raw)):
+            R = fractions(H) - scipy.linalg.block_diag(*map(fractions, split.families[0].D))
+            while len(R) > 1 and R[0, 0] > 0:
+                R = R[1:, 1:] - np.outer(R[1:, 0], R[0, 1:]) / R[0, 0]
+            shown.append(len(R) == 1 and R[0, 0] >= 0)
+        wrong += not shown[0] and scipy.linalg.lapack.dpotrf(raw.remainder(H), lower=1)[1] == 0
+        assert shown[1]
+    assert wrong > 3
 
 
 def test_a_singular_curvature_is_refused():

@@ -8,7 +8,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,35 @@ class Checkpoint:
             raise
         self._written = time.perf_counter()
         self._cost = self._written - start
+
+
+def ragged(name: str, arrays: Sequence[NDArray[Any]]) -> list[tuple[str, list[NDArray[Any]]]]:
+    """Arrays of one type and any shapes, as `Checkpoint.save` takes them and `unragged` gives them back."""
+    if not len(arrays):
+        return []
+    dtype = np.result_type(*arrays)
+    shapes = np.array([array.shape for array in arrays], np.int64).reshape(len(arrays), -1)
+    return [
+        (name, [array.ravel().astype(dtype, copy=False) for array in arrays]),
+        (f"{name} shape", [shapes]),
+    ]
+
+
+def unragged(name: str, arrays: Arrays) -> list[NDArray[Any]]:
+    """What was given to `ragged` by that name.
+
+    Raises:
+        ValueError: if the pieces don't fit.
+    """
+    if f"{name} shape" not in arrays:
+        return []
+    shapes = arrays[f"{name} shape"]
+    ends = np.cumsum(shapes.prod(axis=1))
+    if (shapes < 0).any() or ends[-1] != len(arrays[name]):
+        raise ValueError(f"{name} does not fit its shapes")
+    return [
+        piece.reshape(shape) for piece, shape in zip(np.split(arrays[name], ends[:-1]), shapes, strict=True)
+    ]
 
 
 def _brief(fact: object) -> str:

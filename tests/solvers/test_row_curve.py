@@ -135,7 +135,7 @@ def test_pseudo_costs_of_a_neighbour_count_for_one_branching(rng):
     curve = row(np.random.default_rng(8), True, n=24)
     curve.polish()
     curve.prove(16, 1e-6)
-    costs = curve._costs
+    costs = curve.costs
     assert 0 < costs[1::2].max() <= 1.0
     assert (costs >= 0).all()
     assert costs[::2].max() > 0

@@ -125,7 +125,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
 def test_a_full_disk_does_not_end_a_search(tmp_path, caplog):
     tree = planted("joint", 0)
     (tmp_path / "folder").mkdir()
-    keeper = Keeper(Checkpoint(tmp_path / "folder" / "search", {}), [tree])
+    keeper = Keeper(Checkpoint(tmp_path / "folder" / "search", {}), lambda: freeze([tree]))
     (tmp_path / "folder" / "search").unlink()
     (tmp_path / "folder").rmdir()
     keeper.save()
@@ -133,8 +133,8 @@ def test_a_full_disk_does_not_end_a_search(tmp_path, caplog):
     assert "No such file" in keeper.stats["checkpoint_error"]
     assert keeper.stats["checkpoints"] == 1
     with pytest.raises(OSError, match="No such file"):
-        Keeper(keeper.checkpoint, [tree])
-    assert Keeper(None, [tree]).stats == {}
+        Keeper(keeper.checkpoint, keeper.state)
+    assert Keeper(None, keeper.state).stats == {}
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])

@@ -180,6 +180,11 @@ class BlockTree:
         self.integers[[state.RESERVE, state.SPARING]] = 0
 
     @property
+    def gap(self) -> float:
+        """The relative gap that it is to prove."""
+        return float(self.real[state.GAP])
+
+    @property
     def value(self) -> float:
         """The incumbent's cost."""
         return float(self.real[state.UPPER])

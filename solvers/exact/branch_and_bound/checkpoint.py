@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,28 +17,30 @@ from solvers.exact.branch_and_bound.storage import NODES, SPLITS, VECTORS, open_
 
 logger = logging.getLogger(__name__)
 
+State = Callable[[], Iterable[tuple[str, list[NDArray[Any]]]]]
+
 ROWS = ("fixes", "shares", "lower", "sides", "parents", "owner")
 """Arrays of a store of which open nodes have an element each."""
 
 
 class Keeper:
-    """Keeps trees in a file, if there is one.
+    """Keeps a search in a file, if there is one.
 
     The first writing may fail with an `OSError`. Later a full disk does not end a search: it is noted.
 
     Args:
         checkpoint: the file, or None.
-        trees: what to keep.
+        state: gives what to keep, as `Checkpoint.save` takes it.
 
     Attributes:
         stats: what became of it.
     """
 
-    def __init__(self, checkpoint: Checkpoint | None, trees: Sequence[BlockTree]) -> None:
-        self.checkpoint, self.trees = checkpoint, trees
+    def __init__(self, checkpoint: Checkpoint | None, state: State) -> None:
+        self.checkpoint, self.state = checkpoint, state
         self.stats: dict[str, Any] = {}
         if checkpoint is not None:
-            checkpoint.save(freeze(trees))
+            checkpoint.save(state())
             self.stats["checkpoints"] = 1
 
     def due(self) -> bool:
@@ -50,7 +52,7 @@ class Keeper:
         if self.checkpoint is None:
             return
         try:
-            self.checkpoint.save(freeze(self.trees))
+            self.checkpoint.save(self.state())
             self.stats["checkpoints"] += 1
         except OSError as error:
             logger.warning("checkpoint %s could not be written: %s", self.checkpoint.path, error)

@@ -14,7 +14,7 @@ from solvers.bounds.split import WIDE, split_blocks
 from solvers.control import Control
 from solvers.curves import row_curves
 from solvers.exact.branch_and_bound.block_tree import RESPLIT
-from solvers.exact.branch_and_bound.row_curve import RowCurve
+from solvers.exact.branch_and_bound.row_curve import MEMORY, RowCurve
 from solvers.parallel import one_thread_each, workers
 from solvers.problem import SubsetProblem
 from solvers.solution import Status
@@ -27,7 +27,9 @@ POLL = 0.05
 Item = TypeVar("Item")
 
 
-def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) -> list[RowCurve]:
+def start_curves(
+    problem: SubsetProblem, control: Control, *, probe: int = 1, memory: int = MEMORY
+) -> list[RowCurve]:
     """Every row's greedy curve and first bounds.
 
     Rows of up to `WIDE` inputs get a split at half their count, from which those of other counts follow, and
@@ -37,13 +39,14 @@ def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) ->
         problem: a reduced problem; its budget does not matter.
         control: limits; a stopped search leaves the greedy curves.
         probe: of the trees to come.
+        memory: bytes that each of them may take.
     """
     m, n = problem.W.shape
     greedy = row_curves(problem.W, problem.hessian, refit=problem.refit, gradient=problem.G)
     found = blocks(problem, np.full(m, n // 2))
     values = [None if n <= WIDE else greedy.values[r] for r in range(m)]
     rows = [
-        RowCurve(block, greedy.order[r], values[r], probe=probe, record=control.certify)
+        RowCurve(block, greedy.order[r], values[r], probe=probe, record=control.certify, memory=memory)
         for r, block in enumerate(found)
     ]
     if n > WIDE:
@@ -69,7 +72,7 @@ def start_curves(problem: SubsetProblem, control: Control, *, probe: int = 1) ->
 def learn(rows: Sequence[RowCurve], counts: Sequence[int], control: Control) -> None:
     """Splits of rows of one layer at a count each, found together; they bound all other counts, too."""
     found = [row.at(k) for row, k in zip(rows, counts, strict=True)]
-    splits = split_blocks(found, device=control.device)
+    splits = split_blocks(found, device=control.device, stopped=control.stopped)
     items = list(zip(rows, counts, splits, strict=True))
     beside(lambda item: item[0].learn(item[1], item[2]), items)
 
@@ -137,6 +140,10 @@ def beside(
         waiting = {pool.submit(work, item) for item in items}
         while waiting:
             done, waiting = wait(waiting, timeout=POLL)
-            for future in done:
-                future.result()
-            progress()
+            try:
+                for future in done:
+                    future.result()
+                progress()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

@@ -4,38 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, pool
 from solvers.bounds.split import WIDE
 from solvers.budget import Budget
 from solvers.certificate import Proof
 from solvers.control import Control
+from solvers.exact.branch_and_bound.checkpoint import Keeper
 from solvers.exact.branch_and_bound.curve import close_curves, gap_of, learn, start_curves
 from solvers.exact.branch_and_bound.forest import block_gap
+from solvers.exact.branch_and_bound.layer_checkpoint import freeze_rows, go_on
 from solvers.exact.branch_and_bound.row_curve import RowCurve
-from solvers.hessian import Array
+from solvers.exact.branch_and_bound.sharing import Sharing
 from solvers.heuristics.local_search import LocalSearch
+from solvers.parallel import workers
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome
 
+MEMORY = 4 << 30
+"""Bytes that trees may take together, by default."""
 SHARE = 0.95
 """Of the gap asked for, that each row at the bound's allocation may leave open; the rest is for rounding."""
 
-WORTH = 0.02
-"""Share of the gap that has to close for another look at the bounds of rows that are not searched."""
-
 
 def solve_layer(
-    problem: SubsetProblem, control: Control, *, probe: int, node_limit: int | None = None
+    problem: SubsetProblem,
+    control: Control,
+    *,
+    probe: int,
+    node_limit: int | None = None,
+    memory: int = MEMORY,
 ) -> Outcome:
     """Branch and bound for a `per_layer` budget: see `share_budget`."""
     warm = None if control.warm_start is None else [control.warm_start]
-    found = share_budget([problem], control, starts=warm, probe=probe, node_limit=node_limit)
+    found = share_budget([problem], control, starts=warm, probe=probe, node_limit=node_limit, memory=memory)
     proofs = found.proofs[0] if control.certify else None
     return Outcome(found.masks[0], found.bound, found.reason, found.stats, proofs)
 
@@ -67,6 +74,7 @@ def share_budget(
     starts: Sequence[Mask] | None = None,
     probe: int = 1,
     node_limit: int | None = None,
+    memory: int = MEMORY,
 ) -> Shared:
     """Branch and bound for reduced problems that share one budget, the sum of their `per_layer` budgets.
 
@@ -77,19 +85,32 @@ def share_budget(
 
     Args:
         problems: reduced, with `per_layer` budgets.
-        control: limits; progress is told of all problems together.
+        control: limits; progress is told of all problems together. A checkpoint is kept of one problem.
         widest: rows of more inputs are not searched, but keep their first bounds; None searches all.
         starts: masks to start from.
         probe: probes of an entry before its pseudo-costs are trusted.
         node_limit: nodes over all trees, or None.
+        memory: bytes that the trees at work may take together.
     """
     total = sum(int(problem.pools.prune[0]) for problem in problems)
-    layers = [start_curves(problem, control, probe=probe) for problem in problems]
+    file = control.checkpoint if len(problems) == 1 else None
+    saved = None if file is None else file.load()
+    options: dict[str, Any] = {"probe": probe, "memory": memory // workers()}
+    if saved is None or file is None:
+        layers = [start_curves(problem, control, **options) for problem in problems]
+    else:
+        layers = [go_on(problems[0], saved, file, record=control.certify, **options)]
     for layer, start in zip(layers, starts or (), strict=starts is not None):
         for row, pruned in zip(layer, start, strict=True):
             row.offer(pruned)
     rows = [row for layer in layers for row in layer]
-    sharing = _Sharing(rows, total, widest)
+    sharing = Sharing(rows, total, widest)
+    if saved is not None and file is not None:
+        sharing.restore(saved, file)
+    for row in rows:
+        row.keeps = file is not None
+    begun = saved is not None or not control.stopped()
+    keeper = Keeper(file if begun else None, lambda: chain(freeze_rows(rows), sharing.save()))
     reason: Status | None = None
     while True:
         sharing.allocate()
@@ -102,13 +123,14 @@ def share_budget(
             break
         if wanted := sharing.open():
             _relax(layers, [(r, k) for r, k in wanted if rows[r].n > WIDE], control)
-            reason = _search(sharing, wanted, control, node_limit)
+            reason = _search(sharing, wanted, control, node_limit, keeper)
         elif sharing.worth_relaxing():
             _relax(layers, sharing.still(), control)
             sharing.fix()
         else:
             reason = Status.FEASIBLE
             break
+    keeper.save()
     if not all(sharing.searched):
         masks = [
             _improved(problem, mask, control) if problem.n > (widest or 0) else mask
@@ -119,6 +141,8 @@ def share_budget(
         "rounds": sharing.rounds,
         "row_solves": sum(row.trees for row in rows),
         "split": "own",
+        "resumed": saved is not None,
+        **keeper.stats,
     }
     proofs = (
         [[proof for row in layer for proof in row.proofs()] for layer in layers] if control.certify else []
@@ -126,93 +150,30 @@ def share_budget(
     return Shared(masks, sharing.bound, reason, stats, proofs)
 
 
-class _Sharing:
-    """Allocations over the rows' curves; rows that are not searched are allocated to once for all.
-
-    Attributes:
-        searched: of every row, whether it is.
-        bound: the best so far.
-        looked_at: `[rows]` counts of the bound's allocation.
-        value: of the best masks.
-        counts: `[rows]` their counts.
-        rounds: of searches.
-    """
-
-    def __init__(self, rows: Sequence[RowCurve], total: int, widest: int | None) -> None:
-        self.rows, self.total = rows, total
-        self.searched = [widest is None or row.n <= widest for row in rows]
-        self.bound, self.value, self.rounds = sum(row.block.floor for row in rows), np.inf, 0
-        self.looked_at = self.counts = np.zeros(len(rows), np.int64)
-        self._closed: set[tuple[int, int]] = set()
-        self._relaxed = -np.inf
-        entries = sum(row.n for row, searched in zip(rows, self.searched, strict=True) if not searched)
-        self._pooled = entries > 0 and entries * min(entries, total) <= EXACT_WORK
-        self._fixed: dict[str, Pool] = {}
-        self.fix()
-
-    def fix(self) -> None:
-        """Allocate anew to the rows that are not searched."""
-        if self._pooled:
-            still = [row for row, searched in zip(self.rows, self.searched, strict=True) if not searched]
-            for name in ("lower", "values"):
-                self._fixed[name] = pool([getattr(row, name) for row in still], self.total)
-
-    def allocate(self) -> None:
-        """Both programmes, over the curves as they are."""
-        self.value, self.counts = self._best("values")
-        bound, self.looked_at = self._best("lower")
-        self.bound = max(self.bound, bound)
-
-    def open(self) -> list[tuple[int, int]]:
-        """Rows and counts at the bound's allocation that are to be searched."""
-        pairs = enumerate(self.looked_at.tolist())
-        return [(r, k) for r, k in pairs if self.searched[r] and (r, k) not in self._closed]
-
-    def still(self) -> list[tuple[int, int]]:
-        """Rows that are not searched, and their counts at the bound's allocation."""
-        return [(r, k) for r, k in enumerate(self.looked_at.tolist()) if not self.searched[r]]
-
-    def close(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Take pairs for searched."""
-        self._closed.update(pairs)
-        self.rounds += 1
-
-    def worth_relaxing(self) -> bool:
-        """Whether rows that are not searched should be relaxed at their counts, or once more."""
-        if all(self.searched) or self.bound - self._relaxed < WORTH * (self.value - self.bound):
-            return False
-        self._relaxed = self.bound
-        return True
-
-    def _best(self, name: str) -> tuple[float, NDArray[np.int64]]:
-        """The least sum of `lower` or `values`, less rounding, and its counts."""
-        curves: list[Array] = [getattr(row, name) for row in self.rows]
-        if name not in self._fixed:
-            cost = allocation_value(curves, self.total)
-            return cost, allocate(curves, self.total) if np.isfinite(cost) else self.counts
-        fixed, searched = self._fixed[name], np.array(self.searched)
-        free = [curve for curve, here in zip(curves, self.searched, strict=True) if here]
-        both = pool([*free, fixed.cost], self.total)
-        shares = both.counts(self.total)
-        counts = np.empty(len(curves), np.int64)
-        counts[searched], counts[~searched] = shares[:-1], fixed.counts(int(shares[-1]))
-        return float(both.cost[self.total]) - both.rounding - fixed.rounding, counts
-
-
 def _search(
-    sharing: _Sharing, wanted: Sequence[tuple[int, int]], control: Control, node_limit: int | None
+    sharing: Sharing,
+    wanted: Sequence[tuple[int, int]],
+    control: Control,
+    node_limit: int | None,
+    keeper: Keeper,
 ) -> Status | None:
-    """Search rows at their counts; why that ended early, or None."""
+    """Search rows at their counts, with breaks to keep what is found; why that ended early, or None."""
     rows = sharing.rows
     values = [float(row.values[k]) for row, k in zip(rows, sharing.counts.tolist(), strict=True)]
     gap = SHARE * block_gap(control, values)
-    left = None if node_limit is None else node_limit - sum(row.nodes for row in rows)
-    ended = close_curves(
-        [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),
-        control.stopped, node_limit=left,
-    )  # fmt: skip
+    while True:
+        left = None if node_limit is None else node_limit - sum(row.nodes for row in rows)
+        ended = close_curves(
+            [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),
+            lambda: control.stopped() or (Status.FEASIBLE if keeper.due() else None), node_limit=left,
+        )  # fmt: skip
+        if ended is not Status.FEASIBLE:
+            break
+        keeper.save()
+    if ended is not Status.OPTIMAL:
+        return ended
     sharing.close(wanted)
-    return None if ended is Status.OPTIMAL else ended
+    return None
 
 
 def _relax(layers: Sequence[Sequence[RowCurve]], pairs: Sequence[tuple[int, int]], control: Control) -> None:

@@ -47,6 +47,7 @@ class RowCurve:
         values: `[n + 1]` what that costs; None to compute it.
         probe: probes of an entry before its pseudo-costs are trusted.
         record: whether trees leave their proofs.
+        memory: bytes that a tree may take.
 
     Attributes:
         values: `[n + 1]` cost of the best mask known of every count.
@@ -57,6 +58,12 @@ class RowCurve:
         nodes: nodes of all trees so far.
         trees: how many there were.
         seconds: spent in them.
+        gaps: `[n + 1]` relative gap that a search has proven, infinite if none has.
+        splits: of counts.
+        searches: proofs of counts that were searched, where they are recorded.
+        costs: `[4, n]` pseudo-costs of the last search, or None.
+        keeps: whether a search that was stopped is kept as `unfinished`, and gone on with.
+        unfinished: that search, or None.
     """
 
     def __init__(
@@ -67,10 +74,11 @@ class RowCurve:
         *,
         probe: int = 1,
         record: bool = False,
+        memory: int = MEMORY,
     ) -> None:
         self.block = replace(block, H=np.ascontiguousarray(block.H), B=np.ascontiguousarray(block.B))
         n = self.n = block.n
-        self.order, self.probe, self.record = order, probe, record
+        self.order, self.probe, self.record, self.memory = order, probe, record, memory
         self.chosen: dict[int, Mask] = {}
         self.values = np.array(
             [block.value(self.mask(k)) for k in range(n + 1)] if values is None else values
@@ -82,12 +90,14 @@ class RowCurve:
         self.left = np.zeros(n + 1)
         self.nodes = self.trees = 0
         self.seconds = 0.0
-        self._closed = np.full(n + 1, np.inf)
-        self._closed[[0, n]] = 0.0
-        self._splits: dict[int, Split] = {}
-        self._proofs: dict[int, Proof] = {}
+        self.gaps = np.full(n + 1, np.inf)
+        self.gaps[[0, n]] = 0.0
+        self.splits: dict[int, Split] = {}
+        self.searches: dict[int, Proof] = {}
         self._labels = np.zeros(n, np.int64)
-        self._costs: Array | None = None
+        self.costs: Array | None = None
+        self.keeps = False
+        self.unfinished: BlockTree | None = None
 
     def at(self, k: int) -> Block:
         """The block with k entries pruned."""
@@ -127,13 +137,13 @@ class RowCurve:
 
     def root(self, k: int) -> Split:
         """The split of count k: by a few Newton steps from the nearest count's, if rows are small enough."""
-        if k in self._splits:
-            return self._splits[k]
-        if not self._splits or self.n > WIDE or k in (0, self.n):
+        if k in self.splits:
+            return self.splits[k]
+        if not self.splits or self.n > WIDE or k in (0, self.n):
             self.learn(k, split_blocks([self.at(k)])[0])
-            return self._splits[k]
-        near = min(self._splits, key=lambda other: abs(other - k))
-        block, split = self.block, self._splits[near]
+            return self.splits[k]
+        near = min(self.splits, key=lambda other: abs(other - k))
+        block, split = self.block, self.splits[near]
         keep, found = self.n - k, np.empty((2, self.n))
         z = np.clip(split.z * (keep / max(float(split.z.sum()), 1e-9)), 0.0, 1.0)
         cutoff = float(self.values[k] + 1e-6 * abs(self.values[k]))
@@ -143,11 +153,11 @@ class RowCurve:
             np.zeros(1, np.bool_),
         )  # fmt: skip
         self.learn(k, Split(secure(block.H[0], d, block.refit)[None], found[1], STEPS))
-        return self._splits[k]
+        return self.splits[k]
 
     def learn(self, k: int, split: Split) -> None:
         """Keep the split of a count, and take the bounds that its point gives at every count."""
-        self._splits[k] = split
+        self.splits[k] = split
         model = model_of(self.block, split.d)
         L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(self.n)
         _, base, rounding = evaluate(model, split.z, L, q, s)
@@ -172,34 +182,44 @@ class RowCurve:
         """
         if self.closed(k, gap):
             return True
-        tree = BlockTree(
-            self.at(k), self.root(k), self.mask(k), float(self.values[k]),
-            gap=gap, probe=self.probe, memory=MEMORY, record=self.record,
-        )  # fmt: skip
-        if self._costs is not None:
-            tree.costs[:] = self._costs
+        tree = self._tree(k, gap)
+        nodes, seconds = tree.nodes, tree.seconds
         while not (tree.done or tree.full or stopped() or (limit is not None and tree.nodes >= limit)):
             tree.work()
-        self.nodes += tree.nodes
-        self.trees += 1
-        self.seconds += tree.seconds
+        self.nodes += tree.nodes - nodes
+        self.seconds += tree.seconds - seconds
+        self.unfinished = tree if self.keeps and not (tree.done or tree.full) else None
         self.offer(tree.pruned)
-        if self.record and (k not in self._proofs or tree.bound > self._proofs[k].bound):
-            self._proofs[k] = tree.proof()
+        if self.record and (k not in self.searches or tree.bound > self.searches[k].bound):
+            self.searches[k] = tree.proof()
         bounds = np.full(self.n + 1, -math.inf)
         bounds[k] = tree.bound
         self.raise_bounds(bounds)
         if tree.done:
-            self._closed[k] = gap
+            self.gaps[k] = gap
             self.left[k] = self.values[k] - self.lower[k]
             counts = np.maximum(tree.costs[1::2], 1e-300)
-            self._costs = tree.costs * np.repeat(np.minimum(1.0, TRUST / counts), 2, axis=0)
+            self.costs = tree.costs * np.repeat(np.minimum(1.0, TRUST / counts), 2, axis=0)
         return tree.done
+
+    def _tree(self, k: int, gap: float) -> BlockTree:
+        """The search that is to be gone on with, or a new one."""
+        old = self.unfinished
+        if old is not None and old.block.keep[0] == self.n - k and old.gap <= gap:
+            return old
+        tree = BlockTree(
+            self.at(k), self.root(k), self.mask(k), float(self.values[k]),
+            gap=gap, probe=self.probe, memory=self.memory, record=self.record,
+        )  # fmt: skip
+        if self.costs is not None:
+            tree.costs[:] = self.costs
+        self.trees += 1
+        return tree
 
     def closed(self, k: int, gap: float) -> bool:
         """Whether the gap of a count is proven, or as far as rounding lets it."""
         value = float(self.values[k])
-        return bool(self._closed[k] <= gap or value - self.lower[k] <= gap * abs(value))
+        return bool(self.gaps[k] <= gap or value - self.lower[k] <= gap * abs(value))
 
     def raise_bounds(self, bounds: Array) -> None:
         """Take in valid bounds of all counts. Joint costs never fall when more is pruned.
@@ -217,10 +237,10 @@ class RowCurve:
         """What is proven: trees, and the root relaxation of every count that has a split."""
         roots = [
             root_proof(self.at(k), split)
-            for k, split in sorted(self._splits.items())
-            if k not in self._proofs or len(self._proofs[k].entry) > 1
+            for k, split in sorted(self.splits.items())
+            if k not in self.searches or len(self.searches[k].entry) > 1
         ]
-        return [*roots, *self._proofs.values()]
+        return [*roots, *self.searches.values()]
 
     def _swapped(self, pruned: Mask) -> Mask:
         block = self.block

@@ -16,9 +16,9 @@ from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.exact.branch_and_bound.block_tree import BlockTree, root_bound
-from solvers.exact.branch_and_bound.checkpoint import Keeper, thaw
+from solvers.exact.branch_and_bound.checkpoint import Keeper, freeze, thaw
 from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
-from solvers.exact.branch_and_bound.layer import solve_layer
+from solvers.exact.branch_and_bound.layer import MEMORY, solve_layer
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.relaxation import round_off
@@ -27,8 +27,6 @@ from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
-MEMORY = 4 << 30
-"""Bytes that trees may take together, by default."""
 GRACE = 0.5
 """Seconds for bounds of rows whose search a limit kept from starting."""
 
@@ -68,9 +66,9 @@ class BranchAndBound(Solver):
 
     def _search(self, problem: SubsetProblem, control: Control) -> Outcome:
         if problem.budget.kind == "per_layer":
-            if control.checkpoint is not None:
-                raise ValueError("a checkpoint is not kept of per_layer budgets")
-            return solve_layer(problem, control, probe=self.probe, node_limit=self.node_limit)
+            return solve_layer(
+                problem, control, probe=self.probe, node_limit=self.node_limit, memory=self.memory_limit
+            )
         found = blocks(problem)
         began = time.perf_counter()
         saved = None if control.checkpoint is None else control.checkpoint.load()
@@ -146,7 +144,7 @@ class BranchAndBound(Solver):
                 shown.append((total, bound))
                 control.report(total, bound, sum(tree.nodes for tree in trees))
 
-        keeper = Keeper(control.checkpoint, trees)
+        keeper = Keeper(control.checkpoint, lambda: freeze(trees))
         reason = grow_forest(
             trees, control.stopped, progress, self.node_limit, due=keeper.due, save=keeper.save
         )

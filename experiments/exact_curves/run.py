@@ -131,7 +131,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     text = "\n".join(
         [
-            f"Whole run {seconds:.0f} s. Times are wall times on {os.cpu_count()} cores.", "",
+            f"Whole run {seconds:.0f} s. Times are wall times on {os.cpu_count()} cores, at a load average of "
+            f"{os.getloadavg()[0]:.1f} at the end, of which this run's share is at most {os.cpu_count()}.", "",
             "Curves of every row at every count:", "", *curves, "",
             "One budget for all layers together, from the rows' curves:", "", *budgets, "",
         ]

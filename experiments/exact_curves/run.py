@@ -128,11 +128,11 @@ def main() -> None:
                 for line in prove_budgets(title, network, layers, config, folder):
                     print(line, flush=True)
                     budgets.append(line)
-    seconds = time.perf_counter() - start
+    seconds, cores = time.perf_counter() - start, os.cpu_count()
     text = "\n".join(
         [
-            f"Whole run {seconds:.0f} s. Times are wall times on {os.cpu_count()} cores, at a load average of "
-            f"{os.getloadavg()[0]:.1f} at the end, of which this run's share is at most {os.cpu_count()}.", "",
+            f"Whole run {seconds:.0f} s. Times are wall times on {cores} cores, at a load average of "
+            f"{os.getloadavg()[0]:.1f} at the end, of which this run's share is at most {cores}.", "",
             "Curves of every row at every count:", "", *curves, "",
             "One budget for all layers together, from the rows' curves:", "", *budgets, "",
         ]

@@ -1,5 +1,6 @@
 """The checker's bound of splits in blocks: never above rational arithmetic, and close to it."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, combinations
 
@@ -9,7 +10,7 @@ from exactly import exact_hessian
 from oracles import _solve_exactly as solve_exactly
 from oracles import fractions, make_problem
 
-from solvers import Budget
+from solvers import Budget, SubsetProblem
 from solvers.certificate.original import stored
 from solvers.checker.grouped import Grouped, Unfit, _best, _least, grouped_bounds, groups_of
 from solvers.checker.piece import make_piece
@@ -141,3 +142,28 @@ def test_scores_hold_for_every_residual_within_its_slack():
             scores = [0.5 * x[S] @ np.linalg.solve(D[np.ix_(S, S)], x[S]) - len(S) * price for S in states]
             assert max(0.0, *scores) <= high * (1 + 1e-12)
         assert _best(group, q, 0.0 * slack, np.array([price]))[0] <= high
+
+
+def test_a_curvature_known_up_to_an_error_is_bounded_for_all_it_may_be():
+    rng = np.random.default_rng(11)
+    problem = make_problem(rng, Budget.per_row(3), m=1, n=8, gradient=True)
+    piece = piece_of(problem)
+    d, pairs, cross, D = any_split(rng, piece, 2, 4.0)
+    loose = replace(piece, H_error=1e-3 * np.abs(piece.H))
+    grouped, matrix = groups_of(loose, d, pairs, cross)
+    groups = [members.tolist() for group in grouped for members in group.members]
+    u, price, none = rng.standard_normal(8), rng.uniform(0.0, 1.0, 1), np.zeros(8, np.int64)
+    low, _ = grouped_bounds(loose, grouped, matrix, u, price)
+    w, b = problem.W[0], piece.b[0, :, 0]
+    for _ in range(30):
+        E = 1e-3 * np.abs(piece.H[0]) * np.sign(rng.standard_normal((8, 8)))
+        H = piece.H[0] + np.triu(E) + np.triu(E, 1).T
+        other = SubsetProblem(problem.W, H, Budget.per_row(3), gradient=(H @ w - b)[None])
+        constant = 0.5 * w @ H @ w - other.G[0] @ w
+        true = float(exact(other, groups, D, u, price, piece.keep, none)) - constant + piece.constant
+        assert low <= true
+    H = piece.H[0] - 1.2 * (np.linalg.eigvalsh(piece.H[0] - D)[0]) * np.eye(8)
+    with pytest.raises(Unfit, match="positive semidefinite"):
+        groups_of(replace(piece, H=H[None]), d, pairs, cross)
+    with pytest.raises(Unfit, match="positive semidefinite"):
+        groups_of(replace(piece, H_error=np.abs(piece.H)), d, pairs, cross)

@@ -85,7 +85,7 @@ def test_storage_grows_when_it_must(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
     whole, tight = grow_from(problem, worth=0.0), grow_from(problem, worth=0.0)
     for tree in (whole, tight):
-        tree.store = storage.stretched(tree.store, storage.SPLITS, 2)
+        tree.storage.store = storage.stretched(tree.store, storage.SPLITS, 2)
     tight.integers[state.FREE] = 20  # as if the other places were taken
     stretch, asked = storage.stretched, []
     monkeypatch.setattr(
@@ -107,7 +107,7 @@ def test_without_room_for_more_nodes_the_search_is_depth_first(case, record):
     problem = make_problem(np.random.default_rng(3), budget, **{"m": 1, **options})
     found = grow_from(problem, gap=0.0, probe=0, depth=-1, record=record)
     best, n = least(found.block, problem), found.block.n
-    found.memory = 0
+    found.storage.memory = 0
     found.integers[state.FREE] = n + 8
     deepest = 0
     while not found.work(1):
@@ -115,7 +115,7 @@ def test_without_room_for_more_nodes_the_search_is_depth_first(case, record):
         assert found.bound <= best
         if found.full:  # the proof has no room
             assert record
-            found.memory += 100_000
+            found.storage.memory += 100_000
             found.full = False
     assert 0 < deepest <= n + 1
     assert found.value == pytest.approx(best, abs=1e-10 * found.block.scale)
@@ -128,10 +128,10 @@ def test_best_first_goes_on_when_there_is_room_again(rng):
     problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
     found = grow_from(problem, gap=0.0, probe=0, depth=-1)
     best = least(found.block, problem)
-    found.memory, found.integers[state.FREE] = 0, 24
+    found.storage.memory, found.integers[state.FREE] = 0, 24
     while not found.integers[state.STACK]:
         assert not found.work(1)
-    found.memory = 1 << 30
+    found.storage.memory = 1 << 30
     found.feed(1 << 31)
     while not found.done:
         found.work(1)
@@ -142,7 +142,7 @@ def test_best_first_goes_on_when_there_is_room_again(rng):
 def test_a_search_that_shares_memory_waits_for_more(rng):
     problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
     alone, waiting = (grow_from(problem, gap=0.0, depth=-1, share=share) for share in (False, True))
-    waiting.memory, waiting.integers[state.FREE] = 0, 20
+    waiting.storage.memory, waiting.integers[state.FREE] = 0, 20
     assert not waiting.work()
     assert waiting.hungry
     assert not waiting.full
@@ -158,7 +158,7 @@ def test_a_search_that_shares_memory_waits_for_more(rng):
 def test_a_proof_without_room_stops_the_search_with_a_valid_bound(rng):
     problem = make_problem(rng, Budget.per_row(14), m=1, n=24)
     found, solved = (grow_from(problem, depth=-1, probe=0, record=record) for record in (True, False))
-    found.memory = limit = found.bytes
+    found.storage.memory = limit = found.bytes
     assert not found.work(100_000)
     assert found.full
     assert found.bytes <= limit
@@ -170,7 +170,7 @@ def test_a_proof_without_room_stops_the_search_with_a_valid_bound(rng):
 def test_splits_that_no_node_needs_are_forgotten(rng):
     problem = make_problem(rng, Budget.per_row(14), m=1, n=26)
     free, tight = (grow_from(problem, worth=0.0, depth=0) for _ in range(2))
-    tight.memory = tight.bytes
+    tight.storage.memory = tight.bytes
     assert free.work(100_000)
     while not tight.work(1):
         assert len(tight.store.roots) == 16

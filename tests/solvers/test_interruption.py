@@ -14,8 +14,9 @@ from solvers.bounds import split as splitting
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.control import Control
-from solvers.exact.branch_and_bound.block_tree import BlockTree, root_bound
+from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.forest import grow_forest
+from solvers.exact.branch_and_bound.roots import root_bound
 
 KINDS = {
     "joint": {},

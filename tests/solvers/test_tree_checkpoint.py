@@ -79,7 +79,7 @@ def test_trees_go_on_as_if_nothing_had_been(case, record, tmp_path):
 def test_a_depth_first_search_goes_on(tmp_path):
     tree = planted("joint", 1, depth=-1, probe=0)
     other = planted("joint", 1, depth=-1, probe=0)
-    tree.memory, tree.integers[state.FREE] = 0, 26
+    tree.storage.memory, tree.integers[state.FREE] = 0, 26
     while tree.integers[state.STACK] < 4:
         assert not tree.work(1)
     (again,) = through_a_file([tree], tmp_path, probe=0)

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import EPS, best_sum, evaluate, formation, model_of
+from solvers.bounds.oracle import EPS, formation
 from solvers.bounds.resplit import elimination
 from solvers.bounds.split import Split
 from solvers.certificate import Proof
-from solvers.exact.branch_and_bound import state, storage, tree
+from solvers.exact.branch_and_bound import state, tree
 from solvers.exact.branch_and_bound.log import Log
-from solvers.exact.branch_and_bound.storage import least_open, occupied
+from solvers.exact.branch_and_bound.roots import at_root
+from solvers.exact.branch_and_bound.storage import Storage, least_open
 from solvers.exact.branch_and_bound.symmetry import chains
 from solvers.exact.branch_and_bound.testimony import testify
 from solvers.problem import Mask
@@ -53,7 +54,6 @@ class BlockTree:
         done: whether the block is proven.
         hungry: whether it waits for `feed`.
         full: whether it can't go on in its memory, depth-first or not.
-        memory: as above.
         halt: `[1]`, True to end a slice within a moment, from any thread.
         seconds: spent in `work`.
     """
@@ -90,14 +90,14 @@ class BlockTree:
         state.accept(self.real, value)
         self.incumbent[:] = ~pruned
         if record:
-            self._room_for_log()
+            self.storage.room_for_log()
             self.log.entry[0] = self.log.pruned[0] = self.log.kept[0] = -1
             self.log.shares[0] = split.z
             self.integers[state.TREE] = self.integers[state.VECTORS] = 1
-        self._room_for_splits()
+        self.storage.room_for_splits()
         self.store.d[0] = split.d
         self.integers[state.SPLITS] = self.integers[state.MADE] = 1
-        self._room_for_nodes()
+        self.storage.room_for_nodes()
         self.integers[state.FREE] -= 1
         root = int(self.store.spare[self.integers[state.FREE]])
         self.store.shares[root] = split.z
@@ -136,7 +136,7 @@ class BlockTree:
         n, groups = block.n, len(block.H)
         self.block = block
         self.probe, self.worth, self.effort = probe, worth, effort
-        self.memory, self.share, self.record = memory, share, record
+        self.share, self.record = share, record
         self.done = self.hungry = self.full = False
         self.seconds = self.formation = 0.0
         self.depth = -1
@@ -146,10 +146,9 @@ class BlockTree:
             block.refit, np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), float(block.constant),
             block.labels, block.keep, ordered, self.halt,
         )  # fmt: skip
-        self.integers, self.real = np.zeros(14, np.int64), np.zeros(7)
-        self.integers[state.CURRENT] = -1
+        self.storage = Storage(n, groups, memory, record)
+        self.integers, self.real = self.storage.integers, np.zeros(7)
         self.costs, self.incumbent = np.zeros((4, n)), np.zeros(n)
-        self.store, self.log = storage.empty_store(n, groups), storage.empty_log(n)
 
     def work(self, nodes: int | None = None) -> bool:
         """Process up to so many nodes, by default a slice; whether the block is proven."""
@@ -168,14 +167,14 @@ class BlockTree:
             self.done = code == 0
             break
         if self.done:
-            self._release()
+            self.storage.release()
         self.seconds += time.perf_counter() - start
         return self.done
 
     def feed(self, memory: int) -> None:
         """Let a hungry tree go on with so much memory; it won't ask again if that is hardly more."""
         self.share = memory > 1.25 * self.memory
-        self.memory = max(memory, self.memory)
+        self.storage.memory = max(memory, self.memory)
         self.hungry = False
         self.integers[[state.RESERVE, state.SPARING]] = 0
 
@@ -213,9 +212,24 @@ class BlockTree:
         return int(self.integers[state.MADE])
 
     @property
+    def store(self) -> tree.Store:
+        """Open nodes and splits."""
+        return self.storage.store
+
+    @property
+    def log(self) -> Log:
+        """The proof as far as it goes."""
+        return self.storage.log
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it may take."""
+        return self.storage.memory
+
+    @property
     def bytes(self) -> int:
-        """Memory taken by open nodes, splits and the log."""
-        return occupied(self.store, self.log)
+        """Bytes that open nodes, splits and the log take."""
+        return self.storage.bytes
 
     def proof(self) -> Proof:
         """What has been proven so far, if it was recorded."""
@@ -224,84 +238,12 @@ class BlockTree:
     def _room(self) -> bool:
         """Make room for what a node may store; False if that has to wait, or can't be."""
         n, slots = self.block.n, self.integers
-        short = not self._room_for_log() if self.record else False
-        if slots[state.SPLITS] >= len(self.store.roots) and not self._room_for_splits():
+        short = not self.storage.room_for_log() if self.record else False
+        if slots[state.SPLITS] >= len(self.store.roots) and not self.storage.room_for_splits():
             slots[state.SPARING] = 0 if self.share else slots[state.NODES] + PATIENCE
             short = short or self.share
-        if slots[state.FREE] < n + 8 and not self._room_for_nodes():
+        if slots[state.FREE] < n + 8 and not self.storage.room_for_nodes():
             slots[state.RESERVE] = 0 if self.share else n + 8
             short = short or self.share or bool(slots[state.FREE] < 2)
         self.hungry, self.full = short and self.share, short and not self.share
         return not short
-
-    def _room_for_nodes(self) -> bool:
-        old = len(self.store.lower)
-        size = self._size(self.store, storage.PLACES, old, max(2 * old, 256 + self.block.n))
-        if size <= old:
-            return False
-        stack = self.store.heap[old - int(self.integers[state.STACK]) :].copy()
-        self.store = storage.stretched(self.store, storage.PLACES, size)
-        self.store.heap[size - len(stack) :] = stack
-        if self.record:
-            self.log = storage.stretched(self.log, ("place",), size)
-        free = int(self.integers[state.FREE])
-        self.store.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
-        self.integers[state.FREE] = free + size - old
-        self.integers[state.RESERVE] = 0
-        return True
-
-    def _room_for_splits(self) -> bool:
-        old = len(self.store.roots)
-        if old and not self.record:
-            storage.forget_splits(self.store, self.integers)
-            if self.integers[state.SPLITS] <= 0.75 * old:
-                return True
-        size = self._size(self.store, storage.SPLITS, old, max(2 * old, 16))
-        if size > old:
-            self.store = storage.stretched(self.store, storage.SPLITS, size)
-        return size > old
-
-    def _room_for_log(self) -> bool:
-        n, log, slots = self.block.n, self.log, self.integers
-        if slots[state.TREE] + 6 * n + 8 > len(log.entry):
-            size = self._size(log, storage.NODES, len(log.entry), 2 * len(log.entry) + 16 * n + 16)
-            if size < slots[state.TREE] + 6 * n + 8:
-                return False
-            self.log = log = storage.stretched(log, storage.NODES, size)
-        if slots[state.VECTORS] + 6 > len(log.shares):
-            size = self._size(log, storage.VECTORS, len(log.shares), 2 * len(log.shares) + 256)
-            if size < slots[state.VECTORS] + 6:
-                return False
-            self.log = storage.stretched(log, storage.VECTORS, size)
-        return True
-
-    def _size(self, arrays: tree.Store | Log, names: tuple[str, ...], old: int, wanted: int) -> int:
-        """How many elements there may be, with the copies that more of them take; all wanted at the start."""
-        if old == 0:
-            return wanted
-        each, largest = storage.weight(arrays, names)
-        left = self.memory - self.bytes - old * largest
-        return min(wanted, old + max(0, left // each)) if left // each >= 0.1 * old else old
-
-    def _release(self) -> None:
-        """Give back what a finished search does not need."""
-        self.store = storage.stretched(self.store, storage.PLACES, 0)
-        if not self.record:
-            self.store = storage.stretched(self.store, storage.SPLITS, 1)
-            self.integers[state.SPLITS] = 1
-        self.log = storage.stretched(self.log, ("place",), 0)
-
-
-def at_root(block: Block, split: Split) -> tuple[float, float]:
-    """The bound where the split's own relaxation ends, and the rounding in it."""
-    n, pools = block.n, len(block.keep)
-    model = model_of(block, split.d)
-    L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(n)
-    _, base, rounding = evaluate(model, split.z, L, q, s)
-    best = best_sum(s, np.zeros(n, np.int8), block.labels, block.keep, np.empty(pools), np.empty(pools))
-    return float(base - best - rounding), float(rounding)
-
-
-def root_bound(block: Block, split: Split) -> float:
-    """A bound from the split alone, without a tree."""
-    return max(block.floor, at_root(block, split)[0] - formation(block, split.d))

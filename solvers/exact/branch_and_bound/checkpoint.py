@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from solvers.blocks import Block
 from solvers.checkpoint import Arrays, Checkpoint
-from solvers.exact.branch_and_bound import state, storage
+from solvers.exact.branch_and_bound import state
 from solvers.exact.branch_and_bound.block_tree import BlockTree
-from solvers.exact.branch_and_bound.storage import NODES, SPLITS, VECTORS, open_nodes
+from solvers.exact.branch_and_bound.storage import NODES, PLACES, SPLITS, VECTORS, open_nodes, stretched
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,8 @@ def _restore(tree: BlockTree, i: int, arrays: Arrays, at: dict[str, int]) -> Non
     if min(heap, stack, nodes, vectors) < 0 or splits < 1:
         raise ValueError("negative counts")
     places = 0 if tree.done else count + count // 4 + 2 * tree.block.n + 256
-    tree.store = storage.stretched(tree.store, storage.PLACES, places)
-    tree.store = storage.stretched(tree.store, SPLITS, splits if tree.done else splits + 16)
+    tree.storage.store = stretched(tree.store, PLACES, places)
+    tree.storage.store = stretched(tree.store, SPLITS, splits if tree.done else splits + 16)
     for name in ROWS:
         getattr(tree.store, name)[:count] = part(name, count)
     for name in SPLITS:
@@ -161,9 +161,9 @@ def _restore_log(
     places: int,
     part: Callable[[str, int], NDArray[Any]],
 ) -> None:
-    log = storage.stretched(tree.log, NODES, nodes)
-    log = storage.stretched(log, VECTORS, vectors)
-    log = storage.stretched(log, ("place",), places if tree.record else 0)
+    log = stretched(tree.log, NODES, nodes)
+    log = stretched(log, VECTORS, vectors)
+    log = stretched(log, ("place",), places if tree.record else 0)
     for name in NODES:
         getattr(log, name)[:] = part(f"log_{name}", nodes)
     for name in VECTORS:
@@ -172,4 +172,4 @@ def _restore_log(
     if ((place < 0) | (place >= nodes)).any():
         raise ValueError("nodes have no place in the proof")
     log.place[: len(place)] = place
-    tree.log = log
+    tree.storage.log = log

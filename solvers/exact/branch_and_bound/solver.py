@@ -15,10 +15,11 @@ from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.control import Control
-from solvers.exact.branch_and_bound.block_tree import BlockTree, root_bound
+from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.checkpoint import Keeper, freeze, thaw
 from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
 from solvers.exact.branch_and_bound.layer import MEMORY, solve_layer
+from solvers.exact.branch_and_bound.roots import root_bound
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.relaxation import round_off

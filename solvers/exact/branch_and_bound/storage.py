@@ -1,4 +1,4 @@
-"""Memory of one tree: empty arrays, longer ones, and splits that no open node needs."""
+"""The arrays of one tree, which grow as far as its memory goes, and splits that no open node needs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,93 @@ VECTORS = ("shares", "split")
 """Arrays of a log with an element for every point of the proof."""
 
 
+class Storage:
+    """Open nodes, splits and the log of one tree.
+
+    Args:
+        n: entries of the block.
+        groups: its curvatures.
+        memory: bytes that all may take together. What a tree starts with it gets in any case.
+        record: whether a log is kept.
+
+    Attributes:
+        integers: counts of all; see `state`.
+        store: open nodes and splits.
+        log: the proof as far as it goes.
+    """
+
+    def __init__(self, n: int, groups: int, memory: int, record: bool) -> None:
+        self.n, self.memory, self.record = n, memory, record
+        self.integers = np.zeros(14, np.int64)
+        self.integers[state.CURRENT] = -1
+        self.store, self.log = empty_store(n, groups), empty_log(n)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that all arrays take."""
+        return sum(array.nbytes for arrays in (self.store, self.log) for array in arrays)
+
+    def room_for_nodes(self) -> bool:
+        """More places for open nodes; whether there are."""
+        old = len(self.store.lower)
+        size = self._size(self.store, PLACES, old, max(2 * old, 256 + self.n))
+        if size <= old:
+            return False
+        stack = self.store.heap[old - int(self.integers[state.STACK]) :].copy()
+        self.store = stretched(self.store, PLACES, size)
+        self.store.heap[size - len(stack) :] = stack
+        if self.record:
+            self.log = stretched(self.log, ("place",), size)
+        free = int(self.integers[state.FREE])
+        self.store.spare[free : free + size - old] = np.arange(size - 1, old - 1, -1)
+        self.integers[state.FREE] = free + size - old
+        self.integers[state.RESERVE] = 0
+        return True
+
+    def room_for_splits(self) -> bool:
+        """More places for splits, or those of splits that no node needs; whether there are."""
+        old = len(self.store.roots)
+        if old and not self.record:
+            forget_splits(self.store, self.integers)
+            if self.integers[state.SPLITS] <= 0.75 * old:
+                return True
+        size = self._size(self.store, SPLITS, old, max(2 * old, 16))
+        if size > old:
+            self.store = stretched(self.store, SPLITS, size)
+        return size > old
+
+    def room_for_log(self) -> bool:
+        """Whether the log has room for a node, after making it longer if need be."""
+        n, log, slots = self.n, self.log, self.integers
+        if slots[state.TREE] + 6 * n + 8 > len(log.entry):
+            size = self._size(log, NODES, len(log.entry), 2 * len(log.entry) + 16 * n + 16)
+            if size < slots[state.TREE] + 6 * n + 8:
+                return False
+            self.log = log = stretched(log, NODES, size)
+        if slots[state.VECTORS] + 6 > len(log.shares):
+            size = self._size(log, VECTORS, len(log.shares), 2 * len(log.shares) + 256)
+            if size < slots[state.VECTORS] + 6:
+                return False
+            self.log = stretched(log, VECTORS, size)
+        return True
+
+    def _size(self, arrays: Store | Log, names: tuple[str, ...], old: int, wanted: int) -> int:
+        """How many elements there may be, with the copies that more of them take; all wanted at the start."""
+        if old == 0:
+            return wanted
+        each, largest = weight(arrays, names)
+        left = self.memory - self.bytes - old * largest
+        return min(wanted, old + max(0, left // each)) if left // each >= 0.1 * old else old
+
+    def release(self) -> None:
+        """Give back what a finished search does not need."""
+        self.store = stretched(self.store, PLACES, 0)
+        if not self.record:
+            self.store = stretched(self.store, SPLITS, 1)
+            self.integers[state.SPLITS] = 1
+        self.log = stretched(self.log, ("place",), 0)
+
+
 def empty_store(n: int, groups: int) -> Store:
     """A store without places or splits."""
     i32 = np.int32
@@ -40,11 +127,6 @@ def empty_log(n: int) -> Log:
         np.empty(0, i32), np.empty(0, i32), np.empty(0, i32), np.empty(0, i32), np.empty((0, n), np.float32),
         np.empty(0, i32), np.empty(0, i32),
     )  # fmt: skip
-
-
-def occupied(*holders: Store | Log) -> int:
-    """Bytes that all arrays take."""
-    return sum(array.nbytes for arrays in holders for array in arrays)
 
 
 def weight(arrays: Store | Log, names: tuple[str, ...]) -> tuple[int, int]:

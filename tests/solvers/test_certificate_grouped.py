@@ -16,8 +16,11 @@ from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, group_proof
 from solvers.certificate.claims import root_curve
 from solvers.certificate.grouped import as_split
+from solvers.certificate.original import stored
 from solvers.certificate.points import Terms
 from solvers.checker import Refuted
+from solvers.checker.claims import parse_certificate, read_digests
+from solvers.checker.proofs import Prover
 from solvers.instances import save
 from solvers.reduction import reduce
 
@@ -128,6 +131,19 @@ def test_prices_bound_every_count(tmp_path):
         assert (low <= np.array(best) * (1 + 1e-12)).all()
         assert low[4] == proof.bound > 0.5 * best[4]
         assert low[5] > low[4]
+
+
+def test_a_checked_split_in_blocks_leaves_a_diagonal_one(files):
+    """What bounds the rest of a refined move: below D, and so below H."""
+    fields, _ = read_digests(files.certificate)
+    this = stored(files.problem)
+    prover = Prover([this])
+    for proof in parse_certificate(fields, [this]).proofs:
+        prover.check(proof)
+    for d in prover.splits(0):
+        low = np.linalg.eigvalsh(files.problem.hessian.dense(0) - np.diag(d))[0]
+        assert (d > 0).all()
+        assert low > 0.0
 
 
 def test_an_entry_off_the_diagonal(files):

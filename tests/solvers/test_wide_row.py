@@ -69,16 +69,18 @@ def test_rounds_fix_entries_and_never_pass_the_optimum(budget):
     assert lifted > 1
 
 
-def test_a_poor_mask_fixes_less_and_its_value_caps_no_bound():
-    problem, block, split = a_row(1)
-    masks = sorted(all_masks(problem), key=problem.value)
-    rows = [WideRow(block, split, mask[0], 0.0) for mask in (masks[0], masks[40])]
-    for row in rows:
-        row.lift(4, lambda: None)
-        row.lift(4, lambda: None)
-        assert row.bound <= problem.value(masks[0]) * (1 + 1e-12)
-    assert rows[1].fixed <= rows[0].fixed
-    assert rows[1].value > rows[0].value
+def test_a_mask_that_is_not_the_best_fixes_nothing_that_the_best_needs():
+    fixed = np.zeros(3, int)
+    for seed in range(8):
+        problem, block, split = a_row(seed)
+        masks = sorted(all_masks(problem), key=problem.value)
+        rows = [WideRow(block, split, mask[0], 0.0) for mask in (masks[0], masks[2], masks[6])]
+        for row in rows:
+            for size in (4, 4, 2):
+                row.lift(size, lambda: None)
+            assert row.bound <= problem.value(masks[0]) * (1 + 1e-12)
+        fixed += [row.fixed for row in rows]
+    assert fixed[0] > fixed[2] > 0
 
 
 def test_rounding_and_swaps_find_better_masks():

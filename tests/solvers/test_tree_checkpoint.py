@@ -232,8 +232,7 @@ def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
     value, bound, total, resumed = json.loads(answer)
     assert resumed
     assert 40 <= nodes < total
-    whole = solve(problem, "branch-and-bound", time_limit=60)
-    assert value == pytest.approx(whole.value, rel=1e-4)
-    for low in (bound, whole.bound):
-        assert low <= min(value, whole.value)
-        assert value - low <= 1.01e-4 * value
+    # uninterrupted in a process of its own too: linear algebra rounds otherwise on other numbers of threads
+    command[-1] = str(tmp_path / "another search")
+    whole = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ).stdout
+    assert json.loads(whole) == [value, bound, total, False]

@@ -21,8 +21,8 @@ def _controller() -> ThreadpoolController:
 
 
 def workers() -> int:
-    """How many rows are worked on at once."""
-    return os.cpu_count() or 1
+    """How many rows are worked on at once: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

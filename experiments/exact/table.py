@@ -26,6 +26,8 @@ BETTER = {
 """For every row the better of two: Gurobi and CPLEX on the plain model."""
 SLACK = 1e-9
 """Share of a value by which a bound may pass another solver's value before it is called a conflict."""
+ENDED = ("optimal", "feasible")
+"""Statuses of a peer that ended by itself: `feasible` if its bound, less rounding, just misses the gap."""
 
 Run = Mapping[str, str]
 
@@ -65,7 +67,7 @@ def ratios(runs: Sequence[Run], config: dict[str, Any]) -> tuple[list[dict[str, 
                     **{name: mine[name] for name in RATIOS[:6]},
                     "peer": run["solver"], "seconds_alone": alone, "seconds_in_layer": layer,
                     "seconds_peer": theirs, "ratio_alone": theirs / alone, "ratio_in_layer": theirs / layer,
-                    "capped": int(run["status"] != "optimal"), "peer_gap": run["gap"],
+                    "capped": int(run["status"] not in ENDED), "peer_gap": run["gap"],
                 }
             )  # fmt: skip
     return found, unproven

@@ -2,7 +2,7 @@
 
 from solvers.budget import Budget
 from solvers.curve import Curve, curve
-from solvers.hessian import DenseHessian, FactorHessian, Hessian, StackedHessian
+from solvers.hessian import BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
 from solvers.problem import SubsetProblem
 from solvers.solution import Bounds, Progress, Solution, Status
 from solvers.solve import available, get_solver, solve
@@ -10,7 +10,7 @@ from solvers.solver import Outcome, Solver
 from solvers.together import Together, solve_together
 
 __all__ = [
-    "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian", "Outcome", "Progress",
-    "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "Together", "available", "curve",
-    "get_solver", "solve", "solve_together",
+    "BlockDiagonalHessian", "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian",
+    "Outcome", "Progress", "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "Together",
+    "available", "curve", "get_solver", "solve", "solve_together",
 ]  # fmt: skip

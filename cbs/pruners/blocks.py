@@ -44,7 +44,7 @@ class Block:
     def damage(self, moved: Sequence[Weights]) -> float:
         """`1/2 D' F D` of a move of the weights, without damping."""
         D = np.concatenate([weights.W.ravel() for weights in moved]) - self.w
-        return float(0.5 * np.square(self.hessian.X @ D).mean())
+        return float(0.5 * np.square(self.hessian.image(D[None, :])).sum())
 
 
 def blocks(network: Network, request: Request) -> list[Block]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import scipy.linalg
 
 from cbs.formulation import Pruned, Weights
 from cbs.network import Network
@@ -14,8 +13,6 @@ from cbs.pruners.blocks import Block, block_problem, blocks, layer_blocks
 from cbs.pruners.separable import select
 from cbs.request import Request
 from cbs.watch import Watch
-from solvers import FactorHessian
-from solvers.hessian import Array
 from solvers.heuristics.magnitude import Magnitude
 
 OBS_LIMIT = 8_192
@@ -66,7 +63,7 @@ def woodfisher(network: Network, request: Request, watch: Watch) -> Plan:
     Singh & Alistarh 2020: `D = -sum_{q in P} w_q / [H^-1]_qq H^-1 e_q`; the pruned are then set to zero.
     """
     found = layer_blocks(network)
-    inverses = [inverse_diagonal(block.hessian) for block in found]
+    inverses = [block.hessian.inverse_diagonal(0, np.arange(len(block.w))) for block in found]
     scores = [block.split(0.5 * block.w**2 / c)[0] for block, c in zip(found, inverses, strict=True)]
     steps = []
     for block, c, mask in zip(found, inverses, select(network, request, scores), strict=True):
@@ -84,22 +81,3 @@ def fisher_plan(network: Network, found: list[Block], steps: list[LayerPlan]) ->
     damage = sum(block.damage([steps[i].answer.weights for i in block.index]) for block in found)
     kind = "empirical Fisher of the network" if len(found[0].index) > 1 else "empirical Fisher of each layer"
     return Plan(steps, damage, f"1/2 D' F D, F the {kind}", {"gradient_samples": network.fisher.N})
-
-
-def inverse_diagonal(hessian: FactorHessian) -> Array:
-    """`[p]` diagonal of `(X'X/N + c I)^-1`.
-
-    Where the factor is wider than tall by Woodbury: `(1 - x_q' K^-1 x_q) / c` with
-    `K = N c I + X X'`, `x_q` a column of X.
-
-    Raises:
-        ValueError: if the matrix is singular.
-    """
-    X, N, c = hessian.X, hessian.N, hessian.damping
-    if hessian.n <= N or c == 0:
-        return np.diagonal(hessian.solve(0, np.arange(hessian.n), np.eye(hessian.n))).copy()
-    K = X @ X.T
-    K[np.diag_indices(N)] += N * c
-    L = scipy.linalg.cholesky(K, lower=True)
-    Z = scipy.linalg.solve_triangular(L, X, lower=True)
-    return np.asarray((1.0 - np.einsum("sq,sq->q", Z, Z)) / c)

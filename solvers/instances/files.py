@@ -158,7 +158,9 @@ def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
                 "field 'damping' goes with 'factor'; add it to the diagonal of 'hessian' instead"
             )
         return _numbers(fields, "hessian")
-    X = _numbers(fields, "factor")
+    X = fields["factor"]
+    if X.dtype != np.float32:
+        X = _numbers(fields, "factor")
     if X.ndim != 2 or not X.size:
         raise ValueError(f"field 'factor' has shape {X.shape}; it must be a matrix [N, n]")
     damping = _numbers(fields, "damping") if "damping" in fields else np.zeros(())

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from solvers import FactorHessian
-from solvers.hessian import DenseHessian, StackedHessian, as_hessian, cholesky_solve
+from solvers import BlockDiagonalHessian, FactorHessian
+from solvers.hessian import DenseHessian, StackedHessian, as_hessian, base, cholesky_solve, factor
 from tests.solvers.oracles import gram
 
 M, N, SAMPLES, DAMPING = 3, 6, 4, 0.3
@@ -16,20 +16,31 @@ def build(kind, rng):
     if kind == "stacked":
         H = np.stack([gram(rng, N) for _ in range(M)])
         return StackedHessian(H), list(H)
-    samples = SAMPLES if kind == "wide factor" else 3 * N
+    if kind == "blocks":
+        parts = [build("wide factor", rng), build("dense", rng)]
+        parts = [(hessian.select(cut), H[0][np.ix_(cut, cut)]) for hessian, H in parts for cut in [CUT]]
+        H = np.zeros((N, N))
+        H[:3, :3], H[3:, 3:] = parts[0][1], parts[1][1]
+        return BlockDiagonalHessian([hessian for hessian, _ in parts]), [H] * M
+    samples = 3 * N if kind == "tall factor" else 1 if kind == "one sample" else SAMPLES
     X = rng.standard_normal((samples, N))
-    H = np.array([[X[:, i] @ X[:, j] / samples + DAMPING * (i == j) for j in range(N)] for i in range(N)])
+    if kind == "float32 factor":
+        X = X.astype(np.float32)
+    Y = X.astype(np.float64)
+    H = np.array([[Y[:, i] @ Y[:, j] / samples + DAMPING * (i == j) for j in range(N)] for i in range(N)])
     return FactorHessian(X, DAMPING), [H] * M
 
 
-KINDS = ["dense", "stacked", "wide factor", "tall factor"]
+CUT = np.array([0, 2, 5])
+FACTORS = ["wide factor", "tall factor", "one sample", "float32 factor"]
+KINDS = ["dense", "stacked", "blocks", *FACTORS]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_agrees_with_its_matrices(kind, rng):
     hessian, H = build(kind, rng)
     D = rng.standard_normal((M, N))
-    columns, index = np.array([4, 1, 2]), np.array([0, 3, 4, 5, 1])
+    columns, index = np.array([2, 1, 4]), np.array([0, 3, 4, 5, 1])
     rhs = rng.standard_normal((5, 2))
     assert hessian.shared == (kind != "stacked")
     assert hessian.rows == (M if kind == "stacked" else None)
@@ -46,6 +57,93 @@ def test_every_kind_agrees_with_its_matrices(kind, rng):
             x = hessian.solve(r, index, b)
             assert x.shape == b.shape
             np.testing.assert_allclose(H[r][np.ix_(index, index)] @ x, b, atol=1e-11)
+        inverse = np.linalg.inv(H[r][np.ix_(index, index)])
+        np.testing.assert_allclose(hessian.inverse_diagonal(r, index), np.diag(inverse), rtol=1e-11)
+        places = np.array([3, 0])
+        np.testing.assert_allclose(hessian.inverse_columns(r, index, places), inverse[:, places], atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 100, 1 << 20])
+@pytest.mark.parametrize("kind", FACTORS)
+def test_a_factors_products_do_not_depend_on_the_chunks(kind, chunk, rng, monkeypatch):
+    hessian, H = build(kind, rng)
+    monkeypatch.setattr(factor, "CHUNK_BYTES", chunk)
+    X = hessian.X.astype(np.float64)
+    D, Y = rng.standard_normal((2, N)), rng.standard_normal((2, hessian.N))
+    sparse = np.where(np.arange(N) == 4, D, 0.0)
+    root = np.sqrt(hessian.N)
+    index, all_of_them = np.array([4, 1, 5, 2, 0]), np.arange(N)
+    np.testing.assert_allclose(hessian.image(D), D @ X.T / root, atol=1e-14)
+    np.testing.assert_allclose(hessian.image(sparse), sparse @ X.T / root, atol=1e-14)
+    np.testing.assert_allclose(hessian.pull_back(Y), Y @ X / root, atol=1e-14)
+    np.testing.assert_allclose(hessian.gram(index), X[:, index] @ X[:, index].T, atol=1e-13)
+    np.testing.assert_allclose(hessian.gram(), X @ X.T, atol=1e-13)
+    np.testing.assert_allclose(hessian.diagonal(), np.diag(H[0]), atol=1e-14)
+    np.testing.assert_allclose(H[0] @ hessian.solve(0, all_of_them, D[0]), D[0], atol=1e-11)
+    inverse = np.linalg.inv(H[0])
+    np.testing.assert_allclose(hessian.inverse_diagonal(0, all_of_them), np.diag(inverse), rtol=1e-11)
+    np.testing.assert_allclose(hessian.ridge, DAMPING)
+
+
+def test_a_factor_stays_in_the_precision_it_came_in(rng):
+    single, double = rng.standard_normal((3, 5)).astype(np.float32), rng.standard_normal((3, 5))
+    assert np.may_share_memory(FactorHessian(single).X, single)
+    assert np.may_share_memory(FactorHessian(double).X, double)
+    assert FactorHessian(np.arange(6).reshape(2, 3)).X.dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        FactorHessian(single).X[0, 0] = 1.0
+
+
+def test_a_factor_too_large_is_not_formed(rng, monkeypatch):
+    monkeypatch.setattr(base, "FORM_BYTES", 8 * N * N - 1)
+    wide, tall = build("wide factor", rng)[0], build("tall factor", rng)[0]
+    message = "^hessian: a factor of 6 inputs is never formed, its matrix would take 0.0 GB; take a solver"
+    with pytest.raises(ValueError, match=message):
+        wide.dense(0)
+    assert tall.dense(0).shape == (N, N)
+    with pytest.raises(ValueError, match="^hessian: a block-diagonal curvature of 6 inputs is never formed"):
+        build("blocks", rng)[0].dense(0)
+
+
+def test_wide_is_a_factor_of_many_inputs_and_fewer_samples(rng, monkeypatch):
+    monkeypatch.setattr(factor, "WIDE", N - 1)
+    assert [build(kind, rng)[0].wide for kind in KINDS] == [False, False, False, True, False, True, True]
+    single = build("one sample", rng)[0]
+    assert BlockDiagonalHessian([build("dense", rng)[0], single]).wide
+    monkeypatch.setattr(factor, "WIDE", N)
+    assert not single.wide
+    assert BlockDiagonalHessian([single, single]).wide
+
+
+def test_blocks_of_factors_have_images(rng):
+    hessian = BlockDiagonalHessian([build(kind, rng)[0] for kind in ("wide factor", "one sample")])
+    assert hessian.factored
+    assert not build("blocks", rng)[0].factored
+    D = rng.standard_normal((2, 2 * N))
+    squares = hessian.pull_back(hessian.image(D)) + hessian.ridge * D
+    np.testing.assert_allclose(squares, D @ hessian.dense(0), atol=1e-12)
+
+
+def test_blocks_must_be_shared_and_columns_grouped_by_them(rng):
+    with pytest.raises(ValueError, match=r"^hessian: a block-diagonal curvature needs at least one block$"):
+        BlockDiagonalHessian([])
+    with pytest.raises(ValueError, match="^hessian: block 1 has a matrix a row"):
+        BlockDiagonalHessian([build("dense", rng)[0], build("stacked", rng)[0]])
+    with pytest.raises(ValueError, match="must be grouped by block"):
+        build("blocks", rng)[0].select(np.array([0, 4, 1]))
+
+
+def test_blocks_are_checked_one_by_one(rng):
+    good, bad = build("wide factor", rng)[0], FactorHessian(np.ones((2, 3)), 0.0)
+    assert (
+        as_hessian(BlockDiagonalHessian([good, DenseHessian(gram(rng, 2))]), M, N + 2, definite=True).n == 8
+    )
+    with pytest.raises(ValueError, match="^hessian: factor with damping 0.0 is not positive definite"):
+        as_hessian(BlockDiagonalHessian([good, bad]), M, N + 3, definite=True)
+    with pytest.raises(ValueError, match="^hessian is indefinite"):
+        as_hessian(BlockDiagonalHessian([good, DenseHessian(-np.eye(2))]), M, N + 2, definite=False)
+    with pytest.raises(ValueError, match="^hessian has 6 columns, but the weights have 7 inputs$"):
+        as_hessian(BlockDiagonalHessian([good]), M, N + 1, definite=True)
 
 
 def test_wide_blocks_of_a_factor_are_solved_without_forming_them(rng, monkeypatch):
@@ -53,6 +151,7 @@ def test_wide_blocks_of_a_factor_are_solved_without_forming_them(rng, monkeypatc
     monkeypatch.setattr(FactorHessian, "block", lambda *_: pytest.fail("formed a wide block"))
     index, b = np.arange(N), rng.standard_normal(N)
     np.testing.assert_allclose(hessian.solve(0, index, b), np.linalg.solve(H[0], b), atol=1e-12)
+    assert hessian.inverse_diagonal(0, index).shape == (N,)
 
 
 def test_products_and_diagonals_of_a_factor_do_not_form_it(rng, monkeypatch):

@@ -8,7 +8,6 @@ import cbs
 from cbs.curvature.fisher import gradient_factor
 from cbs.layers import find_layers
 from cbs.pruners import fisher
-from cbs.pruners.fisher import inverse_diagonal
 from solvers import FactorHessian
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -133,14 +132,6 @@ def test_obs_refuses_what_is_too_large(monkeypatch):
     ):
         run(model, data, "obs", sparsity=0.5, scope="network")
     assert run(model, data, "obs", sparsity=0.5).method == "obs"
-
-
-@pytest.mark.parametrize("N", [3, 9])
-def test_inverse_diagonal_is_that_of_the_dense_inverse(N, rng):
-    hessian = FactorHessian(rng.standard_normal((N, 6)), 0.1)
-    np.testing.assert_allclose(
-        inverse_diagonal(hessian), np.diagonal(np.linalg.inv(hessian.dense(0))), rtol=1e-11
-    )
 
 
 @pytest.mark.parametrize("budget", ["unstructured", "columns", "1:2"])

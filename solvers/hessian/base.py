@@ -1,0 +1,116 @@
+"""What solvers ask of a curvature, and what every kind of it can do by its dense matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+FORM_BYTES = 1 << 29
+"""Largest dense matrix that is formed from a curvature that is not kept as one."""
+CHUNK_BYTES = 1 << 26
+"""Memory of one temporary of a product that is taken in chunks."""
+
+
+class Hessian(ABC):
+    """A symmetric positive semidefinite `n x n` curvature, shared by all rows or one per row.
+
+    Attributes:
+        n: number of inputs.
+        rows: number of rows with a matrix of their own, or None when all rows share one.
+    """
+
+    n: int
+    rows: int | None
+
+    @abstractmethod
+    def dense(self, row: int) -> Array:
+        """The matrix `[n, n]` of a row (read-only; may be a view)."""
+
+    @abstractmethod
+    def diagonal(self) -> Array:
+        """`[n]` diagonal, or `[rows, n]`."""
+
+    @abstractmethod
+    def matmul(self, D: Array) -> Array:
+        """`D [m, n]` times each row's own matrix: row r of the result is `H_r D_r`."""
+
+    @abstractmethod
+    def select(self, columns: Index) -> Hessian:
+        """The curvature restricted to some columns."""
+
+    def block(self, row: int, index: Index | NDArray[np.bool_]) -> Array:
+        """The square sub-block of a row's matrix on `index` (a copy)."""
+        return np.array(self.dense(row)[np.ix_(index, index)])
+
+    def solve(self, row: int, index: Index, rhs: Array) -> Array:
+        """`H_II^-1 rhs` for the sub-block I of a row's matrix; `rhs` is `[|I|]` or `[|I|, k]`.
+
+        Raises:
+            ValueError: if the sub-block is singular.
+        """
+        return cholesky_solve(self.block(row, index), rhs)
+
+    def inverse_diagonal(self, row: int, index: Index) -> Array:
+        """`[|I|]` diagonal of `H_II^-1` for the sub-block I of a row's matrix.
+
+        Raises:
+            ValueError: if the sub-block is singular.
+        """
+        Z = scipy.linalg.solve_triangular(_cholesky(self.block(row, index)), np.eye(len(index)), lower=True)
+        return np.asarray(np.einsum("ij,ij->j", Z, Z))
+
+    def inverse_columns(self, row: int, index: Index, places: Index) -> Array:
+        """Columns `places` of `H_II^-1`, `[|I|, |places|]`; places count within `index`.
+
+        Raises:
+            ValueError: if the sub-block is singular.
+        """
+        return self.solve(row, index, np.eye(len(index))[:, places])
+
+    @property
+    def shared(self) -> bool:
+        """Whether all rows share one matrix."""
+        return self.rows is None
+
+    @property
+    def wide(self) -> bool:
+        """Whether solvers should leave the dense matrix alone, and work on products and sub-blocks."""
+        return False
+
+
+def cholesky_solve(A: Array, rhs: Array) -> Array:
+    """`A^-1 rhs` for a positive definite matrix.
+
+    Raises:
+        ValueError: if `A` is not positive definite.
+    """
+    return np.asarray(scipy.linalg.cho_solve((_cholesky(A), True), rhs))
+
+
+def _cholesky(A: Array) -> Array:
+    try:
+        return np.asarray(scipy.linalg.cholesky(A, lower=True))
+    except scipy.linalg.LinAlgError:
+        raise ValueError("hessian is singular where weights move; add damping to its diagonal") from None
+
+
+def readonly(A: ArrayLike) -> Array:
+    """A copy in double precision that can't be written to."""
+    B = np.array(A, dtype=np.float64)
+    B.setflags(write=False)
+    return B
+
+
+def require_formable(n: int, what: str) -> None:
+    """Raise ValueError if a dense `n x n` matrix takes more than `FORM_BYTES`."""
+    if 8 * n * n > FORM_BYTES:
+        raise ValueError(
+            f"hessian: {what} of {n} inputs is never formed, its matrix would take {8 * n * n / 1e9:.1f} GB; "
+            "take a solver that works on factors: auto, local-search, swapping, chita, relaxation"
+        )

@@ -1,0 +1,198 @@
+"""Curvature kept as a factor with damping, `X'X / N + c I`, and worked on without forming it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from solvers.hessian.base import (
+    CHUNK_BYTES,
+    Array,
+    Hessian,
+    Index,
+    cholesky_solve,
+    readonly,
+    require_formable,
+)
+
+WIDE = 2048
+"""Inputs up to which solvers may take a factor's dense matrix, however few its samples are."""
+
+
+class FactorHessian(Hessian):
+    """`H = X'X / N + damping I` with `X [N, n]`, shared by all rows.
+
+    The dense matrix is formed only when asked for, and refused where it has more entries than the factor
+    and takes more than `FORM_BYTES`. Solvers ask for it where `wide` is false: at `n <= N`, or
+    `n <= WIDE`. Everything else is done by products with X, in double precision, whose temporaries take
+    `CHUNK_BYTES` each.
+
+    Args:
+        X: `[N, n]` factor, e.g. per-sample gradients. Float32 or float64 is kept as it is, without a
+            copy, so it must not be written to afterwards; other types are copied.
+        damping: added to the diagonal, absolute; not negative.
+
+    Raises:
+        ValueError: if the factor is not a matrix, or has no samples.
+    """
+
+    def __init__(self, X: ArrayLike, damping: float = 0.0) -> None:
+        self.X = _kept(X)
+        if self.X.ndim != 2 or not len(self.X):
+            raise ValueError(
+                f"factor must be a matrix [N, n] of at least one sample, got shape {self.X.shape}"
+            )
+        self.damping = float(damping)
+        self.N, self.n = self.X.shape
+        self.rows = None
+        self._dense: Array | None = None
+        self._diagonal: Array | None = None
+
+    @property
+    def wide(self) -> bool:
+        """See `Hessian.wide`."""
+        return self.n > max(self.N, WIDE)
+
+    @property
+    def ridge(self) -> Array:
+        """`[n]`, what lies on the diagonal beside the squares: `H = F'F + diag(ridge)`, `F = X / sqrt(N)`."""
+        return np.full(self.n, self.damping)
+
+    def image(self, D: Array) -> Array:
+        """`D F'`: `[m, N]` from `[m, n]`; columns where D is zero are not touched."""
+        used = np.flatnonzero(D.any(axis=0))
+        out = np.zeros((len(D), self.N))
+        if 2 * len(used) < self.n:
+            for part in _parts(len(used), self.N):
+                out += D[:, used[part]] @ self.columns(used[part]).T
+        else:
+            for part, X in self._samples():
+                out[:, part] = D @ X.T
+        return np.asarray(out / np.sqrt(self.N))
+
+    def pull_back(self, Y: Array) -> Array:
+        """`Y F`: `[m, n]` from `[m, N]`."""
+        out = np.zeros((len(Y), self.n))
+        for part, X in self._samples():
+            out += Y[:, part] @ X
+        return np.asarray(out / np.sqrt(self.N))
+
+    def columns(self, index: Index | NDArray[np.bool_]) -> Array:
+        """`[N, |index|]` columns of X, in double precision."""
+        return self.X[:, index].astype(np.float64)
+
+    def gram(self, index: Index | None = None) -> Array:
+        """`X_I X_I'`, `[N, N]`, over some columns or all."""
+        K = np.zeros((self.N, self.N))
+        for part in _parts(self.n if index is None else len(index), self.N):
+            Xi = self.columns(np.arange(self.n)[part] if index is None else index[part])
+            K += Xi @ Xi.T
+        return K
+
+    def dense(self, row: int) -> Array:
+        """`X'X / N + damping I`, formed once and kept.
+
+        Raises:
+            ValueError: if it is too large to be formed, see the class.
+        """
+        if self._dense is None:
+            if self.n > self.N:
+                require_formable(self.n, "a factor")
+            self._dense = self.block(row, np.arange(self.n))
+            self._dense.setflags(write=False)
+        return self._dense
+
+    def block(self, row: int, index: Index | NDArray[np.bool_]) -> Array:
+        """The sub-block on `index`, from the factor."""
+        Xi = self.columns(index)
+        B: Array = Xi.T @ Xi / self.N
+        B[np.diag_indices(len(B))] += self.damping
+        return B
+
+    def diagonal(self) -> Array:
+        """`[n]` diagonal, from the factor."""
+        if self._diagonal is None:
+            total = np.zeros(self.n)
+            for _, X in self._samples():
+                total += np.einsum("si,si->i", X, X)
+            self._diagonal = readonly(total / self.N + self.damping)
+        return self._diagonal
+
+    def matmul(self, D: Array) -> Array:
+        """`D H` by two products with the factor."""
+        return np.asarray(self.pull_back(self.image(D)) + self.damping * D)
+
+    def kernel(self, index: Index | None = None) -> Array:
+        """Lower Cholesky factor of `K = N c I + X_I X_I'`, `[N, N]`, by which Woodbury's identity inverts.
+
+        Raises:
+            ValueError: if K is singular.
+        """
+        K = self.gram(index)
+        K[np.diag_indices(self.N)] += self.N * self.damping
+        try:
+            return np.asarray(scipy.linalg.cholesky(K, lower=True, overwrite_a=True))
+        except scipy.linalg.LinAlgError:
+            raise ValueError("hessian is singular where weights move; add damping to its diagonal") from None
+
+    def solve(self, row: int, index: Index, rhs: Array) -> Array:
+        """By Woodbury when the block is wider than the factor is tall.
+
+        `(X'X/N + c I)^-1 b = (b - X' (N c I + X X')^-1 X b) / c`.
+        """
+        if len(index) <= self.N or self.damping == 0:
+            return cholesky_solve(self.block(row, index), rhs)
+        L = self.kernel(index)
+        B = rhs.reshape(len(index), -1)
+        image, out = np.zeros((self.N, B.shape[1])), np.empty(B.shape)
+        for part in _parts(len(index), self.N):
+            image += self.columns(index[part]) @ B[part]
+        inner = scipy.linalg.cho_solve((L, True), image)
+        for part in _parts(len(index), self.N):
+            out[part] = (B[part] - self.columns(index[part]).T @ inner) / self.damping
+        return out.reshape(rhs.shape)
+
+    def inverse_diagonal(self, row: int, index: Index) -> Array:
+        """By Woodbury where the block is wider than the factor is tall: `(1 - x_q' K^-1 x_q) / c`."""
+        if len(index) <= self.N or self.damping == 0:
+            return super().inverse_diagonal(row, index)
+        return np.asarray((1.0 - self.leverages(self.kernel(index), index)) / self.damping)
+
+    def leverages(self, L: Array, index: Index) -> Array:
+        """`x_q' (L L')^-1 x_q` for columns q of X, `[|index|]`."""
+        out = np.empty(len(index))
+        for part in _parts(len(index), self.N):
+            Z = scipy.linalg.solve_triangular(L, self.columns(index[part]), lower=True, overwrite_b=True)
+            out[part] = np.einsum("sq,sq->q", Z, Z)
+        return out
+
+    def select(self, columns: Index) -> FactorHessian:
+        """The factor restricted to `columns`."""
+        return FactorHessian(self.X[:, columns], self.damping)
+
+    def _samples(self) -> Iterator[tuple[slice, Array]]:
+        """Chunks of rows of X in double precision; all of it at once where it is in that already."""
+        if self.X.dtype == np.float64:
+            yield slice(None), self.X
+            return
+        for part in _parts(self.N, self.n):
+            yield part, self.X[part].astype(np.float64)
+
+
+def _parts(count: int, width: int) -> Iterator[slice]:
+    """Slices of `range(count)` whose temporaries of `width` numbers a place stay within `CHUNK_BYTES`."""
+    step = max(1, CHUNK_BYTES // (8 * max(width, 1)))
+    for start in range(0, count, step):
+        yield slice(start, start + step)
+
+
+def _kept(X: ArrayLike) -> NDArray[np.float64]:
+    A = np.asarray(X)
+    if A.dtype not in (np.float32, np.float64):
+        return readonly(A)
+    view = A.view()
+    view.setflags(write=False)
+    return view

@@ -8,16 +8,14 @@ from functools import partial
 
 import numpy as np
 import scipy.linalg
-import torch
 
 from solvers.allocation import allocate
 from solvers.blocks import Block, blocks
-from solvers.bounds import saddle
 from solvers.bounds.alternating import alternate
-from solvers.bounds.interior_point import saddle_point
+from solvers.bounds.scaling import magnitude, split_alone, split_batch
 from solvers.curves import row_curves
 from solvers.hessian import Array
-from solvers.parallel import side_by_side, workers
+from solvers.parallel import side_by_side
 from solvers.problem import SubsetProblem
 
 Stopped = Callable[[], object]
@@ -86,69 +84,46 @@ def split_blocks(
     if shared is None and representable(found):
         return representative(found, device, stopped)
     out: list[Split | None] = [None] * len(found)
+    lone: list[int] = []
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, block in enumerate(found):
         if block.trivial or (block.refit and len(block.H) > 1):
             out[i] = _separate(block, device, stopped)
+        elif block.n <= WIDE and device == "cpu" and not (shared and block.refit):
+            lone.append(i)
         else:
             key = (block.refit, block.B.shape, block.labels.tobytes())
             groups.setdefault(key, []).append(i)
+    for i, split in zip(lone, side_by_side(partial(_alone, stopped), [found[i] for i in lone]), strict=True):
+        out[i] = split
     for members in groups.values():
-        if shared:
-            parts = [members]
-        else:
-            n = found[members[0]].n
-            size = max(1, BATCH_BYTES // (8 * 24 * n * n))
-            if n <= WIDE:
-                size = min(size, -(-len(members) // workers()))
-            parts = [members[start : start + size] for start in range(0, len(members), size)]
-        works = [partial(_batch, [found[i] for i in part], bool(shared), device, stopped) for part in parts]
-        wide = found[members[0]].n > WIDE
-        done = [work() for work in works] if wide else side_by_side(lambda work: work(), works)
-        for part, splits in zip(parts, done, strict=True):
+        common = bool(shared) and found[members[0]].refit
+        size = len(members) if common else max(1, BATCH_BYTES // (8 * 24 * found[members[0]].n ** 2))
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            splits = _batch([found[i] for i in part], common, device, stopped)
             for i, split in zip(part, splits, strict=True):
                 out[i] = split
     return [split for split in out if split is not None]
 
 
+def _alone(stopped: Stopped, block: Block) -> Split:
+    if stopped():
+        return _hasty(block)
+    d, z, steps = split_alone(block)
+    return Split(secure(block.H[0], d, block.refit)[None], z, steps)
+
+
 def _batch(
     found: list[Block], shared: bool, device: str, stopped: Stopped, tolerance: float = 1e-3
 ) -> list[Split]:
-    first = found[0]
     if stopped():
         return [_hasty(block) for block in found]
-    shared = shared and first.refit and len(found) > 1
-    H = np.stack([b.H[0] for b in (found[:1] if shared else found)])
-    B = np.stack([b.B[0] for b in found])
-    keep = np.stack([b.keep for b in found]).astype(np.float64)
-    pools = np.arange(len(first.keep))[:, None] == first.labels[None, :]
-    unit = np.array([_unit(b) for b in found])
-
-    def tensor(A: Array) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(A, dtype=np.float64), device=device)
-
-    E = torch.as_tensor(pools, device=device)
-    if first.refit:
-        size = np.abs(np.diagonal(H, axis1=1, axis2=2)).mean(axis=1)[:, None, None]
-        Hs = tensor(H / size)
-        Bs = tensor(B / np.sqrt(size * unit[:, None, None]))
-        constant = tensor(np.array([b.constant for b in found]) / unit)
-        phi = saddle.joint(Hs.expand(len(found), -1, -1), Bs, constant)
-        point = saddle_point(phi, Hs, tensor(keep), E, positive=True, tolerance=tolerance, stopped=stopped)
-        d = point.d.cpu().numpy() * size[:, :, 0]
-        z = point.z.cpu().numpy()
-    else:
-        scale = unit[:, None, None]
-        prune = pools.sum(axis=1) - keep
-        As = tensor(H / scale)
-        phi = saddle.selection(As, tensor(B[:, :, 0] / unit[:, None]))
-        point = saddle_point(phi, As, tensor(prune), E, positive=False, stopped=stopped)
-        d = point.d.cpu().numpy() * unit[:, None]
-        z = 1.0 - point.z.cpu().numpy()
+    points = split_batch(found, shared=shared, device=device, stopped=stopped, tolerance=tolerance)
     secured: list[Split] = []
-    for i, block in enumerate(found):
-        own = secured[0].d if shared and i else secure(block.H[0], d[0 if shared else i], block.refit)[None]
-        secured.append(Split(own, z[i], point.steps))
+    for block, (d, z, steps) in zip(found, points, strict=True):
+        own = secured[0].d if shared and secured else secure(block.H[0], d, block.refit)[None]
+        secured.append(Split(own, z, steps))
     return secured
 
 
@@ -170,7 +145,7 @@ def representative(found: Sequence[Block], device: str, stopped: Stopped = lambd
     if not free:
         return [_separate(b, device, stopped) for b in found]
     first = free[0]
-    unit = np.sqrt([_unit(b) for b in free])
+    unit = np.sqrt([magnitude(b) for b in free])
     keep = np.array([round(float(np.mean([b.keep[0] for b in free])))])
     B = np.stack([b.B[0, :, 0] for b in free], axis=1) / unit
     W = np.stack([b.W[0, :, 0] for b in free], axis=1) / unit
@@ -221,17 +196,6 @@ def _separate(block: Block, device: str, stopped: Stopped) -> Split:
     return Split(
         np.concatenate([s.d for s in splits]), np.mean([s.z for s in splits], axis=0), splits[0].steps
     )
-
-
-def _unit(block: Block) -> float:
-    """The order of magnitude of the block's optimum: the value of a quick mask."""
-    pools = [np.flatnonzero(block.labels == p) for p in range(len(block.keep))]
-    diagonal = np.diagonal(block.H[0])
-    score = diagonal * (block.W[0] ** 2).sum(axis=-1) if block.refit else 0.5 * diagonal - block.B[0, :, 0]
-    pruned = np.zeros(block.n, dtype=bool)
-    for index, count in zip(pools, block.prune, strict=True):
-        pruned[index[np.argsort(score[index], kind="stable")[:count]]] = True
-    return max(abs(block.value(pruned)), 1e-12 * abs(block.scale), np.finfo(float).tiny)
 
 
 def _lowest(H: Array, positive: bool) -> Array:

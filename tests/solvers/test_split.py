@@ -167,9 +167,12 @@ def test_one_split_for_all_rows_is_weaker_than_one_each(rng):
 
 def test_small_batches_give_the_same_splits(rng, monkeypatch):
     found = blocks(make_problem(rng, Budget.per_row(5), m=5, n=9))
-    together = split_blocks(found)
+    monkeypatch.setattr(split, "WIDE", 8)
+    together = split_blocks(found, shared=False)
     monkeypatch.setattr(split, "BATCH_BYTES", 1)
-    for one, other in zip(together, split_blocks(found), strict=True):
+    alone = split_blocks(found, shared=False)
+    assert [best.steps for best in alone] != [best.steps for best in together]
+    for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.d, other.d, rtol=1e-2)
 
 

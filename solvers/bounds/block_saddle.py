@@ -1,0 +1,92 @@
+"""The saddle functions of `saddle` for one block, compiled."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.bounds.cholesky import FLAGS, factorise, inverse
+from solvers.hessian import Array
+
+
+class Data(NamedTuple):
+    """A block of one curvature, in units in which everything is of order one.
+
+    Attributes:
+        refit: joint, or selection.
+        H: `[n, n]`.
+        B: `[n, c]`.
+        constant: as in `solvers.blocks.Block`.
+        labels: `[n]` pool of every entry, never falling.
+        counts: `[pools]` sums of z, the shares kept (joint) or pruned (selection).
+    """
+
+    refit: bool
+    H: Array
+    B: Array
+    constant: float
+    labels: NDArray[np.int64]
+    counts: Array
+
+
+class Derivatives(NamedTuple):
+    """Of phi at a point: `[n]` gradients in z and d, `[n, n]` second derivatives; `dd` is minus phi_dd.
+
+    Selection has a diagonal `zd`; the rest of it is left alone.
+    """
+
+    z: Array
+    d: Array
+    zz: Array
+    zd: Array
+    dd: Array
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def joint(data, z, d, out):
+    """The value of `saddle.joint`; derivatives into out."""
+    n = len(z)
+    M = data.H.copy()
+    for i in range(n):
+        M[i, i] += d[i] * (1.0 / z[i] - 1.0)
+    factorise(M, n)
+    N = inverse(M, n)
+    V = N @ data.B
+    P = V @ V.T
+    value = data.constant
+    for i in range(n):
+        for c in range(V.shape[1]):
+            value -= 0.5 * data.B[i, c] * V[i, c]
+        steep, y = d[i] / (z[i] * z[i]), 1.0 / z[i] - 1.0
+        for j in range(n):
+            Q, other = N[i, j] * P[i, j], 1.0 / z[j] - 1.0
+            out.zz[i, j] = -steep * d[j] / (z[j] * z[j]) * Q
+            out.zd[i, j] = steep * other * Q
+            out.dd[i, j] = y * other * Q
+        out.zz[i, i] += P[i, i] * steep / z[i]
+        out.zd[i, i] -= 0.5 * P[i, i] / (z[i] * z[i])
+        out.z[i] = -0.5 * P[i, i] * steep
+        out.d[i] = 0.5 * P[i, i] * y
+    return value
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def selection(data, z, d, out):
+    """The value of `saddle.selection`; derivatives into out."""
+    n, A, c = len(z), data.H, data.B
+    value = 0.0
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += A[i, j] * z[j]
+            out.zz[i, j] = A[i, j]
+            out.dd[i, j] = 0.0
+        out.zz[i, i] -= d[i]
+        out.zd[i, i] = 0.5 - z[i]
+        out.z[i] = total - c[i, 0] + d[i] * (0.5 - z[i])
+        out.d[i] = 0.5 * z[i] * (1.0 - z[i])
+        value += z[i] * (0.5 * total - c[i, 0]) + d[i] * out.d[i]
+    return value

@@ -10,8 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, Hessian, as_hessian
+from solvers.parallel import side_by_side
 
 Mask = NDArray[np.bool_]
+
+THREADED = 1e8
+"""Multiplications of a refit from which its rows are solved side by side."""
 
 
 class SubsetProblem:
@@ -106,14 +110,19 @@ class SubsetProblem:
         if not moving.any():
             return D
         pull = self.hessian.matmul(D) + (0.0 if self.G is None else self.G)
-        if self.hessian.shared and bool((moving == moving[:1]).all()):
-            index = np.flatnonzero(moving[0])
-            D[:, index] = -self.hessian.solve(0, index, pull[:, index].T).T
-            return D
-        for r in range(self.m):
-            index = np.flatnonzero(moving[r])
-            if index.size and (mask[r].any() or self.G is not None):
-                D[r, index] = -self.hessian.solve(r, index, pull[r, index])
+
+        def move(rows: NDArray[np.int64]) -> None:
+            index = np.flatnonzero(moving[rows[0]])
+            place = np.ix_(rows, index)
+            D[place] = -self.hessian.solve(int(rows[0]), index, pull[place].T).T
+
+        active = moving.any(axis=1) & (mask.any(axis=1) | (self.G is not None))
+        alike = _alike(moving, np.flatnonzero(active), self.hessian.shared)
+        if len(alike) * float(moving.sum(axis=1).max()) ** 3 > THREADED:
+            side_by_side(move, alike)
+        else:
+            for rows in alike:
+                move(rows)
         return D
 
     def check(self, mask: ArrayLike) -> Mask:
@@ -165,3 +174,13 @@ def _columns(index: Sequence[int] | NDArray[np.int64], n: int) -> NDArray[np.int
     if not whole or columns.size != given.size or (columns < 0).any() or (columns >= n).any():
         raise ValueError(f"movable must list distinct columns between 0 and {n - 1}, got {given.tolist()}")
     return columns.astype(np.int64)
+
+
+def _alike(moving: Mask, rows: NDArray[np.int64], shared: bool) -> list[NDArray[np.int64]]:
+    """Rows that one factorisation serves: those with the same survivors and the same curvature."""
+    if not shared:
+        return list(rows[:, None])
+    groups: dict[bytes, list[int]] = {}
+    for r, support in zip(rows.tolist(), np.packbits(moving[rows], axis=1), strict=True):
+        groups.setdefault(support.tobytes(), []).append(r)
+    return [np.array(group) for group in groups.values()]

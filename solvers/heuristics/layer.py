@@ -1,0 +1,134 @@
+"""A dense layer as batched searches see it: one curvature for all rows, scaled so that entries compare."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from solvers.curves import invert
+from solvers.problem import Mask, SubsetProblem
+
+Tensor = torch.Tensor
+Array = NDArray[np.float64]
+
+FEW = 8
+"""Entries of a group up to which comparing all pairs beats a partial sort."""
+
+
+class Layer:
+    """A joint problem with a shared curvature, in single precision on a device.
+
+    With scales `s [n]` the weights are `w s` and the curvature `H / (s s')`, which leaves costs as they are.
+    `s_j^2 = H_jj` by default: a unit diagonal. With `leveled`, `s_j^2 = H_jj / c_j^a`, where `c_j = H_jj
+    [H^-1]_jj` and the exponent is such that `c_j^a` is, over a random set S of as many entries as a row
+    keeps, on average (of logarithms) `H_jj [H_SS^-1]_jj`: then the cost of pruning one of S is about
+    `(w_j s_j)^2 / 2`, whichever the entry.
+
+    Args:
+        problem: reduced, joint, with a shared Hessian.
+        device: torch device.
+        leveled: whether scales go by what pruning an entry costs, or by the diagonal.
+
+    Attributes:
+        H: `[n, n]`.
+        W: `[m, n]`.
+        exponent: the a above; 0 without `leveled`.
+    """
+
+    def __init__(self, problem: SubsetProblem, device: str = "cpu", *, leveled: bool = False) -> None:
+        A = problem.hessian.dense(0)
+        self.pools, self.kind, self.of = problem.pools, problem.budget.kind, problem.budget.of
+        self.device = torch.device(device)
+        scale = np.sqrt(np.diagonal(A))
+        self.exponent = 0.0
+        if leveled:
+            unit = A / np.outer(scale, scale)
+            self.exponent, factor = _leveling(unit, problem.pools.keep.sum() / problem.pools.labels.size)
+            scale = scale * factor
+        self._scaled = A / np.outer(scale, scale)
+        self.H = self._tensor(self._scaled)
+        self.W = self._tensor(problem.W * scale)
+        self.m, self.n = self.W.shape
+        self._prune = torch.as_tensor(self.pools.prune, device=self.device)
+        self._alike = bool((self.pools.prune == self.pools.prune[0]).all())
+
+    def inverse(self) -> Tensor:
+        """`[n, n]` inverse of `H`."""
+        return self._tensor(invert(self._scaled))
+
+    def pick(self, scores: Tensor) -> Tensor:
+        """`[m, n]` bool: the entries of least score of every pool, as many as it prunes.
+
+        Args:
+            scores: `[m, n]`; for budgets on columns the rows' are added up.
+        """
+        count = int(self._prune[0])
+        if self.kind == "columns":
+            return _least(scores.sum(0, keepdim=True), count).expand_as(scores).contiguous()
+        if self.kind == "per_layer":
+            return _least(scores.reshape(1, -1), count).view_as(scores)
+        if self.kind == "n_of_m":
+            assert self.of is not None
+            groups = scores.reshape(-1, self.of)
+            return (_few_least if self.of <= FEW else _least)(groups, count).view_as(scores)
+        if self._alike:
+            return _least(scores, count)
+        order = scores.argsort(dim=1, stable=True)
+        places = torch.arange(self.n, device=self.device) < self._prune[:, None]
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, places)
+
+    def mask(self, pruned: Tensor) -> Mask:
+        """The mask as the problem takes it."""
+        return np.array(pruned.cpu().numpy())
+
+    def pruned(self, mask: Mask) -> Tensor:
+        """A problem's mask on the device."""
+        return torch.as_tensor(np.array(mask), device=self.device)
+
+    def _tensor(self, A: Array) -> Tensor:
+        return torch.as_tensor(A, dtype=torch.float32, device=self.device)
+
+
+def suits(problem: SubsetProblem) -> str | None:
+    """Why a problem is not a `Layer`, or None."""
+    if not problem.hessian.shared:
+        return "it works on all rows at once, and needs one hessian that they share"
+    return None
+
+
+def _leveling(unit: Array, share: float) -> tuple[float, Array]:
+    """The exponent and the scales `c^(-a/2)` of a curvature with unit diagonal."""
+    n = len(unit)
+    inverse = np.diagonal(invert(unit))
+    kept = np.random.default_rng(0).permutation(n)[: min(n, max(1, round(share * n)))]
+    own = np.diagonal(invert(unit[np.ix_(kept, kept)]))
+    whole = float(np.log(inverse[kept]).sum())
+    exponent = float(np.clip(np.log(own).sum() / whole, 0.0, 1.0)) if whole > 0 else 0.0
+    return exponent, inverse ** (-0.5 * exponent)
+
+
+def _least(scores: Tensor, count: int) -> Tensor:
+    """Exactly `count` least of every row of `scores`."""
+    if count == 0 or count == scores.shape[1]:
+        return torch.full_like(scores, count > 0, dtype=torch.bool)
+    if scores.device.type == "cpu":  # NumPy's selection is several times torch's
+        edge = np.partition(scores.numpy(), count - 1, axis=1)[:, count - 1 : count]
+        chosen = scores <= torch.from_numpy(np.ascontiguousarray(edge))
+        if int(chosen.sum()) == count * len(scores):
+            return chosen
+    index = scores.topk(count, dim=1, largest=False, sorted=False).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, index, True)
+
+
+def _few_least(scores: Tensor, count: int) -> Tensor:
+    """The same for rows of a few entries: those that fewer than `count` others come before."""
+    columns = scores.unbind(1)
+    chosen = torch.empty_like(scores, dtype=torch.bool)
+    for i, own in enumerate(columns):
+        before = torch.zeros_like(own, dtype=torch.int8)
+        for j, other in enumerate(columns):
+            if j != i:
+                before += other <= own if j < i else other < own
+        chosen[:, i] = before < count
+    return chosen

@@ -1,11 +1,15 @@
 """Solvers that find good masks quickly, a file each; most prove nothing."""
 
+from solvers.heuristics.alps import ALPS
 from solvers.heuristics.greedy import Greedy, OptimalBrainSurgeon
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.magnitude import Magnitude
 from solvers.heuristics.randomized_magnitude import RandomizedMagnitude
 from solvers.heuristics.relaxation import Relaxation
+from solvers.heuristics.saliency import Saliency, Wanda
+from solvers.heuristics.sparsegpt import SparseGPT
 from solvers.heuristics.swapping import Swapping
+from solvers.heuristics.tabu import Tabu
 from solvers.solver import Solver
 
 SOLVERS: tuple[type[Solver], ...] = (
@@ -13,6 +17,11 @@ SOLVERS: tuple[type[Solver], ...] = (
     Greedy,
     OptimalBrainSurgeon,
     LocalSearch,
+    Tabu,
+    ALPS,
+    SparseGPT,
+    Saliency,
+    Wanda,
     Magnitude,
     RandomizedMagnitude,
     Swapping,

@@ -12,7 +12,10 @@ import torch
 from solvers.control import Control
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
-from solvers.heuristics.row_swaps import improve_joint, improve_selection
+from solvers.heuristics.row_search import Effort, row_data, state
+from solvers.heuristics.row_swaps import descend
+from solvers.heuristics.row_tableau import refresh
+from solvers.heuristics.shares import Shares
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
@@ -64,8 +67,9 @@ class LocalSearch(Solver):
             device: torch device.
         """
         mask = mask.copy()
-        if problem.budget.kind in ("per_row", "n_of_m") and device == "cpu":
-            return self._row_by_row(problem, mask, stopped)
+        if device == "cpu" and not problem.pools.coupled:
+            shared = problem.budget.kind == "per_layer"
+            return (self._sharing if shared else self._row_by_row)(problem, mask, stopped)
         moves, drift = 0, 0.0
         together = problem.pools.coupled or problem.budget.kind == "per_layer"
         size = problem.m if together else max(1, self.memory // (8 * 6 * problem.n**2))
@@ -86,25 +90,32 @@ class LocalSearch(Solver):
         """Independent rows on the CPU, a thread a row: the compiled search of `row_swaps`."""
 
         def search(r: int) -> tuple[int, float]:
-            H, w = problem.hessian.dense(r), problem.W[r]
+            row = state(row_data(problem, r), mask[r])
             total, drift = 0, 0.0
             while not stopped():
-                if problem.refit:
-                    moves, cost = improve_joint(H, w, mask[r], labels[r], GAIN, self.refresh_every)
-                else:
-                    A = w[:, None] * H * w
-                    moves, cost = improve_selection(A, c[r], mask[r], labels[r], GAIN, self.refresh_every)
+                moves = descend(row, GAIN, self.refresh_every)
                 total += moves
                 if moves < self.refresh_every:
                     break
-                _, fresh = improve_joint(H, w, mask[r], labels[r], GAIN, 0) if problem.refit else (0, cost)
-                drift = max(drift, abs(fresh - cost) / abs(fresh)) if fresh else drift
+                cost = row.cost[0]
+                refresh(row)
+                drift = max(drift, abs(row.cost[0] - cost) / abs(cost)) if cost else drift
             return total, drift
 
-        labels = problem.pools.labels
-        c = np.zeros_like(problem.W) if problem.G is None else problem.G * problem.W
         found = side_by_side(search, range(problem.m))
         return mask, sum(moves for moves, _ in found), max(drift for _, drift in found)
+
+    def _sharing(
+        self, problem: SubsetProblem, mask: Mask, stopped: Callable[[], Status | None]
+    ) -> tuple[Mask, int, float]:
+        """Rows of one pool on the CPU: the same, and counts that move between them."""
+        if stopped():
+            return mask, 0, 0.0
+        shares = Shares(problem, mask, 1, 0, Effort(elites=1))
+        shares.rebalance(stopped)
+        mask = np.stack([search.mask for search in shares.searches])
+        told, true = sum(search.value for search in shares.searches), problem.value(mask)
+        return mask, shares.moves, abs(told - true) / abs(true) if true else 0.0
 
     def _stepper(self, problem: SubsetProblem, tableau: Tableau, rows: slice) -> Callable[[], bool]:
         if problem.pools.coupled:

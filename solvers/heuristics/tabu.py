@@ -1,0 +1,91 @@
+"""Tabu search with restarts and path relinking, a thread a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import ClassVar
+
+import numpy as np
+
+from solvers.budget import Budget
+from solvers.control import Control
+from solvers.heuristics.greedy import greedy_mask
+from solvers.heuristics.row_search import Effort, RowSearch, row_data, state
+from solvers.heuristics.shares import Shares
+from solvers.parallel import side_by_side
+from solvers.problem import Mask, SubsetProblem
+from solvers.solution import Status
+from solvers.solver import Outcome, Solver
+
+
+@dataclass(frozen=True)
+class Tabu(Solver):
+    """From greedy (or a warm start): every row by itself, and counts moved between rows that share a pool.
+
+    Without a time limit every row gets `rounds` walks; with one it goes on until then. Answers depend
+    on the seed, not on the number of threads.
+
+    Attributes:
+        rounds: walks in every row.
+        effort: of one walk.
+        reach: of a shared pool, counts that are looked at on either side of a row's own.
+    """
+
+    rounds: int = 40
+    effort: Effort = field(default_factory=Effort)
+    reach: int = 4
+
+    name: ClassVar[str] = "tabu"
+    summary: ClassVar[str] = "greedy, then tabu search with restarts and path relinking"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        tiny = SubsetProblem(np.ones((1, 4)), np.eye(4), Budget.per_layer(2))
+        Tabu(rounds=1).run(tiny, Control())
+
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        if problem.refit and problem.pools.coupled:
+            return "joint columns have no compiled moves; take local-search"
+        return None
+
+    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """See `Solver.run`."""
+        start = greedy_mask(problem, control.device)
+        if control.warm_start is not None:
+            start = min((start, control.warm_start), key=problem.value)
+        best, lowest = start, problem.value(start)
+        control.report(lowest, -np.inf, mask=start)
+        x = problem.pools.decisions(start)
+        shares = None
+        if problem.budget.kind == "per_layer":
+            shares = Shares(problem, x, self.reach, control.seed, self.effort)
+            shares.rebalance(control.stopped)
+        rows = [] if shares else [self._search(problem, r, x, control.seed) for r in range(len(x))]
+
+        def walk(search: RowSearch) -> None:
+            if not control.stopped():
+                search.round()
+
+        for done in count():
+            searches = shares.searches if shares else rows
+            found = np.stack([search.mask for search in searches])
+            if (found != x).any():
+                x = found
+                mask = problem.pools.expand(x, problem.m)
+                if (value := problem.value(mask)) < lowest:
+                    best, lowest = mask, value
+                    control.report(lowest, -np.inf, done, best)
+            live = [search for search in searches if not search.exhausted]
+            if not live or control.stopped() or (control.deadline is None and done == self.rounds):
+                break
+            side_by_side(walk, live)
+            if shares:
+                shares.rebalance(control.stopped)
+        stats = {"rounds": done, "swaps": sum(search.swaps for search in searches)}
+        return Outcome(best, reason=control.stopped() or Status.FEASIBLE, stats=stats)
+
+    def _search(self, problem: SubsetProblem, r: int, x: Mask, seed: int) -> RowSearch:
+        data = row_data(problem, r)
+        return RowSearch(data, x[r], float(state(data, x[r].copy()).cost[0]), [seed, r], self.effort)

@@ -20,6 +20,10 @@ from solvers.heuristics.tabu_walk import shake, tabu_walk
 from solvers.problem import Mask, SubsetProblem
 
 
+OFTEN = 20
+"""Swaps for every mask that a row has, after which its search is over."""
+
+
 class RowData(NamedTuple):
     """A row of decisions as `open_row` takes it.
 
@@ -110,8 +114,8 @@ class RowSearch:
 
     @property
     def exhausted(self) -> bool:
-        """Whether as many swaps were made as there are masks."""
-        return self.swaps >= self._choices - 1
+        """Whether so many swaps were made that hardly a mask can have been missed."""
+        return self.swaps >= OFTEN * (self._choices - 1)
 
     @cached_property
     def _choices(self) -> int:

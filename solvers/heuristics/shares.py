@@ -50,6 +50,12 @@ class Shares:
         """Every row's search at its present count."""
         return [known[k] for known, k in zip(self._known, self.counts.tolist(), strict=True)]
 
+    def beside(self, turn: int) -> list[RowSearch]:
+        """The searches of other counts, turn by turn 1 more, 1 less, 2 more .. than the present ones."""
+        step = (1 + turn // 2 % self._reach) * (1 - 2 * (turn % 2))
+        pairs = zip(self._known, self.counts.tolist(), strict=True)
+        return [known[k + step] for known, k in pairs if k + step in known]
+
     def rebalance(self, stopped: Callable[[], object]) -> None:
         """Move counts between rows until nothing gains."""
         while not stopped():

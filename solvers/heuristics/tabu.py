@@ -77,6 +77,8 @@ class Tabu(Solver):
                 if (value := problem.value(mask)) < lowest:
                     best, lowest = mask, value
                     control.report(lowest, -np.inf, done, best)
+            if shares:
+                searches = [*searches, *shares.beside(done)]
             live = [search for search in searches if not search.exhausted]
             if not live or control.stopped() or (control.deadline is None and done == self.rounds):
                 break

@@ -47,8 +47,8 @@ def tabu_walk(row, best, patience, rng):  # type: ignore[no-untyped-def]
         restore(row, come)
         prune(row, go)
         swaps += 1
-        until[come] = swaps + come_tenure + int(rng.random() * come_tenure)
-        until[go] = swaps + go_tenure + int(rng.random() * go_tenure)
+        until[come] = swaps + come_tenure + int(rng.random() * (come_tenure + 1))
+        until[go] = swaps + go_tenure + int(rng.random() * (go_tenure + 1))
         if swaps % FRESH == 0:
             refresh(row)
         if row.cost[0] < value - gain:

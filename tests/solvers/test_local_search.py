@@ -145,11 +145,12 @@ def test_a_tableau_of_some_rows(rng):
 
 @VARIANTS
 @KINDS
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"], ids=["compiled", "tensors"])
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_no_swap_improves_what_local_search_returns(budget, kind, refit, gradient, rng):
+def test_no_swap_improves_what_local_search_returns(budget, device, kind, refit, gradient, rng):
     problem = make_problem(rng, BUDGETS[budget], refit=refit, kind=kind, gradient=gradient)
     start = random_mask(problem, rng)
-    mask, moves, drift = LocalSearch().improve(problem, start)
+    mask, moves, drift = LocalSearch().improve(problem, start, device=device)
     assert problem.pools.violation(mask) is None
     assert problem.value(mask) < problem.value(start)
     assert moves > 0
@@ -179,8 +180,10 @@ def test_local_search_improves_on_greedy():
 
 def test_rows_in_small_batches_end_where_they_end_together(rng):
     problem = make_problem(rng, Budget.per_row(6), m=5, n=12)
-    together = solve(problem, LocalSearch())
-    np.testing.assert_array_equal(solve(problem, LocalSearch(memory=1)).mask, together.mask)
+    together = solve(problem, LocalSearch(), device="cpu:0")
+    alone = solve(problem, LocalSearch(memory=1), device="cpu:0")
+    np.testing.assert_array_equal(alone.mask, together.mask)
+    np.testing.assert_array_equal(solve(problem, LocalSearch()).mask, together.mask)
 
 
 def test_refreshing_keeps_the_costs_true(rng):

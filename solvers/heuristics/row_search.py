@@ -19,7 +19,6 @@ from solvers.heuristics.row_tableau import Row, open_row
 from solvers.heuristics.tabu_walk import shake, tabu_walk
 from solvers.problem import Mask, SubsetProblem
 
-
 OFTEN = 20
 """Swaps for every mask that a row has, after which its search is over."""
 

@@ -144,3 +144,31 @@ def test_a_search_counts_its_masks(rng):
     assert 20 * 8 <= search.swaps < 20 * 8 + 50
     assert rounds > 2
     assert search.value == pytest.approx(solve(problem, "brute-force").value)
+
+
+def test_searches_beside_the_present_counts(rng):
+    problem = make_problem(rng, Budget.per_layer(9), m=2, n=8)
+    shares = Shares(problem, problem.pools.smallest(rng.random((2, 8))), 2, 0, Effort())
+    assert shares.beside(0) == []
+    shares.rebalance(lambda: None)
+    counts = shares.counts.tolist()
+    for turn, step in enumerate([1, -1, 2, -2, 1, -1]):
+        found = [int(search.mask.sum()) for search in shares.beside(turn)]
+        assert found == [k + step for k in counts if 0 <= k + step <= 8]
+
+
+@pytest.mark.parametrize("relinks", [0.0, 1.0])
+def test_rounds_shake_or_relink(relinks):
+    problem = rows(0, Budget.per_row(30))
+    start = solve(problem, "local-search")
+    total = 0.0
+    for r, mask in enumerate(start.mask):
+        data = row_data(problem, r)
+        value = float(state(data, mask.copy()).cost[0])
+        search = RowSearch(data, mask, value, [r], Effort(patience=10, relinks=relinks))
+        for _ in range(30):
+            search.round()
+        assert search.mask.sum() == 30
+        assert search.value == pytest.approx(state(data, search.mask.copy()).cost[0], rel=1e-9)
+        total += search.value
+    assert total < 0.995 * start.value

@@ -13,6 +13,7 @@ Index = NDArray[np.int64]
 
 FORM_BYTES = 1 << 29
 """Largest dense matrix that is formed from a curvature that is not kept as one."""
+SINGULAR = "hessian is singular where weights move; add damping to its diagonal"
 CHUNK_BYTES = 1 << 26
 """Memory of one temporary of a product that is taken in chunks."""
 
@@ -46,7 +47,8 @@ class Hessian(ABC):
 
     def block(self, row: int, index: Index | NDArray[np.bool_]) -> Array:
         """The square sub-block of a row's matrix on `index` (a copy)."""
-        return np.array(self.dense(row)[np.ix_(index, index)])
+        places = np.flatnonzero(index) if index.dtype == bool else index
+        return np.asarray(self.dense(row).take(places, axis=0).take(places, axis=1))
 
     def solve(self, row: int, index: Index, rhs: Array) -> Array:
         """`H_II^-1 rhs` for the sub-block I of a row's matrix; `rhs` is `[|I|]` or `[|I|, k]`.
@@ -90,14 +92,19 @@ def cholesky_solve(A: Array, rhs: Array) -> Array:
     Raises:
         ValueError: if `A` is not positive definite.
     """
-    return np.asarray(scipy.linalg.cho_solve((_cholesky(A), True), rhs))
+    if not len(A):
+        return np.zeros_like(rhs)
+    _, solution, failed = scipy.linalg.lapack.dposv(A.T, rhs, lower=1)
+    if failed:
+        raise ValueError(SINGULAR)
+    return np.asarray(solution)
 
 
 def _cholesky(A: Array) -> Array:
     try:
         return np.asarray(scipy.linalg.cholesky(A, lower=True))
     except scipy.linalg.LinAlgError:
-        raise ValueError("hessian is singular where weights move; add damping to its diagonal") from None
+        raise ValueError(SINGULAR) from None
 
 
 def readonly(A: ArrayLike) -> Array:

@@ -1,9 +1,11 @@
 """Solvers that find good masks quickly, a file each; most prove nothing."""
 
 from solvers.heuristics.alps import ALPS
+from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import Greedy, OptimalBrainSurgeon
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.magnitude import Magnitude
+from solvers.heuristics.portfolio import Portfolio
 from solvers.heuristics.randomized_magnitude import RandomizedMagnitude
 from solvers.heuristics.relaxation import Relaxation
 from solvers.heuristics.saliency import Saliency, Wanda
@@ -17,7 +19,9 @@ SOLVERS: tuple[type[Solver], ...] = (
     Greedy,
     OptimalBrainSurgeon,
     LocalSearch,
+    FactorSearch,
     Tabu,
+    Portfolio,
     ALPS,
     SparseGPT,
     Saliency,

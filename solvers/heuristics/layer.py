@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from solvers.curves import invert
 from solvers.problem import Mask, SubsetProblem
 
 Tensor = torch.Tensor
 Array = NDArray[np.float64]
 
+JITTER = 1e-5
+"""Added to the diagonal, relative, of a curvature that single precision can't tell from a singular one."""
 FEW = 8
 """Entries of a group up to which comparing all pairs beats a partial sort."""
 
@@ -41,27 +42,32 @@ class Layer:
         self.pools, self.kind, self.of = problem.pools, problem.budget.kind, problem.budget.of
         self.device = torch.device(device)
         scale = np.sqrt(np.diagonal(A))
-        self.exponent = 0.0
-        if leveled:
-            unit = A / np.outer(scale, scale)
-            self.exponent, factor = _leveling(unit, problem.pools.keep.sum() / problem.pools.labels.size)
-            scale = scale * factor
-        self._scaled = A / np.outer(scale, scale)
-        self.H = self._tensor(self._scaled)
+        self.H = self._tensor(A / np.outer(scale, scale))
         self.W = self._tensor(problem.W * scale)
         self.m, self.n = self.W.shape
         self._prune = torch.as_tensor(self.pools.prune, device=self.device)
         self._alike = bool((self.pools.prune == self.pools.prune[0]).all())
+        self.exponent = 0.0
+        if leveled:
+            share = self.pools.keep.sum() / self.pools.labels.size
+            self.exponent, factor = _leveling(self.H, share)
+            self.H = self.H / factor[:, None] / factor
+            self.W = self.W * factor
 
     def inverse(self) -> Tensor:
         """`[n, n]` inverse of `H`."""
-        return self._tensor(invert(self._scaled))
+        return torch.cholesky_inverse(cholesky(self.H))
 
-    def pick(self, scores: Tensor) -> Tensor:
+    def mean_eigenvalue(self) -> float:
+        """Geometric mean of the eigenvalues of `H`."""
+        return float((2.0 * cholesky(self.H).diagonal().log().mean()).exp())
+
+    def pick(self, scores: Tensor, rows: Tensor | None = None) -> Tensor:
         """`[m, n]` bool: the entries of least score of every pool, as many as it prunes.
 
         Args:
             scores: `[m, n]`; for budgets on columns the rows' are added up.
+            rows: which rows `scores` has, where pools lie within rows; all by default.
         """
         count = int(self._prune[0])
         if self.kind == "columns":
@@ -74,9 +80,7 @@ class Layer:
             return (_few_least if self.of <= FEW else _least)(groups, count).view_as(scores)
         if self._alike:
             return _least(scores, count)
-        order = scores.argsort(dim=1, stable=True)
-        places = torch.arange(self.n, device=self.device) < self._prune[:, None]
-        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, places)
+        return least(scores, self._prune if rows is None else self._prune[rows])
 
     def mask(self, pruned: Tensor) -> Mask:
         """The mask as the problem takes it."""
@@ -97,14 +101,33 @@ def suits(problem: SubsetProblem) -> str | None:
     return None
 
 
-def _leveling(unit: Array, share: float) -> tuple[float, Array]:
-    """The exponent and the scales `c^(-a/2)` of a curvature with unit diagonal."""
+def least(scores: Tensor, counts: Tensor) -> Tensor:
+    """`[m, n]` bool: in every row the `counts[r]` entries of least score (ties: lowest index)."""
+    order = scores.argsort(dim=1, stable=True)
+    places = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, places)
+
+
+def cholesky(H: Tensor) -> Tensor:
+    """The lower factor of a curvature; what rounding to single precision made indefinite gets a jitter."""
+    L: Tensor
+    L, failed = torch.linalg.cholesky_ex(H)
+    if bool(failed):
+        H = H.clone()
+        H.diagonal().mul_(1.0 + JITTER)
+        L = torch.linalg.cholesky(H)
+    return L
+
+
+def _leveling(unit: Tensor, share: float) -> tuple[float, Tensor]:
+    """The exponent a and the factors `c^(-a/2)` of a curvature with unit diagonal."""
     n = len(unit)
-    inverse = np.diagonal(invert(unit))
-    kept = np.random.default_rng(0).permutation(n)[: min(n, max(1, round(share * n)))]
-    own = np.diagonal(invert(unit[np.ix_(kept, kept)]))
-    whole = float(np.log(inverse[kept]).sum())
-    exponent = float(np.clip(np.log(own).sum() / whole, 0.0, 1.0)) if whole > 0 else 0.0
+    inverse = torch.cholesky_inverse(cholesky(unit)).diagonal()
+    kept = torch.randperm(n, generator=torch.Generator().manual_seed(0))[: max(1, round(share * n))]
+    kept = kept.to(unit.device)
+    own = torch.cholesky_inverse(cholesky(unit[kept][:, kept])).diagonal()
+    whole = float(inverse[kept].log().sum())
+    exponent = min(max(float(own.log().sum()) / whole, 0.0), 1.0) if whole > 0 else 0.0
     return exponent, inverse ** (-0.5 * exponent)
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from solvers.control import Control
 from solvers.exact.branch_and_bound import BranchAndBound
-from solvers.heuristics.local_search import LocalSearch
+from solvers.heuristics.factor_search import FactorSearch
+from solvers.heuristics.portfolio import Portfolio
 from solvers.heuristics.relaxation import Relaxation
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver
@@ -15,17 +16,19 @@ from solvers.solver import Outcome, Solver
 
 @dataclass(frozen=True)
 class Auto(Solver):
-    """Branch and bound up to `exact_inputs` inputs, else local search and the relaxation's bound.
+    """Branch and bound up to `exact_inputs` inputs, else the portfolio's mask and the relaxation's bound.
 
     Attributes:
         exact_inputs: inputs up to which a proof is tried; any number if a checkpoint is kept.
         patience: seconds that the proof may take when neither a time limit nor a checkpoint is given.
         search: the solver that tries to prove.
+        share: part of a time limit that the mask of a wide problem may take before its bound.
     """
 
     exact_inputs: int = 128
     patience: float = 60.0
     search: BranchAndBound = field(default_factory=BranchAndBound)
+    share: float = 0.3
 
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
@@ -42,20 +45,24 @@ class Auto(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
+        if problem.hessian.wide and control.checkpoint is None:
+            outcome = FactorSearch().run(problem, control)
+            return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
         if problem.n <= self.exact_inputs or control.checkpoint is not None:
             if control.deadline is None and control.checkpoint is None:
                 control.deadline = control.started + self.patience
             outcome = self.search.run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
-        found = LocalSearch().run(problem, control)
+        found = Portfolio(share=self.share).run(problem, control)
+        ran = found.stats["ran"]
         value = problem.value(found.mask)
         if reason := control.stopped():
-            return replace(found, reason=reason, stats={**found.stats, "ran": ["local-search"]})
+            return replace(found, reason=reason)
         quiet = control.quiet(warm_start=found.mask)
         quiet.certify = control.certify
         relaxed = Relaxation().run(problem, quiet)
         mask = min((found.mask, relaxed.mask), key=problem.value)
         control.report(min(value, problem.value(relaxed.mask)), relaxed.bound, mask=mask)
-        stats = {**found.stats, **relaxed.stats, "ran": ["local-search", "relaxation"]}
+        stats = {**found.stats, **relaxed.stats, "ran": [*ran, "relaxation"]}
         reason = control.stopped() or relaxed.reason
         return Outcome(mask, relaxed.bound, reason, stats, relaxed.certificate)

@@ -63,6 +63,15 @@ class BlockDiagonalHessian(Hessian):
         parts = np.split(Y, np.cumsum([block.N for block in found])[:-1], axis=1)
         return np.concatenate([block.pull_back(y) for block, y in zip(found, parts, strict=True)], axis=1)
 
+    def root(self, index: Index | None = None) -> Array:
+        """Columns of F, some or all, `[N, |index|]`: zero but for the samples of their own block."""
+        wanted = np.arange(self.n) if index is None else index
+        tops = np.cumsum([0, *(block.N for block in self._factors())])
+        out = np.zeros((tops[-1], len(wanted)))
+        for b, places, local in self._places(wanted):
+            out[tops[b] : tops[b + 1], places] = self._factors()[b].root(local)
+        return out
+
     def dense(self, row: int) -> Array:
         """The whole matrix `[n, n]`.
 
@@ -87,8 +96,8 @@ class BlockDiagonalHessian(Hessian):
         """The sub-block on `index`: zero between inputs of different blocks."""
         wanted = np.arange(self.n)[index]
         out = np.zeros((len(wanted), len(wanted)))
-        for block, places, local in self._places(wanted):
-            out[np.ix_(places, places)] = block.block(row, local)
+        for b, places, local in self._places(wanted):
+            out[np.ix_(places, places)] = self.blocks[b].block(row, local)
         return out
 
     def solve(self, row: int, index: Index, rhs: Array) -> Array:
@@ -108,7 +117,7 @@ class BlockDiagonalHessian(Hessian):
         owner = np.searchsorted(self.ends, columns, side="right")
         if (np.diff(owner) < 0).any():
             raise ValueError("hessian: columns of a block-diagonal curvature must be grouped by block")
-        return BlockDiagonalHessian([block.select(local) for block, _, local in self._places(columns)])
+        return BlockDiagonalHessian([self.blocks[b].select(local) for b, _, local in self._places(columns)])
 
     def _factors(self) -> list[FactorHessian]:
         return [block for block in self.blocks if isinstance(block, FactorHessian)]
@@ -116,19 +125,19 @@ class BlockDiagonalHessian(Hessian):
     def _split(self, D: Array) -> list[Array]:
         return np.split(D, self.ends[:-1], axis=1)
 
-    def _places(self, index: Index) -> list[tuple[Hessian, Index, Index]]:
-        """Blocks that `index` touches, where in it, and which of their own inputs."""
+    def _places(self, index: Index) -> list[tuple[int, Index, Index]]:
+        """Which blocks `index` touches, where in it, and which of their own inputs."""
         owner = np.searchsorted(self.ends, index, side="right")
         found = []
         for b in np.unique(owner):
             places = np.flatnonzero(owner == b)
-            found.append((self.blocks[b], places, index[places] - (self.ends[b] - self.blocks[b].n)))
+            found.append((int(b), places, index[places] - (self.ends[b] - self.blocks[b].n)))
         return found
 
     def _each(
         self, index: Index, shape: tuple[int, ...], work: Callable[[Hessian, Index, Index], Array]
     ) -> Array:
         out = np.empty(shape)
-        for block, places, local in self._places(index):
-            out[places] = work(block, places, local)
+        for b, places, local in self._places(index):
+            out[places] = work(self.blocks[b], places, local)
         return out

@@ -18,6 +18,8 @@ from solvers.hessian.base import (
     require_formable,
 )
 
+CACHE_SHARE = 16
+"""How much smaller a chunk is in products with a few vectors."""
 WIDE = 2048
 """Inputs up to which solvers may take a factor's dense matrix, however few its samples are."""
 
@@ -54,7 +56,7 @@ class FactorHessian(Hessian):
     @property
     def wide(self) -> bool:
         """See `Hessian.wide`."""
-        return self.n > max(self.N, WIDE)
+        return bool(self.n > max(self.N, WIDE))
 
     @property
     def ridge(self) -> Array:
@@ -69,16 +71,20 @@ class FactorHessian(Hessian):
             for part in _parts(len(used), self.N):
                 out += D[:, used[part]] @ self.columns(used[part]).T
         else:
-            for part, X in self._samples():
+            for part, X in self._samples(len(D)):
                 out[:, part] = D @ X.T
         return np.asarray(out / np.sqrt(self.N))
 
     def pull_back(self, Y: Array) -> Array:
         """`Y F`: `[m, n]` from `[m, N]`."""
         out = np.zeros((len(Y), self.n))
-        for part, X in self._samples():
+        for part, X in self._samples(len(Y)):
             out += Y[:, part] @ X
         return np.asarray(out / np.sqrt(self.N))
+
+    def root(self, index: Index | None = None) -> Array:
+        """Columns of `F = X / sqrt(N)`, some or all, `[N, |index|]` in double precision."""
+        return np.asarray((self.X if index is None else self.X[:, index]) / np.sqrt(self.N), dtype=np.float64)
 
     def columns(self, index: Index | NDArray[np.bool_]) -> Array:
         """`[N, |index|]` columns of X, in double precision."""
@@ -116,7 +122,7 @@ class FactorHessian(Hessian):
         """`[n]` diagonal, from the factor."""
         if self._diagonal is None:
             total = np.zeros(self.n)
-            for _, X in self._samples():
+            for _, X in self._samples(1):
                 total += np.einsum("si,si->i", X, X)
             self._diagonal = readonly(total / self.N + self.damping)
         return self._diagonal
@@ -173,12 +179,15 @@ class FactorHessian(Hessian):
         """The factor restricted to `columns`."""
         return FactorHessian(self.X[:, columns], self.damping)
 
-    def _samples(self) -> Iterator[tuple[slice, Array]]:
-        """Chunks of rows of X in double precision; all of it at once where it is in that already."""
+    def _samples(self, sides: int) -> Iterator[tuple[slice, Array]]:
+        """Chunks of rows of X in double precision; all of it at once where it is in that already.
+
+        A product with few other sides is done sooner than memory is handed out: its chunks fit a cache.
+        """
         if self.X.dtype == np.float64:
             yield slice(None), self.X
             return
-        for part in _parts(self.N, self.n):
+        for part in _parts(self.N, self.n * (CACHE_SHARE if sides < CACHE_SHARE else 1)):
             yield part, self.X[part].astype(np.float64)
 
 

@@ -92,7 +92,8 @@ class FactorImpacts(Impacts):
         hessian = problem.hessian
         assert isinstance(hessian, FactorHessian)
         self.W, self.n, self.damping = problem.W, problem.n, hessian.damping
-        self.columns = np.ascontiguousarray(hessian.X.T) / np.sqrt(hessian.N)
+        self.hessian, self.root = hessian, np.sqrt(hessian.N)
+        self.columns = np.ascontiguousarray(hessian.X.T)
         self.linear = (np.zeros(self.W.shape) if problem.G is None else -problem.G * self.W).ravel()
         self.diagonal = (hessian.diagonal() * self.W**2).ravel()
         self.x = np.zeros(self.W.size, dtype=bool)
@@ -101,15 +102,19 @@ class FactorImpacts(Impacts):
     def reset(self, x: NDArray[np.bool_]) -> None:
         """See `Impacts.reset`."""
         self.x = x.copy()
-        self.sums = np.where(x.reshape(self.W.shape), self.W, 0.0) @ self.columns
+        self.sums = self.hessian.image(np.where(x.reshape(self.W.shape), self.W, 0.0))
 
     def pull(self, items: Items) -> Array:
         """See `Impacts.pull`."""
         rows, columns = np.divmod(items, self.n)
-        if len(self.W) == 1:
-            products = (self.columns if len(items) == self.n else self.columns[columns]) @ self.sums[0]
-        else:
-            products = np.einsum("is,is->i", self.columns[columns], self.sums[rows])
+        products = np.einsum("is,is->i", self._columns(columns), self.sums[rows])
+        return self._pulls(items, products)
+
+    def all_pulls(self) -> Array:
+        """See `Impacts.all_pulls`."""
+        return self._pulls(np.arange(self.W.size), self.hessian.pull_back(self.sums).ravel())
+
+    def _pulls(self, items: Items, products: Array) -> Array:
         w = self.W.ravel()[items]
         return np.asarray(w * products + self.damping * w * w * self.x[items] + self.linear[items])
 
@@ -118,15 +123,18 @@ class FactorImpacts(Impacts):
         r, column = divmod(i, self.n)
         rows, columns = np.divmod(items, self.n)
         w = self.W[r, column]
-        products = self.columns[columns] @ self.columns[column]
+        products = self._columns(columns) @ self._columns(np.array([column]))[0]
         return np.where(rows == r, w * self.W[r, columns] * products, 0.0)
 
     def swap(self, i: int, j: int) -> None:
         """See `Impacts.swap`."""
         for item, sign in ((i, -1.0), (j, 1.0)):
             r, column = divmod(item, self.n)
-            self.sums[r] += sign * self.W[r, column] * self.columns[column]
+            self.sums[r] += sign * self.W[r, column] * self._columns(np.array([column]))[0]
             self.x[item] = sign > 0
+
+    def _columns(self, columns: Items) -> Array:
+        return np.asarray(self.columns[columns] / self.root, dtype=np.float64)
 
 
 def impacts(problem: SubsetProblem) -> Impacts:

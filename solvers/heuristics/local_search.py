@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from solvers.control import Control
+from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
 from solvers.heuristics.row_search import Effort, row_data, state
@@ -30,6 +31,8 @@ GAIN = 1e-9
 class LocalSearch(Solver):
     """From greedy (or a warm start) by best-improvement swaps to a mask no swap improves.
 
+    Wide factors, which are never formed, are searched by `solvers.heuristics.factor_search`.
+
     Attributes:
         refresh_every: moves between two fresh factorisations of the tableau.
         memory: bytes that the tableaux of one batch of rows may take.
@@ -43,6 +46,8 @@ class LocalSearch(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
+        if problem.hessian.wide:
+            return FactorSearch().run(problem, control)
         mask = greedy_mask(problem) if control.warm_start is None else control.warm_start
         control.report(problem.value(mask), -np.inf, mask=mask)
         mask, moves, drift = self.improve(problem, mask, control.stopped, control.device)

@@ -14,6 +14,7 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import WIDE, Split, representable, split_blocks
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
+from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.wide_row import WideRow
 from solvers.parallel import side_by_side
@@ -42,6 +43,8 @@ class Relaxation(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
+        if problem.hessian.wide:
+            return FactorSearch(patience=0).run(problem, control)
         greedy = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
         control.report(problem.value(greedy), -np.inf, mask=greedy)
         if problem.budget.kind == "per_layer":

@@ -101,7 +101,7 @@ def test_a_factor_too_large_is_not_formed(rng, monkeypatch):
     with pytest.raises(ValueError, match=message):
         wide.dense(0)
     assert tall.dense(0).shape == (N, N)
-    with pytest.raises(ValueError, match="^hessian: a block-diagonal curvature of 6 inputs is never formed"):
+    with pytest.raises(ValueError, match=r"^hessian: a block-diagonal curvature of 6 inputs is never formed"):
         build("blocks", rng)[0].dense(0)
 
 
@@ -127,7 +127,7 @@ def test_blocks_of_factors_have_images(rng):
 def test_blocks_must_be_shared_and_columns_grouped_by_them(rng):
     with pytest.raises(ValueError, match=r"^hessian: a block-diagonal curvature needs at least one block$"):
         BlockDiagonalHessian([])
-    with pytest.raises(ValueError, match="^hessian: block 1 has a matrix a row"):
+    with pytest.raises(ValueError, match=r"^hessian: block 1 has a matrix a row"):
         BlockDiagonalHessian([build("dense", rng)[0], build("stacked", rng)[0]])
     with pytest.raises(ValueError, match="must be grouped by block"):
         build("blocks", rng)[0].select(np.array([0, 4, 1]))
@@ -138,11 +138,11 @@ def test_blocks_are_checked_one_by_one(rng):
     assert (
         as_hessian(BlockDiagonalHessian([good, DenseHessian(gram(rng, 2))]), M, N + 2, definite=True).n == 8
     )
-    with pytest.raises(ValueError, match="^hessian: factor with damping 0.0 is not positive definite"):
+    with pytest.raises(ValueError, match=r"^hessian: factor with damping 0.0 is not positive definite"):
         as_hessian(BlockDiagonalHessian([good, bad]), M, N + 3, definite=True)
-    with pytest.raises(ValueError, match="^hessian is indefinite"):
+    with pytest.raises(ValueError, match=r"^hessian is indefinite"):
         as_hessian(BlockDiagonalHessian([good, DenseHessian(-np.eye(2))]), M, N + 2, definite=False)
-    with pytest.raises(ValueError, match="^hessian has 6 columns, but the weights have 7 inputs$"):
+    with pytest.raises(ValueError, match=r"^hessian has 6 columns, but the weights have 7 inputs$"):
         as_hessian(BlockDiagonalHessian([good]), M, N + 1, definite=True)
 
 

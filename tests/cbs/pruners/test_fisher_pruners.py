@@ -8,7 +8,6 @@ import cbs
 from cbs.curvature.fisher import gradient_factor
 from cbs.layers import find_layers
 from cbs.pruners import fisher
-from solvers import FactorHessian
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 DAMPING = 0.02

@@ -43,7 +43,8 @@ class Portfolio(Solver):
     - *swaps*: best 1-swaps on the exact tableau, in rows that changed since they had them.
 
     Without a time limit it ends when no swap gains and `patience` reheats in a row gained next to
-    nothing. Problems that are no `Layer` (selection; a curvature a row) go to the local search.
+    nothing. Problems that are no `Layer` (selection; a curvature a row), and columns of layers small enough
+    for a tableau of all rows, go to the local search.
 
     Attributes:
         stages: of the first annealing.
@@ -62,7 +63,7 @@ class Portfolio(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if not (problem.refit and problem.hessian.shared and 8 * problem.n**2 <= FORM_BYTES):
+        if not self._annealable(problem):
             found = LocalSearch().run(problem, control)
             return Outcome(found.mask, reason=found.reason, stats={**found.stats, "ran": ["local-search"]})
         search = _Search(self, problem, control)
@@ -72,6 +73,12 @@ class Portfolio(Solver):
             mask, value = control.warm_start, problem.value(control.warm_start)
         control.report(value, -np.inf, mask=mask)
         return Outcome(mask, reason=control.stopped() or Status.FEASIBLE, stats=stats)
+
+    def _annealable(self, problem: SubsetProblem) -> bool:
+        """Whether a problem is a `Layer`; columns whose tableaux fit are better off with the local search."""
+        small = problem.pools.coupled and 48 * problem.m * problem.n**2 <= self.memory
+        formed = 8 * problem.n**2 <= FORM_BYTES
+        return problem.refit and problem.hessian.shared and formed and not small
 
 
 class _Search:

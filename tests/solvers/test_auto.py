@@ -25,7 +25,8 @@ def test_small_problems_are_proven(budget, refit, rng):
 def test_large_problems_get_a_strong_mask_and_a_bound(budget, refit, rng):
     problem = make_problem(rng, BUDGETS[budget], refit=refit)
     found = solve(problem, Auto(exact_inputs=5))
-    assert found.stats["ran"] == ["local-search", "relaxation"]
+    assert found.stats["ran"][0] == ("annealing" if refit and budget != "columns" else "local-search")
+    assert found.stats["ran"][-1] == "relaxation"
     assert found.value <= solve(problem, "local-search").value * (1 + 1e-12)
     assert found.value <= solve(problem, "relaxation").value * (1 + 1e-12)
     assert found.bound == pytest.approx(solve(problem, "relaxation").bound, rel=1e-12)
@@ -43,7 +44,7 @@ def test_interruption_after_the_search_skips_the_bound(rng):
     problem = make_problem(rng, Budget.per_row(3))
     found = solve(problem, Auto(exact_inputs=5), callback=lambda step: True)
     assert found.status is Status.INTERRUPTED
-    assert found.stats["ran"] == ["local-search"]
+    assert "relaxation" not in found.stats["ran"]
     assert found.bound == -np.inf
 
 

@@ -23,13 +23,11 @@ class Auto(Solver):
         patience: seconds that the proof may take when neither a time limit nor a checkpoint is given.
         search: the solver that tries to prove.
         share: part of a time limit that the mask of a wide problem may take before its bound.
-        share: part of a time limit that the mask of a wide problem may take before its bound.
     """
 
     exact_inputs: int = 128
     patience: float = 60.0
     search: BranchAndBound = field(default_factory=BranchAndBound)
-    share: float = 0.3
     share: float = 0.3
 
     name: ClassVar[str] = "auto"

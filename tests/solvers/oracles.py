@@ -53,6 +53,16 @@ def all_masks(problem):
         yield mask
 
 
+def block_masks(block):
+    """`[.., n]` every decision vector of a block, True where pruned."""
+    pools = [np.flatnonzero(block.labels == p) for p in range(len(block.keep))]
+    parts = [itertools.combinations(pool, int(k)) for pool, k in zip(pools, block.prune, strict=True)]
+    chosen = np.array([[i for part in choice for i in part] for choice in itertools.product(*parts)], int)
+    masks = np.zeros((len(chosen), block.n), dtype=bool)
+    np.put_along_axis(masks, chosen, True, axis=1)
+    return masks
+
+
 def dense_move(problem, mask):
     """The best move of a mask from the optimality system of `min g.D + 1/2 D'HD`, `D = fixed` on a set."""
     D = np.empty_like(problem.W)

@@ -10,11 +10,13 @@ from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.control import Control
+from solvers.exact.branch_and_bound.batched import search_in_batches
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.checkpoint import Keeper, freeze, thaw
 from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
@@ -30,6 +32,8 @@ from solvers.solver import Outcome, Solver
 
 GRACE = 0.5
 """Seconds for bounds of rows whose search a limit kept from starting."""
+ENGINES = ("auto", "compiled", "batched")
+"""Ways to search."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,20 @@ class BranchAndBound(Solver):
     `columns` budget is one tree over the columns; a `per_layer` budget is shared among the rows by
     dynamic programming over bounds that are tightened where the allocation needs them.
 
+    There are two engines. `compiled` grows a tree for every block on the CPU's cores, with splits for
+    subtrees. `batched` bounds thousands of nodes of all blocks at once in tensors on the control's device.
+    `auto` takes `batched` on any other device than the CPU. Whatever the engine asked for, a `per_layer`
+    budget, a certificate and a checkpoint take the compiled one.
+
     Attributes:
+        engine: `auto`, `compiled` or `batched`.
         probe: how often an entry is probed before its pseudo-costs are trusted.
         node_limit: nodes over all trees, or None.
         memory_limit: bytes that the open nodes, splits and proofs of all trees may take together. Trees
             that run short of it search depth-first.
     """
 
+    engine: str = "auto"
     probe: int = 1
     node_limit: int | None = None
     memory_limit: int = MEMORY
@@ -55,6 +66,10 @@ class BranchAndBound(Solver):
     summary: ClassVar[str] = "own exact search on the split relaxation"
     proves: ClassVar[str] = "optimality"
     resumable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine {self.engine!r}: not one of {', '.join(ENGINES)}")
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
@@ -81,6 +96,12 @@ class BranchAndBound(Solver):
             mask = self._incumbent(problem, control)
             if reason := control.stopped():
                 return Outcome(mask, float(sum(block.floor for block in found)), reason)
+            if self._in_batches(control):
+                splits = split_blocks(found, device=control.device, stopped=control.stopped)
+                return search_in_batches(
+                    problem, found, splits, mask, control,
+                    node_limit=self.node_limit, memory=self.memory_limit,
+                )  # fmt: skip
             roots = self._plant(problem, found, mask, control)
             trees = [root for root in roots if isinstance(root, BlockTree)]
             if len(trees) < len(roots):
@@ -94,6 +115,11 @@ class BranchAndBound(Solver):
     def settings(self) -> str:
         """See `Solver.settings`."""
         return f"{self.name} probe={self.probe}"
+
+    def _in_batches(self, control: Control) -> bool:
+        if self.engine == "compiled" or control.certify or control.checkpoint is not None:
+            return False
+        return self.engine == "batched" or torch.device(control.device).type != "cpu"
 
     def _options(self, control: Control, found: Sequence[Block]) -> dict[str, Any]:
         share = self.memory_limit // len(found)
@@ -155,6 +181,7 @@ class BranchAndBound(Solver):
         nodes = sum(tree.nodes for tree in trees)
         control.report(problem.value(mask), bound, nodes, mask)
         stats |= {
+            "engine": "compiled",
             "nodes": nodes,
             "split": "own",
             "splits": sum(tree.splits for tree in trees),

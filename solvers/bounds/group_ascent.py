@@ -1,34 +1,37 @@
-"""The best blocks, point and prices of a row's groups, by Newton's method on a smoothed bound.
+"""The best groups, blocks, point and prices of a lone joint row, by an interior-point method.
 
-With q in the place of u, the bound of `solvers.bounds.groups`
-
-    constant - 1/2 (b - q)'R^-1 (b - q) - t keep - sum_B max_S (h_S - t |S|)
-
-is concave in (q, D, t) together. The maxima are smoothed to `T log sum exp(. / T)`, barriers
-`T log det R + T log det D` keep both parts definite, and T falls by stages.
+The barrier problem of `solvers.bounds.group_system` is followed as T falls: first with every entry alone,
+which is cheap and shows by the remainder's multipliers which entries belong together, then in blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import scipy.linalg
 
 from solvers.blocks import Block
-from solvers.bounds.groups import Family, GroupSplit, Index, group_bound, secure_groups, start
+from solvers.bounds.group_step import Multipliers, Step, newton_step
+from solvers.bounds.group_system import GroupSystem, Point
+from solvers.bounds.grouping import cluster, joined, start
+from solvers.bounds.groups import GroupSplit, group_bound, secure_groups
 from solvers.hessian import Array
 
-COOLING = 0.35
+FIRST = 1.0
+"""T times the barrier's parameter at the start, in units of the row's value."""
+GROUPING = 0.3
+"""And where entries are put into groups."""
+LAST = 0.1
+"""And at the end, as a share of the gap."""
+COOLING = 0.3
 """Factor between two temperatures."""
-STEPS = 8
-"""Newton steps at one temperature."""
-NOTHING = 1e-15
-"""A state's weight that counts for nothing."""
-ENOUGH = 0.01
-"""A stage that closes less than this share of the gap is the last."""
+CENTRED = 0.1
+"""Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
+VARIABLES = 6000
+"""Largest linear system; groups are smaller where they would lead to a larger one."""
+STEPS = 80
+"""Steps of a stage at most."""
 
 
 def group_split(
@@ -47,7 +50,7 @@ def group_split(
         d: `[n]` diagonal split to start from.
         z: `[n]` its relaxed indicators.
         value: of a mask of the row; positive.
-        size: inputs of a group, a power of two.
+        size: inputs of a group, a power of two; fewer in rows too wide for it (`VARIABLES`).
         stopped: polled between Newton steps; a true answer ends the work.
 
     Raises:
@@ -55,245 +58,91 @@ def group_split(
     """
     if not block.refit or block.B.shape != (1, block.n, 1):
         raise ValueError("blocks of groups are for lone joint rows")
-    split = start(block, d, z, size)
-    work = Ascent(block, split, value)
-    best, best_split = -np.inf, split
-    temperature = 1.0 / block.n
-    for _ in range(14):
-        split = work.climb(split, temperature, stopped)
-        safe = secure_groups(block.H[0], split)
-        bound = group_bound(block, safe)
-        gain = bound - best
-        if bound > best:
-            best, best_split = bound, safe
-        if gain < ENOUGH * (value - best) or stopped():
-            break
-        temperature *= COOLING
-    return best_split, best
+    while size > 1 and block.n * (size + 3) > 2 * VARIABLES:
+        size //= 2
+    path = CentralPath(block, start(block, d, z), value)
+    if size > 1:
+        path.follow(lambda gap: GROUPING, stopped)
+        path.group(size)
+    path.follow(lambda gap: LAST * gap, stopped)
+    safe = secure_groups(block.H[0], path.best)
+    return safe, group_bound(block, safe)
 
 
-class Ascent:
-    """The smoothed bound of one row in units of its value.
+class CentralPath:
+    """Where the ascent of a row stands.
 
-    Variables, in this order: q and the diagonal of D on the entries that R couples, the off-diagonal
-    entries of D, the prices. Entries that are correlated with nothing keep `D = H_ii`.
+    Attributes:
+        best: the best split so far.
     """
 
     def __init__(self, block: Block, split: GroupSplit, value: float) -> None:
-        H, b = block.H[0], block.B[0, :, 0]
-        lone = np.abs(H).sum(axis=1) == np.abs(np.diagonal(H))
-        self.value = value
-        self.live = np.flatnonzero(~lone)
-        self.H = H[np.ix_(self.live, self.live)] / value
-        self.b = b[self.live] / value
-        self.constant, self.keep = block.constant / value, block.keep.astype(np.float64)
-        self.labels, self.lone_labels = block.labels[self.live], block.labels[lone]
-        self.lone_scores = 0.5 * b[lone] ** 2 / np.diagonal(H)[lone] / value
-        place = np.full(block.n, -1)
-        place[self.live] = np.arange(len(self.live))
-        n, count = len(self.live), 0
-        self.members: list[Index] = []
-        self.columns: list[Index] = []
-        for family in split.families:
-            at = place[family.members]
-            at = at[(at >= 0).all(axis=1)]
-            size = at.shape[1]
-            pairs = list(combinations(range(size), 2))
-            off = count + np.arange(len(at) * len(pairs)).reshape(len(at), len(pairs))
-            count += off.size
-            self.members.append(at)
-            self.columns.append(np.concatenate([at, n + at, 2 * n + off], axis=1))
-        self.n, self.off = n, count
-        self.i, self.j = np.empty(count, np.int64), np.empty(count, np.int64)
-        for at, columns in zip(self.members, self.columns, strict=True):
-            size = at.shape[1]
-            for column, (one, other) in enumerate(combinations(range(size), 2)):
-                spot = columns[:, 2 * size + column] - 2 * n
-                self.i[spot], self.j[spot] = at[:, one], at[:, other]
+        self.block, self.value, self.best = block, value, split
+        self._least = np.inf
+        self._enter(split, None, None)
 
-    def climb(self, split: GroupSplit, T: float, stopped: Callable[[], object]) -> GroupSplit:
-        """Newton steps at temperature T."""
-        x = self._pack(split)
-        value = self._value(x, T)
-        for _ in range(STEPS):
-            if stopped() or not np.isfinite(value):
-                break
-            gradient, A = self._model(x, T)
-            factor, info = scipy.linalg.lapack.dpotrf(A, lower=1, overwrite_a=1, clean=0)
-            if info:
-                break
-            step = scipy.linalg.lapack.dpotrs(factor, gradient, lower=1)[0]
-            gain = float(gradient @ step)
-            reach, before = 1.0, value
-            while reach > 1e-4:
-                value = self._value(x + reach * step, T)
-                if value >= before + 1e-4 * reach * gain:
-                    break
-                reach *= 0.5
-            else:
-                break
-            x = x + reach * step
-            if gain < 0.02 * T * self.n:
-                break
-        return self._unpack(split, x)
+    def _enter(self, split: GroupSplit, T: float | None, L: Array | None) -> None:
+        self.split, self.system = split, GroupSystem(self.block, split, self.value)
+        self.T = FIRST / self.system.size if T is None else T
+        self.point = self.system.at(self.system.pack(split), self.T)
+        if self.point is not None:
+            central = Multipliers.central(self.system, self.point, self.T)
+            self.dual = central if L is None else Multipliers(L, central.p)
 
-    def _pack(self, split: GroupSplit) -> Array:
-        d, e = np.empty(self.n), np.empty(self.off)
-        for family, at, columns in self._families(split):
-            size = at.shape[1]
-            for k in range(size):
-                d[at[:, k]] = family.D[:, k, k]
-            for column, (i, j) in enumerate(combinations(range(size), 2)):
-                e[columns[:, 2 * size + column] - 2 * self.n] = family.D[:, i, j]
-        return np.asarray(np.concatenate([split.q[self.live], d, e, split.t]) / self.value)
+    def group(self, size: int) -> None:
+        """Go on from here in groups of `size`, of entries whose multipliers are the most correlated."""
+        if self.point is not None:
+            groups = cluster(self.dual.L, self.block.labels, size)
+            alone = self.system.unpack(self.split, self.point.x)
+            self._enter(joined(alone, groups), self.T, self.dual.L)
 
-    def _unpack(self, split: GroupSplit, x: Array) -> GroupSplit:
-        q = split.q.copy()
-        q[self.live] = self.value * x[: self.n]
-        families = []
-        for family, blocks in zip(split.families, self._blocks(x), strict=True):
-            D = family.D.copy()
-            D[np.isin(family.members[:, 0], self.live)] = self.value * blocks
-            families.append(Family(family.members, D))
-        return replace(split, families=tuple(families), q=q, t=self.value * x[2 * self.n + self.off :])
+    def follow(self, enough: Callable[[float], float], stopped: Callable[[], object]) -> None:
+        """Step along the path until T times the parameter is `enough` for the gap.
 
-    def _families(self, split: GroupSplit) -> list[tuple[Family, Index, Index]]:
-        out = []
-        for family, at, columns in zip(split.families, self.members, self.columns, strict=True):
-            live = np.isin(family.members[:, 0], self.live)
-            out.append((Family(family.members[live], family.D[live]), at, columns))
-        return out
-
-    def _blocks(self, x: Array) -> list[Array]:
-        """`[B, s, s]` blocks of D of every family."""
-        out = []
-        for at, columns in zip(self.members, self.columns, strict=True):
-            size = at.shape[1]
-            D = np.zeros((len(at), size, size))
-            for k in range(size):
-                D[:, k, k] = x[columns[:, size + k]]
-            for column, (i, j) in enumerate(combinations(range(size), 2)):
-                D[:, i, j] = D[:, j, i] = x[columns[:, 2 * size + column]]
-            out.append(D)
-        return out
-
-    def _remainder(self, x: Array) -> Array:
-        R: Array = self.H.copy()
-        R[np.diag_indices(self.n)] -= x[self.n : 2 * self.n]
-        e = x[2 * self.n : 2 * self.n + self.off]
-        R[self.i, self.j] -= e
-        R[self.j, self.i] -= e
-        return R
-
-    def _value(self, x: Array, T: float) -> float:
-        n = self.n
-        q, t = x[:n], x[2 * n + self.off :]
-        barrier = smooth = 0.0
-        for at, D in zip(self.members, self._blocks(x), strict=True):
-            if not len(at):
-                continue
-            try:
-                L = np.linalg.cholesky(D)
-            except np.linalg.LinAlgError:
-                return -np.inf
-            barrier += 2.0 * float(np.log(np.diagonal(L, axis1=1, axis2=2)).sum())
-            price = t[self.labels[at[:, 0]]]
-            scores = [np.zeros(len(at))]
-            for S, _, w in Family(at, D).states(q[at]):
-                scores.append(0.5 * np.einsum("bi,bi->b", q[at], w) - len(S) * price)
-            smooth += T * float(np.logaddexp.reduce(np.stack(scores) / T, axis=0).sum())
-        smooth += T * float(np.logaddexp(0.0, (self.lone_scores - t[self.lone_labels]) / T).sum())
-        factor, info = scipy.linalg.lapack.dpotrf(self._remainder(x), lower=1, overwrite_a=1)
-        if info:
-            return -np.inf
-        y = scipy.linalg.solve_triangular(factor, self.b - q, lower=True, check_finite=False)
-        barrier += 2.0 * float(np.log(np.diagonal(factor)).sum())
-        return float(self.constant - 0.5 * (y @ y) - t @ self.keep - smooth + T * barrier)
-
-    def _model(self, x: Array, T: float) -> tuple[Array, Array]:
-        """Gradient, and minus the second derivative.
-
-        With `y = R^-1 (b - q)`: q moves y by `-R^-1`, an entry `E` of D by `R^-1 E y`; the barrier's
-        second derivative is `tr(R^-1 E R^-1 E')`.
+        T falls once a point is near enough to the path, and its steps go half of the way to the boundary
+        before that: a remainder that is almost singular comes back only slowly.
         """
-        n, i, j = self.n, self.i, self.j
-        lapack = scipy.linalg.lapack
-        S = lapack.dpotri(lapack.dpotrf(self._remainder(x), lower=1)[0], lower=1)[0]
-        S = np.tril(S) + np.tril(S, -1).T
-        y = S @ (self.b - x[:n])
-        A = np.zeros((len(x), len(x)))
-        gradient = np.empty(len(x))
-        Q, D, E = slice(0, n), slice(n, 2 * n), slice(2 * n, 2 * n + self.off)
-        gradient[Q] = y
-        gradient[D] = -0.5 * y * y - T * np.diagonal(S)
-        gradient[E] = -y[i] * y[j] - 2.0 * T * S[i, j]
-        Si, Sj = S[:, i], S[:, j]
-        moved = Si * y[j] + Sj * y[i]
-        A[Q, Q] = S
-        A[D, Q] = -y[:, None] * S
-        A[D, D] = S * (np.outer(y, y) + T * S)
-        A[E, Q] = -moved.T
-        A[E, D] = (moved * y[:, None] + 2.0 * T * Si * Sj).T
-        A[E, E] = y[j][:, None] * moved[i] + y[i][:, None] * moved[j]
-        A[E, E] += 2.0 * T * (Si[i] * Sj[j] + Sj[i] * Si[j])
-        t = x[2 * n + self.off :]
-        gradient[2 * n + self.off :] = -self.keep
-        for at, columns, blocks in zip(self.members, self.columns, self._blocks(x), strict=True):
-            if len(at):
-                prices = 2 * n + self.off + self.labels[at[:, 0]]
-                rows = np.concatenate([columns, prices[:, None]], axis=1)
-                price = t[self.labels[at[:, 0]]]
-                slope, curve = states_model(Family(at, blocks), x[at], price, T)
-                np.add.at(gradient, rows, slope)
-                np.add.at(A, (rows[:, :, None], rows[:, None, :]), curve)
-        weight = 1.0 / (1.0 + np.exp(np.clip((t[self.lone_labels] - self.lone_scores) / T, -500, 500)))
-        last = 2 * n + self.off + self.lone_labels
-        np.add.at(gradient, last, weight)
-        np.add.at(A, (last, last), weight * (1.0 - weight) / T)
-        return gradient, A
+        system, cool = self.system, False
+        for _ in range(STEPS):
+            if self.point is None or stopped():
+                break
+            gap = 1.0 + self.point.objective
+            last = enough(gap) / system.size
+            late = last >= self.T
+            if gap <= 0.0 or (cool and late):
+                break
+            if cool:
+                self.T = max(COOLING * self.T, last)
+            step = newton_step(system, self.point, self.dual, self.T)
+            point, reach = self._along(step) if step is not None else (None, 0.0)
+            if step is None or point is None:
+                break
+            self.point = point
+            self.dual, share = self.dual.moved(step.dual)
+            cool = self._decrement(step) < CENTRED and (late or min(reach, share) > 0.4)
+            if point.objective < self._least:
+                self._least, self.best = point.objective, system.unpack(self.split, point.x)
 
+    def _decrement(self, step: Step) -> float:
+        return -step.slope / (self.T * self.system.size)
 
-def states_model(family: Family, q: Array, price: Array, T: float) -> tuple[Array, Array]:
-    """What groups add to the gradient `[B, v]` and to minus the second derivative `[B, v, v]`.
+    def _along(self, step: Step) -> tuple[Point | None, float]:
+        """A point along a step that is better at T, and how far along it is; None if there is none."""
+        at, T = self.point, self.T
+        assert at is not None
+        share = 0.8 if self._decrement(step) < 0.5 * CENTRED else 0.5
+        reach = min(1.0, share * self._room(at, self.system.whole(step.x)))
+        while reach > 1e-3:
+            point = self.system.at(at.x + reach * step.x, T)
+            if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * reach * step.slope:
+                return point, reach
+            reach *= 0.7
+        return None, 0.0
 
-    Variables `q_1 .. q_s, D_11 .. D_ss, D_12 .., t`. The score `h_S - t |S|` has, with `w = (D_SS)^-1 q_S`,
-    the gradient `(w, -1/2 w^2, -w_k w_l, -|S|)` and the second derivative `Z' (D_SS)^-1 Z`, Z having the
-    columns `e_k` for q and `-E w` for D; the smoothed maximum adds the scores' covariance over T.
-    """
-    count, size = family.members.shape
-    pairs = list(combinations(range(size), 2))
-    v = 2 * size + len(pairs) + 1
-    states = list(family.states(q))
-    scores = [np.zeros(count)]
-    scores += [0.5 * np.einsum("bi,bi->b", q, w) - len(S) * price for S, _, w in states]
-    top = np.stack(scores)
-    weights = np.exp((top - top.max(axis=0)) / T)
-    weights /= weights.sum(axis=0)
-    mean, curve = np.zeros((count, v)), np.zeros((count, v, v))
-    for (S, inverse, w), weight in zip(states, weights[1:], strict=True):
-        at = np.flatnonzero(weight > NOTHING)
-        if not len(at):
-            continue
-        w, share = w[at], weight[at]
-        slope, Z = np.zeros((len(at), v)), np.zeros((len(at), size, v))
-        slope[:, :size], slope[:, size : 2 * size] = w, -0.5 * w * w
-        for k in S:
-            Z[:, k, k], Z[:, k, size + k] = 1.0, -w[:, k]
-        for column, (k, m) in enumerate(pairs):
-            slope[:, 2 * size + column] = -w[:, k] * w[:, m]
-            if k in S and m in S:
-                Z[:, k, 2 * size + column], Z[:, m, 2 * size + column] = -w[:, m], -w[:, k]
-        slope[:, -1] = -len(S)
-        mean[at] += share[:, None] * slope
-        bend = Z.transpose(0, 2, 1) @ (inverse[at] @ Z) + slope[:, :, None] * slope[:, None, :] / T
-        curve[at] += share[:, None, None] * bend
-    curve -= mean[:, :, None] * mean[:, None, :] / T
-    inverse = np.asarray(np.linalg.inv(family.D))
-    basis = np.zeros((v, size, size))
-    for k in range(size):
-        basis[size + k, k, k] = 1.0
-    for column, (k, m) in enumerate(pairs):
-        basis[2 * size + column, k, m] = basis[2 * size + column, m, k] = 1.0
-    moved = np.einsum("bxy,kyz->bkxz", inverse, basis)
-    curve += T * np.einsum("bkxz,blzx->bkl", moved, moved)
-    return np.asarray(T * np.einsum("bkxx->bk", moved) - mean), np.asarray(curve)
+    def _room(self, point: Point, change: Array) -> float:
+        """How far D may move along a change before the remainder is singular."""
+        L = scipy.linalg.cholesky(self.system.H - self.system.whole(point.x), lower=True)
+        half = scipy.linalg.solve_triangular(L, change, lower=True, check_finite=False)
+        whole = scipy.linalg.solve_triangular(L, half.T, lower=True, check_finite=False)
+        most = scipy.linalg.eigh(whole, subset_by_index=[len(L) - 1] * 2, eigvals_only=True)[0]
+        return float(1.0 / most) if most > 0.0 else np.inf

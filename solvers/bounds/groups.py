@@ -82,58 +82,6 @@ class GroupSplit:
         return R
 
 
-def cluster(H: Array, labels: Index, size: int) -> list[Index]:
-    """Groups of at most `size` inputs of one pool (a power of two), the most correlated together.
-
-    Greedy matching on `|H_ij| / (H_ii H_jj)^1/2`, then again between what has been matched. What is
-    correlated with nothing stays alone.
-    """
-    root = np.sqrt(np.diagonal(H))
-    C = (H / root[:, None] / root[None, :]) ** 2
-    C[labels[:, None] != labels[None, :]] = 0.0
-    groups = [np.array([i]) for i in range(len(H))]
-    while len(groups[0]) < size and max(map(len, groups)) < size:
-        E = np.zeros((len(groups), len(H)))
-        for k, group in enumerate(groups):
-            E[k, group] = 1.0 / np.sqrt(len(group))
-        worth = E @ C @ E.T
-        rows, columns = np.triu_indices(len(groups), 1)
-        order = np.argsort(-worth[rows, columns], kind="stable")
-        order = order[worth[rows, columns][order] > 0.0]
-        taken = np.zeros(len(groups), dtype=bool)
-        merged = []
-        for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-            if not (taken[i] or taken[j]):
-                taken[i] = taken[j] = True
-                merged.append(np.concatenate([groups[i], groups[j]]))
-        if not merged:
-            break
-        groups = merged + [group for group, done in zip(groups, taken, strict=True) if not done]
-    return groups
-
-
-def start(block: Block, d: Array, z: Array, size: int) -> GroupSplit:
-    """Groups at a diagonal split `d [n]` and its relaxed indicators `z [n]`."""
-    H, b = block.H[0], block.B[0, :, 0]
-    lone = np.abs(H).sum(axis=1) == np.abs(np.diagonal(H))
-    d = np.where(lone, np.diagonal(H), 0.95 * d)
-    root = np.sqrt(z)
-    M = root[:, None] * (H - np.diag(d)) * root[None, :] + np.diag(d)
-    v = root * np.linalg.solve(M, root * b)
-    q = b - H @ v + d * v
-    scores = q * q / (2.0 * d)
-    prices = []
-    for p, keep in enumerate(block.keep.tolist()):
-        ranked = np.sort(np.append(scores[block.labels == p], 0.0))[::-1]
-        prices.append(0.5 * (ranked[max(keep - 1, 0)] + ranked[keep]))
-    groups = cluster(H, block.labels, size)
-    families = []
-    for count in sorted({len(group) for group in groups}):
-        members = np.array([group for group in groups if len(group) == count])
-        families.append(Family(members, d[members][:, :, None] * np.eye(count)))
-    return GroupSplit(tuple(families), q, np.array(prices))
-
-
 def secure_groups(H: Array, split: GroupSplit, slack: Array | None = None) -> GroupSplit:
     """Shrink D until `H - D` is positive semidefinite for certain; see `solvers.bounds.split.secure`.
 

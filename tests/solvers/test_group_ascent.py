@@ -1,4 +1,4 @@
-"""The ascent over blocks: its derivatives against finite differences, what it reaches, and when it stops."""
+"""The ascent over blocks: what it reaches, and when it stops."""
 
 import time
 
@@ -11,8 +11,9 @@ from solvers.blocks import blocks
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.group_ascent import Ascent, group_split
-from solvers.bounds.groups import group_bound, group_curve, secure_groups, start
+from solvers.bounds.group_ascent import group_split
+from solvers.bounds.grouping import start
+from solvers.bounds.groups import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
 
 BUDGETS = {"one pool": Budget.per_row(5), "pools": Budget.n_of_m(2, 5)}
@@ -31,41 +32,6 @@ def lone_row(seed, budget="one pool", n=10, lone=()):
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("lone", [(), (1, 6, 7)])
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_gradient_and_second_derivative_agree_with_finite_differences(size, lone, budget):
-    problem, block, split = lone_row(0, budget, lone=lone)
-    first = start(block, split.d[0], split.z, size)
-    T = 0.03
-    work = Ascent(block, first, optimum(problem))
-    moved = work.climb(first, 0.1, lambda: None)
-    x = work._pack(moved)
-    assert np.isfinite(work._value(x, T))
-    gradient, A = work._model(x, T)
-    A = np.tril(A) + np.tril(A, -1).T
-    directions = np.eye(len(x))
-    for i, e in enumerate(directions):
-        h = 1e-5 * max(abs(x[i]), 1e-2)
-        slope = (work._value(x + h * e, T) - work._value(x - h * e, T)) / (2 * h)
-        assert gradient[i] == pytest.approx(slope, rel=1e-4, abs=1e-5)
-        bend = (work._model(x + h * e, T)[0] - work._model(x - h * e, T)[0]) / (2 * h)
-        assert np.allclose(A[i], -bend, rtol=1e-4, atol=1e-4 * np.abs(A).max() * 1e-2)
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_packing_and_unpacking_change_nothing(size):
-    problem, block, split = lone_row(1, lone=(3,))
-    first = start(block, split.d[0], split.z, size)
-    work = Ascent(block, first, optimum(problem))
-    again = work._unpack(first, work._pack(first))
-    assert np.allclose(again.q, first.q, rtol=1e-13, atol=0.0)
-    assert np.allclose(again.t, first.t, rtol=1e-13, atol=0.0)
-    for one, other in zip(again.families, first.families, strict=True):
-        assert (one.members == other.members).all()
-        assert np.allclose(one.D, other.D, rtol=1e-13, atol=0.0)
-
-
-@pytest.mark.parametrize("budget", BUDGETS)
 def test_blocks_bound_below_the_optimum_and_larger_ones_better(budget):
     diagonal, raised = [], {1: [], 2: [], 4: []}
     for seed in range(8):
@@ -80,7 +46,7 @@ def test_blocks_bound_below_the_optimum_and_larger_ones_better(budget):
             assert np.linalg.eigvalsh(R)[0] > -1e-12 * np.abs(R).max()
             found.append(bound / best)
     diagonal, one, two, four = (np.array(x) for x in (diagonal, *raised.values()))
-    assert (np.abs(one - diagonal) < 1e-2).all()
+    assert (np.abs(one - diagonal) < 0.03 * (1.0 - diagonal)).all()
     assert (two > one - 5e-3).all()
     assert (four > two - 5e-3).all()
     assert two.mean() > one.mean() + 5e-3
@@ -102,7 +68,7 @@ def test_a_stop_is_heeded_with_a_bound_in_hand():
     assert 0.0 < bound < full
     assert bound == group_bound(block, safe)
     begun, at_once = group_split(block, split.d[0], split.z, best, size=4, stopped=lambda: True)
-    first = secure_groups(block.H[0], start(block, split.d[0], split.z, 4))
+    first = secure_groups(block.H[0], start(block, split.d[0], split.z))
     assert at_once == pytest.approx(group_bound(block, first), rel=1e-9)
     assert len(begun.families) == len(first.families)
 

@@ -14,9 +14,13 @@ FLAGS = {"reassoc", "contract"}
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def factorise(A, n):
-    """Factor the leading `[n, n]` of A in place; whether it is positive definite."""
+def factorise(A, n, least=0.0):
+    """Factor the leading `[n, n]` of A in place; whether it is positive definite.
+
+    Pivots less than the share `least` of their diagonal entry are raised to it.
+    """
     for i in range(n):
+        floor = least * A[i, i]
         for j in range(i):
             total = A[i, j]
             for k in range(j):
@@ -25,6 +29,8 @@ def factorise(A, n):
         total = A[i, i]
         for k in range(i):
             total -= A[i, k] * A[i, k]
+        if total < floor:
+            total = floor
         if not total > 0.0:
             return False
         A[i, i] = 1.0 / np.sqrt(total)

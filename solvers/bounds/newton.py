@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import FLAGS, backward, best_sum, curvature, evaluate, forward, model_of
+from solvers.bounds.cholesky import FLAGS, backward, count_pools, factorise, forward, pool_basis
+from solvers.bounds.oracle import best_sum, curvature, evaluate, model_of
 from solvers.hessian import Array
 
 TINY = 1e-9
@@ -128,58 +129,29 @@ def _lowers(K, s, p, work, labels):
 def _minimise(K, s, p, work, labels, loose, L, x):
     """The move x of the loose entries from p to the model's minimiser, pool sums brought back to zero."""
     a, w = len(loose), len(work)
+    kinds = labels[work[loose]]
     for i in range(a):
         row = K[loose[i]]
         for j in range(i):
-            total = row[loose[j]]
-            for k in range(j):
-                total -= L[i, k] * L[j, k]
-            L[i, j] = total * L[j, j]
-        total = row[loose[i]] * (1.0 + 1e-10)
-        for k in range(i):
-            total -= L[i, k] * L[i, k]
-        L[i, i] = 1.0 / np.sqrt(max(total, 1e-12 * row[loose[i]] + 1e-300))
+            L[i, j] = row[loose[j]]
+        L[i, i] = row[loose[i]] * (1.0 + 1e-10) + 1e-300
         x[i] = s[work[loose[i]]]
         for k in range(w):
             x[i] -= row[k] * p[k]
+    factorise(L, a, 1e-12)
     forward(L, x, a)
-    pools = 1
-    for i in range(1, a):
-        if labels[work[loose[i]]] != labels[work[loose[i - 1]]]:
-            pools += 1
-    V, lack = np.zeros((pools, a)), np.zeros(pools)
+    lack = np.zeros(count_pools(kinds))
     t = 0
     for i in range(a):
-        if i and labels[work[loose[i]]] != labels[work[loose[i - 1]]]:
+        if i == 0 or kinds[i] != kinds[i - 1]:
+            for k in range(w):
+                if labels[work[k]] == kinds[i]:
+                    lack[t] -= p[k]
             t += 1
-        V[t, i] = 1.0
-    for t in range(pools):
-        label = -1
-        for i in range(a):
-            if V[t, i] > 0.0:
-                label = labels[work[loose[i]]]
-                break
-        for k in range(w):
-            if labels[work[k]] == label:
-                lack[t] -= p[k]
-    # x <- x - V (V'V)^-1 (V'x - lack), by Gram and Schmidt
-    for t in range(pools):
-        forward(L, V[t], a)
-        for u in range(t):
-            dot = 0.0
-            for i in range(a):
-                dot += V[t, i] * V[u, i]
-            for i in range(a):
-                V[t, i] -= dot * V[u, i]
-            lack[t] -= dot * lack[u]
-        norm = 0.0
-        for i in range(a):
-            norm += V[t, i] * V[t, i]
-        norm = 1.0 / np.sqrt(norm)
-        lack[t] *= norm
+    V = pool_basis(L, kinds, lack)
+    for t in range(len(V)):
         dot = -lack[t]
         for i in range(a):
-            V[t, i] *= norm
             dot += V[t, i] * x[i]
         for i in range(a):
             x[i] -= dot * V[t, i]

@@ -20,9 +20,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
+from solvers.bounds.cholesky import FLAGS, backward, forward
 from solvers.hessian import Array
 
-FLAGS = {"reassoc", "contract"}
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -69,26 +69,6 @@ def factor(R, d, z, active, L):
         for k in range(i):
             total -= L[i, k] * L[i, k]
         L[i, i] = 1.0 / np.sqrt(max(total, 1e-300))
-
-
-@njit(cache=True, nogil=True, fastmath=FLAGS)
-def forward(L, x, a):
-    """`x <- L^-1 x`; the diagonal of L holds reciprocals."""
-    for i in range(a):
-        total = x[i]
-        for k in range(i):
-            total -= L[i, k] * x[k]
-        x[i] = total * L[i, i]
-
-
-@njit(cache=True, nogil=True, fastmath=FLAGS)
-def backward(L, x, a):
-    """`x <- L'^-1 x`."""
-    for i in range(a - 1, -1, -1):
-        x[i] *= L[i, i]
-        xi = x[i]
-        for k in range(i):
-            x[k] -= L[i, k] * xi
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

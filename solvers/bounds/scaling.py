@@ -18,7 +18,7 @@ MAX_STEPS = 40
 Point = tuple[Array, Array, int]
 
 
-def split_alone(block: Block, tolerance: float = 3e-4) -> Point:
+def split_alone(block: Block, tolerance: float) -> Point:
     """`d [n]`, the shares kept `z [n]`, and Newton steps: compiled, on one thread.
 
     Args:
@@ -36,7 +36,7 @@ def split_batch(
     shared: bool = False,
     device: str = "cpu",
     stopped: Callable[[], object] = lambda: None,
-    tolerance: float = 1e-3,
+    tolerance: float,
 ) -> list[Point]:
     """As `split_alone` of every block, by batched tensors.
 

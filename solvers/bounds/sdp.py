@@ -15,7 +15,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
-from solvers.bounds.split import Split, secure
+from solvers.bounds.secure import secure
+from solvers.bounds.split import Split
 from solvers.hessian import Array
 
 POLL = 0.02

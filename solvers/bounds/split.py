@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,8 +11,10 @@ import scipy.linalg
 
 from solvers.allocation import allocate
 from solvers.blocks import Block, blocks
-from solvers.bounds.alternating import alternate
-from solvers.bounds.scaling import magnitude, split_alone, split_batch
+from solvers.bounds import wide
+from solvers.bounds.scaling import split_alone, split_batch
+from solvers.bounds.secure import secure
+from solvers.bounds.shared_rows import SharedRows, alike
 from solvers.curves import row_curves
 from solvers.hessian import Array
 from solvers.parallel import side_by_side
@@ -22,6 +24,10 @@ Stopped = Callable[[], object]
 
 WIDE = 160
 """Inputs above which rows of one curvature share a split by default."""
+TOLERANCE = 5e-4
+"""Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
+LOOSE = 1e-2
+"""Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
 BATCH_BYTES = 1 << 30
 """Memory that one batch of interior-point work may take."""
 
@@ -71,15 +77,17 @@ def split_blocks(
     shared: bool | None = None,
     device: str = "cpu",
     stopped: Stopped = lambda: None,
+    tolerance: float = TOLERANCE,
 ) -> list[Split]:
-    """The best split of every block, in batches of blocks of one shape.
+    """The best split of every block: narrow ones side by side, others in batches of one shape.
 
     Args:
         found: the blocks.
         shared: one split for all joint blocks of one shape, which must have one curvature; None
-            decides by size, and then wide rows share the split of their average (`representative`).
+            decides by size, and then wide rows share one (`representative`).
         device: torch device.
         stopped: polled often; a true answer ends the work soon, with valid splits of less worth.
+        tolerance: complementarity gap at which to stop, as a share of a quick mask's cost.
     """
     if shared is None and representable(found):
         return representative(found, device, stopped)
@@ -94,29 +102,28 @@ def split_blocks(
         else:
             key = (block.refit, block.B.shape, block.labels.tobytes())
             groups.setdefault(key, []).append(i)
-    for i, split in zip(lone, side_by_side(partial(_alone, stopped), [found[i] for i in lone]), strict=True):
+    work = partial(_alone, stopped, tolerance)
+    for i, split in zip(lone, side_by_side(work, [found[i] for i in lone]), strict=True):
         out[i] = split
     for members in groups.values():
         common = bool(shared) and found[members[0]].refit
         size = len(members) if common else max(1, BATCH_BYTES // (8 * 24 * found[members[0]].n ** 2))
         for start in range(0, len(members), size):
             part = members[start : start + size]
-            splits = _batch([found[i] for i in part], common, device, stopped)
+            splits = _batch([found[i] for i in part], common, device, stopped, tolerance)
             for i, split in zip(part, splits, strict=True):
                 out[i] = split
     return [split for split in out if split is not None]
 
 
-def _alone(stopped: Stopped, block: Block) -> Split:
+def _alone(stopped: Stopped, tolerance: float, block: Block) -> Split:
     if stopped():
         return _hasty(block)
-    d, z, steps = split_alone(block)
+    d, z, steps = split_alone(block, tolerance)
     return Split(secure(block.H[0], d, block.refit)[None], z, steps)
 
 
-def _batch(
-    found: list[Block], shared: bool, device: str, stopped: Stopped, tolerance: float = 1e-3
-) -> list[Split]:
+def _batch(found: list[Block], shared: bool, device: str, stopped: Stopped, tolerance: float) -> list[Split]:
     if stopped():
         return [_hasty(block) for block in found]
     points = split_batch(found, shared=shared, device=device, stopped=stopped, tolerance=tolerance)
@@ -128,40 +135,17 @@ def _batch(
 
 
 def representable(found: Sequence[Block]) -> bool:
-    """Whether blocks are wide, lone joint rows of one curvature and one pool."""
-    first = found[0]
-    return first.n > WIDE and all(
-        b.refit and b.B.shape == (1, b.n, 1) and len(b.keep) == 1 and np.may_share_memory(b.H, first.H)
-        for b in found
-    )
+    """Whether blocks are wide, lone joint rows of one curvature, with pools of one size."""
+    return found[0].n > WIDE and alike(found)
 
 
 def representative(found: Sequence[Block], device: str, stopped: Stopped = lambda: None) -> list[Split]:
-    """One split for many wide rows: that of their coupled problem, every row scaled to one value.
-
-    The rows then get indicators of their own at that split from their own relaxations.
-    """
-    free = [b for b in found if not b.trivial]
-    if not free:
-        return [_separate(b, device, stopped) for b in found]
-    first = free[0]
-    unit = np.sqrt([magnitude(b) for b in free])
-    keep = np.array([round(float(np.mean([b.keep[0] for b in free])))])
-    B = np.stack([b.B[0, :, 0] for b in free], axis=1) / unit
-    W = np.stack([b.W[0, :, 0] for b in free], axis=1) / unit
-    constant = float(sum(b.constant / u**2 for b, u in zip(free, unit, strict=True)))
-    average = Block(True, first.H, B[None], W[None], constant, first.labels, keep, np.arange(len(free)))
-    shared = _batch([average], False, device, stopped, tolerance=1e-2)[0]
-
-    def own(block: Block) -> Split:
-        return _separate(block, device, stopped) if block.trivial else tighten(block, shared, stopped)
-
-    return side_by_side(own, found)
-
-
-def tighten(block: Block, split: Split, stopped: Stopped = lambda: None) -> Split:
-    """The block's own relaxed indicators at a given split."""
-    return replace(split, z=alternate(block, split.d, split.z, stopped=stopped))
+    """One split for many wide rows, and indicators of their own from their relaxations at it."""
+    rows = SharedRows.stacked(found, device)
+    shared = wide.choose(rows, stopped)
+    _, z = wide.relax(rows, shared, stopped)
+    d = shared.d.cpu().numpy()[None]
+    return [Split(d, share, shared.steps) for share in z.cpu().numpy()]
 
 
 def _hasty(block: Block) -> Split:
@@ -201,30 +185,3 @@ def _separate(block: Block, device: str, stopped: Stopped) -> Split:
 def _lowest(H: Array, positive: bool) -> Array:
     low = float(scipy.linalg.eigvalsh(H, subset_by_index=[0, 0])[0])
     return secure(H, np.full(len(H), low), positive)
-
-
-def secure(H: Array, d: Array, positive: bool) -> Array:
-    """Shrink d until `H - diag(d)` is positive semidefinite for certain, rounding included.
-
-    By Rump (2006): if the floating-point Cholesky factorisation of `A - c I` succeeds with
-    `c >= (n + 2) eps tr(A)` (and the rounding of the diagonal), then A is positive semidefinite. A is
-    `H - diag(d)` scaled from both sides by powers of two, which is exact, to a diagonal of order one.
-
-    Raises:
-        ValueError: if H itself is too close to singular to say so.
-    """
-    n = len(H)
-    size = np.maximum(np.abs(np.diagonal(H)), np.abs(d))
-    scale = np.exp2(-np.round(0.5 * np.log2(np.where(size > 1e-280, size, 1.0))))
-    A, e = scale[:, None] * H * scale[None, :], scale * scale * d
-    margin = 2.0 * (n + 4) * np.finfo(float).eps * float(np.trace(A) + np.abs(e).sum()) + 1e-300
-    shrink = 0.0
-    for attempt in range(60):
-        trial = e * (1.0 - shrink) if positive else e - shrink * margin
-        _, info = scipy.linalg.lapack.dpotrf(A - np.diag(trial + margin), lower=1)
-        if info == 0 and (not positive or (trial > 0).all()):
-            return np.asarray(trial / (scale * scale))
-        shrink = (1e-12 if positive else 1.0) * 2.0**attempt
-        if positive and shrink >= 1.0:
-            break
-    raise ValueError("hessian is too close to singular for a certified split; add damping")

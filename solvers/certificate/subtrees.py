@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.split import secure
+from solvers.bounds.secure import secure
 from solvers.hessian import Array
 
 SHARE = 1e-7

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from solvers.blocks import Block
 from solvers.bounds.group_ascent import group_split
 from solvers.bounds.groups import GroupSplit, regrets, relaxed
-from solvers.bounds.resplit import elimination, restrict
+from solvers.bounds.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
 from solvers.heuristics.row_swaps import improve_joint
 from solvers.problem import Mask
@@ -23,7 +23,7 @@ class WideRow:
     """A lone joint row: its best mask and bound, and what is left of it once entries are fixed.
 
     An entry whose other choice lifts the bound past the value of a mask is fixed: what remains is a smaller
-    row (`solvers.bounds.resplit.restrict`), whose bound holds for every mask that costs less than that one.
+    row (see `solvers.bounds.restriction`), whose bound holds for every mask that costs less than that one.
 
     Attributes:
         pruned: `[n]` the best mask.
@@ -91,13 +91,11 @@ class WideRow:
         if not fix.any() or ((kept > passing) & (gone > passing)).any():
             return
         lost = elimination(rest, self._d, 1e-6 * self.value) if (fix > 0).any() else 0.0
-        free, H, B, constant, labels, need = restrict(
-            True, rest.H, rest.B, rest.constant, rest.labels, rest.keep, fix
-        )
-        if not len(free) or (need < 0).any() or len(np.unique(labels)) < len(need):
+        free, left = restrict(part_of(rest), fix)
+        if not len(free) or (left.keep < 0).any() or len(np.unique(left.labels)) < len(left.keep):
             return
-        W = np.linalg.solve(H[0], B[0])[None]
-        self._rest = Block(True, H, B, W, float(constant), labels, need, rest.rows)
+        W = np.linalg.solve(left.H[0], left.B[0])[None]
+        self._rest = Block(True, left.H, left.B, W, float(left.constant), left.labels, left.keep, rest.rows)
         self._d, self._z = self._d[free], self._z[free]
         self.fixed += rest.n - len(free)
         self._lost += lost

@@ -72,7 +72,7 @@ def test_deeper_trees_prove_more_and_chains_hold(tmp_path):
     found = blocks(problem)
     linked = [chain(b, s, 4) for b, s in zip(found, split_blocks(found), strict=True)]
     root, link = certify(problem, mask), certify(problem, mask, linked)
-    assert root.bound <= verified(tmp_path, link, problem).bound <= exact
+    assert (1 - 1e-12) * root.bound <= verified(tmp_path, link, problem).bound <= exact
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from oracles import gram
 
-from solvers.bounds.split import secure
+from solvers.bounds.secure import secure
 from solvers.checker.semidefinite import semidefinite
 
 

@@ -12,7 +12,8 @@ from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.split import secure, split_blocks
+from solvers.bounds.secure import secure
+from solvers.bounds.split import split_blocks
 from tests.solvers.oracles import (
     BUDGETS,
     all_masks,

@@ -174,7 +174,7 @@ def test_a_relaxation_stops_once_its_bound_passes_the_cutoff(rng):
 @given(seed=st.integers(0, 10**6), refit=st.booleans(), spread=st.sampled_from([0.0, 1.0, 2.0]))
 def test_bounds_of_decided_nodes_are_below_the_exact_cost(seed, refit, spread):
     """With all entries fixed the bound is the mask's cost, less rounding."""
-    check_against_exact_costs(unbalanced_row(seed, refit, spread), tightness=1e-9)
+    check_against_exact_costs(unbalanced_row(seed, refit, spread), tightness=1e-8)
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])

@@ -58,7 +58,7 @@ def test_the_point_of_one_split_bounds_every_count(refit, gradient, rng):
 
 
 @pytest.mark.parametrize(
-    ("refit", "gradient", "share"), [(True, False, 0.05), (False, False, 0.6), (False, True, 0.6)]
+    ("refit", "gradient", "share"), [(True, False, 0.05), (False, False, 0.7), (False, True, 0.7)]
 )
 def test_splits_of_neighbours_lead_to_bounds_close_to_fresh_ones(refit, gradient, share):
     near, fresh = (row(np.random.default_rng(5), refit, gradient, n=20) for _ in range(2))

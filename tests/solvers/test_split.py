@@ -10,7 +10,8 @@ from solvers.blocks import Block, blocks
 from solvers.bounds import saddle, split
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.interior_point import saddle_point
-from solvers.bounds.split import choose_split, secure, split_blocks
+from solvers.bounds.secure import secure
+from solvers.bounds.split import choose_split, split_blocks
 from solvers.curves import row_curves
 from tests.solvers.oracles import BUDGETS, cp, fractions, gram, make_problem, relaxed_value
 

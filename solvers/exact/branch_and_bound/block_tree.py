@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from solvers.blocks import Block
 from solvers.bounds.oracle import EPS, formation
-from solvers.bounds.resplit import elimination
+from solvers.bounds.restriction import elimination, part_of
 from solvers.bounds.split import Split
 from solvers.certificate import Proof
-from solvers.exact.branch_and_bound import state, tree
+from solvers.exact.branch_and_bound import state
+from solvers.exact.branch_and_bound.arrays import Store, Whole
 from solvers.exact.branch_and_bound.log import Log
 from solvers.exact.branch_and_bound.roots import at_root
 from solvers.exact.branch_and_bound.storage import Storage, least_open
 from solvers.exact.branch_and_bound.symmetry import chains
 from solvers.exact.branch_and_bound.testimony import testify
+from solvers.exact.branch_and_bound.tree import grow
 from solvers.problem import Mask
 
 SLICE = 200
@@ -142,10 +144,7 @@ class BlockTree:
         self.depth = -1
         self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
         ordered = chains(block) if symmetry and not record else np.zeros(0, np.int64)
-        self.whole = tree.Whole(
-            block.refit, np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), float(block.constant),
-            block.labels, block.keep, ordered, self.halt,
-        )  # fmt: skip
+        self.whole = Whole(part_of(block), ordered, self.halt)
         self.storage = Storage(n, groups, memory, record)
         self.integers, self.real = self.storage.integers, np.zeros(7)
         self.costs, self.incumbent = np.zeros((4, n)), np.zeros(n)
@@ -157,7 +156,7 @@ class BlockTree:
         start = time.perf_counter()
         while not self.done:
             before = int(self.integers[state.NODES])
-            code = tree.grow(
+            code = grow(
                 self.whole, self.store, self.log, self.integers, self.real, self.costs, self.incumbent, nodes,
                 self.probe, self.depth, self.worth, self.effort,
             )  # fmt: skip
@@ -212,7 +211,7 @@ class BlockTree:
         return int(self.integers[state.MADE])
 
     @property
-    def store(self) -> tree.Store:
+    def store(self) -> Store:
         """Open nodes and splits."""
         return self.storage.store
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from solvers.blocks import Block
 from solvers.bounds.oracle import evaluate, formation, model_of
 from solvers.bounds.resplit import improve
-from solvers.bounds.split import WIDE, Split, secure, split_blocks
+from solvers.bounds.restriction import part_of
+from solvers.bounds.secure import secure
+from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.certificate import Proof, root_proof
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.neighbours import best_moves
@@ -148,8 +150,7 @@ class RowCurve:
         z = np.clip(split.z * (keep / max(float(split.z.sum()), 1e-9)), 0.0, 1.0)
         cutoff = float(self.values[k] + 1e-6 * abs(self.values[k]))
         _, d = improve(
-            block.refit, block.H, block.B, float(block.constant), self._labels, np.array([keep]),
-            split.d[0].copy(), z, cutoff, STEPS, 0.03, 0.005, found,
+            part_of(self.at(k)), split.d[0].copy(), z, cutoff, STEPS, 0.03, 0.005, found,
             np.zeros(1, np.bool_),
         )  # fmt: skip
         self.learn(k, Split(secure(block.H[0], d, block.refit)[None], found[1], STEPS))

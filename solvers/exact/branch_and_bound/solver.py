@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from solvers.blocks import Block, assemble, blocks
-from solvers.bounds.split import WIDE, split_blocks
+from solvers.bounds.split import LOOSE, WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.exact.branch_and_bound.batched import search_in_batches
@@ -138,7 +138,7 @@ class BranchAndBound(Solver):
         self, problem: SubsetProblem, found: list[Block], mask: Mask, control: Control
     ) -> list[BlockTree | float]:
         """Every block's tree; once stopped, a bound instead, as good as `GRACE` allows."""
-        splits = split_blocks(found, device=control.device, stopped=control.stopped)
+        splits = split_blocks(found, device=control.device, stopped=control.stopped, tolerance=LOOSE)
         values = [block.value(problem.pools.decisions(mask[block.rows])[0]) for block in found]
         gap, options = block_gap(control, values), self._options(control, found)
         until = time.perf_counter() + GRACE

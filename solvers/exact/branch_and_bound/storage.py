@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.exact.branch_and_bound import state
+from solvers.exact.branch_and_bound.arrays import Integers, Store
 from solvers.exact.branch_and_bound.log import Log
-from solvers.exact.branch_and_bound.tree import Integers, Store
 
 Arrays = TypeVar("Arrays", Store, Log)
 

@@ -6,10 +6,11 @@ import numpy as np
 from numba import njit
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import backward, factor, forward
+from solvers.bounds.cholesky import backward, forward
+from solvers.bounds.oracle import factor
 from solvers.certificate import IMPOSSIBLE, Proof, prove
+from solvers.exact.branch_and_bound.arrays import Store
 from solvers.exact.branch_and_bound.log import Log
-from solvers.exact.branch_and_bound.tree import Store
 
 
 def testify(block: Block, store: Store, log: Log, nodes: int) -> Proof:

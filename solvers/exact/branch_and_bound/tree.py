@@ -5,15 +5,11 @@ When room for open nodes runs short it is depth-first: twins go on a stack, and 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from solvers.bounds.newton import relax
-from solvers.bounds.oracle import Model, evaluate
-from solvers.bounds.resplit import improve, restrict
+from solvers.bounds.oracle import evaluate
 from solvers.exact.branch_and_bound.branching import choose
 from solvers.exact.branch_and_bound.fixing import fix_by_scores, follow, round_shares, settle
 from solvers.exact.branch_and_bound.log import IMPOSSIBLE, fork, fork_fixed, keep_shares
@@ -40,111 +36,7 @@ from solvers.exact.branch_and_bound.state import (
     stack,
     take,
 )
-from solvers.hessian import Array
-
-Integers = NDArray[np.int64]
-Places = NDArray[np.int32]
-
-
-class Whole(NamedTuple):
-    """The block that a tree searches.
-
-    Attributes:
-        refit: joint, or selection.
-        H: `[g, n, n]`.
-        B: `[g, n, c]`.
-        constant: as in `solvers.blocks.Block`.
-        labels: `[n]` pools.
-        keep: `[pools]` entries to keep.
-        chains: interchangeable entries, -1 after each chain; see `follow`.
-        halt: `[1]` set from outside to end a slice, even amid a node.
-    """
-
-    refit: bool
-    H: Array
-    B: Array
-    constant: float
-    labels: Integers
-    keep: Integers
-    chains: Integers
-    halt: NDArray[np.bool_]
-
-
-class Store(NamedTuple):
-    """Open nodes and splits, a place each.
-
-    Attributes:
-        fixes: `[places, n]` 1 kept, -1 pruned, 0 free.
-        shares: `[places, n]` relaxed indicators to start from.
-        lower: `[places]` bound known.
-        sides: `[places]` entry branched on plus one, negative where pruned, 0 if none.
-        parents: `[places]` how far that branching moved the entry's share.
-        owner: `[places]` split that the node uses.
-        heap: open nodes by rising bound from its start, and those of the stack from its end.
-        spare: free places.
-        d: `[splits, g, n]` splits, zero on entries that were fixed by then.
-        roots: `[splits, n]` fixings under which a split is valid.
-    """
-
-    fixes: NDArray[np.int8]
-    shares: NDArray[np.float32]
-    lower: Array
-    sides: Places
-    parents: Array
-    owner: Places
-    heap: Places
-    spare: Places
-    d: Array
-    roots: NDArray[np.int8]
-
-
-@njit(cache=True, nogil=True)
-def _load(whole, store, split):
-    """`(free, model, need)` of the block restricted to what a split's root leaves free."""
-    refit, H, B, constant, labels, keep, _, _ = whole
-    root = store.roots[split]
-    free, R, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
-    d = np.empty((len(H), len(free)))
-    for g in range(len(H)):
-        for i in range(len(free)):
-            d[g, i] = store.d[split, g, free[i]]
-            R[g, i, i] -= d[g, i]
-    return free, Model(refit, R, d, right, rest, kinds), need
-
-
-@njit(cache=True, nogil=True)
-def _resplit(whole, store, split, fix, model, free, z, cutoff, effort, found, new):
-    """A split of a node's own, stored in place `new`: its bound, with scores and shares in found."""
-    refit, H, B, constant, labels, keep, _, halt = whole
-    root = store.roots[new]
-    root[:] = store.roots[split]
-    f = len(free)
-    d, start = np.empty(f), np.empty(f)
-    count = 0
-    for i in range(f):
-        if fix[i] == 0:
-            d[count], start[count] = model.d[0, i], z[i]
-            count += 1
-        else:
-            root[free[i]] = fix[i]
-    left, smaller, right, rest, kinds, need = restrict(refit, H, B, constant, labels, keep, root)
-    bound, d = improve(
-        refit, smaller, right, rest, kinds, need, d[:count], start[:count], cutoff, effort, 0.1, 0.05, found,
-        halt,
-    )  # fmt: skip
-    store.d[new] = 0.0
-    for i in range(count):
-        store.d[new, 0, left[i]] = d[i]
-    return bound
-
-
-@njit(cache=True, nogil=True)
-def _spread(values, free, root, out):
-    """`[n]` from values of free entries and the fixings of a root."""
-    for i in range(len(root)):
-        out[i] = 1.0 if root[i] > 0 else 0.0
-    for i in range(len(free)):
-        out[free[i]] = values[i]
+from solvers.exact.branch_and_bound.subtree import load, resplit, spread
 
 
 @njit(cache=True, nogil=True)
@@ -189,6 +81,49 @@ def _decide(scores, bound, real, fix, model, need, free, log, integers, at, vect
 
 
 @njit(cache=True, nogil=True)
+def _learn(store, integers, real, costs, node, gain):
+    """What the branching that made a node has gained: its entry's pseudo-costs, and the mean of all."""
+    side = store.sides[node]
+    if side == 0:
+        return
+    i, slot = abs(side) - 1, 0 if side < 0 else 2
+    costs[slot, i] += gain / max(store.parents[node], 1e-3)
+    costs[slot + 1, i] += 1.0
+    real[GAIN] += gain
+    integers[GAINS] += 1
+
+
+@njit(cache=True, nogil=True)
+def _branch(store, integers, node, entry, share):
+    """Make a node one child of its branching, on the side of its share, and a twin the other: both."""
+    integers[FREE] -= 1
+    twin = store.spare[integers[FREE]]
+    first = 1 if share > 0.5 else -1
+    store.fixes[twin] = store.fixes[node]
+    store.shares[twin] = store.shares[node]
+    store.lower[twin], store.owner[twin] = store.lower[node], store.owner[node]
+    store.fixes[node, entry], store.fixes[twin, entry] = first, -first
+    store.sides[node], store.sides[twin] = first * (entry + 1), -first * (entry + 1)
+    store.parents[node] = 1.0 - share if first > 0 else share
+    store.parents[twin] = 1.0 - store.parents[node]
+    return twin, first
+
+
+@njit(cache=True, nogil=True)
+def _plunge(store, integers, node, twin, least):
+    """Put a twin away and go on with the node, unless one that is open has a bound below `least`."""
+    if integers[FREE] < integers[RESERVE]:
+        stack(store.heap, integers, twin)
+        integers[CURRENT] = node
+        return
+    push(store.heap, integers, store.lower, twin)
+    if integers[HEAP] > 0 and store.lower[store.heap[0]] < least:
+        push(store.heap, integers, store.lower, node)
+    else:
+        integers[CURRENT] = node
+
+
+@njit(cache=True, nogil=True)
 def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, depth, worth, effort):
     """Process up to `limit` nodes; 0 when the tree is done, 1 when the slice is, 2 when memory is.
 
@@ -206,12 +141,12 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
         worth: branchings between bound and cutoff, at the mean gain, that do.
         effort: Newton steps of a new split.
     """
-    groups, columns = len(whole.B), whole.B.shape[2]
+    groups, n, columns = whole.part.B.shape
     recording = len(log.entry) > 0
     done, loaded = 0, -1
-    free, model, keep = _load(whole, store, 0)
+    free, model, keep = load(whole, store, 0)
     while done < limit and not whole.halt[0]:
-        if _full(store, log, integers, whole.B.shape[1]):
+        if _full(store, log, integers, n):
             return 2
         node = integers[CURRENT]
         if node < 0:
@@ -223,7 +158,7 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
         integers[NODES] += 1
         if store.owner[node] != loaded:
             loaded = store.owner[node]
-            free, model, keep = _load(whole, store, loaded)
+            free, model, keep = load(whole, store, loaded)
         f = len(free)
         L, K = np.empty((groups, f, f)), np.empty((f, f))
         q, s, best, trial = np.empty((groups, f, columns)), np.empty(f), np.empty((2, f)), np.empty(f)
@@ -248,21 +183,15 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
             vector = keep_shares(log, integers, best[1], free, store.roots[loaded], loaded)
             if own > inherited:
                 log.vector[at] = vector
-        side = store.sides[node]
-        if side != 0 and bound < real[CUTOFF]:
-            i = abs(side) - 1
-            slot = 0 if side < 0 else 2
-            costs[slot, i] += (bound - inherited) / max(store.parents[node], 1e-3)
-            costs[slot + 1, i] += 1.0
-            real[GAIN] += bound - inherited
-            integers[GAINS] += 1
+        if bound < real[CUTOFF]:
+            _learn(store, integers, real, costs, node, bound - inherited)
         closed = bound >= real[CUTOFF]
         if not closed:
             round_shares(z, model.labels, keep, trial)
             value, _, rounding = evaluate(model, trial, L, q, s)
             if value < real[UPPER]:
                 accept(real, value)
-                _spread(trial, free, store.roots[loaded], incumbent)
+                spread(trial, free, store.roots[loaded], incumbent)
             if left == 0:
                 closed = True
                 if recording and value - rounding > bound:
@@ -275,12 +204,12 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
         if not closed and left > 2 and groups == 1 and 0 <= depth <= f - left and wide:
             new = integers[SPLITS]
             best = np.empty((2, left))
-            found = _resplit(whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new)
+            found = resplit(whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new)
             if found > bound:
                 integers[SPLITS] += 1
                 integers[MADE] += 1
                 store.owner[node] = loaded = new
-                free, model, keep = _load(whole, store, new)
+                free, model, keep = load(whole, store, new)
                 bound, z, f, need = found, best[1].copy(), left, keep.copy()
                 fix = np.zeros(f, np.int8)
                 L, K = np.empty((groups, f, f)), np.empty((f, f))
@@ -317,7 +246,7 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
             drop(store, integers, real, node, bound)
             continue
         store.lower[node] = bound
-        _spread(z, free, store.roots[loaded], store.shares[node])
+        spread(z, free, store.roots[loaded], store.shares[node])
         store.fixes[node] = store.roots[loaded]
         for i in range(f):
             store.fixes[node, free[i]] = fix[i]
@@ -327,27 +256,10 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
             if recording:
                 log.place[node] = at
             continue
-        integers[FREE] -= 1
-        twin = store.spare[integers[FREE]]
         entry = free[picked]
-        first = 1 if z[picked] > 0.5 else -1
-        store.fixes[twin] = store.fixes[node]
-        store.shares[twin] = store.shares[node]
-        store.lower[twin], store.owner[twin] = bound, loaded
-        store.fixes[node, entry], store.fixes[twin, entry] = first, -first
-        store.sides[node], store.sides[twin] = first * (entry + 1), -first * (entry + 1)
-        store.parents[node] = 1.0 - z[picked] if first > 0 else z[picked]
-        store.parents[twin] = 1.0 - store.parents[node]
+        twin, first = _branch(store, integers, node, entry, z[picked])
         if recording:
             log.place[node] = fork(log, integers, at, entry, first, log.vector[at])
             log.place[twin] = log.place[node] - 1
-        if integers[FREE] < integers[RESERVE]:
-            stack(store.heap, integers, twin)
-            integers[CURRENT] = node
-            continue
-        push(store.heap, integers, store.lower, twin)
-        if integers[HEAP] > 0 and store.lower[store.heap[0]] < bound - 0.25 * (real[CUTOFF] - bound):
-            push(store.heap, integers, store.lower, node)
-        else:
-            integers[CURRENT] = node
+        _plunge(store, integers, node, twin, bound - 0.25 * (real[CUTOFF] - bound))
     return 1

@@ -1,4 +1,4 @@
-"""Of bounds/oracle.py and bounds/newton.py: one node's relaxation."""
+"""Of bounds/oracle.py, bounds/descent.py and bounds/newton.py: one node's relaxation."""
 
 from fractions import Fraction
 
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
+from solvers.bounds.descent import descend
 from solvers.bounds.evaluate import relaxed_point
-from solvers.bounds.newton import descend, relax, relaxed_shares, repair
+from solvers.bounds.newton import relax, relaxed_shares, repair
 from solvers.bounds.oracle import best_sum, curvature, evaluate, formation, model_of
 from solvers.bounds.split import split_blocks
 from tests.solvers.oracles import (

@@ -70,6 +70,21 @@ def follow(fix, chains):
 
 
 @njit(cache=True, nogil=True)
+def possible(fix, labels, need):
+    """Whether the fixings leave every pool what it still has to keep."""
+    start = 0
+    for p in range(len(need)):
+        stop, free = start, 0
+        while stop < len(fix) and labels[stop] == p:
+            free += fix[stop] == 0
+            stop += 1
+        if not 0 <= need[p] <= free:
+            return False
+        start = stop
+    return True
+
+
+@njit(cache=True, nogil=True)
 def settle(fix, labels, need):
     """Fix what a full or empty pool leaves no choice about; the number of entries still free."""
     n, open_entries, start = len(fix), 0, 0

@@ -11,7 +11,7 @@ from numba import njit
 from solvers.bounds.newton import relax
 from solvers.bounds.oracle import evaluate
 from solvers.exact.branch_and_bound.branching import choose
-from solvers.exact.branch_and_bound.fixing import fix_by_scores, follow, round_shares, settle
+from solvers.exact.branch_and_bound.fixing import fix_by_scores, follow, possible, round_shares, settle
 from solvers.exact.branch_and_bound.log import IMPOSSIBLE, fork, fork_fixed, keep_shares
 from solvers.exact.branch_and_bound.state import (
     CURRENT,
@@ -49,21 +49,6 @@ def _full(store, log, integers, n):
     if len(log.entry) == 0:
         return False
     return integers[TREE] + 6 * n + 8 > len(log.entry) or integers[VECTORS] + 6 > len(log.shares)
-
-
-@njit(cache=True, nogil=True)
-def _possible(fix, labels, need):
-    """Whether the fixings leave every pool what it still has to keep."""
-    start = 0
-    for p in range(len(need)):
-        stop, free = start, 0
-        while stop < len(fix) and labels[stop] == p:
-            free += fix[stop] == 0
-            stop += 1
-        if not 0 <= need[p] <= free:
-            return False
-        start = stop
-    return True
 
 
 @njit(cache=True, nogil=True)
@@ -167,7 +152,7 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
         for i in range(f):
             if fix[i] > 0:
                 need[model.labels[i]] -= 1
-        if not ordered or not _possible(fix, model.labels, need):
+        if not ordered or not possible(fix, model.labels, need):
             drop(store, integers, real, node, np.inf)
             continue
         before = fix.copy()

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from solvers.bounds.factor_image import Coordinates, Image
-from solvers.bounds.shares import smoothed_shares
+from solvers.bounds.smoothing import smoothed_shares
 from solvers.hessian import Array
 
 RISE = 0.5

@@ -1,6 +1,7 @@
 """Solvers that find good masks quickly, a file each; most prove nothing."""
 
 from solvers.heuristics.alps import ALPS
+from solvers.heuristics.chita import CHITA
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import Greedy, OptimalBrainSurgeon
 from solvers.heuristics.local_search import LocalSearch
@@ -23,6 +24,7 @@ SOLVERS: tuple[type[Solver], ...] = (
     Tabu,
     Portfolio,
     ALPS,
+    CHITA,
     SparseGPT,
     Saliency,
     Wanda,

@@ -48,7 +48,7 @@ class FactorRow(ABC):
         """A window of the entries that change sides most cheaply."""
         return shortlist(self.costs(), self.pruned, self.image.labels, size)
 
-    def exchange(self, window: Items, seed: list[int], effort: Effort, rounds: int) -> bool:
+    def exchange(self, window: Items, seed: list[int], effort: Effort, rounds: int) -> None:
         """Search a window (`RowSearch.round`), and keep what it finds if it lowers the value.
 
         Args:
@@ -59,17 +59,15 @@ class FactorRow(ABC):
         """
         inside = self.pruned[window]
         if inside.all() or not inside.any():
-            return False
+            return
         data = self.data(window)
         search = RowSearch(data, inside, float(state(data, inside.copy()).cost[0]), seed, effort)
         for _ in range(rounds):
             search.round()
         changed = window[search.mask != inside]
         if not len(changed):
-            return False
+            return
         value, before = self.value, self.pruned.copy()
         self.flip(changed)
-        if self.value < value:
-            return True
-        self.set(before)
-        return False
+        if self.value >= value:
+            self.set(before)

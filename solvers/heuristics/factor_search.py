@@ -21,6 +21,9 @@ from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
+GAIN = 1e-4
+"""Relative gain below which a window counts as one without."""
+
 
 @dataclass(frozen=True)
 class FactorSearch(Solver):
@@ -151,5 +154,8 @@ class _RowSearch:
                 self.descend()
 
     def _try(self, window: Items, rounds: int) -> bool:
+        """Search a window; whether it gained what counts."""
         self.windows += 1
-        return self.row.exchange(window, [*self.seed, self.windows], self.solver.effort, rounds)
+        value = self.row.value
+        self.row.exchange(window, [*self.seed, self.windows], self.solver.effort, rounds)
+        return value - self.row.value > GAIN * abs(value)

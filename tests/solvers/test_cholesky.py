@@ -41,6 +41,18 @@ def test_what_is_not_definite_is_told(spoilt, rng):
     assert not cholesky.factorise_shifted(H, np.full(N, lowest + np.trace(H)), A)
 
 
+def test_pivots_are_raised_where_that_is_asked(rng):
+    """What is semidefinite up to rounding is factored as if a little were added to its diagonal."""
+    x = rng.standard_normal(N)
+    A = np.outer(x, x)
+    L = A.copy()
+    assert cholesky.factorise(L, N, 1e-6)
+    full = np.tril(L, -1) + np.diag(1 / np.diag(L))
+    np.testing.assert_allclose(np.diag(full)[1:], 1e-3 * np.abs(x[1:]), rtol=1e-6)
+    np.testing.assert_allclose(full @ full.T, A, atol=1e-5 * x @ x)
+    assert not cholesky.factorise(-A, N, 1e-6)
+
+
 def test_solves_and_inverses(rng):
     A, x, C = gram(rng, N), rng.standard_normal(N), rng.standard_normal((N, 3))
     L, full = factor_of(A)

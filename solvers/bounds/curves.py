@@ -8,9 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from solvers.blocks import Block, blocks
+from solvers.bounds import wide
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.group_ascent import group_split
 from solvers.bounds.groups import group_curve
+from solvers.bounds.layer_bound import curves_at
+from solvers.bounds.shared_rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.budget import Budget
 from solvers.curves import row_curves
@@ -66,6 +69,17 @@ def lower_curves(
             break
         problem = SubsetProblem(W, H, Budget.per_row(k), refit=refit, gradient=G)
         H = problem.hessian
+        if n > WIDE and shareable(problem):
+            rows = SharedRows.of(problem, device)
+            shared = wide.choose(rows, stopped)
+            v, z = wide.relax(rows, shared, stopped)
+            np.maximum(best, curves_at(rows, shared.d, v), out=best)
+            if deadline is not None and refit and 0 < k < n:
+                d, shares = shared.d.cpu().numpy()[None], z.cpu().numpy()
+                starts += [
+                    (b, Split(d, z, shared.steps)) for b, z in zip(blocks(problem), shares, strict=True)
+                ]
+            continue
         found = blocks(problem)
         for r, (block, split) in enumerate(zip(found, split_blocks(found, device=device), strict=True)):
             np.maximum(best[r], _curve(block, split), out=best[r])

@@ -67,7 +67,7 @@ def layer_bound(rows: SharedRows, d: Tensor, v: Tensor) -> float:
     return max(low, 0.0) if rows.refit else low
 
 
-def row_curves(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
+def curves_at(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
     """`[m, n + 1]` bounds of rows of one pool for every pruned count, from the same points."""
     m, n = v.shape
     found = np.empty((m, n + 1))

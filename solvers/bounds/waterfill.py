@@ -6,7 +6,7 @@ import torch
 
 Tensor = torch.Tensor
 
-TOLERANCE = 1e-5
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 """How far a pool's sum may be from its count, relative to the count."""
 NARROW = 32
 """Pools of fewer entries are laid out side by side, so that sums run over whole rows."""
@@ -30,6 +30,7 @@ def fill(offset: Tensor, slope: Tensor, count: Tensor, start: Tensor | None = No
     Returns:
         x `[P, size]` and s `[P, 1]`.
     """
+    tolerance = TOLERANCE[slope.dtype]
     narrow = slope.shape[1] < NARROW
     if narrow:
         offset, slope, count = offset.T.contiguous(), slope.T.contiguous(), count.T
@@ -48,7 +49,7 @@ def fill(offset: Tensor, slope: Tensor, count: Tensor, start: Tensor | None = No
     for _ in range(PASSES):
         x = torch.addcmul(offset, slope, level).clamp_(0.0, 1.0)
         short = count - total(x)
-        far = short.abs() > TOLERANCE * count
+        far = short.abs() > tolerance * count
         if not far.any():
             break
         high = torch.where(short < 0.0, level, high)

@@ -13,6 +13,7 @@ from solvers.bounds.layer_bound import layer_bound, row_bounds
 from solvers.bounds.secure import secure
 from solvers.bounds.shared_rows import SharedRows
 from solvers.bounds.shared_split import largest_split, shared_split
+from solvers.bounds.waterfill import fill
 from solvers.hessian import Array
 
 Tensor = torch.Tensor
@@ -24,8 +25,12 @@ SHIFT = 0.3
 """How far below zero a selection's split may go, in units of the mean diagonal."""
 STEPS, ROUNDS = 10, 40
 """Steps of the relaxations between two looks at them, and how many looks at most."""
-SETTLED = 5e-4
+SETTLED = 1e-4
 """Distance of a relaxation's two parts, relative to their size, at which it is left."""
+UNSETTLED = 0.01
+"""Share of the rows that need not be that near."""
+NEGLIGIBLE = 1e-12
+"""Share of a pool's largest relaxed weight that all have at least, so that indicators can sum up."""
 CHUNK_BYTES = 1 << 28
 """Memory of one array of the relaxations, where rows have pools of their own."""
 
@@ -76,10 +81,11 @@ def relax(rows: SharedRows, split: SharedSplit, stopped: Stopped = lambda: None)
     """Points and relaxed indicators of all rows at a split: `v`, `z [m, n]`; z is the share kept.
 
     The search is in single precision, and in chunks of rows where their pools lie within rows. Chunks that
-    a true answer of `stopped` leaves out have `v = w`, where joint bounds are about zero, and `z = 1`.
+    a true answer of `stopped` leaves out have `v = w`, where joint bounds are about zero.
     """
     m, n = rows.W.shape
-    v, z = rows.W.clone(), torch.ones_like(rows.W)
+    keep = torch.as_tensor(rows.keep, device=rows.W.device)[:, None]
+    v, z = rows.W.clone(), (keep / rows.size).double().expand(-1, rows.size).reshape(m, n).clone()
     unit = max(float(torch.diagonal(rows.H).mean()), torch.finfo(rows.H.dtype).tiny)
     size = max(float(rows.W.abs().max()), torch.finfo(rows.W.dtype).tiny)
     C = None if rows.C is None else (rows.C / (unit * size**2)).float()
@@ -94,7 +100,10 @@ def relax(rows: SharedRows, split: SharedSplit, stopped: Stopped = lambda: None)
             v[first : first + step] = at.v.double() * size
             z[first : first + step] = (at.z if rows.refit else 1.0 - at.z).double()
     # Pools that keep all or nothing have a best point in closed form.
-    keep = torch.as_tensor(rows.keep, device=v.device)[:, None]
+    if rows.refit:
+        Z = rows.pooled(torch.sqrt(split.d) * v.abs())
+        Z = Z + NEGLIGIBLE * Z.amax(1, keepdim=True)
+        z = fill(torch.zeros_like(Z), Z, keep.double())[0].reshape(m, n)
     none, every = (keep == 0), (keep == rows.size)
     V, Z = rows.pooled(v), rows.pooled(z)
     Z = torch.where(none, 0.0, torch.where(every, 1.0, Z))
@@ -121,7 +130,7 @@ def _settle(rows: SharedRows, d: Tensor, inverse: Tensor, shift: float, stopped:
         if stopped():
             break
         at = ascend(rows, d, inverse, at or start(rows), STEPS, shift)
-        apart, size = (d * (at.v - at.y) ** 2).sum(), (d * at.y**2).sum()
-        if apart <= SETTLED**2 * size:
+        apart, size = (d * (at.v - at.y) ** 2).sum(1), (d * at.y**2).sum(1)
+        if int((apart > SETTLED**2 * size).sum()) <= UNSETTLED * len(apart):
             break
     return at

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from solvers.allocation import allocation_value
 from solvers.blocks import Block, assemble, blocks
+from solvers.bounds import wide
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.split import WIDE, Split, representable, split_blocks
+from solvers.bounds.secure import secure
+from solvers.bounds.shared_rows import SharedRows, shareable
+from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
@@ -21,6 +24,11 @@ from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
 
+GREEDY_WORK = 2e11
+"""Multiplications that greedy's mask of a wide layer may take, where no other mask is at hand."""
+GROUPED = 1024
+"""Inputs up to which rows get splits in blocks."""
+
 
 @dataclass(frozen=True)
 class Relaxation(Solver):
@@ -28,14 +36,14 @@ class Relaxation(Solver):
 
     With a time limit, lone joint rows that are wide get splits in blocks of their own
     (`solvers.heuristics.wide_row`), for as long as it lasts and the widest gaps first: all rows in blocks of
-    `group` inputs, again once entries are fixed, and at last in blocks of twice as many. No entries are
-    fixed where a certificate is asked for.
+    half of `group` inputs, then of `group`, and again once entries are fixed. No entries are fixed where a
+    certificate is asked for.
 
     Attributes:
-        group: inputs of a block, a power of two; 1 for diagonal splits only.
+        group: inputs of a block at most, a power of two; 1 for diagonal splits only.
     """
 
-    group: int = 4
+    group: int = 8
 
     name: ClassVar[str] = "relaxation"
     summary: ClassVar[str] = "certified bound of the split relaxation, and its rounded mask"
@@ -45,35 +53,67 @@ class Relaxation(Solver):
         """See `Solver.run`."""
         if problem.hessian.wide:
             return FactorSearch(patience=0).run(problem, control)
+        if problem.n > WIDE and shareable(problem):
+            return self._layer(problem, control)
         greedy = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
         control.report(problem.value(greedy), -np.inf, mask=greedy)
         if problem.budget.kind == "per_layer":
-            curves = lower_curves(
-                problem.W,
-                problem.hessian,
-                problem.G,
-                refit=problem.refit,
-                device=control.device,
-                stopped=control.stopped,
-                deadline=control.deadline,
-            )
-            bound = allocation_value(list(curves), int(problem.pools.prune[0]))
-            control.report(problem.value(greedy), bound, mask=greedy)
-            return Outcome(greedy, bound)
+            return _by_curves(problem, control, greedy)
         found = blocks(problem)
-        splits = split_blocks(found, device=control.device)
+        splits = split_blocks(found, device=control.device, stopped=control.stopped)
         bounds = [
             lower_bound(block, split.d, relaxed_point(block, split.d, split.z))
             for block, split in zip(found, splits, strict=True)
         ]
         rounded = assemble(problem, found, [round_off(b, s) for b, s in zip(found, splits, strict=True)])
         mask = min((greedy, rounded), key=problem.value)
+        stats = {"split": "own", "steps": splits[0].steps}
+        return self._finish(problem, control, mask, bounds, found, splits, stats)
+
+    def _layer(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """Rows of one curvature too wide for splits of their own: all at once."""
+        mask = control.warm_start
+        if mask is None and _greedy_work(problem) <= GREEDY_WORK:
+            mask = greedy_mask(problem, control.device)
+        if mask is not None:
+            control.report(problem.value(mask), -np.inf, mask=mask)
+        rows = SharedRows.of(problem, control.device)
+        shared = wide.choose(rows, control.stopped)
+        v, z = wide.relax(rows, shared, control.stopped)
+        bounds = wide.bounds(rows, shared, v).tolist()
+        shares = z.cpu().numpy()
+        rounded = problem.pools.smallest(shares)
+        mask = rounded if mask is None else min((mask, rounded), key=problem.value)
+        stats = {"split": "shared", "steps": shared.steps}
+        if rows.whole:
+            outcome = Outcome(mask, float(bounds[0]), stats=stats)
+            if control.deadline is None or self.group == 1 or not problem.refit or problem.n > GROUPED:
+                control.report(problem.value(mask), outcome.bound, mask=mask)
+                return outcome
+            lifted = _by_curves(problem, control, mask)
+            return replace(outcome, bound=max(outcome.bound, lifted.bound))
+        found: list[Block] = []
+        splits: list[Split] = []
+        if control.certify or (control.deadline is not None and problem.refit):
+            found, d = blocks(problem), shared.d.cpu().numpy()
+            for block, share in zip(found, shares, strict=True):
+                own = d if problem.refit else secure(block.H[0], d * problem.W[block.rows[0]] ** 2, False)
+                splits.append(Split(own[None], share, shared.steps))
+        return self._finish(problem, control, mask, bounds, found, splits, stats)
+
+    def _finish(
+        self,
+        problem: SubsetProblem,
+        control: Control,
+        mask: Mask,
+        bounds: list[float],
+        found: list[Block],
+        splits: list[Split],
+        stats: dict[str, Any],
+    ) -> Outcome:
+        """Lift wide rows while time lasts, and write proofs, from the blocks' splits."""
         bound = float(np.sum(bounds))
         control.report(problem.value(mask), bound, mask=mask)
-        stats: dict[str, Any] = {
-            "split": "shared" if representable(found) else "own",
-            "steps": splits[0].steps,
-        }
         proofs = None
         if control.deadline is not None and self.group > 1 and groupable(found):
             rows = [
@@ -100,8 +140,8 @@ class Relaxation(Solver):
 
     def _raise(self, rows: list[WideRow], control: Control) -> None:
         """Lift rows' bounds, the widest gaps first, round by round while time lasts."""
-        sizes = (self.group, 2 * self.group) if control.certify else (self.group, self.group, 2 * self.group)
-        for size in sizes:
+        half = self.group // 2
+        for size in (half, self.group) if control.certify else (half, self.group, self.group):
 
             def lift(row: WideRow, size: int = size) -> None:
                 row.lift(size, control.stopped, fixing=not control.certify)
@@ -109,6 +149,28 @@ class Relaxation(Solver):
 
             side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))
             control.report(sum(row.value for row in rows), sum(row.bound for row in rows))
+
+
+def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:
+    """The bound of a layer's budget from its rows' curves."""
+    curves = lower_curves(
+        problem.W,
+        problem.hessian,
+        problem.G,
+        refit=problem.refit,
+        device=control.device,
+        stopped=control.stopped,
+        deadline=control.deadline,
+    )
+    bound = allocation_value(list(curves), int(problem.pools.prune[0]))
+    control.report(problem.value(mask), bound, mask=mask)
+    return Outcome(mask, bound)
+
+
+def _greedy_work(problem: SubsetProblem) -> float:
+    """Multiplications of greedy's masks, about."""
+    m, n = problem.W.shape
+    return float(m * n * n * (n if problem.refit else 60))
 
 
 def _proof(block: Block, split: Split, row: WideRow) -> Proof:
@@ -119,8 +181,8 @@ def _proof(block: Block, split: Split, row: WideRow) -> Proof:
 
 
 def groupable(found: list[Block]) -> bool:
-    """Whether blocks are lone joint rows too wide for the tree."""
-    return all(b.refit and b.n > WIDE and b.B.shape == (1, b.n, 1) for b in found)
+    """Whether blocks are lone joint rows too wide for the tree, and not for splits in blocks."""
+    return bool(found) and all(b.refit and WIDE < b.n <= GROUPED and b.B.shape == (1, b.n, 1) for b in found)
 
 
 def round_off(block: Block, split: Split) -> Mask:

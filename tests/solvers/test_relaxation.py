@@ -3,8 +3,8 @@ import pytest
 
 from solvers import Budget, Status, solve
 from solvers.blocks import blocks
-from solvers.bounds import split
 from solvers.bounds.split import Split
+from solvers.heuristics import relaxation
 from solvers.heuristics.relaxation import round_off
 from solvers.instances import planted
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
@@ -54,7 +54,7 @@ def test_rows_have_bounds_that_add_up(rng):
 def test_wide_rows_share_a_split(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(4), m=4, n=9)
     own = solve(problem, "relaxation")
-    monkeypatch.setattr(split, "WIDE", 8)
+    monkeypatch.setattr(relaxation, "WIDE", 8)
     shared = solve(problem, "relaxation")
     assert (own.stats["split"], shared.stats["split"]) == ("own", "shared")
     assert 0.3 * own.bound < shared.bound < own.bound

@@ -16,9 +16,11 @@ import numpy as np
 from cbs.data import mnist
 from solvers import Budget, SubsetProblem
 from solvers.blocks import Block, blocks
+from solvers.bounds import wide
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.group_ascent import group_split
-from solvers.bounds.split import Split, split_blocks
+from solvers.bounds.shared_rows import SharedRows
+from solvers.bounds.split import Split
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.wide_row import WideRow
@@ -115,15 +117,19 @@ def bounds(
     def rounds() -> tuple[float, float]:
         end = time.perf_counter() + limit
         row = WideRow(block, shared, pruned, diagonal(block, shared))
-        for size in (4, 4, 8):
+        for size in (4, 8, 8):
             row.lift(size, lambda: time.perf_counter() >= end)
             row.polish(lambda: time.perf_counter() >= end)
         return row.bound, row.value
 
+    def grouped(size: int) -> Callable[[], tuple[float, float]]:
+        return lambda: (group_split(block, shared.d[0], shared.z, value, size=size)[1], value)
+
     return {
-        "own": lambda: (diagonal(block, split_blocks([block], shared=False)[0]), value),
-        "blocks of 2": lambda: (group_split(block, shared.d[0], shared.z, value, size=2)[1], value),
-        "blocks of 4": lambda: (group_split(block, shared.d[0], shared.z, value, size=4)[1], value),
+        "own": grouped(1),
+        "blocks of 2": grouped(2),
+        "blocks of 4": grouped(4),
+        "blocks of 8": grouped(8),
         "rounds": rounds,
     }
 
@@ -135,6 +141,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=config["rows"], help="how many rows")
     parser.add_argument("--seconds", type=float, default=config["seconds"], help="limit of a row's rounds")
     parser.add_argument("--sparsities", type=float, nargs="+", default=config["sparsities"])
+    parser.add_argument("--splits", nargs="+", default=config["splits"], help="which ones")
     asked = parser.parse_args()
     if asked.data_dir is None:
         parser.error("name the data folder with --data-dir or CBS_DATA")
@@ -142,14 +149,15 @@ def main() -> None:
     done = Rows(HERE / "results" / "rows.csv")
     chosen = np.unique(np.linspace(0, len(W) - 1, asked.rows).round().astype(int)).tolist()
     for pruned in asked.sparsities:
-        if not any(
-            done.missing(pruned, r, split, asked.seconds) for r in chosen for split in config["splits"]
-        ):
+        if not any(done.missing(pruned, r, split, asked.seconds) for r in chosen for split in asked.splits):
             continue
         problem = SubsetProblem(W, H, Budget.per_row(round(pruned * W.shape[1])))
         start = time.perf_counter()
         found = blocks(problem)
-        splits = split_blocks(found)
+        rows = SharedRows.of(problem)
+        shared = wide.choose(rows)
+        _, z = wide.relax(rows, shared)
+        splits = [Split(shared.d.numpy()[None], share, shared.steps) for share in z.numpy()]
         share = (time.perf_counter() - start) / len(W)
         few = SubsetProblem(W[chosen], H, problem.budget)
         masks, _, _ = LocalSearch().improve(few, greedy_mask(few))
@@ -168,7 +176,7 @@ def main() -> None:
 
         def work(r: int, pruned: float = pruned, starts: dict[int, Any] = starts) -> None:
             for name, bound in bounds(*starts[r], asked.seconds).items():
-                if name in config["splits"] and done.missing(pruned, r, name, asked.seconds):
+                if name in asked.splits and done.missing(pruned, r, name, asked.seconds):
                     start = time.perf_counter()
                     low, value = bound()
                     seconds = time.perf_counter() - start

@@ -54,6 +54,7 @@ class WideRow:
         """
         if fixing and self._current is not None:
             self._fix(*self._current)
+            self._current = None
         rest = self._rest
         if rest.trivial or self.value <= 0.0 or stopped():
             return

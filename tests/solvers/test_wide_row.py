@@ -107,6 +107,23 @@ def test_a_stopped_row_keeps_what_it_has():
     assert (row.bound, row.split, row.rounds) == (0.25, None, 0)
 
 
+def test_a_row_stopped_once_entries_are_fixed_goes_on_from_there():
+    reached = 0
+    for seed in range(4):
+        problem, block, split = a_row(seed)
+        best = min(all_masks(problem), key=problem.value)
+        row = WideRow(block, split, best[0], 0.0)
+        row.lift(4, lambda: None)
+        row.lift(4, lambda: True)
+        fixed, bound = row.fixed, row.bound
+        row.lift(4, lambda: None)
+        row.lift(4, lambda: None)
+        assert row.fixed >= fixed
+        assert bound <= row.bound <= problem.value(best) * (1 + 1e-12)
+        reached += fixed
+    assert reached > 0
+
+
 @pytest.mark.parametrize("certify", [False, True])
 @pytest.mark.parametrize("budget", [Budget.per_row(5), Budget.n_of_m(3, 6)], ids=["one pool", "pools"])
 def test_relaxation_lifts_wide_rows_within_its_time(tmp_path, monkeypatch, budget, certify):

@@ -84,8 +84,8 @@ class Annealing:
         Args:
             stages: penalties on the way, of `STEPS` steps each.
             deadline: `time.perf_counter()` by which the course should end; shortens it to fewer stages than
-                given, never lengthens it.
-            stopped: polled; a true answer ends the course.
+                given, never lengthens it. It is passed by as much as the last penalty's stage takes.
+            stopped: polled; a true answer ends the course at once, and with a poor mask.
 
         Returns:
             The pruned entries `[m, n]`, and the steps taken.
@@ -129,6 +129,9 @@ class Annealing:
                 pruned = layer.pick(y * y)
                 torch.mul(y, ~pruned, out=d)
             steps += STEPS
+            late = deadline is not None and time.perf_counter() >= deadline
+            if late and rho >= 0.99 * LAST * self._unit:
+                break
             if rho >= self._unit:
                 changed = int((pruned ^ before).sum())
                 if rho >= LONGEST * self._unit or changed <= SETTLED * int((~pruned).sum()):

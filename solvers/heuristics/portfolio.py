@@ -18,6 +18,8 @@ from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.row_search import row_data, state
 from solvers.heuristics.row_swaps import descend
 from solvers.heuristics.row_tableau import refresh
+from solvers.heuristics.sparsegpt import SparseGPT
+from solvers.heuristics.tabu import Tabu
 from solvers.parallel import side_by_side, workers
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
@@ -31,6 +33,12 @@ SLICE = 0.1
 """Seconds of a round of swaps, but for a row that was begun."""
 FIRST_SHARE = 0.6
 """Part of the time that the first annealing may take."""
+SPEED = 1e10
+"""Operations a second of a core on small matrices, about."""
+BATCHED = 5e10
+"""The same on large ones."""
+NARROW = 128
+"""Inputs up to which the exact tableau of every row is the better start, too."""
 LITTLE = 0.5
 """Seconds below which it may take all."""
 
@@ -42,9 +50,10 @@ class Portfolio(Solver):
     - *reheat*: the ADMM from the best mask, all rows at once, each keeping its better mask;
     - *swaps*: best 1-swaps on the exact tableau, in rows that changed since they had them.
 
-    Without a time limit it ends when no swap gains and `patience` reheats in a row gained next to
-    nothing. Problems that are no `Layer` (selection; a curvature a row), and columns of layers small enough
-    for a tableau of all rows, go to the local search.
+    Without a time limit it ends when no swap gains and `patience` reheats in a row gained next to nothing.
+    A limit too short for the shortest of annealings is spent on a pass of SparseGPT. Rows of up to `NARROW`
+    inputs go to the tabu search; wider problems that are no `Layer` (selection; a curvature a row), and
+    columns if a tableau of all rows fits, to the local search.
 
     Attributes:
         stages: of the first annealing.
@@ -64,10 +73,20 @@ class Portfolio(Solver):
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         if not self._annealable(problem):
-            found = LocalSearch().run(problem, control)
-            return Outcome(found.mask, reason=found.reason, stats={**found.stats, "ran": ["local-search"]})
-        search = _Search(self, problem, control)
-        mask, stats = search.run()
+            solver = Tabu() if problem.n <= NARROW and Tabu().refuses(problem) is None else LocalSearch()
+            found = solver.run(problem, control)
+            return Outcome(found.mask, reason=found.reason, stats={**found.stats, "ran": [solver.name]})
+        end = math.inf
+        if control.remaining is not None:
+            spare = max(0.0, control.remaining - _valuing(problem))
+            end = time.perf_counter() + self.share * spare
+        mask: Mask
+        stats: dict[str, Any]
+        if end - time.perf_counter() < _annealing(problem) and problem.budget.kind in SparseGPT.budgets:
+            layer = Layer(problem, control.device)
+            mask, stats = layer.mask(SparseGPT().sweep(layer)[0]), {"ran": ["sparsegpt"]}
+        else:
+            mask, stats = _Search(self, problem, control, end).run()
         value = problem.value(mask)
         if control.warm_start is not None and problem.value(control.warm_start) < value:
             mask, value = control.warm_start, problem.value(control.warm_start)
@@ -75,10 +94,11 @@ class Portfolio(Solver):
         return Outcome(mask, reason=control.stopped() or Status.FEASIBLE, stats=stats)
 
     def _annealable(self, problem: SubsetProblem) -> bool:
-        """Whether a problem is a `Layer`; columns whose tableaux fit are better off with the local search."""
+        """Whether a problem is a wide `Layer`; columns whose tableaux fit do better without."""
         small = problem.pools.coupled and 48 * problem.m * problem.n**2 <= self.memory
         formed = 8 * problem.n**2 <= FORM_BYTES
-        return problem.refit and problem.hessian.shared and formed and not small
+        wide = problem.n > NARROW and problem.hessian.shared
+        return problem.refit and wide and formed and not small
 
 
 class _Search:
@@ -91,12 +111,8 @@ class _Search:
 
     best: Refitted
 
-    def __init__(self, settings: Portfolio, problem: SubsetProblem, control: Control) -> None:
-        self.settings, self.problem, self.control = settings, problem, control
-        self.end = math.inf
-        if control.remaining is not None:
-            spare = max(0.0, control.remaining - _valuing(problem))
-            self.end = time.perf_counter() + settings.share * spare
+    def __init__(self, settings: Portfolio, problem: SubsetProblem, control: Control, end: float) -> None:
+        self.settings, self.problem, self.control, self.end = settings, problem, control, end
         self.layer = Layer(problem, control.device, leveled=True)
         self.annealing = Annealing(self.layer, control.seed)
         self.apart = problem.budget.kind in ("per_row", "n_of_m")
@@ -106,10 +122,13 @@ class _Search:
     def run(self) -> tuple[Mask, dict[str, Any]]:
         """The best mask found, and what was done."""
         pruned, steps = self._first()
-        if not self._stopped():
+        others = [] if self.control.warm_start is None else [self.layer.pruned(self.control.warm_start)]
+        if self.control.stopped():
+            others.append(self.annealing.saliency())
+        if others or not self._stopped():
             self.best = self.annealing.refitted(pruned)
-            if self.control.warm_start is not None:
-                self._take(self.annealing.refitted(self.layer.pruned(self.control.warm_start)))
+            for other in others:
+                self._take(self.annealing.refitted(other))
             self._rounds()
             pruned = self.best.pruned
         return self.layer.mask(pruned), {"steps": steps, "ran": ["annealing", *self.ran], "rounds": self.ran}
@@ -121,10 +140,13 @@ class _Search:
             now = time.perf_counter()
             left = max(0.0, self.end - now)
             deadline = now + (left if left < LITTLE else FIRST_SHARE * left)
-        return self.annealing.start(stages=self.settings.stages, deadline=deadline, stopped=self._stopped)
+        return self.annealing.start(
+            stages=self.settings.stages, deadline=deadline, stopped=self.control.stopped
+        )
 
     def _rounds(self) -> None:
-        rates, stale = {"reheat": math.inf, "swaps": math.inf}, 0
+        kinds = ("swaps", "reheat") if self._swaps_are_cheap() else ("reheat", "swaps")
+        rates, stale = dict.fromkeys(kinds, math.inf), 0
         while not self._stopped() and (before := float(self.best.costs.sum())) > 0.0:
             if not self._swappable():
                 rates["swaps"] = -math.inf
@@ -166,6 +188,12 @@ class _Search:
         fits = 8 * self.problem.n**2 * workers() <= self.settings.memory
         return fits and not self.problem.pools.coupled and not self.swapped.all()
 
+    def _swaps_are_cheap(self) -> bool:
+        """Whether the tableaux of all rows take a small part of the time left, or there is no limit."""
+        kept = float(self.problem.pools.keep.sum()) / self.problem.m
+        work = 2.0 * self.problem.m * kept**2 * (kept + self.problem.n) / workers()
+        return bool(work / SPEED <= 0.1 * (self.end - time.perf_counter()))
+
     def _swap(self) -> None:
         """Best 1-swaps, for a while, in rows that have not had them; in all where rows share a budget."""
         mask = self.layer.mask(self.best.pruned)
@@ -191,9 +219,18 @@ class _Search:
         return True
 
 
+def _annealing(problem: SubsetProblem) -> float:
+    """Seconds that a course of four stages takes, about, with what comes before it."""
+    m, n = problem.W.shape
+    return float(5.0 * n * n * n + 24.0 * m * n * n) / BATCHED
+
+
 def _valuing(problem: SubsetProblem) -> float:
-    """Seconds that the value of a mask takes, generously: a solve a row, and half as much for products."""
+    """Seconds that the value of a mask takes, about: a solve a row, and a fifth for the rest."""
     index = np.arange(problem.n)[: int(problem.pools.keep.sum() * problem.n / problem.pools.labels.size)]
-    began = time.perf_counter()
-    problem.hessian.solve(0, index, np.zeros(len(index)))
-    return float((time.perf_counter() - began) * 1.5 * problem.m / workers())
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        problem.hessian.solve(0, index, np.zeros(len(index)))
+        seconds.append(time.perf_counter() - began)
+    return float(min(seconds) * 1.2 * problem.m / workers())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -30,9 +31,9 @@ class FactorSearch(Solver):
     """The relaxation's bound, its rounded mask, and searches of windows of columns from there.
 
     Windows are those of the entries that change sides most cheaply, for selections also of the best pairs;
-    then random ones near the relaxation's threshold, until `patience` of them in a row gain nothing, or
-    for as long as a time limit lasts. Memory: the factor, its coordinates (`[n, r]`, r up to 1024), and for
-    joint problems some `[N, N]`.
+    then random ones near the relaxation's threshold, until `patience` of them in a row gain nothing; with a
+    time limit, for as long as that lasts or the gap asked for is not met. Memory: the factor, its
+    coordinates (`[n, r]`, r up to 1024), and for joint problems some `[N, N]`.
 
     Attributes:
         window: entries of a window.
@@ -95,7 +96,8 @@ class FactorSearch(Solver):
             tell(search.row.pruned)
             search.round_off()
             tell(search.row.pruned)
-            search.wander()
+            left = control.remaining
+            search.wander(None if left is None else left / (problem.m - r))
             tell(search.row.pruned)
             stats["windows"] += search.windows
         if problem.m > 1:
@@ -140,18 +142,23 @@ class _RowSearch:
             idle = 0 if self._try(window, 1) else idle + 1
             pairing = not pairing
 
-    def wander(self) -> None:
-        """Random windows near the thresholds, and a descent after every gain."""
-        rng, idle = np.random.default_rng(self.seed), 0
-        while (
-            self.control.deadline is not None or idle < self.solver.patience
-        ) and not self.control.stopped():
-            image = self.row.image
-            window = near(self.margin, self.row.pruned, image.labels, self.solver.window, rng)
-            gained = self._try(window, self.solver.rounds)
-            idle = 0 if gained else idle + 1
-            if gained:
+    def wander(self, seconds: float | None) -> None:
+        """Random windows near the thresholds, and a descent after every gain.
+
+        Args:
+            seconds: to spend; None to go by the solver's `patience`.
+        """
+        rng, idle, row = np.random.default_rng(self.seed), 0, self.row
+        end = np.inf if seconds is None else time.perf_counter() + seconds
+        while idle < self.solver.patience and not self.control.stopped() and time.perf_counter() < end:
+            if row.value - self.relaxed.bound <= self.control.gap * abs(row.value):
+                return
+            window = near(self.margin, row.pruned, row.image.labels, self.solver.window, rng)
+            if self._try(window, self.solver.rounds):
                 self.descend()
+                idle = 0
+            elif seconds is None:
+                idle += 1
 
     def _try(self, window: Items, rounds: int) -> bool:
         """Search a window; whether it gained what counts."""

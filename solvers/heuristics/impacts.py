@@ -12,6 +12,9 @@ from solvers.problem import SubsetProblem
 
 Items = NDArray[np.int64]
 
+MANY = 1000
+"""Columns that one product with the whole factor is quicker for than copies of them."""
+
 
 class Impacts(ABC):
     """Items x of a selection problem with twice the objective `x' A x + 2 c' x`.
@@ -32,6 +35,10 @@ class Impacts(ABC):
     @abstractmethod
     def pull(self, items: Items) -> Array:
         """`(A x + c)` at some items."""
+
+    @abstractmethod
+    def value(self) -> float:
+        """The objective `1/2 x' A x + c' x` now."""
 
     @abstractmethod
     def entries(self, i: int, items: Items) -> Array:
@@ -56,9 +63,11 @@ class DenseImpacts(Impacts):
         diagonal = problem.hessian.diagonal() * self.W**2
         self.diagonal = np.broadcast_to(diagonal, self.W.shape).ravel()
         self.pulls = self.linear.copy()
+        self.x = np.zeros(self.W.size, dtype=bool)
 
     def reset(self, x: NDArray[np.bool_]) -> None:
         """See `Impacts.reset`."""
+        self.x = x.copy()
         D = np.where(x.reshape(self.W.shape), self.W, 0.0)
         product = D @ self.blocks[0] if len(self.blocks) == 1 else np.einsum("rij,rj->ri", self.blocks, D)
         self.pulls = self.linear + self.W * product
@@ -66,6 +75,10 @@ class DenseImpacts(Impacts):
     def pull(self, items: Items) -> Array:
         """See `Impacts.pull`."""
         return np.asarray(self.pulls.ravel()[items])
+
+    def value(self) -> float:
+        """See `Impacts.value`."""
+        return 0.5 * float((self.pulls + self.linear).ravel()[self.x].sum())
 
     def entries(self, i: int, items: Items) -> Array:
         """See `Impacts.entries`."""
@@ -80,6 +93,7 @@ class DenseImpacts(Impacts):
         for item, sign in ((i, -1.0), (j, 1.0)):
             r, column = divmod(item, self.n)
             self.pulls[r] += sign * self.W[r, column] * self._row(r)[column] * self.W[r]
+            self.x[item] = sign > 0
 
     def _row(self, r: int) -> Array:
         return self.blocks[r if len(self.blocks) > 1 else 0]
@@ -110,6 +124,11 @@ class FactorImpacts(Impacts):
         products = np.einsum("is,is->i", self._columns(columns), self.sums[rows])
         return self._pulls(items, products)
 
+    def value(self) -> float:
+        """See `Impacts.value`."""
+        separable = (0.5 * self.damping * self.W.ravel() ** 2 + self.linear)[self.x]
+        return 0.5 * float((self.sums**2).sum()) + float(separable.sum())
+
     def all_pulls(self) -> Array:
         """See `Impacts.all_pulls`."""
         return self._pulls(np.arange(self.W.size), self.hessian.pull_back(self.sums).ravel())
@@ -123,7 +142,11 @@ class FactorImpacts(Impacts):
         r, column = divmod(i, self.n)
         rows, columns = np.divmod(items, self.n)
         w = self.W[r, column]
-        products = self._columns(columns) @ self._columns(np.array([column]))[0]
+        own = self._columns(np.array([column]))
+        if len(items) < MANY:
+            products = self._columns(columns) @ own[0]
+        else:
+            products = self.hessian.pull_back(own)[0, columns]
         return np.where(rows == r, w * self.W[r, columns] * products, 0.0)
 
     def swap(self, i: int, j: int) -> None:

@@ -47,15 +47,16 @@ class Swapping(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        score = self.score or problem.value
         mask = control.warm_start
         if mask is None:
             mask = RandomizedMagnitude(score=self.score).run(problem, control.quiet()).mask
         pools, state = problem.pools, impacts(problem)
         x = pools.decisions(mask).ravel().copy()
         labels = pools.labels.ravel()
-        best, lowest = mask, score(mask)
-        control.report(problem.value(mask), -np.inf, 0, mask)
+        state.reset(x)
+
+        best, lowest = mask, state.value() if self.score is None else self.score(mask)
+        control.report(state.value(), -np.inf, 0, mask)
         stale, swaps, step = 0, 0, 0
         reason: Status | None = control.stopped()
         while step < self.steps and stale < self.patience and reason is None:
@@ -65,11 +66,11 @@ class Swapping(Solver):
                 break
             step, swaps = step + 1, swaps + made
             mask = pools.expand(x.reshape(pools.labels.shape), problem.m)
-            found = score(mask)
+            found = state.value() if self.score is None else self.score(mask)
             stale += 1
             if found < lowest:
                 best, lowest, stale = mask, found, 0
-                control.report(problem.value(mask), -np.inf, step, mask)
+                control.report(state.value(), -np.inf, step, mask)
             reason = control.stopped()
         stats = {"steps": step, "swaps": swaps, "score": lowest}
         return Outcome(best, reason=reason or Status.FEASIBLE, stats=stats)

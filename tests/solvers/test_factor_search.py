@@ -6,7 +6,7 @@ import pytest
 from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, Status, SubsetProblem, solve
 from solvers.bounds.factor_image import coordinates, images
 from solvers.hessian import factor
-from solvers.heuristics import factor_joint
+from solvers.heuristics import factor_joint, factor_search
 from solvers.heuristics.factor_joint import JointRow
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.factor_selection import SelectionRow
@@ -190,6 +190,26 @@ def test_blocks_of_factors_are_searched(rng):
     parts = [FactorHessian(rng.standard_normal((3, 5)), 0.1) for _ in range(2)]
     problem = SubsetProblem(rng.standard_normal((1, 10)), BlockDiagonalHessian(parts), Budget.per_layer(6))
     assert solve(problem, "factor-search").value == pytest.approx(optimum(problem), rel=1e-9)
+
+
+def test_rows_share_the_time_limit(rng, monkeypatch):
+    X, W = rng.standard_normal((30, 200)), rng.standard_normal((3, 200))
+    problem = SubsetProblem(W, FactorHessian(X, 0.01), Budget.per_row(150), refit=False)
+    given = []
+    monkeypatch.setattr(factor_search._RowSearch, "wander", lambda _, seconds: given.append(seconds))
+    solve(problem, "factor-search", time_limit=60.0)
+    solve(problem, "factor-search")
+    shares = [share for share in given if share is not None]
+    assert given[-3:] == [None] * 3
+    assert all(0.0 < share <= 60.0 / rows for share, rows in zip(shares, (3, 2, 1), strict=True))
+    assert shares[0] < shares[1] < shares[2]
+
+
+def test_a_gap_that_is_met_ends_the_search(rng):
+    problem = make(rng, refit=True, n=40)
+    started = solve(problem, FactorSearch(), time_limit=30.0, gap=0.9)
+    assert started.seconds < 5.0
+    assert started.status is Status.OPTIMAL
 
 
 @VARIANTS

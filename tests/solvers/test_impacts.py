@@ -44,6 +44,16 @@ def test_impacts_follow_the_value_through_swaps(rng, kind, budget, gradient):
         assert value(problem, swapped) - value(problem, x) == pytest.approx(change, abs=1e-11)
         state.swap(int(i), int(j))
         x = swapped
+        assert state.value() == pytest.approx(value(problem, x), abs=1e-11)
+
+
+def test_many_entries_are_one_product(rng, monkeypatch):
+    state = impacts(make(rng, "factor", Budget.per_layer(7)))
+    items = np.array([0, 1, 2, 4, 5, 9])
+    few = state.entries(3, items)
+    monkeypatch.setattr("solvers.heuristics.impacts.MANY", 2)
+    np.testing.assert_allclose(state.entries(3, items), few, atol=1e-14)
+    assert few[:5].all()
 
 
 def test_wide_factors_are_never_formed(rng, monkeypatch):
@@ -53,6 +63,19 @@ def test_wide_factors_are_never_formed(rng, monkeypatch):
     assert isinstance(state, FactorImpacts)
     state.reset(np.arange(M * N) < 7)
     assert len(state.all_pulls()) == M * N
+
+
+def test_single_precision_is_exact(rng):
+    X = rng.standard_normal((SAMPLES, N)).astype(np.float32)
+    W = rng.standard_normal((M, N))
+    found = []
+    for factor in (X, X.astype(np.float64)):
+        state = impacts(SubsetProblem(W, FactorHessian(factor, 0.1), Budget.per_layer(7), refit=False))
+        state.reset(np.arange(M * N) < 7)
+        state.swap(3, 9)
+        found.append([state.all_pulls(), state.pull(np.array([4, 9])), state.entries(4, np.array([2, 5]))])
+    for single, double in zip(*found, strict=True):
+        np.testing.assert_allclose(single, double, rtol=1e-12)
 
 
 def test_tall_factors_are_looked_up(rng):

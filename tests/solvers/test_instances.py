@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from solvers import Budget, DenseHessian, FactorHessian, Hessian, SubsetProblem, solve
+from solvers.certificate.original import stored
+from solvers.checker.problem import read_problem
 from solvers.instances import load, planted, random_problem, save
 
 BUDGETS = {
@@ -80,6 +82,16 @@ def test_round_trip_of_factor_gradient_and_movable(tmp_path, rng):
     assert np.array_equal(again.G, problem.G)
     assert np.array_equal(again.movable, [1, 4])
     assert not again.refit
+
+
+def test_a_factor_in_single_precision_stays_so(tmp_path, rng):
+    X = rng.standard_normal((4, 5)).astype(np.float32)
+    problem = SubsetProblem(np.ones((1, 5)), FactorHessian(X, 0.25), Budget.per_layer(2))
+    save(tmp_path / "f.npz", problem)
+    again = load(tmp_path / "f.npz")
+    assert again.hessian.X.dtype == np.float32
+    assert np.array_equal(again.hessian.X, X)
+    assert stored(again).digest == read_problem(tmp_path / "f.npz").digest
 
 
 def test_a_hessian_of_another_kind_is_stored_dense(tmp_path):

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem, solve
 from solvers.budget import Pools
-from solvers.heuristics.randomized_magnitude import RandomizedMagnitude, bucketed
+from solvers.heuristics.randomized_magnitude import RandomizedMagnitude, bucketed, values
+from tests.solvers.oracles import make_problem
 
 BUDGETS = [
     Budget.per_row(7),
@@ -70,3 +71,12 @@ def test_more_bucketings_are_no_worse(rng):
     values = [solve(problem, RandomizedMagnitude(repeats=s), seed=3).value for s in (1, 5, 50)]
     assert values[0] >= values[1] >= values[2]
     assert values[0] > values[2]
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("kind", ["shared", "stacked", "factor"])
+def test_masks_scored_together_have_their_own_values(kind, refit, gradient, rng):
+    problem = make_problem(rng, Budget.per_layer(5), kind=kind, refit=refit, gradient=gradient)
+    masks = [problem.pools.smallest(rng.random(problem.W.shape)) for _ in range(4)]
+    assert values(problem, masks) == pytest.approx([problem.value(mask) for mask in masks], rel=1e-12)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, Hessian, as_hessian
-from solvers.parallel import side_by_side
+from solvers.parallel import side_by_side, workers
 
 Mask = NDArray[np.bool_]
 
@@ -111,18 +111,19 @@ class SubsetProblem:
             return D
         pull = self.hessian.matmul(D) + (0.0 if self.G is None else self.G)
 
-        def move(rows: NDArray[np.int64]) -> None:
-            index = np.flatnonzero(moving[rows[0]])
-            place = np.ix_(rows, index)
-            D[place] = -self.hessian.solve(int(rows[0]), index, pull[place].T).T
+        def move(groups: list[NDArray[np.int64]]) -> None:
+            for rows in groups:
+                index = np.flatnonzero(moving[rows[0]])
+                place = np.ix_(rows, index)
+                D[place] = -self.hessian.solve(int(rows[0]), index, pull[place].T).T
 
         active = moving.any(axis=1) & (mask.any(axis=1) | (self.G is not None))
         alike = _alike(moving, np.flatnonzero(active), self.hessian.shared)
         if len(alike) * float(moving.sum(axis=1).max()) ** 3 > THREADED:
-            side_by_side(move, alike)
+            parts = 4 * workers()
+            side_by_side(move, [alike[first::parts] for first in range(parts)])
         else:
-            for rows in alike:
-                move(rows)
+            move(alike)
         return D
 
     def check(self, mask: ArrayLike) -> Mask:

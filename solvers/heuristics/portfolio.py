@@ -37,6 +37,9 @@ SPEED = 1e10
 """Operations a second of a core on small matrices, about."""
 BATCHED = 5e10
 """The same on large ones."""
+KINDS = ("swaps", "reheat")
+ROUND = 2.0
+"""A round takes so many times as long as one refit, at least; what there is no time for is not begun."""
 NARROW = 128
 """Inputs up to which the exact tableau of every row is the better start, too."""
 LITTLE = 0.5
@@ -106,10 +109,12 @@ class _Search:
 
     Attributes:
         best: the mask so far, refitted.
+        lasts: seconds of the last round of each kind, or what it may take.
         ran: how often each kind of round ran, and what it lowered the cost by, relative.
     """
 
     best: Refitted
+    lasts: dict[str, float]
 
     def __init__(self, settings: Portfolio, problem: SubsetProblem, control: Control, end: float) -> None:
         self.settings, self.problem, self.control, self.end = settings, problem, control, end
@@ -126,7 +131,9 @@ class _Search:
         if self.control.stopped():
             others.append(self.annealing.saliency())
         if others or not self._stopped():
+            began = time.perf_counter()
             self.best = self.annealing.refitted(pruned)
+            self.lasts = dict.fromkeys(KINDS, ROUND * (time.perf_counter() - began))
             for other in others:
                 self._take(self.annealing.refitted(other))
             self._rounds()
@@ -145,7 +152,7 @@ class _Search:
         )
 
     def _rounds(self) -> None:
-        kinds = ("swaps", "reheat") if self._swaps_are_cheap() else ("reheat", "swaps")
+        kinds = KINDS if self._swaps_are_cheap() else KINDS[::-1]
         rates, stale = dict.fromkeys(kinds, math.inf), 0
         while not self._stopped() and (before := float(self.best.costs.sum())) > 0.0:
             if not self._swappable():
@@ -153,13 +160,13 @@ class _Search:
             elif rates["swaps"] == -math.inf:
                 rates["swaps"] = 0.0
             kind = max(rates, key=lambda kind: rates[kind])
-            if rates[kind] == -math.inf:
-                break
             began = time.perf_counter()
+            if rates[kind] == -math.inf or began + self.lasts[kind] > self.end:
+                break
             (self._reheat if kind == "reheat" else self._swap)()
             gain = 1.0 - float(self.best.costs.sum()) / before
             seconds = time.perf_counter() - began
-            rates[kind] = gain / seconds
+            rates[kind], self.lasts[kind] = gain / seconds, seconds
             if kind == "reheat":
                 stale = stale + 1 if gain <= GAIN else 0
                 if stale >= self.settings.patience:
@@ -168,8 +175,9 @@ class _Search:
             for name, amount in (("rounds", 1), ("gain", gain), ("seconds", seconds)):
                 record[name] += amount
 
-    def _stopped(self) -> object:
-        return self.control.stopped() or time.perf_counter() >= self.end
+    def _stopped(self) -> Status | None:
+        late = Status.TIME_LIMIT if time.perf_counter() >= self.end else None
+        return self.control.stopped() or late
 
     def _reheat(self) -> None:
         pruned, _ = self.annealing.reheat(self.best, stopped=self._stopped)
@@ -204,7 +212,7 @@ class _Search:
             rows = waiting[np.array(done)]
         else:
             rows = np.arange(self.problem.m)
-            mask, _, _ = LocalSearch().improve(self.problem, mask, self.control.stopped)
+            mask, _, _ = LocalSearch().improve(self.problem, mask, self._stopped)
         index = torch.as_tensor(rows, device=self.layer.device)
         self.best.take(self.annealing.refitted(self.layer.pruned(mask[rows]), index), index)
         self.swapped[rows] = True
@@ -226,11 +234,11 @@ def _annealing(problem: SubsetProblem) -> float:
 
 
 def _valuing(problem: SubsetProblem) -> float:
-    """Seconds that the value of a mask takes, about: a solve a row, and a fifth for the rest."""
+    """Seconds that the value of a mask takes, about: a solve a row, and half of that for the rest."""
     index = np.arange(problem.n)[: int(problem.pools.keep.sum() * problem.n / problem.pools.labels.size)]
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
         problem.hessian.solve(0, index, np.zeros(len(index)))
         seconds.append(time.perf_counter() - began)
-    return float(min(seconds) * 1.2 * problem.m / workers())
+    return float(min(seconds) * 1.5 * problem.m / workers())

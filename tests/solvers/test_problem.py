@@ -197,3 +197,31 @@ def test_bad_masks_are_refused(mask, message, rng):
         with pytest.raises(ValueError) as error:
             ask(mask)
         assert str(error.value) == message
+
+
+@pytest.mark.parametrize("kind", ["shared", "stacked"])
+def test_rows_solved_side_by_side_move_as_they_do_in_turn(kind, rng, monkeypatch):
+    problem = make_problem(rng, Budget.per_row(3), m=5, n=8, kind=kind)
+    mask = np.zeros((5, 8), dtype=bool)
+    for r, pruned in enumerate([[0, 1, 2], [5, 6, 7], [0, 1, 2], [2, 4, 6], [5, 6, 7]]):
+        mask[r, pruned] = True
+    in_turn = problem.move(mask)
+    np.testing.assert_allclose(in_turn, dense_move(problem, mask), atol=1e-9)
+    monkeypatch.setattr("solvers.problem.THREADED", 0.0)
+    np.testing.assert_array_equal(problem.move(mask), in_turn)
+
+
+def test_one_factorisation_serves_rows_with_the_same_survivors(rng, monkeypatch):
+    problem = make_problem(rng, Budget.per_row(3), m=4, n=8)
+    mask = np.zeros((4, 8), dtype=bool)
+    mask[:, :2] = True
+    mask[[0, 2], 2] = mask[[1, 3], 5] = True
+    solved = []
+    solve_block = type(problem.hessian).solve
+    monkeypatch.setattr(
+        type(problem.hessian),
+        "solve",
+        lambda H, row, index, rhs: solved.append(row) or solve_block(H, row, index, rhs),
+    )
+    problem.value(mask)
+    assert solved == [0, 1]

@@ -12,6 +12,8 @@ from solvers import Budget, Status, solve
 from solvers.blocks import blocks
 from solvers.bounds.split import split_blocks
 from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.branch_and_bound import frontier as searching
+from solvers.exact.branch_and_bound.batch import Batch
 from solvers.exact.branch_and_bound.costs import Costs
 from solvers.exact.branch_and_bound.frontier import Frontier
 from solvers.exact.branch_and_bound.open_nodes import Nodes, OpenNodes
@@ -70,6 +72,33 @@ def test_blocks_are_solved_and_their_bounds_rise(case, options):
         assert block.value(mask) == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.parametrize("rounded", [1, 8])
+def test_what_was_cut_off_within_a_wide_gap_stays_in_the_bound(rounded, monkeypatch):
+    monkeypatch.setattr(searching, "ROUNDED", rounded)
+    beaten = 0
+    for seed, (budget, settings) in enumerate(CASES.values()):
+        problem = make_problem(np.random.default_rng(seed), budget, **{"m": 2, **settings})
+        for gap in (0.1, 0.4, 0.7):
+            search, best = frontier(problem, seed, gap=gap)
+            search.plant()
+            while not search.done:
+                search.step()
+            assert (np.array(search.bounds) <= best).all()
+            assert (search.values - search.bounds <= gap * np.abs(search.values) + 1e-6 * np.abs(best)).all()
+            beaten += (search.values > best * (1 + 1e-9) + 1e-12).sum()
+    assert beaten
+
+
+def test_fixings_that_no_mask_meets_end_a_node(rng):
+    search, _ = frontier(make_problem(rng, Budget.per_row(6), m=2, n=12))
+    before = search.values.copy()
+    search.open.nodes.fix[0] = 1
+    search.step()
+    assert not (search.open.nodes.owner == 0).any()
+    assert search.values[0] == before[0]
+    assert search.nodes == 1
+
+
 def test_less_memory_means_fewer_open_nodes(rng):
     problem = make_problem(rng, Budget.per_row(9), m=1, n=15)
     most = []
@@ -91,6 +120,24 @@ def test_planting_learns_costs_and_lifts_the_root(rng):
     assert (np.array(search.bounds) > before).all()
     assert (search.costs.weight > 0).any(-1).all()
     assert len(search.open) == 2
+
+
+def test_masks_that_planting_leaves_out_are_in_the_bound(monkeypatch):
+    monkeypatch.setattr(
+        Batch, "fix", lambda self, fix, found, cutoff: (fix, torch.full_like(found.lower, np.inf))
+    )
+    entries = 0
+    for seed, (budget, settings) in enumerate(CASES.values()):
+        problem = make_problem(np.random.default_rng(seed), budget, **{"m": 2, **settings})
+        search, _ = frontier(problem, seed, gap=0.4)
+        search.plant()
+        fixed = search.open.nodes.fix.numpy()
+        entries += np.count_nonzero(fixed)
+        for block, fix, floor in zip(search.blocks, fixed, search.floor.tolist(), strict=True):
+            masks = block_masks(block)
+            out = masks[(masks & (fix > 0)).any(axis=1) | (~masks & (fix < 0)).any(axis=1)]
+            assert floor <= min(map(block.value, out), default=np.inf)
+    assert entries > 5
 
 
 def test_costs_are_least_squares_rates():

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default=os.environ.get("CBS_DATA"), help="default: CBS_DATA")
     parser.add_argument("--gradients", type=int, nargs="*", help="default: those of config.toml")
     parser.add_argument("--variant", choices=["selection", "joint"], help="default: both")
+    parser.add_argument("--solvers", nargs="*", help="default: those of config.toml")
     options = parser.parse_args()
     if options.data_dir is None:
         parser.error("name the data folder with --data-dir or CBS_DATA")
@@ -47,7 +48,7 @@ def main() -> None:
             for sparsity in config["sparsities"]:
                 prune = round(sparsity * w.size)
                 problem = SubsetProblem(w, hessian, Budget.per_layer(prune), refit=variant == "joint")
-                for name in config[variant]["solvers"]:
+                for name in options.solvers or config[variant]["solvers"]:
                     found = solve(problem, get_solver(name), seed=config["seed"])
                     accuracy = (
                         100

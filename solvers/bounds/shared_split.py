@@ -74,6 +74,8 @@ def shared_split(
         g = slope(rows, d, at)
         if not steps:
             mu = first = float((g * d).sum()) / len(d)
+            if mu == 0.0:
+                break
         M = mu * S * S + torch.diag(2.0 * g / d + mu / d**2)
         move = _solve(M, g + mu / d - mu * torch.diagonal(S))
         steps += 1

@@ -65,7 +65,7 @@ def choose(rows: SharedRows, stopped: Stopped = lambda: None) -> SharedSplit:
     m, n = rows.W.shape
     H, shift = rows.H, 0.0
     if not rows.refit:
-        shift = SHIFT * max(float(torch.diagonal(H).mean()), torch.finfo(H.dtype).tiny)
+        shift = SHIFT * _unit(H.diagonal())
         H = H + shift * torch.eye(n, dtype=H.dtype, device=H.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(H))
     d, steps = largest_split(H, inverse), 0
@@ -86,8 +86,7 @@ def relax(rows: SharedRows, split: SharedSplit, stopped: Stopped = lambda: None)
     m, n = rows.W.shape
     keep = torch.as_tensor(rows.keep, device=rows.W.device)[:, None]
     v, z = rows.W.clone(), (keep / rows.size).double().expand(-1, rows.size).reshape(m, n).clone()
-    unit = max(float(torch.diagonal(rows.H).mean()), torch.finfo(rows.H.dtype).tiny)
-    size = max(float(rows.W.abs().max()), torch.finfo(rows.W.dtype).tiny)
+    unit, size = _unit(rows.H.diagonal()), _unit(rows.W.abs().amax(0))
     C = None if rows.C is None else (rows.C / (unit * size**2)).float()
     search = replace(rows, H=rows.H.new_zeros(0), W=(rows.W / size).float(), C=C)
     inverse, shift = (split.inverse * unit).float(), split.shift / unit
@@ -122,6 +121,11 @@ def bounds(rows: SharedRows, split: SharedSplit, v: Tensor) -> Array:
 def trivial(rows: SharedRows) -> bool:
     """Whether every pool keeps all or nothing."""
     return bool(((rows.keep == 0) | (rows.keep == rows.size)).all())
+
+
+def _unit(A: Tensor) -> float:
+    """The mean, or one where that is zero."""
+    return float(A.mean()) or 1.0
 
 
 def _settle(rows: SharedRows, d: Tensor, inverse: Tensor, shift: float, stopped: Stopped) -> Ascent | None:

@@ -96,12 +96,24 @@ def _problem() -> Any:
 
 
 def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
+    """One part; again without Xpress's presolve where it gives up for numerical reasons."""
+    stopped = _attempt(numbers, part, turns, gap)
+    if stopped == "gave up" and not turns.control.stopped():
+        stopped = _attempt(numbers, part, turns, gap, presolve=0)
+    return stopped == "time limit"
+
+
+def _attempt(
+    numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float, presolve: int = 1
+) -> str | None:
+    """Solve, and say whether and why the search is not complete."""
     import xpress
 
     matrices = programme(numbers, part.problem, part.mask)
     model = _problem()
     controls: dict[str, float] = {
         "randomseed": turns.control.seed % 2_000_000_000,
+        "presolve": presolve,
         "miprelstop": gap,
         "mipabsstop": 0.0,
         "mipaddcutoff": 0.0,
@@ -138,7 +150,10 @@ def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap:
         report(news(model, model.getSolution() if model.attributes.mipsols else None))
 
     turns.watch(part, solve, told.set)
-    return bool(model.attributes.stopstatus == xpress.enums.StopType.TIMELIMIT)
+    if model.attributes.stopstatus == xpress.enums.StopType.TIMELIMIT:
+        return "time limit"
+    complete = model.attributes.solvestatus == xpress.enums.SolveStatus.COMPLETED
+    return None if complete or told.is_set() else "gave up"
 
 
 def _build(model: Any, matrices: Programme) -> None:

@@ -12,6 +12,7 @@ from solvers.blocks import Block, assemble, blocks
 from solvers.bounds import wide
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.lifted import lifted_bounds
 from solvers.bounds.secure import secure
 from solvers.bounds.shared_rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
@@ -85,6 +86,10 @@ class Relaxation(Solver):
         rounded = problem.pools.smallest(shares)
         mask = rounded if mask is None else min((mask, rounded), key=problem.value)
         stats = {"split": "shared", "steps": shared.steps}
+        if problem.refit and not rows.whole and not control.certify:
+            control.report(problem.value(mask), sum(bounds), mask=mask)
+            values = problem.row_values(mask)
+            bounds = lifted_bounds(rows, shared, np.array(bounds), values, control.stopped).tolist()
         if rows.whole:
             outcome = Outcome(mask, float(bounds[0]), stats=stats)
             if control.deadline is None or self.group == 1 or not problem.refit or problem.n > GROUPED:

@@ -151,7 +151,7 @@ def test_the_slope_is_the_derivative_of_the_bounds(refit, rng):
     d = 0.5 * largest_split(rows.H, inverse)
 
     def relaxed(d):
-        at = ascend(rows, d, inverse, start(rows), 1000)
+        at = ascend(rows, d, inverse, start(rows), 3000)
         return at, layer_bound.row_bounds(rows, d, at.v).sum()
 
     g = slope(rows, d, relaxed(d)[0])

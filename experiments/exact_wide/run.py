@@ -61,7 +61,7 @@ class Rows:
         )
 
     def table(self) -> str:
-        """Mean gap and seconds of every split and sparsity, gaps to the best mask known."""
+        """Mean gap and seconds of every split and sparsity, quickest first, to the best mask known."""
         best: dict[tuple[str, str], float] = {}
         for row in self.known.values():
             key = (row["pruned"], row["row"])
@@ -74,7 +74,7 @@ class Rows:
             "| pruned | split | rows | mean gap % | largest gap % | seconds a row |",
             "|---|---|---|---|---|---|",
         ]
-        for (pruned, split), found in cells.items():
+        for (pruned, split), found in sorted(cells.items(), key=lambda cell: (cell[0][0], cell[1][0][1])):
             gaps, seconds = np.array(found).T
             lines.append(
                 f"| {float(pruned):.0%} | {split} | {len(found)} | {100 * gaps.mean():.2f} | "
@@ -175,7 +175,8 @@ def main() -> None:
             )
 
         def work(r: int, pruned: float = pruned, starts: dict[int, Any] = starts) -> None:
-            for name, bound in bounds(*starts[r], asked.seconds).items():
+            block, split, mask = starts[r]
+            for name, bound in bounds(block, split, mask, asked.seconds).items():
                 if name in asked.splits and done.missing(pruned, r, name, asked.seconds):
                     start = time.perf_counter()
                     low, value = bound()

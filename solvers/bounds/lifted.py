@@ -65,28 +65,46 @@ class Direction:
     off: float
 
 
-def lifted_bounds(
-    rows: SharedRows, plain: wide.SharedSplit, known: Array, values: Array, stopped: Stopped = lambda: None
-) -> Array:
-    """`[m]` bounds not below `known`, from the curvature's lowest eigenvector.
+def lift(rows: SharedRows, plain: wide.SharedSplit, stopped: Stopped = lambda: None) -> Direction | None:
+    """The curvature's lowest eigenvector lifted, or None if it runs through few inputs.
 
     Args:
         rows: joint rows whose pools lie within them, in double precision.
         plain: their split without a lift.
+        stopped: polled; a true answer leaves the new split as good as it is.
+    """
+    inverse = plain.inverse
+    a = torch.randn(len(inverse), generator=torch.Generator().manual_seed(0), dtype=inverse.dtype)
+    a = a.to(inverse.device)
+    for _ in range(POWERS):
+        a = inverse @ (a / torch.linalg.vector_norm(a))
+    a = a / torch.linalg.vector_norm(a)
+    if float((a**4).sum()) * len(a) * SPREAD > 1.0:
+        return None
+    value = float(a @ rows.H @ a)
+    lowest = float(secure(rows.H.cpu().numpy(), np.full(len(a), 0.99 * value), True).min())
+    mu = (len(a) - 1) / max(float(torch.diagonal(inverse).sum()) - 1.0 / value, 1e-3 / value)
+    off = 4.0 * EPS * (float(torch.linalg.matrix_norm(rows.H)) + mu)
+    lifted = replace(rows, H=rows.H + mu * torch.outer(a, a))
+    return Direction(a, mu, lowest, lifted, wide.choose(lifted, stopped), off)
+
+
+def lifted_bounds(
+    direction: Direction, known: Array, values: Array, stopped: Stopped = lambda: None
+) -> Array:
+    """`[m]` bounds not below `known`; `known` itself if the lift does not pay.
+
+    Args:
+        direction: rows and split at the lifted curvature.
         known: `[m]` bounds at hand.
         values: `[m]` what a mask of each row costs.
         stopped: polled between batches; a true answer leaves the bounds as they are by then.
     """
-    most = values * (1.0 + 1e-9)
-    a = _flattest(plain.inverse)
-    if float((a**4).sum()) * len(a) * SPREAD > 1.0 or not most.any():
-        return known
-    direction = _lift(rows, plain.inverse, a, stopped)
-    m = len(values)
-    reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
+    m, most = len(values), values * (1.0 + 1e-9)
     centre = _cells(direction, np.arange(m), np.zeros(m), np.zeros(m), most, stopped)
     if stopped() or centre.sum() < GAIN * known.sum():
         return known
+    reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
     edges = np.concatenate([-EDGES[::-1], EDGES])
     row = np.repeat(np.arange(m), len(edges) - 1)
     low, high = (reach[:, None] * edges[:-1]).ravel(), (reach[:, None] * edges[1:]).ravel()
@@ -110,26 +128,6 @@ def lifted_bounds(
     least = np.full(m, np.inf)
     np.minimum.at(least, row, bound)
     return np.asarray(np.maximum(known, np.minimum(least, values)))
-
-
-def _flattest(inverse: Tensor) -> Tensor:
-    """`[n]` lowest eigenvector, about, by the power method."""
-    a = torch.randn(len(inverse), generator=torch.Generator().manual_seed(0), dtype=inverse.dtype)
-    a = a.to(inverse.device)
-    for _ in range(POWERS):
-        a = inverse @ (a / torch.linalg.vector_norm(a))
-    unit: Tensor = a / torch.linalg.vector_norm(a)
-    return unit
-
-
-def _lift(rows: SharedRows, inverse: Tensor, a: Tensor, stopped: Stopped) -> Direction:
-    value = float(a @ rows.H @ a)
-    lowest = float(secure(rows.H.cpu().numpy(), np.full(len(a), 0.99 * value), True).min())
-    mu = (len(a) - 1) / max(float(torch.diagonal(inverse).sum()) - 1.0 / value, 1e-3 / value)
-    H = rows.H + mu * torch.outer(a, a)
-    off = 4.0 * EPS * float(torch.linalg.matrix_norm(rows.H)) + 4.0 * EPS * mu
-    lifted = replace(rows, H=H)
-    return Direction(a, mu, lowest, lifted, wide.choose(lifted, stopped), off)
 
 
 def _cells(

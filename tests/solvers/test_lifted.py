@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 
 from solvers import Budget, SubsetProblem, solve
 from solvers.bounds import lifted, wide
-from solvers.bounds.lifted import lifted_bounds
+from solvers.bounds.lifted import lift, lifted_bounds
 from solvers.bounds.shared_rows import SharedRows
 from solvers.heuristics import relaxation
 from tests.solvers.oracles import all_masks, gram
@@ -45,7 +44,7 @@ def test_bounds_are_below_the_optimum_and_far_above_the_plain_ones(budget, low, 
     rows, split, known = plain(problem)
     best = optima(problem)
     for values in (best, 1.5 * best):
-        found = lifted_bounds(rows, split, known, values)
+        found = lifted_bounds(lift(rows, split), known, values)
         assert (known <= found).all()
         assert (found <= best).all()
         if low < 0.1:
@@ -60,7 +59,7 @@ def test_masks_that_use_the_direction_are_covered(rng):
     along = SubsetProblem(W, problem.hessian, problem.budget)
     rows, split, known = plain(along)
     best = optima(along)
-    found = lifted_bounds(rows, split, known, 1.2 * best)
+    found = lifted_bounds(lift(rows, split), known, 1.2 * best)
     assert (found <= best).all()
     moved = np.abs((along.weights(solve(along, "brute-force").mask) - W) @ vectors[:, 0])
     assert (moved > 0.1 * np.sqrt(2 * best / values[0])).all()
@@ -69,7 +68,7 @@ def test_masks_that_use_the_direction_are_covered(rng):
 def test_cells_hold_for_masks_inside_them(rng):
     problem = flat(rng, 8, Budget.per_row(4))
     rows, split, _ = plain(problem)
-    direction = lifted._lift(rows, split.inverse, lifted._flattest(split.inverse), lambda: None)
+    direction = lift(rows, split)
     masks = masks_of_all_rows(problem)
     values = np.array([problem.row_values(mask) for mask in masks])
     s = np.array([(problem.weights(mask) - problem.W) @ direction.a.numpy() for mask in masks])
@@ -84,21 +83,28 @@ def test_cells_hold_for_masks_inside_them(rng):
     assert checked > 50
 
 
-def test_directions_of_few_inputs_are_left_alone(rng, monkeypatch):
+def test_directions_of_few_inputs_are_left_alone(rng):
     H = np.diag([1e-4, *np.ones(7)]) + 1e-6 * gram(rng, 8)
-    problem = SubsetProblem(rng.standard_normal((2, 8)), H, Budget.per_row(4))
-    rows, split, known = plain(problem)
-    monkeypatch.setattr(lifted, "_lift", lambda *_: pytest.fail("lifted"))
-    assert lifted_bounds(rows, split, known, 2 * known) is known
+    rows, split, _ = plain(SubsetProblem(rng.standard_normal((2, 8)), H, Budget.per_row(4)))
+    assert lift(rows, split) is None
+
+
+def test_lifts_that_do_not_pay_are_left(rng):
+    rows, split, known = plain(flat(rng, 8, Budget.per_row(4)))
+    assert (
+        lifted_bounds(lift(rows, split), 10.0 * known + 1.0, 10.0 * known + 2.0)[0] == 10.0 * known[0] + 1.0
+    )
 
 
 def test_a_lift_that_is_stopped_leaves_what_is_known(rng):
     problem = flat(rng, 8, Budget.per_row(4))
     rows, split, known = plain(problem)
-    assert lifted_bounds(rows, split, known, optima(problem), lambda: True) is known
-    calls = iter([False] * 200 + [True] * 10_000)
-    late = lifted_bounds(rows, split, known, optima(problem), lambda: next(calls))
-    assert ((known <= late) & (late <= optima(problem))).all()
+    best = optima(problem)
+    assert lifted_bounds(lift(rows, split, lambda: True), known, best, lambda: True) is known
+    for polls in (5, 50, 100, 200):
+        calls = iter([False] * polls + [True] * 10_000)
+        late = lifted_bounds(lift(rows, split), known, best, lambda calls=calls: next(calls))
+        assert ((known <= late) & (late <= best)).all()
 
 
 def test_relaxation_lifts(rng, monkeypatch):
@@ -112,6 +118,10 @@ def test_relaxation_lifts(rng, monkeypatch):
 
 
 def test_the_flattest_direction_is_found(rng):
-    H = gram(rng, 12)
-    a = lifted._flattest(torch.linalg.inv(torch.tensor(H)))
-    assert float(a @ torch.tensor(H) @ a) == pytest.approx(np.linalg.eigvalsh(H)[0], rel=1e-3)
+    problem = flat(rng, 12, Budget.per_row(4), low=0.05)
+    direction = lift(*plain(problem)[:2])
+    H = problem.hessian.dense(0)
+    a = direction.a.numpy()
+    assert a @ H @ a == pytest.approx(np.linalg.eigvalsh(H)[0], rel=1e-6)
+    assert 0.9 * (a @ H @ a) < direction.lowest < np.linalg.eigvalsh(H)[0]
+    np.testing.assert_allclose(direction.rows.H, H + direction.mu * np.outer(a, a), rtol=1e-12)

@@ -1,11 +1,12 @@
 """Hand-made proofs: trees of a few levels over a block, as an exact search would leave them."""
 
 import numpy as np
+import torch
 
 from solvers.blocks import Block, blocks
-from solvers.bounds.alternating import best_shares
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
+from solvers.bounds.waterfill import fill
 from solvers.certificate import IMPOSSIBLE, prove
 from solvers.certificate.claims import leaf_fixings
 from solvers.reduction import reduce
@@ -55,7 +56,10 @@ def restricted(block, d, z, fixed, steps=30):
         for p, keep in enumerate(block.keep):
             free = np.flatnonzero((block.labels == p) & (fixed == 0))
             left = keep - np.sum(fixed[block.labels == p] == 1)
-            out[free] = best_shares(size[free], left) if left else 0.0
+            slope = torch.tensor(size[None, free] + 1e-300)
+            out[free] = (
+                fill(torch.zeros_like(slope), slope, torch.tensor([[float(left)]]))[0][0] if left else 0.0
+            )
     return out
 
 

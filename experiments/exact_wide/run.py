@@ -16,11 +16,11 @@ import numpy as np
 from cbs.data import mnist
 from solvers import Budget, SubsetProblem
 from solvers.blocks import Block, blocks
-from solvers.bounds import wide
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.group_ascent import group_split
-from solvers.bounds.shared_rows import SharedRows
+from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.split import Split
+from solvers.bounds.wide import relaxation as wide
+from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.wide_row import WideRow

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from solvers.blocks import Block, blocks
-from solvers.bounds import wide
 from solvers.bounds.evaluate import relaxed_point
-from solvers.bounds.group_ascent import group_split
-from solvers.bounds.groups import group_curve
-from solvers.bounds.layer_bound import curves_at
-from solvers.bounds.shared_rows import SharedRows, shareable
+from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.split import group_curve
 from solvers.bounds.split import WIDE, Split, split_blocks
+from solvers.bounds.wide import relaxation as wide
+from solvers.bounds.wide.layer_bound import curves_at
+from solvers.bounds.wide.shared_rows import SharedRows, shareable
 from solvers.budget import Budget
 from solvers.curves import row_curves
 from solvers.hessian import Array, Hessian
@@ -48,7 +48,8 @@ def lower_curves(
 
     so the relaxation is solved at a few k and the best of its points is taken at every k. Wide joint rows get
     splits in blocks too while a deadline lasts, at the same k, the widest gaps first
-    (`solvers.bounds.groups`): the price t of keeping an entry gives the line `LB_k = LB_k0 + t (k - k0)`.
+    (`solvers.bounds.groups.split`): the price t of keeping an entry is the slope of the line
+    `LB_k = LB_k0 + t (k - k0)`.
 
     Args:
         W: `[m, n]`.

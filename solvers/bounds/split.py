@@ -11,10 +11,10 @@ import scipy.linalg
 
 from solvers.allocation import allocate
 from solvers.blocks import Block, blocks
-from solvers.bounds import wide
-from solvers.bounds.scaling import split_alone, split_batch
+from solvers.bounds.interior.scaling import split_alone, split_batch
 from solvers.bounds.secure import secure
-from solvers.bounds.shared_rows import SharedRows, alike
+from solvers.bounds.wide import relaxation as wide
+from solvers.bounds.wide.shared_rows import SharedRows, alike
 from solvers.curves import row_curves
 from solvers.hessian import Array
 from solvers.parallel import side_by_side

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from solvers.allocation import allocation_value
 from solvers.blocks import Block, blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.newton import relaxed_shares
+from solvers.bounds.node.newton import relaxed_shares
 from solvers.bounds.sdp import lowest_split, sdp_splits
 from solvers.bounds.split import Split
 from solvers.control import Control

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from solvers.bounds.factor_ascent import Relaxed, ascend
-from solvers.bounds.factor_image import Coordinates, Factored, Image, coordinates, images
+from solvers.bounds.factor.ascent import Relaxed, ascend
+from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
-from solvers.heuristics.factor_joint import JointRow
-from solvers.heuristics.factor_row import FactorRow
-from solvers.heuristics.factor_selection import SelectionRow
-from solvers.heuristics.row_search import Effort
-from solvers.heuristics.windows import Items, margins, near
+from solvers.heuristics.factor.joint import JointRow
+from solvers.heuristics.factor.row import FactorRow
+from solvers.heuristics.factor.selection import SelectionRow
+from solvers.heuristics.factor.windows import Items, margins, near
+from solvers.heuristics.rows.search import Effort
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver

@@ -13,10 +13,10 @@ from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
-from solvers.heuristics.row_search import Effort, row_data, state
-from solvers.heuristics.row_swaps import descend
-from solvers.heuristics.row_tableau import refresh
-from solvers.heuristics.shares import Shares
+from solvers.heuristics.rows.search import Effort, row_data, state
+from solvers.heuristics.rows.shares import Shares
+from solvers.heuristics.rows.swaps import descend
+from solvers.heuristics.rows.tableau import refresh
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status

@@ -15,9 +15,9 @@ from solvers.hessian.base import FORM_BYTES
 from solvers.heuristics.annealing import GAIN, Annealing, Refitted
 from solvers.heuristics.layer import Layer, Tensor
 from solvers.heuristics.local_search import LocalSearch
-from solvers.heuristics.row_search import row_data, state
-from solvers.heuristics.row_swaps import descend
-from solvers.heuristics.row_tableau import refresh
+from solvers.heuristics.rows.search import row_data, state
+from solvers.heuristics.rows.swaps import descend
+from solvers.heuristics.rows.tableau import refresh
 from solvers.heuristics.sparsegpt import SparseGPT
 from solvers.heuristics.tabu import Tabu
 from solvers.parallel import side_by_side, workers

@@ -9,15 +9,15 @@ import numpy as np
 
 from solvers.allocation import allocation_value
 from solvers.blocks import Block, assemble, blocks
-from solvers.bounds import wide
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.lifted import lift, lifted_bounds
-from solvers.bounds.own_splits import own_bounds, plain_bound
 from solvers.bounds.secure import secure
-from solvers.bounds.shared_rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
-from solvers.bounds.wide import SharedSplit
+from solvers.bounds.wide import relaxation as wide
+from solvers.bounds.wide.lifted import lift, lifted_bounds
+from solvers.bounds.wide.own_splits import own_bounds, plain_bound
+from solvers.bounds.wide.relaxation import SharedSplit
+from solvers.bounds.wide.shared_rows import SharedRows, shareable
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
 from solvers.hessian import Array

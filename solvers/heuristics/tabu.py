@@ -11,8 +11,8 @@ import numpy as np
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.heuristics.greedy import greedy_mask
-from solvers.heuristics.row_search import Effort, RowSearch, row_data, state
-from solvers.heuristics.shares import Shares
+from solvers.heuristics.rows.search import Effort, RowSearch, row_data, state
+from solvers.heuristics.rows.shares import Shares
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
-from solvers.bounds.group_ascent import group_split
-from solvers.bounds.groups import GroupSplit, regrets, relaxed
-from solvers.bounds.restriction import elimination, part_of, restrict
+from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
+from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
-from solvers.heuristics.row_swaps import improve_joint
+from solvers.heuristics.rows.swaps import improve_joint
 from solvers.problem import Mask
 
 SWAPS = 50
@@ -23,7 +23,8 @@ class WideRow:
     """A lone joint row: its best mask and bound, and what is left of it once entries are fixed.
 
     An entry whose other choice lifts the bound past the value of a mask is fixed: what remains is a smaller
-    row (see `solvers.bounds.restriction`), whose bound holds for every mask that costs less than that one.
+    row (see `solvers.bounds.node.restriction`), whose bound holds for every mask that costs less than
+    that one.
 
     Attributes:
         pruned: `[n]` the best mask.

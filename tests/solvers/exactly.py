@@ -3,10 +3,10 @@
 from fractions import Fraction
 
 import numpy as np
-from oracles import _solve_exactly as solve_exactly
-from oracles import all_masks, fractions
 
 from solvers import FactorHessian
+from tests.solvers.oracles import _solve_exactly as solve_exactly
+from tests.solvers.oracles import all_masks, fractions
 
 
 def exact_hessian(problem, row):

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from oracles import BUDGETS, make_problem
 
 from solvers import Budget, Status, solve
 from solvers.blocks import blocks
@@ -17,6 +16,7 @@ from solvers.control import Control
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.forest import grow_forest
 from solvers.exact.branch_and_bound.roots import root_bound
+from tests.solvers.oracles import BUDGETS, make_problem
 
 KINDS = {
     "joint": {},

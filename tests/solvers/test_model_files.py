@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from oracles import BUDGETS, make_problem, optimum
 
 from solvers import Budget, SubsetProblem
 from solvers.exact import copt, cplex, gurobi, xpress
 from solvers.instances import export
+from tests.solvers.oracles import BUDGETS, make_problem, optimum
 
 
 def by_scip(path):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.restriction import Part
+from solvers.bounds.node.restriction import Part
 from solvers.hessian import Array
 
 Integers = NDArray[np.int64]

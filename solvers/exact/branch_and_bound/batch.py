@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import EPS
+from solvers.bounds.node.oracle import EPS
 from solvers.bounds.split import Split
 from solvers.exact.branch_and_bound.pools import Pools
 
@@ -31,7 +31,7 @@ class Bounds(NamedTuple):
 
     Attributes:
         lower: `[F, b]` valid lower bounds, where the fixings leave a mask.
-        scores: `[F, b, n]` as in `solvers.bounds.oracle`.
+        scores: `[F, b, n]` as in `solvers.bounds.node.oracle`.
     """
 
     lower: Tensor
@@ -154,7 +154,7 @@ class Batch:
     def evaluate(self, fix: Tensor, u: Tensor) -> Bounds:
         """The bound at any points, with a margin for rounding.
 
-        Formulas and margins are those of `solvers.bounds.oracle.evaluate`, in double precision.
+        Formulas and margins are those of `solvers.bounds.node.oracle.evaluate`, in double precision.
 
         Args:
             fix: `[F, b, n]` 1 kept, -1 pruned, 0 free.

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import EPS, formation
-from solvers.bounds.restriction import elimination, part_of
+from solvers.bounds.node.oracle import EPS, formation
+from solvers.bounds.node.restriction import elimination, part_of
 from solvers.bounds.split import Split
 from solvers.certificate import Proof
 from solvers.exact.branch_and_bound import state

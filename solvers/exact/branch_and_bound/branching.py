@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.bounds.newton import relax
-from solvers.bounds.oracle import curvature
+from solvers.bounds.node.newton import relax
+from solvers.bounds.node.oracle import curvature
 from solvers.exact.branch_and_bound.state import PROBES
 
 FRACTIONAL = 1e-6

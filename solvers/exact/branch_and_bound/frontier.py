@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import EPS, formation
+from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.split import Split
 from solvers.exact.branch_and_bound.batch import Batch
 from solvers.exact.branch_and_bound.costs import Costs

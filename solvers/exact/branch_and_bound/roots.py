@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import best_sum, evaluate, formation, model_of
+from solvers.bounds.node.oracle import best_sum, evaluate, formation, model_of
 from solvers.bounds.split import Split
 
 

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
-from solvers.bounds.oracle import evaluate, formation, model_of
-from solvers.bounds.resplit import improve
-from solvers.bounds.restriction import part_of
+from solvers.bounds.node.oracle import evaluate, formation, model_of
+from solvers.bounds.node.resplit import improve
+from solvers.bounds.node.restriction import part_of
 from solvers.bounds.secure import secure
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.certificate import Proof, root_proof
 from solvers.exact.branch_and_bound.block_tree import BlockTree
 from solvers.exact.branch_and_bound.neighbours import best_moves
 from solvers.hessian import Array
-from solvers.heuristics.row_swaps import improve_joint, improve_selection
+from solvers.heuristics.rows.swaps import improve_joint, improve_selection
 from solvers.problem import Mask
 from solvers.solution import check_bounds
 

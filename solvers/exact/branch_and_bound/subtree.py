@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.bounds.oracle import Model
-from solvers.bounds.resplit import improve
-from solvers.bounds.restriction import restrict
+from solvers.bounds.node.oracle import Model
+from solvers.bounds.node.resplit import improve
+from solvers.bounds.node.restriction import restrict
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,7 @@ from numba import njit
 
 from solvers.blocks import Block
 from solvers.bounds.cholesky import backward, forward
-from solvers.bounds.oracle import factor
+from solvers.bounds.node.oracle import factor
 from solvers.certificate import IMPOSSIBLE, Proof, prove
 from solvers.exact.branch_and_bound.arrays import Store
 from solvers.exact.branch_and_bound.log import Log

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.bounds.newton import relax
-from solvers.bounds.oracle import evaluate
+from solvers.bounds.node.newton import relax
+from solvers.bounds.node.oracle import evaluate
 from solvers.exact.branch_and_bound.branching import choose
 from solvers.exact.branch_and_bound.fixing import fix_by_scores, follow, possible, round_shares, settle
 from solvers.exact.branch_and_bound.log import IMPOSSIBLE, fork, fork_fixed, keep_shares

@@ -1,0 +1,1 @@
+"""Bounds for curvatures that are known by a factor and never formed."""

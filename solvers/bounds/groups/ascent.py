@@ -1,0 +1,148 @@
+"""The best groups, blocks, point and prices of a lone joint row, by an interior-point method.
+
+The barrier problem of `solvers.bounds.groups.system` is followed as T falls: first with every entry alone,
+which is cheap and shows by the remainder's multipliers which entries belong together, then in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+
+from solvers.blocks import Block
+from solvers.bounds.groups.grouping import cluster, joined, start
+from solvers.bounds.groups.split import GroupSplit, group_bound, secure_groups
+from solvers.bounds.groups.step import Multipliers, Step, newton_step
+from solvers.bounds.groups.system import GroupSystem, Point
+from solvers.hessian import Array
+
+FIRST = 1.0
+"""T times the barrier's parameter at the start, in units of the row's value."""
+GROUPING = 0.3
+"""And where entries are put into groups."""
+LAST = 0.1
+"""And at the end, as a share of the gap."""
+COOLING = 0.3
+"""Factor between two temperatures."""
+CENTRED = 0.1
+"""Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
+VARIABLES = 6000
+"""Largest linear system; groups are smaller where they would lead to a larger one."""
+STEPS = 80
+"""Steps of a stage at most."""
+
+
+def group_split(
+    block: Block,
+    d: Array,
+    z: Array,
+    value: float,
+    *,
+    size: int = 2,
+    stopped: Callable[[], object] = lambda: None,
+) -> tuple[GroupSplit, float]:
+    """A split of a lone joint row in blocks, and its certified bound.
+
+    Args:
+        block: joint, one curvature, one right-hand side.
+        d: `[n]` diagonal split to start from.
+        z: `[n]` its relaxed indicators.
+        value: of a mask of the row; positive.
+        size: inputs of a group, a power of two; fewer in rows too wide for it (`VARIABLES`).
+        stopped: polled between Newton steps; a true answer ends the work.
+
+    Raises:
+        ValueError: if the block is not such a row.
+    """
+    if not block.refit or block.B.shape != (1, block.n, 1):
+        raise ValueError("blocks of groups are for lone joint rows")
+    while size > 1 and block.n * (size + 3) > 2 * VARIABLES:
+        size //= 2
+    path = CentralPath(block, start(block, d, z), value)
+    if size > 1:
+        path.follow(lambda gap: GROUPING, stopped)
+        path.group(size)
+    path.follow(lambda gap: LAST * gap, stopped)
+    safe = secure_groups(block.H[0], path.best)
+    return safe, group_bound(block, safe)
+
+
+class CentralPath:
+    """Where the ascent of a row stands.
+
+    Attributes:
+        best: the best split so far.
+    """
+
+    def __init__(self, block: Block, split: GroupSplit, value: float) -> None:
+        self.block, self.value, self.best = block, value, split
+        self._least = np.inf
+        self._enter(split, None, None)
+
+    def _enter(self, split: GroupSplit, T: float | None, L: Array | None) -> None:
+        self.split, self.system = split, GroupSystem(self.block, split, self.value)
+        self.T = FIRST / self.system.size if T is None else T
+        self.point = self.system.at(self.system.pack(split), self.T)
+        if self.point is not None:
+            central = Multipliers.central(self.system, self.point, self.T)
+            self.dual = central if L is None else Multipliers(L, central.p)
+
+    def group(self, size: int) -> None:
+        """Go on from here in groups of `size`, of entries whose multipliers are the most correlated."""
+        if self.point is not None:
+            groups = cluster(self.dual.L, self.block.labels, size)
+            alone = self.system.unpack(self.split, self.point.x)
+            self._enter(joined(alone, groups), self.T, self.dual.L)
+
+    def follow(self, enough: Callable[[float], float], stopped: Callable[[], object]) -> None:
+        """Step along the path until T times the parameter is `enough` for the gap.
+
+        T falls once a point is near enough to the path, and its steps go half of the way to the boundary
+        before that: a remainder that is almost singular comes back only slowly.
+        """
+        system, cool = self.system, False
+        for _ in range(STEPS):
+            if self.point is None or stopped():
+                break
+            gap = 1.0 + self.point.objective
+            last = enough(gap) / system.size
+            late = last >= self.T
+            if gap <= 0.0 or (cool and late):
+                break
+            if cool:
+                self.T = max(COOLING * self.T, last)
+            step = newton_step(system, self.point, self.dual, self.T)
+            point, reach = self._along(step) if step is not None else (None, 0.0)
+            if step is None or point is None:
+                break
+            self.point = point
+            self.dual, share = self.dual.moved(step.dual)
+            cool = self._decrement(step) < CENTRED and (late or min(reach, share) > 0.4)
+            if point.objective < self._least:
+                self._least, self.best = point.objective, system.unpack(self.split, point.x)
+
+    def _decrement(self, step: Step) -> float:
+        return -step.slope / (self.T * self.system.size)
+
+    def _along(self, step: Step) -> tuple[Point | None, float]:
+        """A point along a step that is better at T, and how far along it is; None if there is none."""
+        at, T = self.point, self.T
+        assert at is not None
+        share = 0.8 if self._decrement(step) < 0.5 * CENTRED else 0.5
+        reach = min(1.0, share * self._room(at, self.system.whole(step.x)))
+        while reach > 1e-3:
+            point = self.system.at(at.x + reach * step.x, T)
+            if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * reach * step.slope:
+                return point, reach
+            reach *= 0.7
+        return None, 0.0
+
+    def _room(self, point: Point, change: Array) -> float:
+        """How far D may move along a change before the remainder is singular."""
+        L = scipy.linalg.cholesky(self.system.H - self.system.whole(point.x), lower=True)
+        half = scipy.linalg.solve_triangular(L, change, lower=True, check_finite=False)
+        whole = scipy.linalg.solve_triangular(L, half.T, lower=True, check_finite=False)
+        most = scipy.linalg.eigh(whole, subset_by_index=[len(L) - 1] * 2, eigvals_only=True)[0]
+        return float(1.0 / most) if most > 0.0 else np.inf

@@ -1,0 +1,154 @@
+"""Bounds of joint rows whose curvature is flat in one direction that runs through many inputs.
+
+A diagonal split obeys `sum d_i a_i^2 <= a'H a` for every a, so that one dense direction in which H is next to
+nothing (inputs behind a layer norm have one) keeps all of d small, though a mask can hardly make use of it.
+With `H' = H + mu a a'` a row that moves by D, `s = a'D`, costs
+
+    1/2 D'H D = 1/2 D'H'D - mu/2 s^2  >=  1/2 D'H'D - mu c s + mu (c^2 - h^2) / 2     for |s - c| <= h
+
+since a concave function lies above its chord. The right side is the cost of other weights at `H'`: with
+`H'e = mu c a`, that of `w + e`, plus `mu (c^2 - h^2) / 2 - 1/2 e'H'e`. `H'` has a much larger split, and the
+cells `[c - h, c + h]` are one more dimension of a batch. Masks that cost less than U have
+`s^2 <= 2 U a'H^-1 a`, so that finitely many cells cover them: the bound is the least over the cells, or U.
+(Spatial branching in one variable; compare Locatelli and Schoen 2013, chapter 5.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from solvers.bounds.secure import secure
+from solvers.bounds.wide import relaxation as wide
+from solvers.bounds.wide.layer_bound import row_bounds
+from solvers.bounds.wide.shared_rows import SharedRows
+from solvers.hessian import Array
+
+Tensor = torch.Tensor
+Stopped = Callable[[], object]
+
+EDGES = np.array([0.02, 0.05, 0.1, 0.17, 0.27, 0.45, 1.0])
+"""First edges of cells on either side, as shares of the largest |s|."""
+ROUNDS = 10
+"""Times that each row's worst cell is halved."""
+GAIN = 1.02
+"""Factor that the bounds at `s = 0` must gain at least, for the cells to be looked at."""
+POWERS = 100
+"""Steps of the power method."""
+SPREAD = 0.25
+"""Share of the inputs that the direction must run through, by its participation ratio."""
+EPS = float(np.finfo(float).eps)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What is lifted.
+
+    Attributes:
+        a: `[n]` unit vector.
+        mu: weight of `a a'`: the harmonic mean of H's other eigenvalues, about.
+        lowest: no eigenvalue of H is below it, for certain.
+        rows: the rows at `H'`.
+        split: of `H'`.
+        off: bound on the spectral norm of `H' - H - mu a a'`, which rounding leaves.
+    """
+
+    a: Tensor
+    mu: float
+    lowest: float
+    rows: SharedRows
+    split: wide.SharedSplit
+    off: float
+
+
+def lift(rows: SharedRows, plain: wide.SharedSplit, stopped: Stopped = lambda: None) -> Direction | None:
+    """The curvature's lowest eigenvector lifted, or None if it runs through few inputs.
+
+    Args:
+        rows: joint rows whose pools lie within them, in double precision.
+        plain: their split without a lift.
+        stopped: polled; a true answer leaves the new split as good as it is.
+    """
+    inverse = plain.inverse
+    a = torch.randn(len(inverse), generator=torch.Generator().manual_seed(0), dtype=inverse.dtype)
+    a = a.to(inverse.device)
+    for _ in range(POWERS):
+        a = inverse @ (a / torch.linalg.vector_norm(a))
+    a = a / torch.linalg.vector_norm(a)
+    if float((a**4).sum()) * len(a) * SPREAD > 1.0:
+        return None
+    value = float(a @ rows.H @ a)
+    lowest = float(secure(rows.H.cpu().numpy(), np.full(len(a), 0.99 * value), True).min())
+    mu = (len(a) - 1) / max(float(torch.diagonal(inverse).sum()) - 1.0 / value, 1e-3 / value)
+    off = 4.0 * EPS * (float(torch.linalg.matrix_norm(rows.H)) + mu)
+    lifted = replace(rows, H=rows.H + mu * torch.outer(a, a))
+    return Direction(a, mu, lowest, lifted, wide.choose(lifted, stopped), off)
+
+
+def lifted_bounds(
+    direction: Direction, known: Array, values: Array, stopped: Stopped = lambda: None
+) -> Array:
+    """`[m]` bounds not below `known`; `known` itself if the lift does not pay.
+
+    Args:
+        direction: rows and split at the lifted curvature.
+        known: `[m]` bounds at hand.
+        values: `[m]` what a mask of each row costs.
+        stopped: polled between batches; a true answer leaves the bounds as they are by then.
+    """
+    m, most = len(values), values * (1.0 + 1e-9)
+    centre = _cells(direction, np.arange(m), np.zeros(m), np.zeros(m), most, stopped)
+    if stopped() or centre.sum() < GAIN * known.sum():
+        return known
+    reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
+    edges = np.concatenate([-EDGES[::-1], EDGES])
+    row = np.repeat(np.arange(m), len(edges) - 1)
+    low, high = (reach[:, None] * edges[:-1]).ravel(), (reach[:, None] * edges[1:]).ravel()
+    bound = _cells(direction, row, low, high, most, stopped)
+    for _ in range(ROUNDS):
+        if stopped():
+            break
+        order = np.lexsort((bound, row))
+        worst = order[np.unique(row[order], return_index=True)[1]]
+        worst = worst[bound[worst] < most[row[worst]]]
+        middle = 0.5 * (low[worst] + high[worst])
+        halves = [
+            _cells(direction, row[worst], *ends, most, stopped)
+            for ends in ((low[worst], middle), (middle, high[worst]))
+        ]
+        row, low = np.concatenate([row, row[worst]]), np.concatenate([low, middle])
+        high = np.concatenate([high, high[worst]])
+        high[worst] = middle
+        bound[worst] = np.maximum(bound[worst], halves[0])
+        bound = np.concatenate([bound, halves[1]])
+    least = np.full(m, np.inf)
+    np.minimum.at(least, row, bound)
+    return np.asarray(np.maximum(known, np.minimum(least, values)))
+
+
+def _cells(
+    direction: Direction, row: NDArray[np.int64], low: Array, high: Array, most: Array, stopped: Stopped
+) -> Array:
+    """Bounds of cells `low <= s <= high`, a row each, on the cost of masks that cost at most `most`."""
+    rows, a, mu = direction.rows, direction.a, direction.mu
+    W = rows.W[row]
+    c, h = 0.5 * (low + high), 0.5 * (high - low) * (1.0 + 4.0 * EPS)
+    along = mu / float(a @ rows.H @ a)
+    moved = W + along * torch.as_tensor(c, device=a.device)[:, None] * a
+    batch = replace(rows.some(row), W=moved)
+    v, _ = wide.relax(batch, direction.split, stopped)
+    bound = row_bounds(batch, direction.split.d, v)
+    # What rounding leaves of H'e = mu c a, and of e'H'e, for the e that was added.
+    e, gamma = moved - W, 2.0 * (len(a) + 8) * EPS
+    He, size = e @ rows.H, e.abs() @ rows.H.abs()
+    wanted = mu * torch.as_tensor(c, device=a.device)[:, None] * a
+    rest = torch.linalg.vector_norm((He - wanted).abs() + gamma * (size + wanted.abs()), dim=1).cpu().numpy()
+    square = (e * He).sum(1) + gamma * (e.abs() * size).sum(1)
+    own = 0.5 * mu * (c * c - h * h) - 0.5 * square.cpu().numpy()
+    length = np.sqrt(2.0 * most[row] / direction.lowest)
+    slack = length * rest + 0.5 * direction.off * length**2 + 8.0 * EPS * (np.abs(own) + mu * c * c)
+    return np.asarray(bound + own - (1.0 + 1e-9) * slack)

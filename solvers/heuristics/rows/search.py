@@ -1,0 +1,164 @@
+"""Rounds of tabu search in one row: from a shaken mask, or from one between two of its elites."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import comb, prod
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.blocks import blocks
+from solvers.hessian import Array
+from solvers.heuristics.rows.elites import insert
+from solvers.heuristics.rows.path_relinking import relink
+from solvers.heuristics.rows.tableau import Row, open_row
+from solvers.heuristics.rows.tabu_walk import shake, tabu_walk
+from solvers.problem import Mask, SubsetProblem
+
+OFTEN = 20
+"""Swaps for every mask that a row has, after which its search is over."""
+
+
+class RowData(NamedTuple):
+    """A row of decisions as `open_row` takes it.
+
+    Attributes:
+        refit: joint, or selection.
+        H: `[n, n]`.
+        w: `[n]`.
+        c: `[n]` linear terms of a selection.
+        labels: `[n]` pools, never falling.
+    """
+
+    refit: bool
+    H: Array
+    w: Array
+    c: Array
+    labels: NDArray[np.int64]
+
+
+def row_data(problem: SubsetProblem, r: int) -> RowData:
+    """Row r of the decisions of a reduced problem; coupled rows must be a selection."""
+    labels = problem.pools.labels[r]
+    if problem.pools.coupled:
+        (block,) = blocks(problem)
+        return RowData(False, _read_only(block.H[0]), np.ones(problem.n), block.B[0, :, 0].copy(), labels)
+    w = problem.W[r].copy()
+    c = np.zeros(problem.n) if problem.G is None else problem.G[r] * w
+    return RowData(problem.refit, _read_only(problem.hessian.dense(r)), w, c, labels)
+
+
+def _read_only(H: Array) -> Array:
+    """A view; what is written to and what is not would be compiled twice."""
+    view = H.view()
+    view.setflags(write=False)
+    return view
+
+
+def state(data: RowData, pruned: Mask, room: int = 1) -> Row:
+    """The compiled state at a mask `[n]`, which it changes, with room for so many more survivors."""
+    row: Row = open_row(*data, pruned, int((~pruned).sum()) + room)
+    return row
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one round does.
+
+    Attributes:
+        patience: swaps without a better mask that end a walk, at least; an eighth of the inputs if more.
+        elites: masks kept.
+        relinks: share of the rounds that start between two elites.
+    """
+
+    patience: int = 30
+    elites: int = 8
+    relinks: float = 0.25
+
+
+class RowSearch:
+    """The search of one row at one number of pruned entries.
+
+    Attributes:
+        data: the row.
+        swaps: made so far.
+
+    Args:
+        data: the row.
+        mask: `[n]` to start from.
+        value: what it costs.
+        seed: of every random choice.
+        effort: of one walk.
+    """
+
+    def __init__(self, data: RowData, mask: Mask, value: float, seed: list[int], effort: Effort) -> None:
+        self.data, self.swaps, self._rounds = data, 0, 0
+        self._masks, self._values = mask[None].copy(), np.array([value])
+        self._seed, self._effort = seed, effort
+
+    @property
+    def mask(self) -> Mask:
+        """`[n]` the best mask (a view)."""
+        best: Mask = self._masks[0]
+        return best
+
+    @property
+    def value(self) -> float:
+        """What it costs."""
+        return float(self._values[0])
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many swaps were made that hardly a mask can have been missed."""
+        return self.swaps >= OFTEN * (self._choices - 1)
+
+    @cached_property
+    def _choices(self) -> int:
+        sizes = np.bincount(self.data.labels)
+        gone = np.bincount(self.data.labels, weights=self.mask).astype(int)
+        return prod(comb(size, count) for size, count in zip(sizes.tolist(), gone.tolist(), strict=True))
+
+    def take(self, mask: Mask, value: float) -> None:
+        """A mask from elsewhere."""
+        insert(self._masks, self._values, mask, value)
+
+    def round(self) -> None:
+        """One walk; the first one starts at the best mask itself."""
+        effort = self._effort
+        if not self._rounds:
+            more = effort.elites - 1
+            self._rng = np.random.default_rng(self._seed)
+            self._masks = np.vstack([self._masks, np.zeros((more, len(self.data.w)), bool)])
+            self._values = np.append(self._values, np.full(more, np.inf))
+        patience = max(effort.patience, len(self.data.w) // 8)
+        self.swaps += _round(
+            *self.data, self._masks, self._values, self._rounds == 0, effort.relinks, patience, self._rng
+        )
+        self._rounds += 1
+
+
+@njit(cache=True, nogil=True)
+def _round(  # type: ignore[no-untyped-def]
+    refit, H, w, c, labels, masks, values, first, relinks, patience, rng
+):
+    n = len(w)
+    known = (values < np.inf).sum()
+    best = masks[0].copy()
+    s = n - best.sum()
+    linking = known > 1 and rng.random() < relinks
+    start = target = 0
+    if linking and not first:
+        start = int(rng.random() * known)
+        target = (start + 1 + int(rng.random() * (known - 1))) % known
+    row = open_row(refit, H, w, c, labels, masks[start].copy(), s + 1)
+    if target != start:
+        relink(row, masks[target])
+    elif not first:
+        shake(row, 1 + int(rng.random() * min(s, n - s)), rng)
+    swaps, value = tabu_walk(row, best, patience, rng)
+    insert(masks, values, best, value)
+    return swaps

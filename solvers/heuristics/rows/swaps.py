@@ -1,0 +1,129 @@
+"""Best 1-swaps in one row, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from solvers.bounds.cholesky import FLAGS
+from solvers.heuristics.rows.tableau import open_row, prune, restore
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _joint_betters(line, now, scale, ratio, inverse, room):  # type: ignore[no-untyped-def]
+    count = 0
+    for k in range(len(line)):
+        top = now + line[k] * ratio[k]
+        count += 0.5 * top * top < room[k] * (scale + line[k] * line[k] * inverse[k])
+    return count
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _selection_betters(line, now, front, ratio, room):  # type: ignore[no-untyped-def]
+    count = 0
+    for k in range(len(line)):
+        count += front - now * line[k] * ratio[k] < room[k]
+    return count
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def best_swap(row, barred, aspiration):  # type: ignore[no-untyped-def]
+    """The best swap within a pool: `(change, restored, pruned)`, with indices -1 where there is none.
+
+    A survivor's line is only looked at closely if something in it beats the best so far, which is
+    found without divisions.
+
+    Args:
+        row: the state.
+        barred: `[n]` bool; entries that may not move,
+        aspiration: unless the swap's change is below this.
+    """
+    n = len(row.w)
+    room, ratio, back, inverse = row.spare[0], row.spare[1], row.spare[2], row.spare[3]
+    for k in range(n):
+        inverse[k], ratio[k], back[k] = 0.0, 0.0, np.inf
+        if row.pruned[k]:
+            if row.refit:
+                inverse[k] = 1.0 / row.M[k]
+                ratio[k] = row.y[k] * inverse[k]
+                back[k] = -0.5 * row.y[k] * ratio[k]
+            else:
+                ratio[k] = row.w[k]
+                back[k] = 0.5 * row.w[k] * row.w[k] * row.H[k, k] - row.y[k] + row.c[k]
+        room[k] = (aspiration if barred[k] else np.inf) - back[k] if row.pruned[k] else -np.inf
+    best, come, go = np.inf, -1, -1
+    for a in range(row.size[0]):
+        j = row.kept[a]
+        begin, end = row.first[j], row.last[j]
+        if row.refit:
+            line, now, scale = row.E[a], row.y[j], row.E[a, j]
+            better = _joint_betters(
+                line[begin:end], now, scale, ratio[begin:end], inverse[begin:end], room[begin:end]
+            )
+        else:
+            line, now, scale = row.H[j], row.w[j], 1.0
+            front = 0.5 * now * now * line[j] + row.y[j] - row.c[j]
+            better = _selection_betters(line[begin:end], now, front, ratio[begin:end], room[begin:end])
+        if not better:
+            continue
+        found = best
+        for k in range(begin, end):
+            if row.pruned[k]:
+                if row.refit:
+                    top = now + line[k] * ratio[k]
+                    change = back[k] + 0.5 * top * top / (scale + line[k] * line[k] * inverse[k])
+                else:
+                    change = back[k] + front - now * line[k] * ratio[k]
+                if change < best and (change < aspiration or not (barred[j] or barred[k])):
+                    best, come, go = change, k, j
+        if best < found:
+            for k in range(n):
+                if row.pruned[k]:
+                    room[k] = (min(best, aspiration) if barred[k] else best) - back[k]
+    return best, come, go
+
+
+@njit(cache=True, nogil=True)
+def descend(row, gain, limit):  # type: ignore[no-untyped-def]
+    """Best-improvement swaps until none gains; how many were made.
+
+    Args:
+        row: the state.
+        gain: smallest relative gain of a move.
+        limit: moves at most; rounding gathers, so refresh after some tens.
+    """
+    free = np.zeros(len(row.w), np.bool_)
+    moves = 0
+    while moves < limit:
+        change, come, go = best_swap(row, free, -np.inf)
+        if come < 0 or change >= 0.0 or change > -gain * abs(row.cost[0]):
+            break
+        restore(row, come)
+        prune(row, go)
+        moves += 1
+    return moves
+
+
+@njit(cache=True, nogil=True)
+def improve_joint(H, w, pruned, labels, gain, limit):  # type: ignore[no-untyped-def]
+    """Best-improvement swaps on the joint cost; `(moves, cost)`, `pruned` changed in place.
+
+    Args:
+        H: `[n, n]`.
+        w: `[n]`.
+        pruned: `[n]` bool.
+        labels: `[n]` pools, never falling; swaps stay inside one.
+        gain: smallest relative gain of a move.
+        limit: moves at most; rounding gathers, so start afresh after some tens.
+    """
+    n = len(w)
+    row = open_row(True, H, w, np.zeros(n), labels, pruned, n - pruned.sum() + 1)
+    return descend(row, gain, limit), row.cost[0]
+
+
+@njit(cache=True, nogil=True)
+def improve_selection(A, c, pruned, labels, gain, limit):  # type: ignore[no-untyped-def]
+    """The same for the selection cost `1/2 x'Ax - c'x`: `(moves, cost)`."""
+    n = len(c)
+    row = open_row(False, A, np.ones(n), c, labels, pruned, n - pruned.sum() + 1)
+    return descend(row, gain, limit), row.cost[0]

@@ -1,0 +1,60 @@
+"""The states of groups against a solve for each, and their derivatives against finite differences."""
+
+import numpy as np
+import pytest
+
+from solvers.bounds.groups.states import States, counts, entries
+
+
+def some_groups(seed, size, B=3):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((B, size, size + 2))
+    return X @ X.transpose(0, 2, 1), rng.standard_normal((B, size)), rng
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_every_state_is_the_solution_on_its_entries(size):
+    D, q, _ = some_groups(0, size)
+    states = States.of(D, q)
+    assert states.h.shape == (3, 1 << size)
+    assert (counts(size) == [bin(number).count("1") for number in range(1 << size)]).all()
+    assert states.logdet == pytest.approx(np.linalg.slogdet(D)[1].sum(), rel=1e-10)
+    for number in range(1 << size):
+        S = [k for k in range(size) if number >> k & 1]
+        for B in range(3):
+            w, inverse = np.zeros(size), np.zeros((size, size))
+            w[S] = np.linalg.solve(D[B][np.ix_(S, S)], q[B, S])
+            inverse[np.ix_(S, S)] = np.linalg.inv(D[B][np.ix_(S, S)])
+            assert states.w[B, number] == pytest.approx(w, rel=1e-8, abs=1e-10)
+            assert states.inverse[B, number] == pytest.approx(inverse, rel=1e-8, abs=1e-8)
+            assert states.h[B, number] == pytest.approx(0.5 * w @ q[B], rel=1e-8, abs=1e-12)
+
+
+def test_blocks_that_are_not_definite_are_seen():
+    D, q, _ = some_groups(1, 3)
+    D[1, 2, 2] = 0.0
+    assert States.of(D, q).logdet == -np.inf
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_slopes_and_curvatures_agree_with_finite_differences(size):
+    D, q, rng = some_groups(2, size)
+    i, j, _ = entries(size)
+    p = rng.uniform(size=(3, 1 << size))
+    x = np.concatenate([q[0], D[0][i, j]])
+
+    def at(x):
+        block = np.zeros((size, size))
+        block[i, j] = block[j, i] = x[size:]
+        return States.of(block[None], x[None, :size])
+
+    def curve(x):
+        return p[0] @ at(x).slopes()[0, :, :-1]
+
+    slopes, curvature = States.of(D, q).slopes(), States.of(D, q).curvature(p)
+    assert (slopes[:, :, -1] == -counts(size)).all()
+    for k, e in enumerate(1e-5 * np.eye(len(x))):
+        slope = (at(x + e).h[0] - at(x - e).h[0]) / 2e-5
+        assert slopes[0, :, k] == pytest.approx(slope, rel=1e-5, abs=1e-6)
+        bend = (curve(x + e) - curve(x - e)) / 2e-5
+        assert curvature[0, k] == pytest.approx(bend, rel=1e-5, abs=1e-5 * np.abs(curvature[0]).max())

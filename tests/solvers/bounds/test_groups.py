@@ -1,0 +1,244 @@
+"""Splits in blocks: every bound of theirs is below brute force, whatever the blocks, point and prices."""
+
+from fractions import Fraction
+from itertools import chain, combinations, product
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers import Budget, SubsetProblem
+from solvers.blocks import blocks
+from solvers.bounds.groups.grouping import cluster, joined, start
+from solvers.bounds.groups.split import Family, GroupSplit, group_bound, relaxed, secure_groups
+from solvers.bounds.split import split_blocks
+from tests.solvers.exactly import exact_optimum
+from tests.solvers.oracles import _solve_exactly as solve_exactly
+from tests.solvers.oracles import fractions, gram, optimum, unbalanced_row
+
+BUDGETS = {"one pool": Budget.per_row(4), "pools": Budget.n_of_m(2, 4)}
+
+
+def lone_row(seed, budget="one pool", n=8, damping=0.1):
+    rng = np.random.default_rng(seed)
+    H = gram(rng, n, damping)
+    problem = SubsetProblem(rng.standard_normal((1, n)), H, BUDGETS[budget])
+    return problem, blocks(problem)[0]
+
+
+def started(block, size):
+    (split,) = split_blocks([block])
+    return joined(start(block, split.d[0], split.z), cluster(block.H[0], block.labels, size))
+
+
+def random_split(rng, block, size):
+    """Any grouping, any definite blocks, any point and prices."""
+    groups = {}
+    for pool in range(len(block.keep)):
+        order = rng.permutation(np.flatnonzero(block.labels == pool))
+        for members in np.split(order, range(size, len(order), size)):
+            groups.setdefault(len(members), []).append(members)
+    families = []
+    for count, members in groups.items():
+        A = rng.standard_normal((len(members), count, count))
+        families.append(Family(np.array(members), A @ A.transpose(0, 2, 1) + 0.05 * np.eye(count)))
+    low = np.linalg.eigvalsh(block.H[0])[0]
+    high = max(np.linalg.eigvalsh(family.D)[:, -1].max() for family in families)
+    split = GroupSplit(
+        tuple(families),
+        rng.standard_normal(block.n) * np.abs(block.B).max(),
+        rng.standard_normal(len(block.keep)),
+    )
+    return split.scaled(rng.uniform(0.3, 0.95) * low / high)
+
+
+def exact_bound(block, split):
+    """The formula in rational arithmetic, at the u that floating point finds."""
+    H, b, half = fractions(block.H[0]), fractions(block.H[0]) @ fractions(block.W[0, :, 0]), Fraction(1, 2)
+    R = H.copy()
+    for family in split.families:
+        for members, D in zip(family.members, family.D, strict=True):
+            R[np.ix_(members, members)] -= fractions(D)
+    u = fractions(relaxed(split.remainder(block.H[0]), block.B[0, :, 0] - split.q))
+    q, total = b - R @ u, fractions(block.W[0, :, 0]) @ b * half - half * (u @ R @ u)
+    total -= sum(Fraction(t) * int(k) for t, k in zip(split.t, block.keep, strict=True))
+    for family in split.families:
+        for members, D in zip(family.members, fractions(family.D), strict=True):
+            price = Fraction(split.t[block.labels[members[0]]])
+            best = Fraction(0)
+            for S in chain.from_iterable(
+                combinations(range(len(members)), k) for k in range(1, len(members) + 1)
+            ):
+                S = list(S)
+                x = solve_exactly(D[np.ix_(S, S)], q[members[S]])
+                best = max(best, half * (q[members[S]] @ x) - len(S) * price)
+            total -= best
+    return total
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_any_blocks_point_and_prices_give_a_bound_below_the_formula(size, budget):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        problem, block = lone_row(seed, budget)
+        split = random_split(rng, block, size)
+        bound, exact = group_bound(block, split), exact_bound(block, split)
+        assert exact <= optimum(problem) * (1 + 1e-12)
+        assert bound <= max(exact, 0)
+        assert bound >= float(exact) - 1e-11 * (abs(float(exact)) + block.constant)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_split_to_start_from_is_nearly_the_diagonal_one(size, budget):
+    for seed in range(4):
+        problem, block = lone_row(seed, budget, damping=0.5)
+        safe = secure_groups(block.H[0], started(block, size))
+        bound = group_bound(block, safe)
+        assert 0.1 * optimum(problem) < bound <= optimum(problem)
+        assert bound <= max(exact_bound(block, safe), 0)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.floats(0.0, 4.0), st.sampled_from([1, 2, 4]))
+def test_rows_of_any_condition(seed, spread, size):
+    problem = unbalanced_row(seed, True, spread)
+    (block,) = blocks(problem)
+    if block.trivial:
+        return
+    try:
+        safe = secure_groups(block.H[0], started(block, size))
+    except ValueError:
+        return
+    assert group_bound(block, safe) <= exact_optimum(problem)[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_curvature_of_blocks_is_bounded_exactly(size):
+    """With D = H nothing is left for u: the bound is the optimum where prices close the gap, to rounding."""
+    tight = 0
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        H = np.zeros((8, 8))
+        for at in range(0, 8, size):
+            H[at : at + size, at : at + size] = gram(rng, size, 0.1)
+        for keep in (2, 4, 6):
+            problem = SubsetProblem(rng.standard_normal((1, 8)), H, Budget.per_row(8 - keep))
+            (block,) = blocks(problem)
+            members = np.arange(8).reshape(-1, size)
+            D = np.stack([H[np.ix_(group, group)] for group in members])
+            best, exact = -np.inf, exact_optimum(problem)[0]
+            for t in np.linspace(0.0, 0.5 * np.abs(block.B).max() ** 2 / np.diagonal(H).min(), 150):
+                split = GroupSplit((Family(members, D),), block.B[0, :, 0], np.array([t]))
+                best = max(best, group_bound(block, split))
+            assert best <= exact
+            tight += best > float(exact) * (1 - 1e-9)
+    assert tight > 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_inputs_correlated_with_nothing_stay_alone(size):
+    rng = np.random.default_rng(3)
+    H = gram(rng, 8)
+    H[[2, 5]] = 0.0
+    H[:, [2, 5]] = 0.0
+    H[2, 2], H[5, 5] = 3.0, 0.2
+    problem = SubsetProblem(rng.standard_normal((1, 8)), H, Budget.per_row(4))
+    (block,) = blocks(problem)
+    split = started(block, size)
+    for family in split.families:
+        for members, D in zip(family.members, family.D, strict=True):
+            if {2, 5} & set(members.tolist()):
+                assert len(members) == 1
+                assert 0.0 < D[0, 0] < H[members[0], members[0]]
+    safe = secure_groups(H, split)
+    assert group_bound(block, safe) <= optimum(problem)
+    assert group_bound(block, safe) > 0.2 * optimum(problem)
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e6, 1e10])
+def test_what_is_secured_leaves_a_positive_semidefinite_remainder(condition):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        Q = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+        H = (Q * np.geomspace(1.0, 1.0 / condition, 6)) @ Q.T
+        H = 0.5 * (H + H.T)
+        members = rng.permutation(6).reshape(-1, 2)
+        D = np.stack([H[np.ix_(group, group)] for group in members])
+        split = secure_groups(H, GroupSplit((Family(members, D),), np.zeros(6), np.zeros(1)))
+        R = fractions(H)
+        for group, block in zip(members, split.families[0].D, strict=True):
+            R[np.ix_(group, group)] -= fractions(block)
+            assert np.linalg.eigvalsh(block)[0] > 0.0
+        for k in range(6):
+            assert R[0, 0] > 0 or k == 5
+            R = R[1:, 1:] - np.outer(R[1:, 0], R[0, 1:]) / R[0, 0]
+
+
+def test_a_factor_that_rounding_lets_through_is_no_proof():
+    """D at the very edge: Cholesky alone succeeds on remainders that are not positive semidefinite."""
+    wrong = 0
+    for seed, step in product(range(12), range(-8, 9)):
+        rng = np.random.default_rng(seed)
+        H = gram(rng, 4)
+        members = np.arange(4).reshape(2, 2)
+        D = np.stack([H[np.ix_(group, group)] for group in members])
+        edge = scipy.linalg.eigvalsh(H, scipy.linalg.block_diag(*D))[0] * (1.0 + 2e-16 * step)
+        raw = GroupSplit((Family(members, edge * D),), np.zeros(4), np.zeros(1))
+        shown = []
+        for split in (raw, secure_groups(H, raw)):
+            R = fractions(H) - scipy.linalg.block_diag(*map(fractions, split.families[0].D))
+            while len(R) > 1 and R[0, 0] > 0:
+                R = R[1:, 1:] - np.outer(R[1:, 0], R[0, 1:]) / R[0, 0]
+            shown.append(len(R) == 1 and R[0, 0] >= 0)
+        wrong += not shown[0] and scipy.linalg.lapack.dpotrf(raw.remainder(H), lower=1)[1] == 0
+        assert shown[1]
+    assert wrong > 3
+
+
+def test_a_singular_curvature_is_refused():
+    split = GroupSplit(
+        (Family(np.arange(4).reshape(-1, 2), np.tile(np.eye(2), (2, 1, 1))),), np.zeros(4), np.zeros(1)
+    )
+    with pytest.raises(ValueError, match="too close to singular"):
+        secure_groups(np.ones((4, 4)), split)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_groups_hold_every_entry_once_and_cross_no_pool(size):
+    H = gram(np.random.default_rng(0), 18)
+    for labels in (np.zeros(18, np.int64), np.repeat(np.arange(3), 6), np.repeat(np.arange(6), 3)):
+        groups = cluster(H, labels, size)
+        assert sorted(np.concatenate(groups).tolist()) == list(range(18))
+        assert max(map(len, groups)) <= size
+        assert all(len(np.unique(labels[group])) == 1 for group in groups)
+        if size > 1:
+            assert max(map(len, groups)) > size // 2 or len(labels) // (labels[-1] + 1) < size
+
+
+def test_the_most_correlated_are_together():
+    H = np.eye(6)
+    for i, j, share in ((0, 4, 0.9), (1, 3, 0.8), (2, 5, 0.1), (0, 1, 0.3), (4, 3, 0.3)):
+        H[i, j] = H[j, i] = share
+    pairs = {frozenset(group.tolist()) for group in cluster(H, np.zeros(6, np.int64), 2)}
+    assert pairs == {frozenset({0, 4}), frozenset({1, 3}), frozenset({2, 5})}
+    fours = {frozenset(group.tolist()) for group in cluster(H, np.zeros(6, np.int64), 4)}
+    assert frozenset({0, 1, 3, 4}) in fours
+
+
+def test_states_are_every_subset_with_its_solution():
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((2, 3, 3))
+    family = Family(np.arange(6).reshape(2, 3), A @ A.transpose(0, 2, 1) + np.eye(3))
+    q = rng.standard_normal((2, 3))
+    seen = set()
+    for S, _, w in family.states(q):
+        seen.add(S)
+        out = [k for k in range(3) if k not in S]
+        assert (w[:, out] == 0.0).all()
+        for b in range(2):
+            assert np.allclose(family.D[b][np.ix_(S, S)] @ w[b, list(S)], q[b, list(S)], rtol=0.0, atol=1e-12)
+    assert len(seen) == 7

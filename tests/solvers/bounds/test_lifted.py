@@ -1,0 +1,128 @@
+"""Of bounds/wide/lifted.py: rows whose curvature is flat along a dense direction, against brute force."""
+
+import numpy as np
+import pytest
+
+from solvers import Budget, SubsetProblem, solve
+from solvers.bounds.wide import relaxation as wide
+from solvers.bounds.wide.lifted import lift, lifted_bounds
+from solvers.bounds.wide.relaxation import lifted
+from solvers.bounds.wide.shared_rows import SharedRows
+from solvers.heuristics import relaxation
+from tests.solvers.oracles import all_masks, gram
+
+
+def flat(rng, n, budget, *, m=2, low=1e-3):
+    """A problem whose curvature is next to nothing along a dense direction."""
+    a = rng.choice([-1.0, 1.0], n) * rng.uniform(0.7, 1.3, n)
+    a /= np.linalg.norm(a)
+    P = np.eye(n) - np.outer(a, a)
+    H = P @ (np.eye(n) + 0.3 * gram(rng, n)) @ P + low * np.outer(a, a)
+    return SubsetProblem(rng.standard_normal((m, n)), 0.5 * (H + H.T), budget)
+
+
+def masks_of_all_rows(problem):
+    """Every mask of a row, given to all rows."""
+    lone = SubsetProblem(problem.W[:1], problem.hessian, problem.budget)
+    return [np.repeat(mask, problem.m, axis=0) for mask in all_masks(lone)]
+
+
+def optima(problem):
+    """`[m]` least cost of every row."""
+    return np.min([problem.row_values(mask) for mask in masks_of_all_rows(problem)], axis=0)
+
+
+def plain(problem):
+    rows = SharedRows.of(problem)
+    split = wide.choose(rows)
+    return rows, split, wide.bounds(rows, split, wide.relax(rows, split)[0])
+
+
+@pytest.mark.parametrize("low", [1e-4, 1e-2, 0.1])
+@pytest.mark.parametrize("budget", [Budget.per_row(4), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
+def test_bounds_are_below_the_optimum_and_far_above_the_plain_ones(budget, low, rng):
+    problem = flat(rng, 8, budget, low=low)
+    rows, split, known = plain(problem)
+    best = optima(problem)
+    for values in (best, 1.5 * best):
+        found = lifted_bounds(lift(rows, split), known, values)
+        assert (known <= found).all()
+        assert (found <= best).all()
+        if low < 0.1:
+            assert found.sum() > 1.5 * known.sum()
+
+
+def test_masks_that_use_the_direction_are_covered(rng):
+    """Weights along it can go for next to nothing: cells far from zero hold the best masks."""
+    problem = flat(rng, 8, Budget.per_row(6), low=1e-4)
+    values, vectors = np.linalg.eigh(problem.hessian.dense(0))
+    W = 30.0 * vectors[:, 0] + 0.1 * problem.W
+    along = SubsetProblem(W, problem.hessian, problem.budget)
+    rows, split, known = plain(along)
+    best = optima(along)
+    found = lifted_bounds(lift(rows, split), known, 1.2 * best)
+    assert (found <= best).all()
+    moved = np.abs((along.weights(solve(along, "brute-force").mask) - W) @ vectors[:, 0])
+    assert (moved > 0.1 * np.sqrt(2 * best / values[0])).all()
+
+
+def test_cells_hold_for_masks_inside_them(rng):
+    problem = flat(rng, 8, Budget.per_row(4))
+    rows, split, _ = plain(problem)
+    direction = lift(rows, split)
+    masks = masks_of_all_rows(problem)
+    values = np.array([problem.row_values(mask) for mask in masks])
+    s = np.array([(problem.weights(mask) - problem.W) @ direction.a.numpy() for mask in masks])
+    most, row = values.max(axis=0), np.arange(2)
+    checked = 0
+    for low, high in rng.uniform(-3, 3, (30, 2)):
+        ends = np.full(2, min(low, high)), np.full(2, max(low, high))
+        bound = lifted._cells(direction, row, *ends, most, lambda: None)
+        inside = (s >= ends[0]) & (s <= ends[1])
+        assert (values >= bound)[inside].all()
+        checked += inside.sum()
+    assert checked > 50
+
+
+def test_directions_of_few_inputs_are_left_alone(rng):
+    H = np.diag([1e-4, *np.ones(7)]) + 1e-6 * gram(rng, 8)
+    rows, split, _ = plain(SubsetProblem(rng.standard_normal((2, 8)), H, Budget.per_row(4)))
+    assert lift(rows, split) is None
+
+
+def test_lifts_that_do_not_pay_are_left(rng):
+    rows, split, known = plain(flat(rng, 8, Budget.per_row(4)))
+    assert (
+        lifted_bounds(lift(rows, split), 10.0 * known + 1.0, 10.0 * known + 2.0)[0] == 10.0 * known[0] + 1.0
+    )
+
+
+def test_a_lift_that_is_stopped_leaves_what_is_known(rng):
+    problem = flat(rng, 8, Budget.per_row(4))
+    rows, split, known = plain(problem)
+    best = optima(problem)
+    assert lifted_bounds(lift(rows, split, lambda: True), known, best, lambda: True) is known
+    for polls in (5, 50, 100, 200):
+        calls = iter([False] * polls + [True] * 10_000)
+        late = lifted_bounds(lift(rows, split), known, best, lambda calls=calls: next(calls))
+        assert ((known <= late) & (late <= best)).all()
+
+
+def test_relaxation_lifts(rng, monkeypatch):
+    problem = flat(rng, 10, Budget.per_row(5), m=3)
+    monkeypatch.setattr(relaxation, "WIDE", 9)
+    found = solve(problem, "relaxation")
+    assert plain(problem)[2].sum() * 1.5 < found.bound <= optima(problem).sum()
+    certified = solve(problem, "relaxation", certify=True)
+    assert certified.bound < found.bound
+    assert certified.certificate.bound <= optima(problem).sum()
+
+
+def test_the_flattest_direction_is_found(rng):
+    problem = flat(rng, 12, Budget.per_row(4), low=0.05)
+    direction = lift(*plain(problem)[:2])
+    H = problem.hessian.dense(0)
+    a = direction.a.numpy()
+    assert a @ H @ a == pytest.approx(np.linalg.eigvalsh(H)[0], rel=1e-6)
+    assert 0.9 * (a @ H @ a) < direction.lowest < np.linalg.eigvalsh(H)[0]
+    np.testing.assert_allclose(direction.rows.H, H + direction.mu * np.outer(a, a), rtol=1e-12)

@@ -1,0 +1,294 @@
+"""Certificates of splits in blocks: what is written is verified, and no field can be tampered with."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvers import Budget, SubsetProblem, checker
+from solvers.blocks import blocks
+from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.split import group_bound
+from solvers.bounds.split import split_blocks
+from solvers.certificate import certify, group_proof
+from solvers.certificate.claims import root_curve
+from solvers.certificate.grouped import as_split
+from solvers.certificate.original import stored
+from solvers.certificate.points import Terms
+from solvers.checker import Refuted
+from solvers.checker.claims import parse_certificate, read_digests
+from solvers.checker.proofs import Prover
+from solvers.instances import save
+from solvers.reduction import reduce
+from tests.solvers.oracles import all_masks, make_problem
+
+BUDGETS = {"per_row": Budget.per_row(4), "n_of_m": Budget.n_of_m(2, 4), "per_layer": Budget.per_layer(7)}
+NEW = ("pairs", "pair", "cross", "price")
+
+
+def least(block):
+    """The least cost of a block's decisions."""
+    codes = (np.arange(2**block.n)[:, None] >> np.arange(block.n)) & 1 > 0
+    pools = np.arange(len(block.keep))[:, None] == block.labels
+    fitting = codes[(codes @ pools.T.astype(int) == block.prune).all(axis=1)]
+    return min(block.value(pruned) for pruned in fitting)
+
+
+def group_proofs(problem, size=4, counts=None):
+    found = blocks(reduce(problem).problem, counts)
+    splits = split_blocks(found)
+    pairs = []
+    for block, split in zip(found, splits, strict=True):
+        safe, bound = group_split(block, split.d[0], split.z, least(block), size=size)
+        pairs.append((group_proof(block, safe), bound))
+    return pairs
+
+
+class Files:
+    def __init__(self, folder, budget="per_row", seed=0, size=4, m=2, n=8, kind="shared", **other):
+        self.certificate, self.instance = folder / "layer.cert", folder / "layer.npz"
+        self.problem = make_problem(
+            np.random.default_rng(seed), BUDGETS[budget], m=m, n=n, kind=kind, **other
+        )
+        counts = np.full(m, 4) if budget == "per_layer" else None
+        self.blocks = blocks(reduce(self.problem).problem, counts)
+        self.pairs = group_proofs(self.problem, size, counts)
+        mask = next(all_masks(self.problem))
+        self.written = certify(self.problem, mask, [proof for proof, _ in self.pairs])
+        self.written.save(self.certificate)
+        save(self.instance, self.problem)
+        with np.load(self.certificate) as archive:
+            self.fields = {name: archive[name] for name in archive.files}
+
+    def write(self):
+        with open(self.certificate, "wb") as file:
+            np.savez(file, **self.fields)
+
+    def verify(self):
+        return checker.verify(self.certificate, self.instance)
+
+    def refuted(self, words):
+        self.write()
+        with pytest.raises(Refuted, match=words) as caught:
+            self.verify()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def files(tmp_path):
+    found = Files(tmp_path)
+    found.verify()
+    return found
+
+
+@pytest.mark.parametrize("budget", ["per_row", "n_of_m"])
+@pytest.mark.parametrize("kind", ["shared", "stacked", "factor"])
+@pytest.mark.parametrize("other", [{}, {"n": 9, "gradient": True, "movable": (2,)}], ids=["plain", "reduced"])
+def test_certificates_of_blocks_hold(tmp_path, budget, kind, other):
+    files = Files(tmp_path, budget, seed=1, kind=kind, **other)
+    verdict = files.verify()
+    offset, scale = reduce(files.problem).offset, files.problem.scale
+    assert verdict.bound == files.written.bound
+    assert verdict.bound <= sum(map(least, files.blocks)) + offset + 1e-12 * scale
+    found = sum(bound for _, bound in files.pairs) + offset
+    assert verdict.bound == pytest.approx(found, abs=1e-7 * scale)
+    if kind == "shared":
+        assert verdict.bound > certify(files.problem, next(all_masks(files.problem))).bound
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_a_proof_has_the_split_that_it_was_made_of(size):
+    problem = make_problem(np.random.default_rng(2), Budget.per_row(4), m=1, n=9)
+    (block,) = blocks(problem)
+    (split,) = split_blocks([block])
+    safe, bound = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=size)
+    proof = group_proof(block, safe)
+    again = as_split(proof)
+    assert (again.remainder(block.H[0]) == safe.remainder(block.H[0])).all()
+    assert sorted(len(x) for f in again.families for x in f.members) == sorted(
+        len(x) for f in safe.families for x in f.members
+    )
+    assert bound - 1e-6 * block.constant <= proof.bound <= group_bound(block, safe) + 1e-6 * block.constant
+
+
+def test_a_diagonal_split_is_no_split_in_blocks():
+    problem = make_problem(np.random.default_rng(2), Budget.per_row(4), m=1, n=8)
+    (block,) = blocks(problem)
+    (split,) = split_blocks([block])
+    safe, _ = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=1)
+    with pytest.raises(ValueError, match="use root_proof"):
+        group_proof(block, safe)
+
+
+def test_prices_bound_every_count(tmp_path):
+    files = Files(tmp_path, "per_layer", seed=3)
+    assert files.verify().bound == files.written.bound > 0.0
+    for r, (proof, _) in enumerate(files.pairs):
+        low = root_curve(Terms.of(files.blocks[r]), proof)
+        best = [least(blocks(files.problem, np.full(2, k))[r]) for k in range(9)]
+        assert (low <= np.array(best) * (1 + 1e-12)).all()
+        assert low[4] == proof.bound > 0.5 * best[4]
+        assert low[5] > low[4]
+
+
+def test_a_checked_split_in_blocks_leaves_a_diagonal_one(files):
+    """What bounds the rest of a refined move: below D, and so below H."""
+    fields, _ = read_digests(files.certificate)
+    this = stored(files.problem)
+    prover = Prover([this])
+    for proof in parse_certificate(fields, [this]).proofs:
+        prover.check(proof)
+    for d in prover.splits(0):
+        low = np.linalg.eigvalsh(files.problem.hessian.dense(0) - np.diag(d))[0]
+        assert (d > 0).all()
+        assert low > 0.0
+
+
+def test_an_entry_off_the_diagonal(files):
+    for factor in (1.5, -1.0):
+        before = files.fields["cross"].copy()
+        files.fields["cross"][:] *= factor
+        files.refuted("row 0 of problem 0 (has a block that is not positive|leaves a remainder|claims)")
+        files.fields["cross"] = before
+    files.fields["cross"][0] = np.nan
+    files.refuted("holds a number that is not finite")
+
+
+def test_the_diagonal(files):
+    before = files.fields["d"].copy()
+    files.fields["d"] = 1.05 * before
+    files.refuted("the split of row 0 of problem 0 leaves a remainder not shown to be positive semidefinite")
+    files.fields["d"] = 0.5 * before
+    files.refuted("row 0 of problem 0 (has a block that is not positive|claims)")
+    files.fields["d"] = before
+    files.fields["d"][3] = -1.0
+    files.refuted("has a block that is not positive definite")
+
+
+def test_prices(files):
+    before = files.fields["price"].copy()
+    for change in (1.03, 0.97):
+        files.fields["price"] = change * before
+        files.refuted("leaf at node 0 of row . of problem 0 claims .*, but .* is proven")
+    files.fields["price"] = np.full_like(before, np.nan)
+    files.refuted("claims .* but -inf is proven")
+
+
+def test_the_point_and_the_claim(files):
+    before = files.fields["u"].copy()
+    files.fields["u"] = before * np.float32(1.3)
+    files.refuted("leaf at node 0 of row . of problem 0 claims")
+    files.fields["u"] = np.full_like(before, np.nan)
+    files.refuted("claims .* but -inf is proven")
+    files.fields["u"] = before
+    files.fields["claim"][1] *= 1.0 + 1e-9
+    files.refuted("leaf at node 0 of row 1 of problem 0 claims")
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ((0, 8), "out of place"),
+        ((-1, 3), "out of place"),
+        ((3, 3), "out of place"),
+        ((5, 2), "out of place"),
+    ],
+)
+def test_places_that_are_none(files, pair, words):
+    files.fields["pair"][:2] = pair
+    files.refuted(words)
+
+
+def test_an_entry_given_twice(files):
+    files.fields["pair"][2:4] = files.fields["pair"][:2]
+    files.refuted("out of place")
+
+
+def test_a_block_across_pools(tmp_path):
+    files = Files(tmp_path, "n_of_m")
+    pairs = files.fields["pair"].reshape(-1, 2)
+    pairs[0] = (0, 4)
+    files.fields["pair"] = pairs.ravel()
+    files.refuted("the split of row 0 of problem 0 has a block across pools")
+
+
+def test_a_block_too_large(tmp_path):
+    files = Files(tmp_path, n=12)
+    E = int(files.fields["pairs"][0])
+    links = np.array([(k, k + 1) for k in range(11)])[:E]
+    assert len(links) >= 9
+    pairs = files.fields["pair"].reshape(-1, 2)
+    rest = [(0, 2 + k) for k in range(E - len(links))]
+    pairs[:E] = np.array([*links.tolist(), *rest])
+    files.fields["pair"] = pairs.ravel()
+    files.refuted("has a block of 1[0-9] entries, more than 8")
+
+
+def test_blocks_in_a_tree(files):
+    """A proof with blocks is a leaf that has the only vector."""
+    files.fields["vector"][0] = -1
+    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.fields["vector"][0] = 0
+    files.fields["root"][2] = 1
+    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.fields["root"][2] = 0
+    files.fields["split"][0] = 1
+    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.fields["split"][0] = 0
+    files.fields["entry"][0] = 0
+    files.refuted("has blocks, but its tree is not a leaf with a vector")
+
+
+def test_blocks_of_a_selection(tmp_path, files):
+    problem = SubsetProblem(files.problem.W, files.problem.hessian, files.problem.budget, refit=False)
+    mask = next(all_masks(problem))
+    certify(problem, mask).save(files.certificate)
+    save(files.instance, problem)
+    with np.load(files.certificate) as archive:
+        files.fields = {name: archive[name] for name in archive.files}
+    E = 1
+    files.fields |= {
+        "pairs": np.array([E, 0]), "pair": np.array([0, 1]), "cross": np.zeros(1), "price": np.zeros(1)
+    }  # fmt: skip
+    files.refuted("has blocks, but is not of a lone joint row")
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_lengths_that_do_not_fit(files, name):
+    files.fields[name] = files.fields[name][:-1]
+    files.write()
+    with pytest.raises(ValueError, match=f"field '{name}' has"):
+        files.verify()
+
+
+def test_negative_counts(files):
+    files.fields["pairs"][0] = -1
+    files.write()
+    with pytest.raises(ValueError, match="negative number"):
+        files.verify()
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(0, 10**6))
+def test_whatever_is_tampered_with_a_verified_bound_is_a_bound(tmp_path_factory, seed):
+    rng = np.random.default_rng(seed)
+    files = Files(tmp_path_factory.mktemp("any"), m=1, n=6, seed=seed % 5, size=2 + 2 * (seed % 2))
+    best = min(Fraction(files.problem.value(mask)) for mask in all_masks(files.problem))
+    names = ["d", "u", "claim", "bound", "pair", "cross", "price", "pairs"]
+    for _ in range(2):
+        name = names[rng.integers(len(names))]
+        flat = files.fields[name].reshape(-1)
+        i = rng.integers(len(flat))
+        if flat.dtype.kind == "f":
+            flat[i] *= 1.0 + 10.0 ** rng.uniform(-12, 0)
+        else:
+            flat[i] += rng.integers(-1, 2)
+        files.fields[name] = flat.reshape(files.fields[name].shape)
+    files.write()
+    try:
+        verdict = files.verify()
+    except (Refuted, ValueError):
+        return
+    assert verdict.bound <= best * (1 + Fraction(1, 10**12))

@@ -1,0 +1,169 @@
+"""The checker's bound of splits in blocks: never above rational arithmetic, and close to it."""
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain, combinations
+
+import numpy as np
+import pytest
+
+from solvers import Budget, SubsetProblem
+from solvers.certificate.original import stored
+from solvers.checker.grouped import Grouped, Unfit, _best, _least, grouped_bounds, groups_of
+from solvers.checker.piece import make_piece
+from solvers.checker.reduced import reduce_problem
+from tests.solvers.exactly import exact_hessian
+from tests.solvers.oracles import _solve_exactly as solve_exactly
+from tests.solvers.oracles import fractions, make_problem
+
+
+def piece_of(problem):
+    this = stored(problem)
+    _, prune = this.pools()
+    return make_piece(this, reduce_problem(this), np.array([0]), prune[0])
+
+
+def any_split(rng, piece, size, condition):
+    """Diagonal, places and entries of blocks of any condition, small enough for a definite remainder."""
+    n, width = piece.n, piece.n // len(piece.prune)
+    D, pairs = np.zeros((n, n)), []
+    for first in range(0, n, width):
+        order = first + rng.permutation(width)
+        for members in np.split(order, range(size, width, size)):
+            k = len(members)
+            Q = np.linalg.qr(rng.standard_normal((k, k)))[0]
+            A = (Q * np.geomspace(1.0, 1.0 / condition, k)) @ Q.T
+            D[np.ix_(members, members)] = 0.5 * (A + A.T)
+            pairs += [sorted(pair) for pair in combinations(members.tolist(), 2)]
+    D *= 0.9 * np.linalg.eigvalsh(piece.H[0])[0]
+    pairs = np.array(pairs, np.int64).reshape(-1, 2)
+    return np.diagonal(D).copy(), pairs, D[pairs[:, 0], pairs[:, 1]], D
+
+
+def exact(problem, groups, D, u, price, keep, labels):
+    H, w = exact_hessian(problem, 0), fractions(problem.W[0])
+    g = fractions(np.zeros(problem.n) if problem.G is None else problem.G[0])
+    D, u, b = fractions(D), fractions(u), H @ w - g
+    y = H @ u - D @ u
+    q = b - y
+    total = w @ H @ w / 2 - g @ w - u @ y / 2
+    total -= sum((Fraction(t) * int(k) for t, k in zip(price.tolist(), keep, strict=True)), Fraction(0))
+    for members in groups:
+        best = Fraction(0)
+        for S in chain.from_iterable(combinations(members, k) for k in range(1, len(members) + 1)):
+            S = list(S)
+            score = q[S] @ solve_exactly(D[np.ix_(S, S)], q[S]) / 2 - len(S) * Fraction(price[labels[S[0]]])
+            best = max(best, score)
+        total -= best
+    return total
+
+
+@pytest.mark.parametrize("condition", [2.0, 1e4, 1e8])
+@pytest.mark.parametrize("kind", ["shared", "factor"])
+@pytest.mark.parametrize("budget", [Budget.per_row(3), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
+def test_bounds_are_below_rational_arithmetic_and_near(budget, kind, condition):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, budget, m=1, n=8, kind=kind, gradient=bool(seed % 2))
+        piece = piece_of(problem)
+        d, pairs, cross, D = any_split(rng, piece, 1 + seed, condition)
+        grouped, matrix = groups_of(piece, d, pairs, cross)
+        assert (matrix == D).all()
+        groups = [members.tolist() for group in grouped for members in group.members]
+        assert sorted(chain.from_iterable(groups)) == list(range(8))
+        u, price = rng.standard_normal(8), rng.uniform(-1.0, 3.0, len(piece.prune))
+        labels = np.arange(8) // (8 // len(piece.prune))
+        low, curve = grouped_bounds(piece, grouped, matrix, u, price)
+        true = exact(problem, groups, D, u, price, piece.keep, labels)
+        size = abs(float(true)) + piece.constant * condition
+        assert low <= max(true, piece.floor)
+        assert low >= float(true) - (1e-12 + 1e-15 * condition) * size
+        if len(piece.prune) == 1:
+            for k in range(9):
+                true = exact(problem, groups, D, u, price, [8 - k], labels)
+                assert curve[k] <= max(true, piece.floor)
+                assert curve[k] >= float(true) - (1e-12 + 1e-15 * condition) * size
+        else:
+            assert curve.shape == (0,)
+
+
+def test_small_numbers_below_a_block_are_a_proof():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 4, 8):
+        A = rng.standard_normal((size, size))
+        scale = 10.0 ** rng.uniform(-6, 6, size)
+        D = scale[:, None] * (A @ A.T + 0.1 * np.eye(size)) * scale
+        D = 0.5 * (D + D.T)
+        least = _least(D)
+        assert (least > 0).all()
+        R = fractions(D) - np.diag(fractions(least))
+        for _ in range(size - 1):
+            assert R[0, 0] > 0
+            R = R[1:, 1:] - np.outer(R[1:, 0], R[0, 1:]) / R[0, 0]
+        assert R[0, 0] >= 0
+
+
+@pytest.mark.parametrize("low", [0.0, -1e-17, -0.1])
+def test_blocks_that_are_not_definite(low):
+    D = np.array([[1.0, 1.0 - low], [1.0 - low, 1.0]])
+    with pytest.raises(Unfit, match="not positive definite"):
+        _least(D if low else np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.001])
+def test_any_solution_of_a_block_gives_a_bound(monkeypatch, share):
+    """What floating point solves for may be wrong: the residual makes up for it."""
+    solve = np.linalg.solve
+    problem = make_problem(np.random.default_rng(7), Budget.per_row(3), m=1, n=8, gradient=True)
+    piece = piece_of(problem)
+    rng = np.random.default_rng(8)
+    d, pairs, cross, D = any_split(rng, piece, 4, 10.0)
+    grouped, matrix = groups_of(piece, d, pairs, cross)
+    groups = [members.tolist() for group in grouped for members in group.members]
+    u, price = rng.standard_normal(8), rng.uniform(0.0, 1.0, 1)
+    true = exact(problem, groups, D, u, price, piece.keep, np.zeros(8, np.int64))
+    best, _ = grouped_bounds(piece, grouped, matrix, u, price)
+    monkeypatch.setattr(np.linalg, "solve", lambda A, b: share * solve(A, b))
+    low, _ = grouped_bounds(piece, grouped, matrix, u, price)
+    assert low < best <= max(true, piece.floor)
+
+
+def test_scores_hold_for_every_residual_within_its_slack():
+    rng = np.random.default_rng(9)
+    for _ in range(20):
+        A = rng.standard_normal((3, 3))
+        D = A @ A.T + 0.05 * np.eye(3)
+        group = Grouped(np.arange(3)[None], D[None], _least(D)[None])
+        q, slack, price = rng.standard_normal(3), rng.uniform(0.0, 0.2, 3), rng.uniform(0.0, 0.5)
+        high = _best(group, q, slack, np.array([price]))[0]
+        states = [list(S) for k in (1, 2, 3) for S in combinations(range(3), k)]
+        for signs in (0.0, *np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T):
+            x = q + signs * slack
+            scores = [0.5 * x[S] @ np.linalg.solve(D[np.ix_(S, S)], x[S]) - len(S) * price for S in states]
+            assert max(0.0, *scores) <= high * (1 + 1e-12)
+        assert _best(group, q, 0.0 * slack, np.array([price]))[0] <= high
+
+
+def test_a_curvature_known_up_to_an_error_is_bounded_for_all_it_may_be():
+    rng = np.random.default_rng(11)
+    problem = make_problem(rng, Budget.per_row(3), m=1, n=8, gradient=True)
+    piece = piece_of(problem)
+    d, pairs, cross, D = any_split(rng, piece, 2, 4.0)
+    loose = replace(piece, H_error=1e-3 * np.abs(piece.H))
+    grouped, matrix = groups_of(loose, d, pairs, cross)
+    groups = [members.tolist() for group in grouped for members in group.members]
+    u, price, none = rng.standard_normal(8), rng.uniform(0.0, 1.0, 1), np.zeros(8, np.int64)
+    low, _ = grouped_bounds(loose, grouped, matrix, u, price)
+    w, b = problem.W[0], piece.b[0, :, 0]
+    for _ in range(30):
+        E = 1e-3 * np.abs(piece.H[0]) * np.sign(rng.standard_normal((8, 8)))
+        H = piece.H[0] + np.triu(E) + np.triu(E, 1).T
+        other = SubsetProblem(problem.W, H, Budget.per_row(3), gradient=(H @ w - b)[None])
+        constant = 0.5 * w @ H @ w - other.G[0] @ w
+        true = float(exact(other, groups, D, u, price, piece.keep, none)) - constant + piece.constant
+        assert low <= true
+    H = piece.H[0] - 1.2 * (np.linalg.eigvalsh(piece.H[0] - D)[0]) * np.eye(8)
+    with pytest.raises(Unfit, match="positive semidefinite"):
+        groups_of(replace(piece, H=H[None]), d, pairs, cross)
+    with pytest.raises(Unfit, match="positive semidefinite"):
+        groups_of(replace(piece, H_error=np.abs(piece.H)), d, pairs, cross)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, solve
+from solvers.bounds.wide import lifted
 from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.lifted import lift, lifted_bounds
-from solvers.bounds.wide.relaxation import lifted
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.heuristics import relaxation
 from tests.solvers.oracles import all_masks, gram

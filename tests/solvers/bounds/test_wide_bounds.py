@@ -12,9 +12,9 @@ from solvers import Budget, FactorHessian, SubsetProblem, solve
 from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
+from solvers.bounds.wide import layer_bound
 from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.ascent import ascend, slope, start
-from solvers.bounds.wide.relaxation import layer_bound
 from solvers.bounds.wide.shared_rows import SharedRows, alike, shareable
 from solvers.bounds.wide.shared_split import largest_split, shared_split
 from solvers.heuristics import relaxation

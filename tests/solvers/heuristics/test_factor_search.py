@@ -2,7 +2,6 @@ import itertools
 
 import numpy as np
 import pytest
-from tests.solvers.test_factor_bounds import BUDGETS, make
 
 from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, Status, SubsetProblem, solve
 from solvers.bounds.factor.image import coordinates, images
@@ -14,6 +13,7 @@ from solvers.heuristics.factor.selection import SelectionRow
 from solvers.heuristics.factor.windows import disjoint, margins, near, shortlist
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.rows.search import Effort, state
+from tests.solvers.bounds.test_factor_bounds import BUDGETS, make
 from tests.solvers.oracles import optimum
 
 VARIANTS = pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])

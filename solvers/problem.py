@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, Hessian, as_hessian
-from solvers.parallel import side_by_side, workers
+from solvers.hessian.supports import solve_each
 
 Mask = NDArray[np.bool_]
 
-THREADED = 1e8
-"""Multiplications of a refit from which its rows are solved side by side."""
+
+class _Priced(NamedTuple):
+    """A mask's bits, the move `[m, n]` that it implies, and what that costs every row."""
+
+    bits: NDArray[np.uint8]
+    move: Array
+    values: Array
 
 
 class SubsetProblem:
@@ -69,6 +75,7 @@ class SubsetProblem:
         if not isinstance(budget, Budget):
             raise ValueError(f"budget must be a solvers.Budget, not {type(budget).__name__}")
         self.budget = budget
+        self._last: _Priced | None = None
         self.pools: Pools = budget.pools(self.m, len(self.prunable))
         if len(self.movable) and not self.refit:
             for r in range(self.hessian.rows or 1):
@@ -85,18 +92,24 @@ class SubsetProblem:
     def weights(self, mask: ArrayLike) -> Array:
         """`[m, n]` weights after pruning: zero where pruned, refitted or untouched elsewhere."""
         mask = self.check(mask)
-        D = self.move(mask)
-        W = self.W + D
+        W = self.W + self._priced(mask).move
         W[mask] = 0.0
         return W
 
     def row_values(self, mask: ArrayLike) -> Array:
         """`[m]` each row's share of `value(mask)`."""
-        D = self.move(self.check(mask))
-        values = 0.5 * np.einsum("ri,ri->r", D, self.hessian.matmul(D))
-        if self.G is not None:
-            values += np.einsum("ri,ri->r", self.G, D)
-        return np.asarray(values)
+        return self._priced(self.check(mask)).values.copy()
+
+    def _priced(self, mask: Mask) -> _Priced:
+        """What a mask implies; the last one is kept, for the same mask is asked about again and again."""
+        bits, last = np.packbits(mask), self._last
+        if last is None or not np.array_equal(last.bits, bits):
+            D = self.move(mask)
+            values = 0.5 * np.einsum("ri,ri->r", D, self.hessian.matmul(D))
+            if self.G is not None:
+                values += np.einsum("ri,ri->r", self.G, D)
+            last = self._last = _Priced(bits, D, values)
+        return last
 
     def move(self, mask: Mask) -> Array:
         """The optimal move `D [m, n]` of a mask.
@@ -110,20 +123,9 @@ class SubsetProblem:
         if not moving.any():
             return D
         pull = self.hessian.matmul(D) + (0.0 if self.G is None else self.G)
-
-        def move(groups: list[NDArray[np.int64]]) -> None:
-            for rows in groups:
-                index = np.flatnonzero(moving[rows[0]])
-                place = np.ix_(rows, index)
-                D[place] = -self.hessian.solve(int(rows[0]), index, pull[place].T).T
-
-        active = moving.any(axis=1) & (mask.any(axis=1) | (self.G is not None))
-        alike = _alike(moving, np.flatnonzero(active), self.hessian.shared)
-        if len(alike) * float(moving.sum(axis=1).max()) ** 3 > THREADED:
-            parts = 4 * workers()
-            side_by_side(move, [alike[first::parts] for first in range(parts)])
-        else:
-            move(alike)
+        if self.G is None:
+            moving &= mask.any(axis=1, keepdims=True)
+        D -= solve_each(self.hessian, moving, pull)
         return D
 
     def check(self, mask: ArrayLike) -> Mask:
@@ -175,13 +177,3 @@ def _columns(index: Sequence[int] | NDArray[np.int64], n: int) -> NDArray[np.int
     if not whole or columns.size != given.size or (columns < 0).any() or (columns >= n).any():
         raise ValueError(f"movable must list distinct columns between 0 and {n - 1}, got {given.tolist()}")
     return columns.astype(np.int64)
-
-
-def _alike(moving: Mask, rows: NDArray[np.int64], shared: bool) -> list[NDArray[np.int64]]:
-    """Rows that one factorisation serves: those with the same survivors and the same curvature."""
-    if not shared:
-        return list(rows[:, None])
-    groups: dict[bytes, list[int]] = {}
-    for r, support in zip(rows.tolist(), np.packbits(moving[rows], axis=1), strict=True):
-        groups.setdefault(support.tobytes(), []).append(r)
-    return [np.array(group) for group in groups.values()]

@@ -207,7 +207,7 @@ def test_rows_solved_side_by_side_move_as_they_do_in_turn(kind, rng, monkeypatch
         mask[r, pruned] = True
     in_turn = problem.move(mask)
     np.testing.assert_allclose(in_turn, dense_move(problem, mask), atol=1e-9)
-    monkeypatch.setattr("solvers.problem.THREADED", 0.0)
+    monkeypatch.setattr("solvers.hessian.supports.THREADED", 0.0)
     np.testing.assert_array_equal(problem.move(mask), in_turn)
 
 
@@ -225,3 +225,18 @@ def test_one_factorisation_serves_rows_with_the_same_survivors(rng, monkeypatch)
     )
     problem.value(mask)
     assert solved == [0, 1]
+
+
+def test_a_mask_is_refitted_once_and_its_answers_are_the_callers_own(rng, monkeypatch):
+    problem = make_problem(rng, Budget.per_row(3), m=2, n=8)
+    refits, move = [], SubsetProblem.move
+    monkeypatch.setattr(SubsetProblem, "move", lambda self, mask: refits.append(mask) or move(self, mask))
+    first, other = (problem.pools.smallest(rng.random((2, 8))) for _ in range(2))
+    value, rows, weights = problem.value(first), problem.row_values(first), problem.weights(first)
+    assert len(refits) == 1
+    rows[:] = weights[:] = 0.0
+    assert problem.value(first) == value
+    assert problem.value(other) == pytest.approx(dense_value(problem, other), rel=1e-9)
+    first[0] = other[0]
+    assert problem.value(first) == pytest.approx(dense_value(problem, first), rel=1e-9)
+    assert len(refits) == 3

@@ -1,0 +1,149 @@
+"""Systems on the supports of many rows; wide ones of one matrix are factored in single precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.hessian.base import CHUNK_BYTES, Array, Hessian, Index, cholesky_solve
+from solvers.parallel import side_by_side, workers
+
+THREADED = 1e8
+"""Multiplications from which rows are solved side by side."""
+WIDE = 384
+"""Least support whose matrix is factored in single precision."""
+BATCH = 16
+"""Rows whose residuals are one product."""
+PASSES = 5
+"""Most solves of one system with a factor of single precision, before it is factored in double."""
+SETTLED = 1e-7
+"""Relative residual from which one more solve leaves nothing but rounding."""
+
+Support = NDArray[np.bool_]
+Single = NDArray[np.float32]
+
+
+def solve_each(hessian: Hessian, supports: Support, rhs: Array) -> Array:
+    """`x_S = H_SS^-1 b_S` on the support S of every row, zero elsewhere.
+
+    Rows with the same support and curvature share a factor. Wide supports of a dense curvature are factored
+    in single precision, at a unit diagonal, and refined in double (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 12.2): the residuals end as small as those of a factor in double precision.
+
+    Args:
+        hessian: one for all rows, or one a row.
+        supports: S, `[m, n]` bool.
+        rhs: b, `[m, n]`; what lies off the support is ignored.
+
+    Returns:
+        x, `[m, n]`.
+
+    Raises:
+        ValueError: if a sub-block is singular.
+    """
+    solved = np.zeros(rhs.shape)
+    rows = np.flatnonzero(supports.any(axis=1))
+    groups = _alike(supports, rows) if hessian.shared else list(rows[:, None])
+    widest = int(supports.sum(axis=1).max(initial=0))
+    lone: list[int] = []
+    if hessian.shared and not hessian.wide and widest >= WIDE:
+        lone = [int(group[0]) for group in groups if len(group) == 1]
+        groups = [group for group in groups if len(group) > 1]
+
+    def exactly(some: list[NDArray[np.int64]]) -> None:
+        for group in some:
+            index = np.flatnonzero(supports[group[0]])
+            place = np.ix_(group, index)
+            solved[place] = hessian.solve(int(group[0]), index, rhs[place].T).T
+
+    threaded = len(groups) * float(widest) ** 3 > THREADED
+    parts = 4 * workers() if threaded else 1
+    shares = [groups[first::parts] for first in range(parts)]
+    if threaded:
+        side_by_side(exactly, shares)
+    else:
+        exactly(*shares)
+    if lone:
+        _Refined(hessian.dense(0), supports, rhs, solved).run(lone, widest)
+    return solved
+
+
+class _Refined:
+    """Rows' systems, a batch at a time: their factors in single precision, their residuals in one product."""
+
+    def __init__(self, H: Array, supports: Support, rhs: Array, solved: Array) -> None:
+        self.H, self.supports, self.rhs, self.solved = H, supports, rhs, solved
+        self.scale = 1.0 / np.sqrt(np.diagonal(H))
+        self.unit = (H * self.scale[:, None] * self.scale).astype(np.float32)
+
+    def run(self, rows: list[int], widest: int) -> None:
+        """Fill in `solved` for some rows."""
+        size = min(BATCH, max(1, CHUNK_BYTES // (4 * widest**2)), len(rows))
+
+        def share(some: list[int]) -> None:
+            room = np.empty((size, widest * widest), dtype=np.float32)
+            for start in range(0, len(some), size):
+                self._batch(np.array(some[start : start + size]), room)
+
+        if len(rows) * float(widest) ** 3 > THREADED:
+            side_by_side(share, [rows[first :: workers()] for first in range(workers())])
+        else:
+            share(rows)
+
+    def _batch(self, rows: Index, room: Single) -> None:
+        places = [np.flatnonzero(self.supports[r]) for r in rows]
+        factors = [self._factor(index, part) for index, part in zip(places, room, strict=False)]
+        goal = self.rhs[rows] * self.supports[rows] * self.scale
+        x, left = np.zeros(goal.shape), goal
+        sizes = np.linalg.norm(goal, axis=1)
+        unsettled = {k for k, L in enumerate(factors) if L is not None and sizes[k] > 0}
+        for _ in range(PASSES):
+            for k in unsettled:
+                x[k, places[k]] += _solve(factors[k], left[k, places[k]])
+            if not unsettled:
+                break
+            left = goal - (x * self.scale) @ self.H * self.scale * self.supports[rows]
+            after = np.linalg.norm(left, axis=1)
+            settled = {k for k in unsettled if after[k] <= SETTLED * sizes[k]}
+            for k in settled:
+                x[k, places[k]] += _solve(factors[k], left[k, places[k]])
+            unsettled -= settled
+        self.solved[rows] = x * self.scale
+        for k, r in enumerate(rows):
+            if factors[k] is None or k in unsettled:
+                place = np.ix_(places[k], places[k])
+                self.solved[r, places[k]] = cholesky_solve(self.H[place], self.rhs[r, places[k]])
+
+    def _factor(self, index: Index, room: Single) -> Single | None:
+        """The lower factor of a sub-block, in the memory given; None where it seems indefinite."""
+        A = room[: len(index) ** 2].reshape(len(index), len(index))
+        _gather(self.unit, index, A)
+        L, failed = scipy.linalg.lapack.spotrf(A.T, lower=1, clean=0, overwrite_a=1)
+        return None if failed else np.asarray(L)
+
+
+@njit(cache=True, nogil=True)
+def _gather(A: Single, index: Index, block: Single) -> None:
+    """The upper triangle of `A[index][:, index]` into `block`."""
+    for i in range(len(index)):
+        row = A[index[i]]
+        for j in range(i, len(index)):
+            block[i, j] = row[index[j]]
+
+
+def _solve(L: Single | None, b: Array) -> Array:
+    """`(L L')^-1 b`, to single precision whatever the size of b."""
+    size = float(np.abs(b).max(initial=0.0)) or 1.0
+    y = scipy.linalg.blas.strsv(L, (b / size).astype(np.float32), lower=1, overwrite_x=1)
+    y = scipy.linalg.blas.strsv(L, y, lower=1, trans=1, overwrite_x=1)
+    return np.asarray(y, dtype=np.float64) * size
+
+
+def _alike(supports: Support, rows: Index) -> list[NDArray[np.int64]]:
+    """Rows by their support."""
+    groups: dict[bytes, list[int]] = {}
+    for r, support in zip(rows.tolist(), np.packbits(supports[rows], axis=1), strict=True):
+        groups.setdefault(support.tobytes(), []).append(r)
+    return [np.array(group) for group in groups.values()]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 import scipy.linalg
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.bounds.cholesky import FLAGS
 from solvers.hessian import Array, Hessian, as_hessian
-from solvers.parallel import side_by_side
+from solvers.parallel import side_by_side, workers
 from solvers.problem import Mask
 
 BLOCK = 32
 """Eliminations between two updates of the trailing matrix."""
+STRIP = 256
+"""Rows of the trailing matrix that are updated by one product."""
+MEMORY = 2 << 30
+"""Bytes that the matrices of the rows in work may take by default."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ def row_curves(
     gradient: Array | None = None,
     bounds: bool = False,
     device: str = "cpu",
+    memory: int = MEMORY,
 ) -> RowCurves:
     """Greedy pruning of every row from nothing to everything.
 
@@ -62,6 +71,8 @@ def row_curves(
         gradient: `G [m, n]` of a selection problem, or None for zero.
         bounds: also compute `lower`.
         device: torch device for the bounds.
+        memory: bytes that joint elimination may take beyond curvature and curves: a matrix `[n, n]` for
+            every row in work, of which there is at least one, and the inverse of a shared curvature.
 
     Raises:
         ValueError: as `SubsetProblem` does.
@@ -70,17 +81,18 @@ def row_curves(
     m, n = W.shape
     H = as_hessian(hessian, m, n, definite=refit)
     values, order = np.zeros((m, n + 1)), np.zeros((m, n), np.int64)
-    inverse = invert(H.dense(0)) if refit and H.shared else None
-    one_pool = np.zeros(n, np.int64)
+    one_pool, everything = np.zeros(n, np.int64), np.array([n])
     linear = np.zeros((m, n)) if gradient is None else gradient * W
+    if refit:
+        inverses = _Inverses(H, m, memory)
 
-    def row(r: int) -> None:
-        A = H.dense(r)
-        if refit:
-            C = invert(A) if inverse is None else inverse
-            _eliminate(C, W[r], BLOCK, one_pool, np.array([n]), order[r], values[r])
-        else:
-            _accumulate(A, W[r], linear[r], order[r], values[r])
+        def row(r: int) -> None:
+            with inverses.of(r) as T:
+                _eliminate(T, W[r], BLOCK, one_pool, everything, order[r], values[r])
+    else:
+
+        def row(r: int) -> None:
+            _accumulate(H.dense(r), W[r], linear[r], one_pool, everything, order[r], values[r])
 
     side_by_side(row, range(m))
     lower = None
@@ -92,48 +104,103 @@ def row_curves(
     return RowCurves(values, order, lower)
 
 
-def greedy_in_pools(W: Array, H: Hessian, labels: NDArray[np.int64], prune: NDArray[np.int64]) -> Mask:
-    """`[m, n]` mask of joint greedy elimination that takes `prune[p]` entries of every pool p.
+def greedy_in_pools(
+    W: Array,
+    H: Hessian,
+    labels: NDArray[np.int64],
+    prune: NDArray[np.int64],
+    *,
+    refit: bool = True,
+    gradient: Array | None = None,
+    memory: int = MEMORY,
+) -> Mask:
+    """`[m, n]` mask of greedy pruning, row by row, that takes `prune[p]` entries of every pool p.
 
     Args:
         W: `[m, n]`.
-        H: positive definite curvature.
-        labels: `[m, n]` pools.
+        H: curvature, positive definite when `refit`.
+        labels: `[m, n]` pools, each within a row.
         prune: `[pools]` entries to take.
+        refit: whether survivors move.
+        gradient: `[m, n]` of a selection problem, or None for zero.
+        memory: bytes; see `row_curves`.
     """
-    inverse = invert(H.dense(0)) if H.shared else None
     mask = np.zeros(W.shape, dtype=bool)
+    inverses = _Inverses(H, len(W), memory) if refit else None
 
     def row(r: int) -> None:
         order, values = np.zeros(H.n, np.int64), np.zeros(H.n + 1)
-        C = invert(H.dense(r)) if inverse is None else inverse
-        taken = _eliminate(C, np.ascontiguousarray(W[r]), BLOCK, labels[r], prune, order, values)
+        first, w = labels[r].min(), np.ascontiguousarray(W[r])
+        pools, quota = labels[r] - first, prune[first : labels[r].max() + 1]
+        if inverses is None:
+            linear = np.zeros(H.n) if gradient is None else gradient[r] * w
+            taken = _accumulate(H.dense(r), w, linear, pools, quota, order, values)
+        else:
+            with inverses.of(r) as T:
+                taken = _eliminate(T, w, BLOCK, pools, quota, order, values)
         mask[r, order[:taken]] = True
 
     side_by_side(row, range(len(W)))
     return mask
 
 
+class _Inverses:
+    """Copies of the rows' inverse curvatures, as many at a time as `memory` has room for."""
+
+    def __init__(self, H: Hessian, rows: int, memory: int) -> None:
+        self._hessian, self._shared = H, invert(H.dense(0)) if H.shared else None
+        fit = memory // (8 * H.n**2) - (1 if H.shared else 0)
+        self._free: SimpleQueue[Array | None] = SimpleQueue()
+        for _ in range(max(1, min(rows, workers(), fit))):
+            self._free.put(None)
+
+    @contextmanager
+    def of(self, r: int) -> Iterator[Array]:
+        """`[n, n]` inverse of a row's curvature, to be written over; waits until there is room."""
+        room = self._free.get()
+        try:
+            if self._shared is None:
+                room = None
+                yield invert(self._hessian.dense(r))
+            else:
+                room = np.empty_like(self._shared) if room is None else room
+                np.copyto(room, self._shared)
+                yield room
+        finally:
+            self._free.put(room)
+
+
 def invert(A: Array) -> Array:
-    """The inverse of a positive definite matrix, symmetric to the last bit."""
-    L, _ = scipy.linalg.lapack.dpotrf(np.asarray(A), lower=1)
-    inverse, info = scipy.linalg.lapack.dpotri(L, lower=1)
+    """The inverse of a positive definite matrix, symmetric to the last bit; takes no room beyond it."""
+    L, info = scipy.linalg.lapack.dpotrf(np.asarray(A).T, lower=1, clean=0)
+    if info == 0:
+        inverse, info = scipy.linalg.lapack.dpotri(L, lower=1, overwrite_c=1)
     if info != 0:
         raise ValueError("hessian is singular; add damping to its diagonal")
-    low = np.tril(inverse)
-    return np.ascontiguousarray(low + np.tril(inverse, -1).T)
+    _mirror(inverse.T)
+    return np.asarray(inverse.T)
 
 
 @njit(cache=True, nogil=True)
-def _eliminate(inverse, weights, block, labels, quota, order, values):  # type: ignore[no-untyped-def]
+def _mirror(C):  # type: ignore[no-untyped-def]
+    """Write the upper triangle into the lower one, tile by tile."""
+    n = len(C)
+    for first in range(0, n, BLOCK):
+        for i in range(first, n):
+            for j in range(first, min(first + BLOCK, i)):
+                C[i, j] = C[j, i]
+
+
+@njit(cache=True, nogil=True)
+def _eliminate(T, weights, block, labels, quota, order, values):  # type: ignore[no-untyped-def]
     """Greedy elimination with the trailing update `T -= V V'` delayed by `block` steps.
 
-    No more than `quota[p]` entries of pool p are taken; how many were in all is returned.
+    T starts as the inverse curvature and is worked in: its leading part is what is left of it. No more
+    than `quota[p]` entries of pool p are taken; how many were in all is returned.
     """
     n = len(weights)
     quota = quota.copy()
     alive = np.arange(n)
-    T = inverse.copy()
     w = weights.copy()
     done = 0
     while done < n:
@@ -154,7 +221,7 @@ def _eliminate(inverse, weights, block, labels, quota, order, values):  # type: 
             if j < 0:
                 return done
             pivot = diagonal[j]
-            column = T[j].copy()
+            column = T[j, :size].copy()
             for t in range(s):
                 column -= V[t, j] * V[t]
             step = w[j] / pivot
@@ -170,32 +237,48 @@ def _eliminate(inverse, weights, block, labels, quota, order, values):  # type: 
                     V[s, i] = column[i] * root
                     diagonal[i] = max(diagonal[i] - V[s, i] ** 2, 1e-300)
         left = np.flatnonzero(~gone)
-        rest = np.empty((len(left), len(left)))
-        for a in range(len(left)):
-            for b in range(len(left)):
-                rest[a, b] = T[left[a], left[b]]
         U = np.ascontiguousarray(V[:, left])
-        T = rest - U.T @ U
+        for first in range(0, len(left), STRIP):
+            strip = U[:, first : first + STRIP].copy().T @ U
+            for a in range(len(strip)):
+                # what is written lies before what is still to be read
+                source, row = T[left[first + a]], T[first + a]
+                for b in range(len(left)):
+                    row[b] = source[left[b]] - strip[a, b]
         w = w[left]
         alive = alive[left]
     return done
 
 
-@njit(cache=True, nogil=True)
-def _accumulate(A, w, linear, order, values):  # type: ignore[no-untyped-def]
-    """Greedy selection: entry j adds `w_j (H_jj w_j / 2 + sum_P H_ji w_i) - linear_j`."""
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _accumulate(A, w, linear, labels, quota, order, values):  # type: ignore[no-untyped-def]
+    """Greedy selection: entry j adds `w_j (H_jj w_j / 2 + sum_P H_ji w_i) - linear_j`.
+
+    No more than `quota[p]` entries of pool p are taken; how many were in all is returned.
+    """
     n = len(w)
-    pull = np.zeros(n)
-    gone = np.zeros(n, np.bool_)
-    for k in range(n):
+    quota = quota.copy()
+    cost = np.empty(n)
+    for i in range(n):
+        cost[i] = 0.5 * w[i] * A[i, i] * w[i] - linear[i] if quota[labels[i]] > 0 else np.inf
+    done = 0
+    while done < n:
         best, j = np.inf, -1
         for i in range(n):
-            if not gone[i]:
-                cost = w[i] * (0.5 * A[i, i] * w[i] + pull[i]) - linear[i]
-                if cost < best or j < 0:
-                    best, j = cost, i
-        gone[j] = True
-        order[k] = j
-        values[k + 1] = values[k] + best
+            if cost[i] < best:
+                best, j = cost[i], i
+        if j < 0:
+            break
+        values[done + 1] = values[done] + best
+        order[done] = j
+        done += 1
+        now, line = w[j], A[j]
         for i in range(n):
-            pull[i] += A[j, i] * w[j]
+            cost[i] += now * line[i] * w[i]
+        cost[j] = np.inf
+        quota[labels[j]] -= 1
+        if quota[labels[j]] == 0:
+            for i in range(n):
+                if labels[i] == labels[j]:
+                    cost[i] = np.inf
+    return done

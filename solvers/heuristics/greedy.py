@@ -10,22 +10,34 @@ import torch
 
 from solvers.allocation import allocate
 from solvers.control import Control
-from solvers.curves import greedy_in_pools, row_curves
+from solvers.curves import MEMORY, greedy_in_pools, row_curves
 from solvers.heuristics.moves import make_tableau
+from solvers.heuristics.rows.search import row_data, state, uncompiled
+from solvers.heuristics.rows.swaps import cheapest
+from solvers.heuristics.rows.tableau import prune, refresh
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
+
+FRESH = 100
+"""Columns between two fresh tableaux."""
 
 
 @dataclass(frozen=True)
 class Greedy(Solver):
-    """Row curves, and their exact allocation where rows share a pool (OBC, Frantar & Alistarh 2022)."""
+    """Row curves, and their exact allocation where rows share a pool (OBC, Frantar & Alistarh 2022).
+
+    Attributes:
+        memory: bytes that copies of curvatures may take, a row in work at a time at the least.
+    """
+
+    memory: int = MEMORY
 
     name: ClassVar[str] = "greedy"
     summary: ClassVar[str] = "cheapest weight first by row, rows allocated exactly"
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        mask = greedy_mask(problem, control.device)
+        mask = greedy_mask(problem, control.device, self.memory)
         control.report(problem.value(mask), -np.inf, mask=mask)
         return Outcome(mask)
 
@@ -50,17 +62,29 @@ class OptimalBrainSurgeon(Solver):
         return Outcome(mask)
 
 
-def greedy_mask(problem: SubsetProblem, device: str = "cpu") -> Mask:
-    """The mask of the greedy rule, for any budget of a reduced problem."""
-    kind = problem.budget.kind
-    if kind == "n_of_m" and problem.refit:
-        return greedy_in_pools(problem.W, problem.hessian, problem.pools.labels, problem.pools.prune)
-    if kind == "n_of_m" or problem.pools.coupled or (problem.G is not None and not problem.refit):
-        return _on_tableau(problem, device)
-    curves = row_curves(problem.W, problem.hessian, refit=problem.refit)
-    if kind == "per_row":
-        return curves.masks(problem.pools.prune)
-    return curves.masks(allocate(list(curves.values), int(problem.pools.prune[0])))
+def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMORY) -> Mask:
+    """The mask of the greedy rule, for any budget of a reduced problem.
+
+    Args:
+        problem: what to prune.
+        device: torch device for joint columns with a curvature a row.
+        memory: bytes that copies of curvatures may take; see `solvers.curves.row_curves`.
+    """
+    pools = problem.pools
+    if pools.coupled:
+        if uncompiled(problem):
+            return _on_tableaux(problem, device)
+        return pools.expand(_columns(problem)[None], problem.m)
+    if problem.budget.kind != "per_layer":
+        return greedy_in_pools(
+            problem.W, problem.hessian, pools.labels, pools.prune,
+            refit=problem.refit, gradient=problem.G, memory=memory,
+        )  # fmt: skip
+    total = int(pools.prune[0])
+    curves = row_curves(problem.W, problem.hessian, refit=problem.refit, gradient=problem.G, memory=memory)
+    if problem.G is not None:
+        return curves.masks(_next_cheapest(np.diff(curves.values, axis=1), total))
+    return curves.masks(allocate(list(curves.values), total))
 
 
 def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:
@@ -70,28 +94,22 @@ def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:
     return np.bincount(rows[np.argsort(heads.ravel(), kind="stable")[:total]], minlength=len(rises))
 
 
-def _on_tableau(problem: SubsetProblem, device: str) -> Mask:
-    """One pivot a step: budgets whose pools cut through rows, coupled rows, linear terms."""
+def _on_tableaux(problem: SubsetProblem, device: str) -> Mask:
+    """Columns, one at a time, with a tableau for every row."""
     tableau = make_tableau(problem, device=device)
-    pools = problem.pools
-    labels = torch.as_tensor(pools.labels, device=device)
-    left = torch.as_tensor(pools.prune.copy(), device=device)
     rows = torch.arange(problem.m, device=device)
-    while bool((left > 0).any()):
-        costs = tableau.prune_costs()
-        if pools.coupled:
-            j = costs.sum(0).argmin()
-            tableau.flip(rows, j.expand(problem.m))
-            left -= 1
-            continue
-        costs = costs.masked_fill((left <= 0)[labels], torch.inf)
-        if problem.budget.kind == "per_layer":
-            where = int(costs.argmin())
-            active = torch.tensor([where // problem.n], device=device)
-            index = torch.tensor([where % problem.n], device=device)
-        else:
-            active = torch.nonzero(torch.isfinite(costs).any(1))[:, 0]
-            index = costs[active].argmin(1)
-        tableau.flip(active, index)
-        left.index_add_(0, labels[active, index], torch.full_like(active, -1))
+    for _ in range(int(problem.pools.prune[0])):
+        tableau.flip(rows, tableau.prune_costs().sum(0).argmin().expand(problem.m))
     return np.array(tableau.pruned.cpu().numpy())
+
+
+def _columns(problem: SubsetProblem) -> Mask:
+    """`[n]` columns, one at a time, in the compiled state that all rows share."""
+    data, count = row_data(problem, 0), int(problem.pools.prune[0])
+    pruned = np.zeros(problem.n, dtype=bool)
+    row = state(data, pruned)
+    for done in range(1, count + 1):
+        prune(row, cheapest(row, 1))
+        if done % FRESH == 0:
+            refresh(row)
+    return pruned

@@ -13,7 +13,7 @@ from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
-from solvers.heuristics.rows.search import Effort, row_data, state
+from solvers.heuristics.rows.search import Effort, limits_of, row_data, state, uncompiled
 from solvers.heuristics.rows.shares import Shares
 from solvers.heuristics.rows.swaps import descend
 from solvers.heuristics.rows.tableau import refresh
@@ -23,6 +23,8 @@ from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 from solvers.tableau import JointTableau, Tableau
 
+SELECTIONS = 20
+"""Times as many moves of a selection, whose errors only add up, as of joint rows, where they multiply."""
 GAIN = 1e-9
 """A move counts when it lowers the cost by more than this, relative to the row's cost."""
 
@@ -35,7 +37,7 @@ class LocalSearch(Solver):
 
     Attributes:
         refresh_every: moves between two fresh factorisations of the tableau.
-        memory: bytes that the tableaux of one batch of rows may take.
+        memory: bytes that greedy's copies of curvatures, or the tableaux of one batch of rows, may take.
     """
 
     refresh_every: int = 50
@@ -48,7 +50,9 @@ class LocalSearch(Solver):
         """See `Solver.run`."""
         if problem.hessian.wide:
             return FactorSearch().run(problem, control)
-        mask = greedy_mask(problem) if control.warm_start is None else control.warm_start
+        mask = control.warm_start
+        if mask is None:
+            mask = greedy_mask(problem, control.device, self.memory)
         control.report(problem.value(mask), -np.inf, mask=mask)
         mask, moves, drift = self.improve(problem, mask, control.stopped, control.device)
         control.report(problem.value(mask), -np.inf, moves, mask)
@@ -72,7 +76,7 @@ class LocalSearch(Solver):
             device: torch device.
         """
         mask = mask.copy()
-        if device == "cpu" and not problem.pools.coupled:
+        if device == "cpu" and not uncompiled(problem):
             shared = problem.budget.kind == "per_layer"
             return (self._sharing if shared else self._row_by_row)(problem, mask, stopped)
         moves, drift = 0, 0.0
@@ -92,22 +96,27 @@ class LocalSearch(Solver):
     def _row_by_row(
         self, problem: SubsetProblem, mask: Mask, stopped: Callable[[], Status | None]
     ) -> tuple[Mask, int, float]:
-        """Independent rows on the CPU, a thread a row: the compiled search of `row_swaps`."""
+        """Independent rows of decisions on the CPU, a thread a row: the compiled search of `rows`."""
+        x, known = problem.pools.decisions(mask), limits_of(problem)
+        every = self.refresh_every if problem.refit else self.refresh_every * SELECTIONS
 
         def search(r: int) -> tuple[int, float]:
-            row = state(row_data(problem, r), mask[r])
+            if stopped():
+                return 0, 0.0
+            row = state(row_data(problem, r, known), x[r])
             total, drift = 0, 0.0
             while not stopped():
-                moves = descend(row, GAIN, self.refresh_every)
+                moves = descend(row, GAIN, every)
                 total += moves
-                if moves < self.refresh_every:
+                if moves < every:
                     break
                 cost = row.cost[0]
                 refresh(row)
                 drift = max(drift, abs(row.cost[0] - cost) / abs(cost)) if cost else drift
             return total, drift
 
-        found = side_by_side(search, range(problem.m))
+        found = side_by_side(search, range(len(x)))
+        mask = problem.pools.expand(x, problem.m)
         return mask, sum(moves for moves, _ in found), max(drift for _, drift in found)
 
     def _sharing(

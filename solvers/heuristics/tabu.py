@@ -10,8 +10,9 @@ import numpy as np
 
 from solvers.budget import Budget
 from solvers.control import Control
+from solvers.hessian import Array
 from solvers.heuristics.greedy import greedy_mask
-from solvers.heuristics.rows.search import Effort, RowSearch, row_data, state
+from solvers.heuristics.rows.search import Effort, RowSearch, limits_of, row_data, state, uncompiled
 from solvers.heuristics.rows.shares import Shares
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
@@ -46,9 +47,8 @@ class Tabu(Solver):
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        if problem.refit and problem.pools.coupled:
-            return "joint columns have no compiled moves; take local-search"
-        return None
+        reason = uncompiled(problem)
+        return reason and f"{reason}; take local-search"
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -62,7 +62,8 @@ class Tabu(Solver):
         if problem.budget.kind == "per_layer":
             shares = Shares(problem, x, self.reach, control.seed, self.effort)
             shares.rebalance(control.stopped)
-        rows = [] if shares else [self._search(problem, r, x, control.seed) for r in range(len(x))]
+        known = limits_of(problem)
+        rows = [] if shares else [self._search(problem, r, x, control.seed, known) for r in range(len(x))]
 
         def walk(search: RowSearch) -> None:
             if not control.stopped():
@@ -88,6 +89,6 @@ class Tabu(Solver):
         stats = {"rounds": done, "swaps": sum(search.swaps for search in searches)}
         return Outcome(best, reason=control.stopped() or Status.FEASIBLE, stats=stats)
 
-    def _search(self, problem: SubsetProblem, r: int, x: Mask, seed: int) -> RowSearch:
-        data = row_data(problem, r)
+    def _search(self, problem: SubsetProblem, r: int, x: Mask, seed: int, known: Array | None) -> RowSearch:
+        data = row_data(problem, r, known)
         return RowSearch(data, x[r], float(state(data, x[r].copy()).cost[0]), [seed, r], self.effort)

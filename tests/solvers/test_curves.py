@@ -1,10 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, FactorHessian, SubsetProblem
-from solvers.curves import BLOCK, invert, row_curves
+from solvers.curves import BLOCK, STRIP, invert, row_curves
 from tests.solvers.oracles import all_masks, dense_value, gram, make_problem
 
 M = 2
@@ -154,3 +158,39 @@ def test_a_gradient_counts_in_greedy_selection(rng):
         assert (curves.lower[:, k] <= np.min(more, axis=0) + 1e-12).all()
     first = 0.5 * np.diag(H) * W**2 - G * W
     assert np.array_equal(curves.order[:, 0], first.argmin(axis=1))
+
+
+PEAK = """
+import sys
+import numpy as np
+import solvers.curves, solvers.parallel
+from solvers import DenseHessian
+
+def memory(name):
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
+
+solvers.curves.workers = solvers.parallel.workers = lambda: 4
+n, rows, limit = 1000, 8, float(sys.argv[1])
+X = np.random.default_rng(0).standard_normal((n, n))
+H = DenseHessian(X @ X.T / n + 0.1 * np.eye(n))
+del X
+solvers.curves.row_curves(np.ones((1, 8)), np.eye(8))
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+before = memory("VmRSS")
+solvers.curves.row_curves(np.ones((rows, n)), H, memory=int(limit * 8 * n * n))
+print((memory("VmHWM") - before) / (8 * n * n))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc")
+def test_the_limit_on_memory_is_kept():
+    def peak(matrices):
+        call = [sys.executable, "-c", PEAK, str(matrices)]
+        return float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+
+    strips = 4 * 2 * STRIP / 1000
+    assert 1.5 < peak(2) < 2 + strips
+    assert peak(3) < 3 + strips
+    assert 4.5 < peak(9) < 5 + strips

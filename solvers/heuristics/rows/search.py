@@ -15,10 +15,13 @@ from solvers.blocks import blocks
 from solvers.hessian import Array
 from solvers.heuristics.rows.elites import insert
 from solvers.heuristics.rows.path_relinking import relink
+from solvers.heuristics.rows.reach import correlations
 from solvers.heuristics.rows.tableau import Row, open_row
 from solvers.heuristics.rows.tabu_walk import shake, tabu_walk
 from solvers.problem import Mask, SubsetProblem
 
+MANY = 256
+"""Entries of a pool from which swaps of a selection are sorted out by what they can gain at most."""
 OFTEN = 20
 """Swaps for every mask that a row has, after which its search is over."""
 
@@ -32,6 +35,8 @@ class RowData(NamedTuple):
         w: `[n]`.
         c: `[n]` linear terms of a selection.
         labels: `[n]` pools, never falling.
+        gram: `[n, n]` of joint columns, or empty; see `Row`.
+        limits: `[3, n]` from `correlations`, or empty; see `Reach`.
     """
 
     refit: bool
@@ -39,17 +44,51 @@ class RowData(NamedTuple):
     w: Array
     c: Array
     labels: NDArray[np.int64]
+    gram: Array = np.zeros((0, 0))
+    limits: Array = np.zeros((3, 0))
 
 
-def row_data(problem: SubsetProblem, r: int) -> RowData:
-    """Row r of the decisions of a reduced problem; coupled rows must be a selection."""
-    labels = problem.pools.labels[r]
+def uncompiled(problem: SubsetProblem) -> str | None:
+    """Why the decisions of a reduced problem are no `RowData`, or None."""
+    if problem.refit and problem.pools.coupled and not problem.hessian.shared:
+        return "joint columns with a hessian a row have no compiled moves"
+    return None
+
+
+def row_data(problem: SubsetProblem, r: int, limits: Array | None = None) -> RowData:
+    """Row r of the decisions of a reduced problem.
+
+    Args:
+        problem: of which `uncompiled` has nothing to say.
+        r: the row.
+        limits: from `limits_of`, if they are known.
+    """
+    labels, n = problem.pools.labels[r], problem.n
+    if problem.pools.coupled and problem.refit:
+        gram = problem.W.T @ problem.W
+        return RowData(True, _read_only(problem.hessian.dense(0)), np.zeros(n), np.zeros(n), labels, gram)
     if problem.pools.coupled:
         (block,) = blocks(problem)
-        return RowData(False, _read_only(block.H[0]), np.ones(problem.n), block.B[0, :, 0].copy(), labels)
-    w = problem.W[r].copy()
-    c = np.zeros(problem.n) if problem.G is None else problem.G[r] * w
-    return RowData(problem.refit, _read_only(problem.hessian.dense(r)), w, c, labels)
+        H, w, c = block.H[0], np.ones(n), block.B[0, :, 0].copy()
+    else:
+        H, w = problem.hessian.dense(r), problem.W[r].copy()
+        c = np.zeros(n) if problem.G is None else problem.G[r] * w
+    data = RowData(problem.refit, _read_only(H), w, c, labels)
+    if not _in_wide_pools(problem):
+        return data
+    return data._replace(limits=correlations(data.H) if limits is None else limits)
+
+
+def limits_of(problem: SubsetProblem) -> Array | None:
+    """What `row_data` would compute again for every row, or None where there is nothing of the kind."""
+    if not _in_wide_pools(problem) or problem.pools.coupled or not problem.hessian.shared:
+        return None
+    found: Array = correlations(_read_only(problem.hessian.dense(0)))
+    return found
+
+
+def _in_wide_pools(problem: SubsetProblem) -> bool:
+    return not problem.refit and min(problem.n, int(problem.pools.sizes.max())) >= MANY
 
 
 def _read_only(H: Array) -> Array:
@@ -143,7 +182,7 @@ class RowSearch:
 
 @njit(cache=True, nogil=True)
 def _round(  # type: ignore[no-untyped-def]
-    refit, H, w, c, labels, masks, values, first, relinks, patience, rng
+    refit, H, w, c, labels, gram, limits, masks, values, first, relinks, patience, rng
 ):
     n = len(w)
     known = (values < np.inf).sum()
@@ -154,7 +193,7 @@ def _round(  # type: ignore[no-untyped-def]
     if linking and not first:
         start = int(rng.random() * known)
         target = (start + 1 + int(rng.random() * (known - 1))) % known
-    row = open_row(refit, H, w, c, labels, masks[start].copy(), s + 1)
+    row = open_row(refit, H, w, c, labels, gram, limits, masks[start].copy(), s + 1)
     if target != start:
         relink(row, masks[target])
     elif not first:

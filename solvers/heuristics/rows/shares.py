@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from solvers.allocation import allocate
-from solvers.heuristics.rows.search import Effort, RowData, RowSearch, row_data, state
-from solvers.heuristics.rows.swaps import descend
+from solvers.heuristics.rows.search import Effort, RowData, RowSearch, limits_of, row_data, state
+from solvers.heuristics.rows.swaps import cheapest, descend
 from solvers.heuristics.rows.tableau import prune, refresh, restore
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
@@ -41,8 +41,9 @@ class Shares:
         self.counts = mask.sum(axis=1)
         self._known: list[dict[int, RowSearch]] = [{} for _ in mask]
         self._seen = np.full(len(mask), -np.inf)
+        known = limits_of(problem)
         for r, pruned in enumerate(mask):
-            data = row_data(problem, r)
+            data = row_data(problem, r, known)
             self._take(r, data, pruned, float(state(data, pruned.copy()).cost[0]))
 
     @property
@@ -98,8 +99,10 @@ def _follow(row, towards, masks, values):  # type: ignore[no-untyped-def]
     """Descend at this count and the next ones; what was found of each; `swaps`."""
     swaps = 0
     for step in range(len(values)):
-        if step:
-            _cheapest(row, towards)
+        if step and towards > 0:
+            prune(row, cheapest(row, towards))
+        elif step:
+            restore(row, cheapest(row, towards))
         made = SWAPS
         while made == SWAPS:
             made = descend(row, GAIN, SWAPS)
@@ -108,24 +111,3 @@ def _follow(row, towards, masks, values):  # type: ignore[no-untyped-def]
                 refresh(row)
         masks[step], values[step] = row.pruned, row.cost[0]
     return swaps
-
-
-@njit(cache=True, nogil=True)
-def _cheapest(row, towards):  # type: ignore[no-untyped-def]
-    """Prune the cheapest survivor, or restore the pruned entry that gains most."""
-    best, choice = np.inf, -1
-    for k in range(len(row.w)):
-        if row.pruned[k] == (towards > 0):
-            continue
-        if not row.refit:
-            change = 0.5 * row.w[k] * row.w[k] * row.H[k, k] + towards * (row.y[k] - row.c[k])
-        elif towards > 0:
-            change = 0.5 * row.y[k] * row.y[k] / row.E[row.slot[k], k]
-        else:
-            change = -0.5 * row.y[k] * row.y[k] / row.M[k]
-        if change < best or choice < 0:
-            best, choice = change, k
-    if towards > 0:
-        prune(row, choice)
-    else:
-        restore(row, choice)

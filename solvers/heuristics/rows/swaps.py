@@ -6,7 +6,11 @@ import numpy as np
 from numba import njit
 
 from solvers.bounds.cholesky import FLAGS
+from solvers.heuristics.rows.columns import betters
+from solvers.heuristics.rows.reach import best_reached_swap
 from solvers.heuristics.rows.tableau import open_row, prune, restore
+
+NO_GRAM, NO_LIMITS = np.zeros((0, 0)), np.zeros((3, 0))
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
@@ -27,7 +31,7 @@ def _selection_betters(line, now, front, ratio, room):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def best_swap(row, barred, aspiration):  # type: ignore[no-untyped-def]
+def best_swap(row, barred, aspiration, cutoff=np.inf):  # type: ignore[no-untyped-def]
     """The best swap within a pool: `(change, restored, pruned)`, with indices -1 where there is none.
 
     A survivor's line is only looked at closely if something in it beats the best so far, which is
@@ -37,25 +41,35 @@ def best_swap(row, barred, aspiration):  # type: ignore[no-untyped-def]
         row: the state.
         barred: `[n]` bool; entries that may not move,
         aspiration: unless the swap's change is below this.
+        cutoff: changes that are not below this are of no interest.
     """
-    n = len(row.w)
+    if len(row.reach.order):
+        return best_reached_swap(row, barred, aspiration, cutoff)
+    n, columns = len(row.w), len(row.K) > 0
     room, ratio, back, inverse = row.spare[0], row.spare[1], row.spare[2], row.spare[3]
     for k in range(n):
         inverse[k], ratio[k], back[k] = 0.0, 0.0, np.inf
         if row.pruned[k]:
             if row.refit:
                 inverse[k] = 1.0 / row.M[k]
-                ratio[k] = row.y[k] * inverse[k]
-                back[k] = -0.5 * row.y[k] * ratio[k]
+                if columns:
+                    ratio[k] = row.K[k, k]
+                    back[k] = -0.5 * ratio[k] * inverse[k]
+                else:
+                    ratio[k] = row.y[k] * inverse[k]
+                    back[k] = -0.5 * row.y[k] * ratio[k]
             else:
                 ratio[k] = row.w[k]
                 back[k] = 0.5 * row.w[k] * row.w[k] * row.H[k, k] - row.y[k] + row.c[k]
-        room[k] = (aspiration if barred[k] else np.inf) - back[k] if row.pruned[k] else -np.inf
-    best, come, go = np.inf, -1, -1
+        room[k] = (min(cutoff, aspiration) if barred[k] else cutoff) - back[k] if row.pruned[k] else -np.inf
+    best, come, go = cutoff, -1, -1
     for a in range(row.size[0]):
         j = row.kept[a]
         begin, end = row.first[j], row.last[j]
-        if row.refit:
+        if columns:
+            line, now, scale = row.E[a], row.K[j, j], row.E[a, j]
+            better = betters(line, row.K[j], now, scale, inverse, ratio, room)
+        elif row.refit:
             line, now, scale = row.E[a], row.y[j], row.E[a, j]
             better = _joint_betters(
                 line[begin:end], now, scale, ratio[begin:end], inverse[begin:end], room[begin:end]
@@ -69,7 +83,11 @@ def best_swap(row, barred, aspiration):  # type: ignore[no-untyped-def]
         found = best
         for k in range(begin, end):
             if row.pruned[k]:
-                if row.refit:
+                if columns:
+                    f = line[k] * inverse[k]
+                    top = now + f * (2.0 * row.K[j, k] + f * ratio[k])
+                    change = back[k] + 0.5 * top / (scale + line[k] * f)
+                elif row.refit:
                     top = now + line[k] * ratio[k]
                     change = back[k] + 0.5 * top * top / (scale + line[k] * line[k] * inverse[k])
                 else:
@@ -95,13 +113,30 @@ def descend(row, gain, limit):  # type: ignore[no-untyped-def]
     free = np.zeros(len(row.w), np.bool_)
     moves = 0
     while moves < limit:
-        change, come, go = best_swap(row, free, -np.inf)
-        if come < 0 or change >= 0.0 or change > -gain * abs(row.cost[0]):
+        _, come, go = best_swap(row, free, -np.inf, -gain * abs(row.cost[0]))
+        if come < 0:
             break
         restore(row, come)
         prune(row, go)
         moves += 1
     return moves
+
+
+@njit(cache=True, nogil=True)
+def cheapest(row, towards):  # type: ignore[no-untyped-def]
+    """The survivor whose pruning costs least (towards 1), or the pruned entry that gains most (-1)."""
+    best, choice = np.inf, -1
+    for k in range(len(row.w)):
+        if row.pruned[k] == (towards > 0):
+            continue
+        if not row.refit:
+            change = 0.5 * row.w[k] * row.w[k] * row.H[k, k] + towards * (row.y[k] - row.c[k])
+        else:
+            square = row.K[k, k] if len(row.K) else row.y[k] * row.y[k]
+            change = 0.5 * square / (row.E[row.slot[k], k] if towards > 0 else -row.M[k])
+        if change < best or choice < 0:
+            best, choice = change, k
+    return choice
 
 
 @njit(cache=True, nogil=True)
@@ -117,7 +152,7 @@ def improve_joint(H, w, pruned, labels, gain, limit):  # type: ignore[no-untyped
         limit: moves at most; rounding gathers, so start afresh after some tens.
     """
     n = len(w)
-    row = open_row(True, H, w, np.zeros(n), labels, pruned, n - pruned.sum() + 1)
+    row = open_row(True, H, w, np.zeros(n), labels, NO_GRAM, NO_LIMITS, pruned, n - pruned.sum() + 1)
     return descend(row, gain, limit), row.cost[0]
 
 
@@ -125,5 +160,5 @@ def improve_joint(H, w, pruned, labels, gain, limit):  # type: ignore[no-untyped
 def improve_selection(A, c, pruned, labels, gain, limit):  # type: ignore[no-untyped-def]
     """The same for the selection cost `1/2 x'Ax - c'x`: `(moves, cost)`."""
     n = len(c)
-    row = open_row(False, A, np.ones(n), c, labels, pruned, n - pruned.sum() + 1)
+    row = open_row(False, A, np.ones(n), c, labels, NO_GRAM, NO_LIMITS, pruned, n - pruned.sum() + 1)
     return descend(row, gain, limit), row.cost[0]

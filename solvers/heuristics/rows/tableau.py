@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from solvers.bounds.cholesky import FLAGS
 from solvers.hessian import Array
+from solvers.heuristics.rows.columns import gather, turn
+from solvers.heuristics.rows.reach import Reach, open_reach
 
 
 class Row(NamedTuple):
@@ -18,6 +20,8 @@ class Row(NamedTuple):
     Joint: with survivors S, `A = H_SS^-1` and P the rest, the rows of `JointTableau`'s E that belong to S
     are `E_SS = A`, `E_SP = -A H_SP`, and the other blocks follow from them: `M_iP = H_iP + H_iS E_SP`. So
     `|S| n` numbers are enough, a move costs `O(|S| n)`, and so does a look at every swap.
+    Joint columns, with one mask for rows W: all that their y, the columns of Y, have a say in is `K = Y Y'`,
+    which `G = W'W` is enough for; a move costs `O(n^2)`.
     Selection: `y = A x` with `A = diag(w) H diag(w)`; a move costs `O(n)`.
 
     Attributes:
@@ -33,6 +37,9 @@ class Row(NamedTuple):
         E: `[room, n]` joint: the survivors' rows, in the order of `kept`.
         y: `[n]` joint: `w^` on S and u on P; selection: `A x`.
         M: `[n]` joint: the diagonal of M on P.
+        gram: `[n, n]` joint columns: G; else empty.
+        K: `[n, n]` joint columns; else empty.
+        reach: of a selection in wide pools; else empty.
         size: `[1]` survivors.
         cost: `[1]` of the pruned set.
         spare: `[4, n]` room to compute in.
@@ -50,13 +57,16 @@ class Row(NamedTuple):
     E: Array
     y: Array
     M: Array
+    gram: Array
+    K: Array
+    reach: Reach
     size: NDArray[np.int64]
     cost: Array
     spare: Array
 
 
 @njit(cache=True, nogil=True)
-def open_row(refit, H, w, c, labels, pruned, room):  # type: ignore[no-untyped-def]
+def open_row(refit, H, w, c, labels, gram, limits, pruned, room):  # type: ignore[no-untyped-def]
     """The state at a pruned set, which it goes on to change in place.
 
     Args:
@@ -65,6 +75,8 @@ def open_row(refit, H, w, c, labels, pruned, room):  # type: ignore[no-untyped-d
         w: `[n]`.
         c: `[n]`, read by selections only.
         labels: `[n]` pools, never falling.
+        gram: `[n, n]` of joint columns, or empty.
+        limits: `[3, n]` correlations of H for a selection with a reach, or `[3, 0]`.
         pruned: `[n]` bool.
         room: survivors that there may ever be; one more than now, for swaps.
     """
@@ -76,8 +88,8 @@ def open_row(refit, H, w, c, labels, pruned, room):  # type: ignore[no-untyped-d
         last[k] = last[k + 1] if labels[k] == labels[k + 1] else k + 1
     row = Row(
         refit, H, w, c, first, last, pruned, np.zeros(room, np.int64), np.zeros(n, np.int64),
-        np.zeros((room if refit else 0, n)), np.zeros(n), np.ones(n), np.zeros(1, np.int64), np.zeros(1),
-        np.zeros((4, n)),
+        np.zeros((room if refit else 0, n)), np.zeros(n), np.ones(n), gram, np.zeros_like(gram),
+        open_reach(H, w, limits), np.zeros(1, np.int64), np.zeros(1), np.zeros((4, n)),
     )  # fmt: skip
     refresh(row)
     return row
@@ -137,10 +149,32 @@ def refresh(row):  # type: ignore[no-untyped-def]
     for a in range(s):
         for k in range(n):
             M[k] += H[kept[a], k] * E[a, k]
+    if len(row.K):
+        gather(row, _map(row))
+        return
     for k in range(n):
         if pruned[k]:
             total += 0.5 * w[k] * y[k]
     row.cost[0] = total
+
+
+@njit(cache=True, nogil=True)
+def _map(row):  # type: ignore[no-untyped-def]
+    """`[n, n]` what takes w to y: `I, -E_SP` in the survivors' rows, `0, M_PP` in the others."""
+    n, s = len(row.w), row.size[0]
+    kept, E = row.kept[:s], row.E[:s]
+    across = np.empty((s, n))
+    for a in range(s):
+        across[a] = row.H[kept[a]]
+    T = across.T @ E
+    for k in range(n):
+        for i in range(n):
+            T[k, i] = T[k, i] + row.H[k, i] if row.pruned[i] else 0.0
+    for a in range(s):
+        for i in range(n):
+            T[kept[a], i] = -E[a, i] if row.pruned[i] else 0.0
+        T[kept[a], kept[a]] = 1.0
+    return T
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
@@ -161,7 +195,7 @@ def restore(row, i):  # type: ignore[no-untyped-def]
             line[kept[a]] = E[a, i]
         p = -M[i]
         step = y[i] / p
-        row.cost[0] += 0.5 * y[i] * step
+        row.cost[0] += turn(row.K, line, p, i, -1.0) if len(row.K) else 0.5 * y[i] * step
         for a in range(s):
             f = E[a, i] / p
             for k in range(n):
@@ -194,7 +228,7 @@ def prune(row, j):  # type: ignore[no-untyped-def]
             E[g, k] = E[s, k]
         q = line[j]
         step = y[j] / q
-        row.cost[0] += 0.5 * y[j] * step
+        row.cost[0] += turn(row.K, line, q, j, 1.0) if len(row.K) else 0.5 * y[j] * step
         for a in range(s):
             f = E[a, j] / q
             for k in range(n):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from solvers import Budget
+from solvers import Budget, SubsetProblem
 from solvers.heuristics.rows.elites import insert
 from solvers.heuristics.rows.path_relinking import relink
 from solvers.heuristics.rows.search import row_data, state
-from solvers.heuristics.rows.swaps import best_swap, descend, improve_joint, improve_selection
+from solvers.heuristics.rows.swaps import best_swap, cheapest, descend, improve_joint, improve_selection
 from solvers.heuristics.rows.tableau import prune, refresh, restore
 from solvers.heuristics.rows.tabu_walk import shake, tabu_walk
 from tests.solvers.oracles import make_problem
@@ -169,6 +169,64 @@ def test_a_walk_leaves_local_optima_and_keeps_the_best(refit, gradient, of, rng)
     assert problem.pools.violation(best[None]) is None
     assert value == pytest.approx(cost(best), rel=1e-9)
     assert value <= row.cost[0] + 1e-9 * abs(value)
+
+
+def columns(rng, m=3, n=10):
+    """Joint columns: the problem, decisions of its budget, and what any decisions cost."""
+    problem = make_problem(rng, Budget.columns(4), m=m, n=n)
+
+    def cost(pruned):
+        counts = Budget.columns(int(pruned.sum()))
+        return SubsetProblem(problem.W, problem.hessian, counts).value(np.tile(pruned, (m, 1)))
+
+    return problem, problem.pools.smallest(rng.random((1, n)))[0], cost
+
+
+def test_columns_move_to_where_a_fresh_state_is(rng):
+    problem, x, cost = columns(rng)
+    row = state(row_data(problem, 0), x.copy(), 10)
+    for move in (3, 0, 7, 3, 9, 5, 0, 1, 2):
+        (restore if row.pruned[move] else prune)(row, move)
+        assert row.cost[0] == pytest.approx(cost(row.pruned), rel=1e-10)
+    fresh = state(row_data(problem, 0), row.pruned.copy())
+    np.testing.assert_allclose(row.K, fresh.K, rtol=1e-8, atol=1e-10)
+    y = np.array([state(data(w, problem), row.pruned.copy()).y for w in problem.W])
+    np.testing.assert_allclose(fresh.K, y.T @ y, rtol=1e-8, atol=1e-10)
+
+
+def data(w, problem):
+    alone = SubsetProblem(w[None], problem.hessian, Budget.per_row(1))
+    return row_data(alone, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_swaps_of_columns_against_every_swap(seed):
+    rng = np.random.default_rng(seed)
+    problem, x, cost = columns(rng)
+    every = changes(problem, x, cost)
+    barred = rng.random(10) < 0.3
+    allowed = {key: value for key, value in every.items() if not barred[list(key)].any()}
+    row = state(row_data(problem, 0), x.copy())
+    for bars, aspiration, expected in (
+        (np.zeros(10, bool), -np.inf, every),
+        (barred, -np.inf, allowed),
+        (np.ones(10, bool), max(every.values()), every),
+    ):
+        change, come, go = best_swap(row, bars, aspiration)
+        assert (come, go) == min(expected, key=expected.get)
+        assert change == pytest.approx(expected[come, go], rel=1e-8, abs=1e-12)
+    descend(row, 1e-9, 100)
+    assert row.cost[0] == pytest.approx(cost(row.pruned), rel=1e-9)
+    assert min(changes(problem, row.pruned, cost).values()) > -1e-8 * cost(row.pruned)
+    for towards, move in ((1, False), (-1, True)):
+        single = {k: cost(flipped(row.pruned, k)) for k in np.flatnonzero(row.pruned == move).tolist()}
+        assert cheapest(row, towards) == min(single, key=single.get)
+
+
+def flipped(mask, k):
+    other = mask.copy()
+    other[k] = not other[k]
+    return other
 
 
 def test_a_walk_of_patience_zero_stays(rng):

@@ -37,9 +37,27 @@ def test_columns_of_a_selection_end_at_the_optimum(rng):
     assert solve(problem, "tabu").value == pytest.approx(solve(problem, "brute-force").value, rel=1e-9)
 
 
-def test_joint_columns_are_refused(rng):
+@pytest.mark.parametrize("movable", [(), (1, 4)])
+@pytest.mark.parametrize("gradient", [True, False])
+def test_joint_columns_end_at_the_optimum(gradient, movable, rng):
+    problem = make_problem(rng, Budget.columns(5), m=3, n=12, gradient=gradient, movable=movable)
+    best = solve(problem, "brute-force")
+    assert solve(problem, "tabu").value == pytest.approx(best.value, rel=1e-9)
+    assert solve(problem, Tabu(rounds=3), warm_start=best.mask).value == pytest.approx(best.value, rel=1e-9)
+
+
+@VARIANTS
+@pytest.mark.parametrize("budget", ["per_row", "per_layer"])
+def test_movable_columns_are_taken_out(budget, refit, gradient, rng):
+    problem = make_problem(
+        rng, BUDGETS[budget], m=3, n=9, refit=refit, gradient=gradient, movable=(2,), kind="stacked"
+    )
+    assert solve(problem, "tabu").value == pytest.approx(solve(problem, "brute-force").value, rel=1e-9)
+
+
+def test_joint_columns_with_a_curvature_a_row_are_refused(rng):
     with pytest.raises(ValueError, match="take local-search"):
-        solve(make_problem(rng, Budget.columns(3)), "tabu")
+        solve(make_problem(rng, Budget.columns(3), kind="stacked"), "tabu")
 
 
 def rows(seed, budget, *, m=4, n=40, refit=True):

@@ -99,7 +99,7 @@ def test_an_interruption_leaves_a_mask_no_worse_than_the_one_pass_pick(wide):
 def test_others_take_what_is_no_wide_layer(refit, rng):
     narrow = solve(make_problem(rng, Budget.per_row(3), refit=refit), "portfolio")
     assert narrow.stats["ran"] == ["tabu"]
-    columns = solve(make_problem(rng, Budget.columns(3), refit=True), "portfolio")
+    columns = solve(make_problem(rng, Budget.columns(3), refit=True, kind="stacked"), "portfolio")
     assert columns.stats["ran"] == ["local-search"]
     stacked = make_problem(rng, Budget.per_row(70), n=N, refit=refit, kind="stacked")
     assert solve(stacked, "portfolio").stats["ran"] == ["local-search"]

@@ -24,16 +24,20 @@ from solvers.solver import Outcome, Solver
 class Tabu(Solver):
     """From greedy (or a warm start): every row by itself, and counts moved between rows that share a pool.
 
-    Without a time limit every row gets `rounds` walks; with one it goes on until then. Answers depend
-    on the seed, not on the number of threads.
+    Without a time limit every row gets `rounds` walks, fewer if they are long; with one it goes on until
+    then. Answers depend on the seed, not on the number of threads.
 
     Attributes:
         rounds: walks in every row.
+        swaps: in a row, after which no walk is begun without a time limit; where a row keeps a share of its
+            inputs a swap counts as much, since that is what it takes. The default is at most about 2 seconds for a
+            joint row of 784 inputs, and 10 seconds for one of 1536.
         effort: of one walk.
         reach: of a shared pool, counts that are looked at on either side of a row's own.
     """
 
     rounds: int = 40
+    swaps: float = 1800.0
     effort: Effort = field(default_factory=Effort)
     reach: int = 4
 
@@ -80,7 +84,8 @@ class Tabu(Solver):
                     control.report(lowest, -np.inf, done, best)
             if shares:
                 searches = [*searches, *shares.beside(done)]
-            live = [search for search in searches if not search.exhausted]
+            most = self.swaps if control.deadline is None else np.inf
+            live = [search for search in searches if not search.exhausted and search.spent < most]
             if not live or control.stopped() or (control.deadline is None and done == self.rounds):
                 break
             side_by_side(walk, live)

@@ -151,6 +151,11 @@ class RowSearch:
         return float(self._values[0])
 
     @property
+    def spent(self) -> float:
+        """Swaps made, times the share of the inputs that are kept."""
+        return self.swaps * float((~self.mask).mean())
+
+    @property
     def exhausted(self) -> bool:
         """Whether so many swaps were made that hardly a mask can have been missed."""
         return self.swaps >= OFTEN * (self._choices - 1)

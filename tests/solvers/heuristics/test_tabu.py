@@ -105,6 +105,30 @@ def test_with_a_time_limit_it_goes_on_until_then():
     assert found.value <= solve(problem, Tabu(rounds=1)).value
 
 
+@pytest.mark.parametrize(
+    "budget", [Budget.per_row([10, 30, 30, 30]), Budget.per_layer(100), Budget.columns(30)]
+)
+def test_without_a_time_limit_long_walks_are_fewer(budget):
+    problem = rows(3, budget)
+    most = Tabu(rounds=100, swaps=np.inf)
+    few = solve(problem, Tabu(rounds=100, swaps=40.0))
+    assert 0 < few.stats["rounds"] < solve(problem, most).stats["rounds"]
+    assert few.stats["swaps"] < solve(problem, most).stats["swaps"] / 2
+    assert solve(problem, Tabu(rounds=100, swaps=0.0)).stats["rounds"] == 0
+    limited = solve(problem, Tabu(swaps=0.0), time_limit=0.1)
+    assert limited.stats["rounds"] > 0
+
+
+def test_a_wide_rows_walks_end_by_the_work_they_are():
+    rng = np.random.default_rng(0)
+    problem = rows(0, Budget.per_row(500), m=1, n=600)
+    data = row_data(problem, 0)
+    mask = problem.pools.smallest(rng.random((1, 600)))[0]
+    search = RowSearch(data, mask, float(state(data, mask.copy()).cost[0]), [0], Effort())
+    search.round()
+    assert search.spent == pytest.approx(search.swaps / 6)
+
+
 def test_it_stops_where_there_is_nothing_left_to_choose():
     problem = rows(4, Budget.per_row([0, 1, 39, 40]))
     found = solve(problem, "tabu", time_limit=60)

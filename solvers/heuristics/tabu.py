@@ -29,9 +29,9 @@ class Tabu(Solver):
 
     Attributes:
         rounds: walks in every row.
-        swaps: in a row, after which no walk is begun without a time limit; where a row keeps a share of its
-            inputs a swap counts as much, since that is what it takes. The default is at most about 2 seconds for a
-            joint row of 784 inputs, and 10 seconds for one of 1536.
+        swaps: in a row, after which no walk is begun without a time limit; each counts as much as the share
+            of its inputs that the row keeps, which is what it takes. By default a joint row of 784 inputs
+            takes about 2 seconds at most, and one of 1536 about 10.
         effort: of one walk.
         reach: of a shared pool, counts that are looked at on either side of a row's own.
     """

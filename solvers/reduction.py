@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from solvers.hessian import Array
+from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
 from solvers.problem import Mask, SubsetProblem
 
 
@@ -54,6 +54,8 @@ def reduce(problem: SubsetProblem) -> Reduction:
     if not len(b) and not shifting:
         return Reduction(problem, problem, 0.0, 0.0)
     W, H, G = problem.W[:, p].copy(), problem.hessian, problem.G
+    if H.wide and isinstance(H, FactorHessian | BlockDiagonalHessian):
+        return _factored(problem, H)
     offset, condition = 0.0, 1.0
     reduced: list[Array] = []
     gradient = None if G is None or problem.refit else G[:, p].copy()
@@ -81,6 +83,48 @@ def reduce(problem: SubsetProblem) -> Reduction:
     hessian = H if not reduced else reduced[0] if H.shared else np.stack(reduced)
     smaller = SubsetProblem(W, hessian, problem.budget, refit=problem.refit, gradient=gradient)
     margin = problem.n * np.finfo(float).eps * condition * (problem.scale + smaller.scale + abs(offset))
+    return Reduction(problem, smaller, offset, margin)
+
+
+def _factored(problem: SubsetProblem, H: FactorHessian | BlockDiagonalHessian) -> Reduction:
+    """`reduce` where the matrix is not formed: a Schur complement of a factor is one again.
+
+    With an inexact step `s = H^-1 g` and `r = g - H s` the shifted cost is off by `r.E`, `E = D + s`. At a
+    mask's best move that is at most `|r| |E| <= |r| (2 v / c)^1/2`, with its reduced cost v and the least
+    damping c; and v is at most the cost of pruning everything. A factor that is off by `e` in norm moves
+    the cost by at most `(2 v)^1/2 e |E|`.
+    """
+    b, p, unit = problem.movable, problem.prunable, 2.0 * problem.n * np.finfo(float).eps
+    W, G, offset, margin = problem.W, problem.G, 0.0, 0.0
+    size = np.sqrt(H.diagonal())
+    shifting = problem.refit and G is not None
+    if shifting:
+        assert G is not None
+        step = H.solve(0, np.arange(problem.n), G.T).T
+        product = H.matmul(step)
+        W = W - step
+        offset = -0.5 * float((step * (2.0 * G - product)).sum())
+        rounding = unit * (np.abs(G) + (np.abs(step) @ size)[:, None] * size)
+        rest = float(np.linalg.norm(np.abs(G - product) + rounding))
+    cost = 0.5 * float((W * H.matmul(W)).sum())
+    length = np.sqrt(2.0 * cost / float(H.ridge.min())) if problem.refit else float(np.linalg.norm(W))
+    if shifting:
+        margin = rest * length
+        G = None
+    if len(b):
+        condition = float(np.linalg.cond(H.block(0, b)))
+        if G is not None:
+            step = np.zeros(W.shape)
+            step[:, b] = H.solve(0, b, G[:, b].T).T
+            offset -= 0.5 * float((G * step).sum())
+            margin += unit * condition * float(np.abs(G * W).sum() + np.abs(G * step).sum())
+            G = G - H.matmul(step)
+        margin += unit * np.sqrt(condition * 2.0 * cost) * float(np.linalg.norm(size)) * length
+        H = H.eliminate(b)
+    smaller = SubsetProblem(
+        W[:, p], H, problem.budget, refit=problem.refit, gradient=None if G is None else G[:, p]
+    )
+    margin += unit * (problem.scale + smaller.scale + abs(offset))
     return Reduction(problem, smaller, offset, margin)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.allocation import allocation_value
+from solvers.certificate.image import ImageProof
 from solvers.certificate.proof import Proof
 from solvers.hessian import Array
 from solvers.problem import Mask
@@ -33,6 +34,7 @@ class Part:
         total: what a `per_layer` budget prunes, else 0.
         proofs: about the problem's rows of decisions, in the stored numbers.
         curves: bounds of every row for every count, where rows share the budget.
+        image: the proof in the image of a factor that is never formed, in place of all others.
     """
 
     digest: str
@@ -42,10 +44,13 @@ class Part:
     total: int
     proofs: tuple[Proof, ...]
     curves: tuple[Array, ...] = ()
+    image: ImageProof | None = None
 
     @property
     def bound(self) -> float:
         """What the proofs show of the problem's own budget."""
+        if self.image is not None:
+            return self.image.claim
         if self.kind == "per_layer":
             return allocation_value(list(self.curves), self.total)
         best: dict[int, float] = {}
@@ -105,6 +110,14 @@ class Certificate:
             arrays = [np.asarray(getattr(proof, name)).ravel() for _, proof in proofs]
             return np.concatenate([*arrays, np.zeros(0, dtype)])
 
+        images = [(i, part.image) for i, part in enumerate(self.parts) if part.image is not None]
+        aside: dict[str, NDArray[np.generic]] = {}
+        if images:
+            aside = {
+                "image_problem": np.array([i for i, _ in images], np.int64),
+                "image": np.concatenate([image.v.ravel() for _, image in images]),
+                "image_claim": np.array([image.claim for _, image in images]),
+            }
         blocks = [proof.blocks for _, proof in proofs]
         pairs = [0 if part is None else len(part.pair) for part in blocks]
         beside = {
@@ -137,6 +150,7 @@ class Certificate:
             "claim": joined("claim", np.float64),
             "pairs": np.array(pairs, np.int64),
             **beside,
+            **aside,
         }
 
 

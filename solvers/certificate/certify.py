@@ -12,6 +12,7 @@ from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.certificate.certificate import Certificate, Part
 from solvers.certificate.claims import root_curve, root_proof
+from solvers.certificate.image import image_proof
 from solvers.certificate.original import as_it_is, restate, stored
 from solvers.certificate.points import Terms
 from solvers.certificate.proof import Proof
@@ -23,7 +24,7 @@ from solvers.reduction import reduce
 def certify(
     problem: SubsetProblem,
     mask: Mask,
-    proofs: Sequence[Proof] = (),
+    proofs: Sequence[Proof] | Sequence[Array] = (),
     *,
     shared: bool = False,
     device: str = "cpu",
@@ -34,7 +35,8 @@ def certify(
         problem: what was asked.
         mask: the best mask found.
         proofs: about the blocks of the reduced problem (`solvers.reduction.reduce`); where rows share a
-            budget, about a row and a count each, in any number.
+            budget, about a row and a count each, in any number. Of a curvature that is not formed, points
+            of its reduced images (`image_proof`) in their place.
         shared: the mask's count need not be that of the problem's `per_layer` budget, which it will share
             with other problems (`together`).
         device: torch device of the relaxations.
@@ -43,7 +45,11 @@ def certify(
         ValueError: if the mask misses the budget, or the curvature is too close to singular for a
             certified split.
     """
-    proofs = [*proofs, *_missing(reduce(problem).problem, proofs, device)]
+    counted = _recounted(problem, int(mask.sum())) if shared else problem
+    if problem.hessian.wide:
+        return _imaged(counted, counted.check(mask), [y for y in proofs if isinstance(y, np.ndarray)])
+    proofs = [proof for proof in proofs if isinstance(proof, Proof)]
+    proofs += _missing(reduce(problem).problem, proofs, device)
     layer = problem.budget.kind == "per_layer"
     curves: list[Array] = []
     if as_it_is(problem):
@@ -58,7 +64,6 @@ def certify(
         assert terms is not None
         curves = _curves(problem, proofs, terms)
     total = int(problem.pools.prune[0]) if layer else 0
-    counted = _recounted(problem, int(mask.sum())) if shared else problem
     part = Part(
         stored(problem).digest, counted.check(mask), counted.value(mask), problem.budget.kind, total,
         tuple(proofs), tuple(curves),
@@ -80,7 +85,17 @@ def together(certificates: Sequence[Certificate], *, shared: bool = False) -> Ce
     wrong = [part.kind for part in parts if part.kind != "per_layer"]
     if shared and wrong:
         raise ValueError(f"only per_layer budgets can be shared, got {wrong[0]!r}")
+    if shared and any(part.image for part in parts):
+        raise ValueError("a problem whose curvature is not formed has no curves; certify it on its own")
     return Certificate(parts, shared)
+
+
+def _imaged(problem: SubsetProblem, mask: Mask, points: Sequence[Array]) -> Certificate:
+    """The certificate of a curvature that is not formed."""
+    total = int(problem.pools.prune[0]) if problem.budget.kind == "per_layer" else 0
+    proof = image_proof(problem, mask, points)
+    digest, value = stored(problem).digest, problem.value(mask)
+    return Certificate((Part(digest, mask, value, problem.budget.kind, total, (), (), proof),))
 
 
 def _recounted(problem: SubsetProblem, prune: int) -> SubsetProblem:

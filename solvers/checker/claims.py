@@ -22,6 +22,8 @@ INTEGERS = (*COUNTS, "entry", "pruned", "kept", "vector", "root", "split", "pair
 NUMBERS = ("value", "bound", "d", "u", "claim", "cross", "price")
 ARRAYS = ("d", "root", "entry", "pruned", "kept", "vector", "split", "u", "claim", "pair", "cross", "price")
 """Those that every proof has a piece of."""
+IMAGES = ("image_problem", "image", "image_claim")
+"""Those of bounds in the images of factors; a file may do without."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class ImageClaim:
+    """A bound on a whole problem by a point in the image of its factor.
+
+    Attributes:
+        problem: index of the problem's file.
+        v: `[m, N]`.
+        claim: the bound.
+    """
+
+    problem: int
+    v: Array
+    claim: float
+
+
+@dataclass(frozen=True)
 class Certificate:
     """A certificate file's fields, of the right types and lengths; whether they are true is another question.
 
@@ -71,6 +88,7 @@ class Certificate:
         value: of every mask.
         bound: on the sum of the values.
         proofs: in any order.
+        images: at most one a problem, which then needs no other proof.
     """
 
     shared: bool
@@ -79,6 +97,7 @@ class Certificate:
     value: Array
     bound: float
     proofs: tuple[Claim, ...]
+    images: tuple[ImageClaim, ...] = ()
 
 
 def read_digests(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
@@ -161,7 +180,33 @@ def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Proble
                 zip(*(whole[name].tolist() for name in COUNTS[:3]), strict=True)
             )
         ),
+        _images(fields, problems),
     )  # fmt: skip
+
+
+def _images(fields: dict[str, NDArray[Any]], problems: Sequence[Problem]) -> tuple[ImageClaim, ...]:
+    given = [name for name in IMAGES if name in fields]
+    if not given:
+        return ()
+    if len(given) < len(IMAGES):
+        raise ValueError(f"fields {', '.join(IMAGES)} go together, got {', '.join(given)}")
+    which, claims = fields["image_problem"].ravel(), fields["image_claim"].ravel()
+    if which.dtype.kind not in "iu" or claims.dtype.kind != "f" or fields["image"].dtype.kind != "f":
+        raise ValueError("'image_problem' must hold whole numbers, 'image' and 'image_claim' float64")
+    if len(claims) != len(which) or len(np.unique(which)) < len(which):
+        raise ValueError("need one claim for every problem of 'image_problem', each there once")
+    shapes = []
+    for i in which.tolist():
+        if not 0 <= i < len(problems) or problems[i].factor is None:
+            raise ValueError("'image_problem' names a problem that is not there, or has no factor")
+        factor = problems[i].factor
+        assert factor is not None
+        shapes.append((problems[i].m, len(factor)))
+    parts = _cut(fields["image"].astype(np.float64), [m * N for m, N in shapes], "image")
+    return tuple(
+        ImageClaim(i, part.reshape(shape), claim)
+        for i, part, shape, claim in zip(which.tolist(), parts, shapes, claims.tolist(), strict=True)
+    )
 
 
 def _shape(problem: Problem) -> tuple[int, int, int]:

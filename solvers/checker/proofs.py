@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.checker.claims import Claim
+from solvers.checker.claims import Claim, ImageClaim
 from solvers.checker.grouped import Unfit, grouped_bounds, groups_of
+from solvers.checker.image import image_bound
 from solvers.checker.leaves import CHUNK, bounds, curve, points
 from solvers.checker.piece import Piece, make_piece
 from solvers.checker.problem import Problem
@@ -25,14 +26,17 @@ class Prover:
     """Collects the bounds of proofs that hold.
 
     Attributes:
-        reduced: every problem without its movable columns.
+        reduced: every problem without its movable columns; but those with a bound in an image.
+        images: proven bounds in images, by problem.
         leaves: leaves evaluated.
         vectors: points evaluated.
     """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], images: Sequence[ImageClaim] = ()) -> None:
         self.problems = problems
-        self.reduced = [reduce_problem(problem) for problem in problems]
+        apart = {image.problem for image in images}
+        self.reduced = {i: reduce_problem(problem) for i, problem in enumerate(problems) if i not in apart}
+        self.images: dict[int, float] = {}
         self.leaves = self.vectors = 0
         self._bound: dict[tuple[int, int], float] = {}
         self._curve: dict[tuple[int, int], Array] = {}
@@ -74,6 +78,19 @@ class Prover:
             raise Refuted(f"leaf at node {nodes[i]} of {name} {what}")
         bound = float(claims[proven < np.inf].min(initial=np.inf))
         self._take(proof, piece, bound, root if len(nodes) == 1 else None)
+
+    def check_image(self, image: ImageClaim) -> None:
+        """Verify a bound in an image.
+
+        Raises:
+            Refuted: by how much it fails.
+        """
+        shown = image_bound(self.problems[image.problem], image.v)
+        if not shown >= image.claim:
+            what = f"claims {image.claim!r}, but {shown!r} is proven ({image.claim - shown:.3g} less)"
+            raise Refuted(f"the image of problem {image.problem} {what}")
+        self.images[image.problem] = image.claim
+        self.vectors += len(image.v)
 
     def _check_grouped(self, proof: Claim, piece: Piece, name: str) -> None:
         """A proof without branching, whose split has blocks."""
@@ -133,6 +150,8 @@ class Prover:
         _, prune = problem.pools()
         if not 0 <= proof.row < len(prune):
             raise Refuted(f"there is a proof about {name}, which does not exist")
+        if proof.problem not in self.reduced:
+            raise Refuted(f"there is a proof about {name} beside a bound in its image")
         counts = prune[proof.row]
         if problem.kind != "per_layer":
             if proof.prune != -1:

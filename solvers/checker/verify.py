@@ -12,6 +12,7 @@ import numpy as np
 
 from solvers.checker.allocation import least_total
 from solvers.checker.claims import Certificate, parse_certificate, read_digests
+from solvers.checker.image import image_values
 from solvers.checker.problem import Problem, read_problem
 from solvers.checker.proofs import Prover, Refuted
 from solvers.checker.rounding import Array
@@ -33,8 +34,8 @@ class Verdict:
         vectors: points evaluated.
         proofs: proofs checked.
         seconds: wall time.
-        curves: of every problem with a `per_layer` budget, else None: `[m, n + 1]` what no mask with k
-            entries of a row pruned costs less than.
+        curves: of every problem with a `per_layer` budget, else None, as where the bound is in an image:
+            `[m, n + 1]` what no mask with k entries of a row pruned costs less than.
     """
 
     low: float
@@ -84,20 +85,22 @@ def verify(certificate: str | os.PathLike[str], *files: str | os.PathLike[str]) 
     with np.errstate(all="ignore"):
         _check_masks(claimed, problems)
         try:
-            prover = Prover(problems)
+            prover = Prover(problems, claimed.images)
         except ArithmeticError as error:
             raise Refuted(str(error)) from None
         for proof in claimed.proofs:
             prover.check(proof)
+        for image in claimed.images:
+            prover.check_image(image)
         bound = _bound(claimed, problems, prover)
         low, high = _values(claimed, problems, prover)
     if not np.isfinite(claimed.bound) or Fraction(claimed.bound) > bound:
         raise Refuted(f"the bound claimed is {claimed.bound!r}, the proofs show {float(bound)!r}")
     return Verdict(
-        low, high, claimed.bound, prover.leaves, prover.vectors, len(claimed.proofs),
+        low, high, claimed.bound, prover.leaves, prover.vectors, len(claimed.proofs) + len(claimed.images),
         time.perf_counter() - start,
         tuple(
-            np.stack(prover.curves(i)) if problem.kind == "per_layer" else None
+            np.stack(prover.curves(i)) if problem.kind == "per_layer" and i not in prover.images else None
             for i, problem in enumerate(problems)
         ),
     )  # fmt: skip
@@ -122,8 +125,12 @@ def _total(problems: Sequence[Problem]) -> int:
 def _bound(claimed: Certificate, problems: Sequence[Problem], prover: Prover) -> Fraction:
     """The bound that the proofs checked imply: sums over rows, programmes over rows that share a budget."""
     parts: list[float] = []
+    if claimed.shared and prover.images:
+        raise Refuted("a bound in an image is about one problem; problems that share a budget need curves")
     for i, problem in enumerate(problems):
-        if problem.kind != "per_layer":
+        if i in prover.images:
+            parts.append(prover.images[i])
+        elif problem.kind != "per_layer":
             parts += [
                 prover.row_bound(i, row) for row in range(1 if problem.kind == "columns" else problem.m)
             ]
@@ -142,7 +149,10 @@ def _values(claimed: Certificate, problems: Sequence[Problem], prover: Prover) -
     """Ends of the interval that holds the sum of all values, each checked against what is claimed."""
     total_low = total_high = Fraction(0)
     for i, (problem, mask) in enumerate(zip(problems, claimed.mask, strict=True)):
-        lows, highs, size = row_values(problem, prover.reduced[i], mask, prover.splits(i))
+        if i in prover.images:
+            lows, highs, size = image_values(problem, mask)
+        else:
+            lows, highs, size = row_values(problem, prover.reduced[i], mask, prover.splits(i))
         if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
             raise Refuted(f"the value of the mask of problem {i} can't be enclosed")
         low, high = (sum((Fraction(x) for x in ends.tolist()), Fraction(0)) for ends in (lows, highs))

@@ -63,13 +63,13 @@ class BlockDiagonalHessian(Hessian):
         parts = np.split(Y, np.cumsum([block.N for block in found])[:-1], axis=1)
         return np.concatenate([block.pull_back(y) for block, y in zip(found, parts, strict=True)], axis=1)
 
-    def root(self, index: Index | None = None) -> Array:
+    def root(self, index: Index | None = None, dtype: type[np.floating] = np.float64) -> Array:
         """Columns of F, some or all, `[N, |index|]`: zero but for the samples of their own block."""
         wanted = np.arange(self.n) if index is None else index
         tops = np.cumsum([0, *(block.N for block in self._factors())])
-        out = np.zeros((tops[-1], len(wanted)))
+        out: Array = np.zeros((tops[-1], len(wanted)), dtype)
         for b, places, local in self._places(wanted):
-            out[tops[b] : tops[b + 1], places] = self._factors()[b].root(local)
+            out[tops[b] : tops[b + 1], places] = self._factors()[b].root(local, dtype)
         return out
 
     def dense(self, row: int) -> Array:
@@ -118,6 +118,18 @@ class BlockDiagonalHessian(Hessian):
         if (np.diff(owner) < 0).any():
             raise ValueError("hessian: columns of a block-diagonal curvature must be grouped by block")
         return BlockDiagonalHessian([self.blocks[b].select(local) for b, _, local in self._places(columns)])
+
+    def eliminate(self, columns: Index) -> BlockDiagonalHessian:
+        """The Schur complement of `columns` on all others, of blocks that are factors.
+
+        Raises:
+            ValueError: if the block of `columns` is singular.
+        """
+        found = {b: local for b, _, local in self._places(columns)}
+        blocks = [
+            block.eliminate(found[b]) if b in found else block for b, block in enumerate(self._factors())
+        ]
+        return BlockDiagonalHessian([block for block in blocks if block.n])
 
     def _factors(self) -> list[FactorHessian]:
         return [block for block in self.blocks if isinstance(block, FactorHessian)]

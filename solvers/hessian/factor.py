@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers.hessian.base import (
     CHUNK_BYTES,
+    SINGULAR,
     Array,
     Hessian,
     Index,
@@ -64,27 +65,31 @@ class FactorHessian(Hessian):
         return np.full(self.n, self.damping)
 
     def image(self, D: Array) -> Array:
-        """`D F'`: `[m, N]` from `[m, n]`; columns where D is zero are not touched."""
+        """`D F'`: `[m, N]` from `[m, n]`, in D's precision; columns where D is zero are not touched."""
         used = np.flatnonzero(D.any(axis=0))
-        out = np.zeros((len(D), self.N))
+        out = np.zeros((len(D), self.N), D.dtype)
         if 2 * len(used) < self.n:
             for part in _parts(len(used), self.N):
-                out += D[:, used[part]] @ self.columns(used[part]).T
+                out += D[:, used[part]] @ self.columns(used[part]).T.astype(D.dtype)
         else:
-            for part, X in self._samples(len(D)):
+            for part, X in self._samples(len(D), D.dtype):
                 out[:, part] = D @ X.T
-        return np.asarray(out / np.sqrt(self.N))
+        out /= np.sqrt(self.N)
+        return out
 
     def pull_back(self, Y: Array) -> Array:
-        """`Y F`: `[m, n]` from `[m, N]`."""
-        out = np.zeros((len(Y), self.n))
-        for part, X in self._samples(len(Y)):
+        """`Y F`: `[m, n]` from `[m, N]`, in Y's precision."""
+        out = np.zeros((len(Y), self.n), Y.dtype)
+        for part, X in self._samples(len(Y), Y.dtype):
             out += Y[:, part] @ X
-        return np.asarray(out / np.sqrt(self.N))
+        out /= np.sqrt(self.N)
+        return out
 
-    def root(self, index: Index | None = None) -> Array:
-        """Columns of `F = X / sqrt(N)`, some or all, `[N, |index|]` in double precision."""
-        return np.asarray((self.X if index is None else self.X[:, index]) / np.sqrt(self.N), dtype=np.float64)
+    def root(self, index: Index | None = None, dtype: type[np.floating] = np.float64) -> Array:
+        """Columns of `F = X / sqrt(N)`, some or all, `[N, |index|]`."""
+        F: Array = (self.X if index is None else self.X[:, index]).astype(dtype)
+        F /= dtype(np.sqrt(self.N))
+        return F
 
     def columns(self, index: Index | NDArray[np.bool_]) -> Array:
         """`[N, |index|]` columns of X, in double precision."""
@@ -122,7 +127,7 @@ class FactorHessian(Hessian):
         """`[n]` diagonal, from the factor."""
         if self._diagonal is None:
             total = np.zeros(self.n)
-            for _, X in self._samples(1):
+            for _, X in self._samples(1, np.dtype(np.float64)):
                 total += np.einsum("si,si->i", X, X)
             self._diagonal = readonly(total / self.N + self.damping)
         return self._diagonal
@@ -179,16 +184,46 @@ class FactorHessian(Hessian):
         """The factor restricted to `columns`."""
         return FactorHessian(self.X[:, columns], self.damping)
 
-    def _samples(self, sides: int) -> Iterator[tuple[slice, Array]]:
-        """Chunks of rows of X in double precision; all of it at once where it is in that already.
+    def eliminate(self, columns: Index) -> FactorHessian:
+        """The Schur complement of `columns` b on all others p, a factor again.
+
+            H_pp - H_pb H_bb^-1 H_bp = X~'X~ / N + c I,   X~ = R X_p  (`compensated`)
+
+        Raises:
+            ValueError: if `H_bb` is singular.
+        """
+        rest = np.setdiff1d(np.arange(self.n), columns)
+        return FactorHessian(self.compensated(columns, self.columns(rest)), self.damping)
+
+    def compensated(self, columns: Index, Z: Array) -> Array:
+        """`R Z` for `Z [N, k]`: what is left of images once `columns` b have moved against them.
+
+        With the singular value decomposition `X_b / sqrt(N) = U diag(s) V'`,
+        `R = I - U diag(1 - sqrt(c / (c + s^2))) U'`, whose square is `I - X_b H_bb^-1 X_b' / N`.
+
+        Raises:
+            ValueError: if `H_bb` is singular.
+        """
+        U, s, _ = scipy.linalg.svd(self.root(columns), full_matrices=False)
+        least = s[-1] ** 2 if len(s) == len(columns) else 0.0
+        if self.damping + least <= self.n * np.finfo(float).eps * (self.damping + s[0] ** 2):
+            raise ValueError(SINGULAR)
+        share = 1.0 - np.sqrt(self.damping / (self.damping + s**2))
+        out = np.empty(Z.shape)
+        for part in _parts(Z.shape[1], self.N):
+            out[:, part] = Z[:, part] - (U * share) @ (U.T @ Z[:, part])
+        return out
+
+    def _samples(self, sides: int, dtype: np.dtype[np.floating]) -> Iterator[tuple[slice, Array]]:
+        """Chunks of rows of X in some precision; all of it at once where it is in that already.
 
         A product with few other sides is done sooner than memory is handed out: its chunks fit a cache.
         """
-        if self.X.dtype == np.float64:
+        if self.X.dtype == dtype:
             yield slice(None), self.X
             return
         for part in _parts(self.N, self.n * (CACHE_SHARE if sides < CACHE_SHARE else 1)):
-            yield part, self.X[part].astype(np.float64)
+            yield part, self.X[part].astype(dtype)
 
 
 def _parts(count: int, width: int) -> Iterator[slice]:

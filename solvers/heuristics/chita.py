@@ -1,20 +1,23 @@
-"""CHITA: iterative hard thresholding with a line search, an active set, and an exact solve at the end."""
+"""CHITA: iterative hard thresholding with a line search, an active set, and exact solves in between."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from solvers.budget import Pools
 from solvers.control import Control
-from solvers.hessian import Array, Hessian
+from solvers.hessian import Array, FactorHessian, Hessian
+from solvers.hessian.base import Index
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
-PAST = 3
-"""Steps t in a row without a gain after which longer ones are not tried."""
+BEYOND = 1.0 + 1e-9
+"""How far past a change of the support a step goes that is meant to make it."""
 POWER_STEPS = 20
 """Products that the estimate of the largest eigenvalue takes."""
 
@@ -23,23 +26,32 @@ POWER_STEPS = 20
 class CHITA(Solver):
     """Benbaki et al. 2023: `v <- T(v - t H (v - w))`, T keeping the largest entries of every pool.
 
-    The step t is taken from a growing grid that starts at one over the largest eigenvalue, the best of it:
-    short steps leave the support as it is. Steps run on an active set of columns, those in use and those of
-    the largest gradients beside them, until they gain little. Then the survivors are solved for exactly (on
-    factors by Woodbury's identity), and all of it again from there while that gains. H is only multiplied
-    with, so that any curvature will do.
+    The step t is the best of a growing grid, all of whose points are one product. It starts at one over the
+    largest eigenvalue, or where the support first changes if that is later: after an exact solve the gradient
+    is zero on the support, and shorter steps leave everything as it is. Steps run on an active set of
+    columns, those in use and those of the largest gradients beside them, until they gain little. Then the
+    survivors are solved for exactly (on factors by Woodbury's identity), and all of it again from there
+    while that gains.
+
+    Without a warm start that is done first for some larger numbers of survivors, falling geometrically, each
+    from the one before. H is only multiplied with, so that any curvature will do; products with a factor are
+    in its own precision while thresholding.
 
     Attributes:
         steps: thresholdings between two exact solves at most.
+        stages: numbers of survivors, the budget's own the last.
+        stage_steps: thresholdings at each of the others at most.
         growth: factor between two steps t.
         tries: steps t looked at.
         active: columns of the active set, as a multiple of those in use.
         tolerance: relative gain below which thresholdings, and solves, end.
     """
 
-    steps: int = 50
-    growth: float = 2.0
-    tries: int = 12
+    steps: int = 30
+    stages: int = 6
+    stage_steps: int = 6
+    growth: float = 1.6
+    tries: int = 16
     active: float = 3.0
     tolerance: float = 1e-4
 
@@ -49,30 +61,41 @@ class CHITA(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        mask = control.warm_start
-        if mask is None:
-            mask = _largest(problem, problem.W**2)
-        best, lowest = mask, problem.value(mask)
-        control.report(lowest, -np.inf, mask=mask)
-        V = np.where(mask, 0.0, problem.W)
+        best, V = control.warm_start, problem.W
+        if best is None:
+            best = largest(problem.pools, problem.W**2)
+        lowest = problem.value(best)
+        control.report(lowest, -np.inf, mask=best)
         steps, solves = 0, 0
-        while not control.stopped():
-            mask, made = self._threshold(problem, V, control)
-            steps, solves = steps + made, solves + 1
-            value = problem.value(mask)
-            gain = lowest - value
-            if gain > 0.0:
-                best, lowest = mask, value
-                control.report(lowest, -np.inf, steps, best)
-            if solves > 1 and gain <= self.tolerance * abs(lowest):
-                break
-            V = problem.weights(best)
+        if control.warm_start is None:
+            for pools in _path(problem.pools, self.stages):
+                if control.stopped():
+                    break
+                V = np.where(largest(pools, V**2), 0.0, V)
+                mask, made = self._threshold(problem, pools, V, self.stage_steps, control)
+                V = np.where(mask, 0.0, problem.W + problem.move(mask))
+                steps, solves = steps + made, solves + 1
+        starts = [np.where(best, 0.0, problem.W), np.where(largest(problem.pools, V**2), 0.0, V)]
+        for V in starts:
+            known = np.inf
+            while not control.stopped():
+                mask, made = self._threshold(problem, problem.pools, V, self.steps, control)
+                steps, solves = steps + made, solves + 1
+                value = problem.value(mask)
+                if value < lowest:
+                    best, lowest = mask, value
+                    control.report(lowest, -np.inf, steps, best)
+                if value >= known * (1.0 - self.tolerance):
+                    break
+                known, V = value, problem.weights(mask)
         reason = control.stopped() or Status.FEASIBLE
         return Outcome(best, reason=reason, stats={"thresholdings": steps, "solves": solves})
 
-    def _threshold(self, problem: SubsetProblem, V: Array, control: Control) -> tuple[Mask, int]:
+    def _threshold(
+        self, problem: SubsetProblem, pools: Pools, V: Array, steps: int, control: Control
+    ) -> tuple[Mask, int]:
         """The support that thresholdings from `V [m, n]` end in, and how many there were."""
-        H, W = problem.hessian, problem.W
+        H, W, m = problem.hessian, problem.W, problem.m
         gradient = H.matmul(V - W)
         used = V.any(axis=0)
         room = min(problem.n, int(np.ceil(self.active * max(int(used.sum()), 1))))
@@ -80,6 +103,7 @@ class CHITA(Solver):
             np.argsort(-np.where(used, np.inf, (gradient**2).sum(axis=0)), kind="stable")[:room]
         )
         part = H.select(columns)
+        precision = part.X.dtype if isinstance(part, FactorHessian) else np.dtype(np.float64)
         D = np.where(np.isin(np.arange(problem.n), columns), 0.0, -W)
         product = H.matmul(D)
         pull, constant = product[:, columns], 0.5 * float((D * product).sum())
@@ -88,40 +112,60 @@ class CHITA(Solver):
 
         def threshold(x: Array) -> Array:
             scores[:, columns] = x**2
-            return np.where(_largest(problem, scores)[:, columns], 0.0, x)
+            return np.where(largest(pools, scores)[:, columns], 0.0, x)
 
-        def objective(x: Array) -> tuple[float, Array]:
-            d = x - weights
-            product = part.matmul(d)
-            return constant + float((d * (0.5 * product + pull)).sum()), product + pull
+        def objectives(trials: list[Array]) -> tuple[Array, Array]:
+            d = np.stack(trials) - weights
+            if part.shared:
+                product = part.matmul(d.reshape(-1, d.shape[2]).astype(precision)).reshape(d.shape)
+            else:
+                product = np.stack([part.matmul(one) for one in d])
+            return constant + (d * (0.5 * product + pull)).sum(axis=(1, 2)), product + pull
 
-        value, g = objective(v)
-        first = 1.0 / _largest_eigenvalue(part, len(W))
+        (value,), (g,) = objectives([v])
+        shortest = 1.0 / _largest_eigenvalue(part, m)
         made = 0
-        while made < self.steps and not control.stopped():
+        while made < steps and not control.stopped():
             made += 1
-            found = value, v, g
-            worse = 0
-            for j in range(self.tries):
-                x = threshold(v - first * self.growth**j * g)
-                trial = objective(x)
-                if trial[0] < found[0]:
-                    found, worse = (trial[0], x, trial[1]), 0
-                elif (worse := worse + 1) == PAST:
-                    break
-            gain = value - found[0]
-            value, v, g = found
+            first = max(shortest, BEYOND * _first_change(pools, columns, v, g))
+            trials = [threshold(v - shortest * g)]
+            trials += [threshold(v - first * self.growth**j * g) for j in range(self.tries)]
+            values, gradients = objectives(trials)
+            j = int(np.argmin(values))
+            gain = value - values[j]
+            if gain > 0.0:
+                value, v, g = values[j], trials[j], gradients[j]
             if gain <= self.tolerance * value:
                 break
         scores[:, columns] = v**2
-        return _largest(problem, scores), made
+        return largest(pools, scores), made
 
 
-def _largest(problem: SubsetProblem, scores: Array) -> Mask:
+def largest(pools: Pools, scores: Array) -> Mask:
     """The mask that keeps the largest scores `[m, n]` of every pool; columns by their sums."""
-    pools = problem.pools
     ranked = scores.sum(axis=0, keepdims=True) if pools.coupled else scores
-    return pools.expand(pools.smallest(ranked), problem.m)
+    return pools.expand(pools.smallest(ranked), len(scores))
+
+
+def _path(pools: Pools, stages: int) -> Iterator[Pools]:
+    """The pools with more survivors than asked for, falling geometrically, the budget's own left out."""
+    for stage in range(1, stages):
+        share = stage / stages
+        keep = np.maximum(pools.keep, 1) ** share * pools.sizes ** (1.0 - share)
+        prune = np.minimum(pools.prune, pools.sizes - np.floor(keep).astype(np.int64))
+        if (prune < pools.prune).any():
+            yield replace(pools, prune=prune)
+
+
+def _first_change(pools: Pools, columns: Index, v: Array, g: Array) -> float:
+    """The least step at which an entry from outside the support may pass one inside: zero if it moves."""
+    labels = np.broadcast_to(pools.labels[:, columns], v.shape)
+    inside = v != 0.0
+    least, most = np.full(len(pools.prune), np.inf), np.zeros(len(pools.prune))
+    np.minimum.at(least, labels[inside], np.abs(v[inside]))
+    np.maximum.at(most, labels[~inside], np.abs(g[~inside]))
+    able = np.isfinite(least) & (most > 0.0)
+    return float((least[able] / most[able]).min(initial=np.inf)) if able.any() else 0.0
 
 
 def _largest_eigenvalue(hessian: Hessian, m: int) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from solvers.bounds.factor.ascent import Relaxed, ascend
-from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images
+from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images, sketched
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
@@ -22,6 +23,8 @@ from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
+WIDER = 4
+"""Times the size of other windows that the wider ones of a descent have."""
 GAIN = 1e-4
 """Relative gain below which a window counts as one without."""
 
@@ -70,8 +73,8 @@ class FactorSearch(Solver):
             return "a block of its curvature is no factor; take local-search"
         if problem.refit and not (hessian.ridge > 0).all():
             return "its curvature has no damping; give one > 0"
-        if problem.m > 1 and problem.budget.kind in ("per_layer", "columns"):
-            return f"{problem.m} rows share its budget; lay the layer out as one row"
+        if problem.m > 1 and problem.budget.kind == "columns":
+            return f"{problem.m} rows share its columns; take swapping"
         return None
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
@@ -80,40 +83,64 @@ class FactorSearch(Solver):
         if start is None:
             saliency = problem.W**2 * problem.hessian.diagonal()
             start = problem.pools.expand(problem.pools.smallest(saliency), problem.m)
-        control.report(problem.value(start), -np.inf, mask=start)
-        mask, bounds = start.copy(), []
+        values = problem.row_values(start)
+        control.report(float(values.sum()), -np.inf, mask=start)
+        found = images(problem)
+        if len(found) < problem.m:
+            values = values.sum(keepdims=True)
+        mask, bounds, points = start.reshape(len(found), -1).copy(), [], []
         stats: dict[str, Any] = {"ascent_steps": 0, "windows": 0}
-        for r, image in enumerate(images(problem)):
-            search = _RowSearch(self, image, start[r], [control.seed, r], control)
+        for r, image in enumerate(found):
+            search = _RowSearch(self, image, mask[r].copy(), [control.seed, r], control)
             bounds.append(search.relaxed.bound)
+            points.append(search.relaxed.y)
             stats["ascent_steps"] += search.relaxed.steps
-            reached = float(np.sum(bounds)) if r == problem.m - 1 else -np.inf
+            reached = float(np.sum(bounds)) if r == len(found) - 1 else -np.inf
 
-            def tell(pruned: Mask, r: int = r, reached: float = reached, search: Any = search) -> None:
-                mask[r] = pruned
-                control.report(problem.value(mask), reached, search.windows, mask.copy())
+            def tell(r: int = r, reached: float = reached, search: _RowSearch = search) -> None:
+                before, value = mask[r].copy(), search.row.value
+                mask[r] = search.row.pruned
+                if not search.exact:
+                    rows = problem.row_values(mask.reshape(start.shape))
+                    value = float(rows.reshape(len(mask), -1)[r].sum())
+                if value < values[r]:
+                    values[r] = value
+                else:
+                    mask[r] = before
+                whole = mask.reshape(start.shape).copy()
+                control.report(float(values.sum()), reached, search.windows, whole)
 
-            tell(search.row.pruned)
+            if search.exact:
+                tell()
             search.round_off()
-            tell(search.row.pruned)
+            tell()
             left = control.remaining
-            search.wander(None if left is None else left / (problem.m - r))
-            tell(search.row.pruned)
+            search.wander(None if left is None else left / (len(found) - r))
+            tell()
             stats["windows"] += search.windows
-        if problem.m > 1:
+        if len(found) > 1:
             stats["rows"] = [{"bound": float(bound)} for bound in bounds]
-        return Outcome(mask, float(np.sum(bounds)), control.stopped() or Status.FEASIBLE, stats)
+        return Outcome(
+            mask.reshape(start.shape), float(np.sum(bounds)), control.stopped() or Status.FEASIBLE, stats,
+            points if control.certify else None,
+        )  # fmt: skip
 
 
 class _RowSearch:
-    """One row: opened and relaxed when made, then searched."""
+    """One row: opened and relaxed when made, then searched.
+
+    Attributes:
+        exact: whether the row's value is the problem's; joint rows of a large image are searched in a sketch.
+    """
 
     def __init__(
         self, solver: FactorSearch, image: Image, start: Mask, seed: list[int], control: Control
     ) -> None:
         self.solver, self.seed, self.control, self.windows = solver, seed, control, 0
         self.space: Coordinates = coordinates(image)
-        self.row: FactorRow = (JointRow if image.refit else SelectionRow)(image, start)
+        self.exact = not image.refit or len(self.space.Q) == self.space.Q.shape[1]
+        model = image if self.exact else sketched(image, self.space)
+        self.row: FactorRow = JointRow(model, start) if image.refit else SelectionRow(image, start)
         for _ in range(solver.opening):
             self._try(self.row.cheapest(solver.window), 1)
         self.relaxed: Relaxed = ascend(
@@ -123,24 +150,35 @@ class _RowSearch:
         self.margin: Array = margins(self.relaxed.scores, self._taken, image.labels)
 
     def round_off(self) -> None:
-        """Go on from the relaxation's mask, unless what comes of it is worse than the one at hand."""
-        before, value = self.row.pruned.copy(), self.row.value
-        self.row.set(~self._taken if self.row.image.refit else self._taken)
+        """Go on from the relaxation's mask, unless what comes of it is worse than the one at hand.
+
+        The first window is of the entries that the relaxation leaves open.
+        """
+        row, shares = self.row, self.relaxed.shares
+        before, value = row.pruned.copy(), row.value
+        row.set(~self._taken if row.image.refit else self._taken)
+        split = np.flatnonzero((shares > 0.0) & (shares < 1.0))
+        if len(split) > self.solver.window and not row.image.labels.any():
+            widest = WIDER * self.solver.window
+            self._try(np.sort(split[np.argsort(self.margin[split], kind="stable")[:widest]]), 2)
         self.descend()
-        if self.row.value > value:
-            self.row.set(before)
+        if row.value > value:
+            row.set(before)
             self.descend()
 
     def descend(self) -> None:
-        """Windows of the cheapest entries, and of the best pairs, until neither gains."""
-        idle, pairing = 0, False
-        while idle < 2 and not self.control.stopped():
-            if pairing and isinstance(self.row, SelectionRow) and not self.row.image.labels.any():
-                window = self.row.pairs(self.space, self.margin, self.solver.window)
-            else:
-                window = self.row.cheapest(self.solver.window)
-            idle = 0 if self._try(window, 1) else idle + 1
-            pairing = not pairing
+        """Windows of the cheapest entries, of the best pairs, and wider ones, until none gains."""
+        row, size = self.row, self.solver.window
+        kinds: list[Callable[[], Items]] = [lambda: row.cheapest(size)]
+        if isinstance(row, SelectionRow) and not row.image.labels.any():
+            pairing = row
+            kinds.append(lambda: pairing.pairs(self.space, self.margin, size))
+        if len(row.pruned) > size:
+            kinds.append(lambda: row.cheapest(WIDER * size))
+        idle = turn = 0
+        while idle < len(kinds) and not self.control.stopped():
+            idle = 0 if self._try(kinds[turn % len(kinds)](), 1) else idle + 1
+            turn += 1
 
     def wander(self, seconds: float | None) -> None:
         """Random windows near the thresholds, and a descent after every gain.

@@ -1,7 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from solvers import Budget, SubsetProblem
+from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem
+from solvers.hessian import factor
 from solvers.reduction import reduce
 from tests.solvers.oracles import BUDGETS, all_masks, dense_value, gram, make_problem
 
@@ -85,3 +88,42 @@ def test_a_schur_complement_is_the_inverse_of_a_block_of_the_inverse(rng):
     kept = np.array([0, 2, 4, 5])
     expected = np.linalg.inv(np.linalg.inv(H)[np.ix_(kept, kept)])
     np.testing.assert_allclose(reduce(problem).problem.hessian.dense(0), expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("gradient", [False, True], ids=["plain", "gradient"])
+@pytest.mark.parametrize("movable", [(), (2, 7)], ids=["none", "two"])
+@pytest.mark.parametrize("kind", ["factor", "blocks"])
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_wide_factor_stays_a_factor(budget, refit, kind, movable, gradient, rng, monkeypatch):
+    monkeypatch.setattr(factor, "WIDE", 2)
+    n = N + len(movable)
+    parts = [FactorHessian(rng.standard_normal((2, k)), c) for k, c in ((3, 0.3), (n - 3, 0.2))]
+    problem = SubsetProblem(
+        rng.standard_normal((M, n)),
+        FactorHessian(rng.standard_normal((3, n)), 0.2) if kind == "factor" else BlockDiagonalHessian(parts),
+        BUDGETS[budget],
+        refit=refit,
+        gradient=0.3 * rng.standard_normal((M, n)) if gradient else None,
+        movable=movable,
+    )
+    reduction = reduce(problem)
+    small = reduction.problem
+    assert isinstance(small.hessian, type(problem.hessian))
+    assert (small.W.shape, small.G is None) == ((M, N), refit or not gradient)
+    values = []
+    for mask in itertools.islice(all_masks(small), 0, None, 7):
+        values.append(small.value(mask) + reduction.offset)
+        exact = dense_value(problem, reduction.lift(mask))
+        assert exact == pytest.approx(values[-1], rel=1e-11, abs=1e-11)
+        assert abs(problem.value(reduction.lift(mask)) - values[-1]) <= reduction.margin
+    changed = bool(len(movable) or (refit and gradient))
+    assert (reduction.margin > 0.0) == changed
+    assert reduction.margin < 1e-10 * max(map(abs, values))
+
+
+def test_a_singular_corner_of_a_factor_is_refused(monkeypatch):
+    monkeypatch.setattr(factor, "WIDE", 2)
+    X = np.ones((2, 6))
+    with pytest.raises(ValueError, match="singular"):
+        FactorHessian(X).eliminate(np.array([0, 1]))

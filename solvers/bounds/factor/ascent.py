@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
+from solvers.bounds.factor.directions import All, Directions, Few
 from solvers.bounds.factor.image import Coordinates, Image
 from solvers.bounds.factor.smoothing import smoothed_shares
 from solvers.hessian import Array
@@ -16,6 +16,8 @@ RISE = 0.5
 """Share of the smoothing's error that a step must still be worth for the smoothing to stay."""
 COARSE = 0.1
 """Tolerance where not all directions are in use, of the value of a mask."""
+LARGE = 0.01
+"""Least tolerance where the image is too large for all of its directions to be found."""
 SHRINK = 0.3
 """Factor by which the smoothing falls once its maximum is met."""
 NOTHING = 1e-3
@@ -73,19 +75,35 @@ def ascend(
         tolerance: relative.
         stopped: polled between steps; a true answer ends them.
     """
-    b, Z = space.Q.T @ image.b, space.Z
+    Z, rank = space.Z, space.Z.shape[1]
+    b = space.Q.T @ image.b
     state = _State(np.zeros(0), np.zeros(len(image.w)), 0.0)
     reach = np.sqrt(2.0 * abs(value)) * np.linalg.norm(Z, axis=1) * np.abs(image.slopes(state.p))
     state.width = float(np.ptp(image.scores(state.p)) + reach.mean()) or 1.0
-    for rank in (*(r for r in LEVELS if r < len(b)), len(b)):
-        state.y = np.append(state.y, np.zeros(rank - len(state.y)))
-        if rank < len(b):
-            _climb(image, Z[:, :rank], b[:rank], state, COARSE, abs(value), True, stopped)
-        else:
-            _climb(image, Z, b, state, tolerance, NOTHING * abs(value), False, stopped)
+    partial = rank < len(image.b)
+    least = NOTHING * abs(value)
+    for level in (*(r for r in LEVELS if r < rank), rank):
+        state.y = np.append(state.y, np.zeros(level - len(state.y)))
+        coarse = partial or level < rank
+        _climb(
+            image,
+            Few(image, Z[:, :level]),
+            b[:level],
+            state,
+            COARSE if coarse else tolerance,
+            abs(value) if coarse else least,
+            coarse,
+            stopped,
+        )
     y = space.Q @ state.y
-    shares = smoothed_shares(image.scores(state.p), image.labels, image.take, state.width)
-    return Relaxed(y, shares, image.scores(state.p), image.lower_bound(y), state.steps)
+    if partial:
+        whole = All(image, space)
+        state.y, state.p = y, whole.up(y)
+        _climb(image, whole, image.b, state, max(tolerance, LARGE), least, False, stopped)
+        y = state.y
+    scores = image.scores(state.p)
+    shares = smoothed_shares(scores, image.labels, image.take, state.width)
+    return Relaxed(y, shares, scores, image.lower_bound(y), state.steps)
 
 
 @dataclass
@@ -100,7 +118,7 @@ class _State:
 
 def _climb(
     image: Image,
-    Z: Array,
+    space: Directions,
     b: Array,
     state: _State,
     tolerance: float,
@@ -108,14 +126,14 @@ def _climb(
     coarse: bool,
     stopped: Callable[[], object],
 ) -> None:
-    """Newton steps in the coordinates that `Z [n, r]` has, until relaxed value and bound are close."""
+    """Newton steps in a space's coordinates until relaxed value and bound are close."""
     for _ in range(STEPS):
         if stopped():
             return
         y, p, width = state.y, state.p, state.width
         scores, slopes = image.scores(p), image.slopes(p)
         shares = smoothed_shares(scores, image.labels, image.take, width)
-        gradient = b - y - (shares * slopes) @ Z
+        gradient = b - y - space.down(shares * slopes)
         level = float(b @ y) - 0.5 * float(y @ y)
         taken = float(shares @ scores)
         smooth = level - _penalty(shares, scores, width)
@@ -124,8 +142,7 @@ def _climb(
         close = tolerance * max(level - taken + image.constant, least)
         if gap + away <= close:
             return
-        M = _curvature(image, Z, shares, slopes, width)
-        step = scipy.linalg.cho_solve(scipy.linalg.cho_factor(M, lower=True, overwrite_a=True), gradient)
+        step = space.newton(shares, slopes, width, gradient)
         state.steps += 1
         rise = float(gradient @ step)
         if coarse and gap + rise <= close:
@@ -133,7 +150,7 @@ def _climb(
         if rise <= RISE * gap and gap > 0.5 * close:
             state.width *= SHRINK
             continue
-        along = Z @ step
+        along = space.up(step)
         for halving in range(20):
             length = 0.5**halving
             to, q = y + length * step, p + length * along
@@ -150,20 +167,3 @@ def _climb(
 def _penalty(shares: Array, scores: Array, width: float) -> float:
     """`max_z z.s - width/2 |z|^2` at its maximiser."""
     return float(shares @ scores) - 0.5 * width * float(shares @ shares)
-
-
-def _curvature(image: Image, Z: Array, shares: Array, slopes: Array, width: float) -> Array:
-    """The negative generalised Hessian of the smoothed bound, `[r, r]`."""
-    M = np.eye(Z.shape[1])
-    if image.refit:
-        on = np.flatnonzero(shares > 0.0)
-        root = Z[on] * np.sqrt(shares[on] / image.ridge[on])[:, None]
-        M += root.T @ root
-    free = np.flatnonzero((shares > 0.0) & (shares < 1.0))
-    if len(free):
-        V = Z[free] * (slopes[free] / np.sqrt(width))[:, None]
-        first = np.flatnonzero(np.diff(image.labels[free], prepend=-1))
-        sizes = np.diff(np.append(first, len(free)))
-        V -= np.repeat(np.add.reduceat(V, first, axis=0) / sizes[:, None], sizes, axis=0)
-        M += V.T @ V
-    return M

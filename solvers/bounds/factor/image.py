@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -14,7 +14,9 @@ from solvers.problem import Mask, SubsetProblem
 Factored = FactorHessian | BlockDiagonalHessian
 
 RANK = 1024
-"""Dimensions of the image that the ascent works in; of a larger one the strongest are taken."""
+"""Dimensions of an image up to which all of its directions are found."""
+STRONGEST = 512
+"""Directions that are found of a larger one."""
 SPARE = 32
 """Directions beyond these that the range finder draws."""
 
@@ -104,23 +106,28 @@ class Image:
 
 
 def images(problem: SubsetProblem) -> list[Image]:
-    """The images of a reduced problem's rows.
+    """The images of a reduced problem's rows; rows that share a `per_layer` budget are laid side by side.
 
     Raises:
-        ValueError: for curvatures that are not factors, and budgets that several rows share.
+        ValueError: for curvatures that are not factors, and columns of several rows.
     """
     hessian = problem.hessian
     if not isinstance(hessian, Factored) or (
         isinstance(hessian, BlockDiagonalHessian) and not hessian.factored
     ):
         raise ValueError("hessian: an image can be had of factors only, and of blocks of factors")
-    pools = problem.pools
-    if problem.m > 1 and problem.budget.kind in ("per_layer", "columns"):
+    if problem.m > 1 and problem.budget.kind == "columns":
         raise ValueError(
-            f"budget {problem.budget.kind!r} is shared by {problem.m} rows of a factor that is never formed; "
-            "lay the layer out as one row"
+            f"budget 'columns' is shared by {problem.m} rows of a factor that is never formed; "
+            "solve the rows one by one, or take swapping"
         )
-    found, ridge = [], hessian.ridge
+    if problem.m > 1 and problem.budget.kind == "per_layer":
+        hessian = BlockDiagonalHessian([hessian] * problem.m)
+        problem = SubsetProblem(
+            problem.W.reshape(1, -1), hessian, problem.budget, refit=problem.refit,
+            gradient=None if problem.G is None else problem.G.reshape(1, -1),
+        )  # fmt: skip
+    found, ridge, pools = [], hessian.ridge, problem.pools
     for r, w in enumerate(problem.W):
         labels = pools.labels[r] - pools.labels[r, 0]
         first = pools.labels[r, 0]
@@ -144,8 +151,8 @@ class Coordinates:
 def coordinates(image: Image) -> Coordinates:
     """The strongest directions of `F diag(w)` (of F when joint), strongest first.
 
-    All of the directions up to `RANK`; beyond, those of a randomised range finder with one power step
-    (Halko, Martinsson & Tropp 2011, algorithm 4.4). A bound at a y of fewer is as valid as any other.
+    All of the directions up to `RANK`; beyond, those of a randomised range finder with one power step, in
+    single precision (Halko, Martinsson & Tropp 2011, algorithm 4.4).
     """
     hessian, N = image.hessian, len(image.b)
     squares = np.ones_like(image.w) if image.refit else image.w**2
@@ -155,10 +162,25 @@ def coordinates(image: Image) -> Coordinates:
         return Coordinates(Q, F.T @ Q)
 
     def spread(Y: Array) -> Array:
-        return hessian.image(hessian.pull_back(Y) * squares)
+        return hessian.image(hessian.pull_back(Y) * squares.astype(np.float32))
 
-    Y = np.random.default_rng(0).standard_normal((RANK + SPARE, N))
+    draws = np.random.default_rng(0).standard_normal((STRONGEST + SPARE, N))
+    Y: Array = draws.astype(np.float32)
     Y = spread(scipy.linalg.qr(spread(Y).T, mode="economic")[0].T)
-    Q, size, _ = scipy.linalg.svd(Y.T, full_matrices=False)
-    Q = np.ascontiguousarray(Q[:, : min(RANK, max(1, int((size > 1e-13 * size[0]).sum())))])
-    return Coordinates(Q, np.ascontiguousarray(hessian.pull_back(Q.T).T))
+    Q, size, _ = scipy.linalg.svd(Y.T.astype(np.float64), full_matrices=False)
+    Q = np.ascontiguousarray(Q[:, : min(STRONGEST, max(1, int((size > 1e-6 * size[0]).sum())))])
+    Z = hessian.pull_back(Q.T.astype(np.float32)).T
+    return Coordinates(Q, np.ascontiguousarray(Z, dtype=np.float64))
+
+
+def sketched(image: Image, space: Coordinates) -> Image:
+    """The image with the curvature of its strongest directions, and what they leave of the diagonal.
+
+    `H~ = Z Z' + diag(e + rest)`, with the diagonal of H: a model of the row to search in, not to bound.
+    """
+    rank = space.Z.shape[1]
+    rest = np.maximum(image.hessian.diagonal() - image.ridge - (space.Z**2).sum(axis=1), 0.0)
+    model = FactorHessian(np.sqrt(rank) * space.Z.T)
+    ridge, b = image.ridge + rest, space.Q.T @ image.b
+    constant = 0.5 * float(ridge @ image.w**2) if image.refit else 0.0
+    return replace(image, hessian=model, ridge=ridge, b=b, constant=constant)

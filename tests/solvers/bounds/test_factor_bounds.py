@@ -5,9 +5,12 @@ import pytest
 
 from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem
 from solvers.blocks import blocks
+from solvers.bounds.factor import ascent, directions
 from solvers.bounds.factor import image as factor_image
 from solvers.bounds.factor.ascent import ascend
-from solvers.bounds.factor.image import coordinates, images
+from solvers.bounds.factor.directions import All, Few
+from solvers.bounds.factor.image import Coordinates, coordinates, images, sketched
+from solvers.bounds.factor.smoothing import smoothed_shares
 from tests.solvers.oracles import fractions, optimum, relaxed_value
 
 BUDGETS = {
@@ -83,19 +86,81 @@ def test_the_ascent_reaches_the_relaxation(budget, refit, rng):
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
-def test_few_directions_give_a_weaker_bound_and_a_valid_one(refit, rng, monkeypatch):
-    problem = make(rng, refit=refit, budget="per_layer", n=14, N=9)
-    (image,) = images(problem)
+@pytest.mark.parametrize("budget", ["per_layer", "n_of_m"])
+def test_from_few_directions_the_ascent_goes_on_in_all(budget, refit, rng, monkeypatch):
+    problem = make(rng, refit=refit, budget=budget, n=16, N=9)
+    image, *_ = images(problem)
     value = problem.value(problem.pools.smallest(problem.W**2))
-    whole = relaxed(image, value, tolerance=1e-6).bound
+    whole = relaxed(image, value, tolerance=1e-6)
     monkeypatch.setattr(factor_image, "RANK", 5)
+    monkeypatch.setattr(factor_image, "STRONGEST", 3)
     monkeypatch.setattr(factor_image, "SPARE", 2)
     space = coordinates(image)
-    assert space.Q.shape == (9, 5)
-    np.testing.assert_allclose(space.Q.T @ space.Q, np.eye(5), atol=1e-12)
-    np.testing.assert_allclose(space.Z, image.hessian.root().T @ space.Q, atol=1e-12)
-    part = ascend(image, space, value, tolerance=1e-6).bound
-    assert 0.2 * whole < part <= whole * (1 + 1e-5)
+    assert space.Q.shape == (9, 3)
+    np.testing.assert_allclose(space.Q.T @ space.Q, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(space.Z, image.hessian.root().T @ space.Q, atol=1e-5)
+    monkeypatch.setattr(ascent, "LARGE", 0.0)
+    part = ascend(image, space, value, tolerance=1e-6)
+    assert image.lower_bound(space.Q @ (space.Q.T @ part.y)) < 0.99 * whole.bound
+    assert part.bound == pytest.approx(whole.bound, rel=1e-3)
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("budget", ["per_layer", "n_of_m"])
+def test_a_step_in_all_directions_is_the_one_of_the_whole_curvature(budget, refit, rng, monkeypatch):
+    monkeypatch.setattr(directions, "LOOSE", 1e-4)
+    problem = make(rng, refit=refit, budget=budget, n=40, N=12)
+    image, *_ = images(problem)
+    shares = smoothed_shares(image.scores(rng.standard_normal(40)), image.labels, image.take, 3.0)
+    assert ((shares > 0) & (shares < 1)).sum() > 10
+    slopes, gradient = image.slopes(rng.standard_normal(40)), rng.standard_normal(12)
+    basis = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    whole = Few(image, image.hessian.root().T @ basis)
+    exact = basis @ whole.newton(shares, slopes, 0.3, basis.T @ gradient)
+    part = Coordinates(basis[:, :4], image.hessian.root().T @ basis[:, :4])
+    step = All(image, part).newton(shares, slopes, 0.3, gradient)
+    np.testing.assert_allclose(step, exact, atol=1e-3 * np.abs(exact).max())
+
+
+def test_rows_of_one_pool_make_one_image(rng):
+    H = FactorHessian(rng.standard_normal((3, 5)), 0.2)
+    problem = SubsetProblem(
+        rng.standard_normal((2, 5)),
+        H,
+        Budget.per_layer(4),
+        refit=False,
+        gradient=0.1 * rng.standard_normal((2, 5)),
+    )
+    (image,) = images(problem)
+    found = relaxed(image, 1.0, tolerance=1e-6)
+    assert len(found.y) == 6
+    assert found.bound <= optimum(problem)
+    alone = [
+        SubsetProblem(
+            problem.W[r : r + 1], H, Budget.per_layer(2), refit=False, gradient=problem.G[r : r + 1]
+        )
+        for r in range(2)
+    ]
+    assert found.bound <= sum(relaxed(images(one)[0], 1.0, tolerance=1e-6).bound for one in alone) + 1e-6
+
+
+def test_a_sketch_of_all_directions_is_the_image_itself(rng):
+    problem = make(rng, refit=True, n=10, N=4)
+    (image,) = images(problem)
+    model = sketched(image, coordinates(image))
+    np.testing.assert_allclose(model.ridge, image.ridge, rtol=1e-10)
+    np.testing.assert_allclose(model.hessian.dense(0), image.hessian.dense(0) - 0.1 * np.eye(10), atol=1e-12)
+    y = rng.standard_normal(4)
+    assert model.lower_bound(y) == pytest.approx(image.lower_bound(coordinates(image).Q @ y), rel=1e-9)
+
+
+def test_a_sketch_of_few_keeps_the_diagonal(rng):
+    problem = make(rng, refit=True, n=10, N=6)
+    (image,) = images(problem)
+    space = coordinates(image)
+    model = sketched(image, Coordinates(space.Q[:, :2], space.Z[:, :2]))
+    assert model.hessian.X.shape == (2, 10)
+    np.testing.assert_allclose(model.hessian.diagonal() + model.ridge, image.hessian.diagonal(), rtol=1e-10)
 
 
 def test_the_strongest_directions_come_first(rng):
@@ -140,5 +205,5 @@ def test_what_has_no_image(rng):
     W = rng.standard_normal((2, 4))
     with pytest.raises(ValueError, match="an image can be had of factors only"):
         images(SubsetProblem(W, np.eye(4), Budget.per_row(1)))
-    with pytest.raises(ValueError, match="budget 'per_layer' is shared by 2 rows"):
-        images(SubsetProblem(W, FactorHessian(np.ones((1, 4)), 1.0), Budget.per_layer(1)))
+    with pytest.raises(ValueError, match="budget 'columns' is shared by 2 rows"):
+        images(SubsetProblem(W, FactorHessian(np.ones((1, 4)), 1.0), Budget.columns(1)))

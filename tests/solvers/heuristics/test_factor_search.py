@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, Status, SubsetProblem, solve
+from solvers.bounds.factor import image as factor_image
 from solvers.bounds.factor.image import coordinates, images
 from solvers.hessian import factor
 from solvers.heuristics import factor_search
@@ -231,9 +232,44 @@ def test_limits_and_interruptions_keep_a_mask_and_a_bound(refit, rng):
         (np.eye(4), Budget.per_row(1), "its curvature is no factor"),
         (BlockDiagonalHessian([DenseHessian(np.eye(4))]), Budget.per_row(1), "a block of its curvature is"),
         (FactorHessian(np.ones((9, 4)) + 9 * np.eye(9, 4)), Budget.per_row(1), "no damping"),
-        (FactorHessian(np.ones((1, 4)), 1.0), Budget.columns(1), "2 rows share its budget"),
+        (FactorHessian(np.ones((1, 4)), 1.0), Budget.columns(1), "2 rows share its columns"),
     ],
 )
 def test_what_it_refuses(hessian, budget, message):
     with pytest.raises(ValueError, match=message):
         solve(SubsetProblem(np.ones((2, 4)), hessian, budget), "factor-search")
+
+
+@pytest.mark.parametrize("movable", [(), (1, 6)], ids=["none", "two"])
+@VARIANTS
+def test_rows_that_share_a_budget_are_searched_together(refit, movable, rng, monkeypatch):
+    monkeypatch.setattr(factor, "WIDE", 2)
+    n = 5 + len(movable)
+    H = FactorHessian(rng.standard_normal((3, n)), 0.2)
+    problem = SubsetProblem(
+        rng.standard_normal((2, n)),
+        H,
+        Budget.per_layer(6),
+        refit=refit,
+        gradient=0.3 * rng.standard_normal((2, n)),
+        movable=movable,
+    )
+    best, found = optimum(problem), solve(problem, "factor-search")
+    assert found.value == pytest.approx(best, rel=1e-9)
+    assert -np.inf < found.bound <= best + 1e-12
+
+
+def test_large_joint_images_are_searched_in_a_sketch(rng, monkeypatch):
+    """Every value told is the problem's own, and none is worse than the start."""
+    monkeypatch.setattr(factor_image, "RANK", 6)
+    monkeypatch.setattr(factor_image, "STRONGEST", 5)
+    monkeypatch.setattr(factor_image, "SPARE", 2)
+    problem = make(rng, refit=True, n=60, N=20, damping=0.05)
+    problem = SubsetProblem(problem.W, problem.hessian, Budget.per_layer(45))
+    told = []
+    found = solve(problem, "factor-search", callback=lambda p: told.append((p.bounds.upper, p.mask)) and None)
+    start = problem.value(problem.pools.smallest(problem.W**2 * problem.hessian.diagonal()))
+    assert found.value < 0.99 * start
+    assert 0.0 < found.bound <= found.value
+    for value, mask in told:
+        assert value == pytest.approx(problem.value(mask), rel=1e-9)

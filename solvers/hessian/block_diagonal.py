@@ -38,14 +38,17 @@ class BlockDiagonalHessian(Hessian):
     @property
     def wide(self) -> bool:
         """See `Hessian.wide`: where a block is, or several together are."""
-        return any(block.wide for block in self.blocks) or (
-            self.factored and self.n > sum(block.N for block in self._factors())
-        )
+        return any(block.wide for block in self.blocks) or (self.factored and self.n > self.N)
 
     @property
     def factored(self) -> bool:
         """Whether every block is a factor, so that `ridge`, `image` and `pull_back` can be had."""
         return all(isinstance(block, FactorHessian) for block in self.blocks)
+
+    @property
+    def N(self) -> int:
+        """Dimensions of the image, of blocks that are factors."""
+        return sum(block.N for block in self._factors())
 
     @property
     def ridge(self) -> Array:

@@ -18,9 +18,16 @@ from solvers.hessian.base import (
     readonly,
     require_formable,
 )
+from solvers.hessian.sketch import solve_by_gradients, strongest
 
 CACHE_SHARE = 16
 """How much smaller a chunk is in products with a few vectors."""
+LARGE = 3000
+"""Smaller side of a factor's columns from which systems are solved by conjugate gradients."""
+SKETCH = 1024
+"""Directions that precondition them."""
+FEW = 16
+"""Right-hand sides up to which they are."""
 WIDE = 2048
 """Inputs up to which solvers may take a factor's dense matrix, however few its samples are."""
 
@@ -53,6 +60,7 @@ class FactorHessian(Hessian):
         self.rows = None
         self._dense: Array | None = None
         self._diagonal: Array | None = None
+        self._sketch: tuple[Array, Array] | None = None
 
     @property
     def wide(self) -> bool:
@@ -150,10 +158,16 @@ class FactorHessian(Hessian):
             raise ValueError("hessian is singular where weights move; add damping to its diagonal") from None
 
     def solve(self, row: int, index: Index, rhs: Array) -> Array:
-        """By Woodbury when the block is wider than the factor is tall.
+        """By Woodbury when the block is wider than the factor is tall; of large ones by conjugate gradients.
 
         `(X'X/N + c I)^-1 b = (b - X' (N c I + X X')^-1 X b) / c`.
         """
+        sides = rhs.size // max(1, len(index))
+        if min(len(index), self.N) > LARGE and self.damping > 0 and sides <= FEW:
+            found = solve_by_gradients(
+                self, self.damping, self.sketch()[1], index, rhs.reshape(len(index), -1)
+            )
+            return found.reshape(rhs.shape)
         if len(index) <= self.N or self.damping == 0:
             return cholesky_solve(self.block(row, index), rhs)
         L = self.kernel(index)
@@ -165,6 +179,12 @@ class FactorHessian(Hessian):
         for part in _parts(len(index), self.N):
             out[part] = (B[part] - self.columns(index[part]).T @ inner) / self.damping
         return out.reshape(rhs.shape)
+
+    def sketch(self) -> tuple[Array, Array]:
+        """The `SKETCH` strongest directions of F and their pull-back (`strongest`), found once and kept."""
+        if self._sketch is None:
+            self._sketch = strongest(self, np.ones(self.n), SKETCH)
+        return self._sketch
 
     def inverse_diagonal(self, row: int, index: Index) -> Array:
         """By Woodbury where the block is wider than the factor is tall: `(1 - x_q' K^-1 x_q) / c`."""

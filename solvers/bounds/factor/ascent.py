@@ -17,7 +17,7 @@ RISE = 0.5
 COARSE = 0.1
 """Tolerance where not all directions are in use, of the value of a mask."""
 LARGE = 0.01
-"""Least tolerance where the image is too large for all of its directions to be found."""
+"""Least tolerance of selections whose image is too large for all of its directions to be found."""
 SHRINK = 0.3
 """Factor by which the smoothing falls once its maximum is met."""
 NOTHING = 1e-3
@@ -99,7 +99,8 @@ def ascend(
     if partial:
         whole = All(image, space)
         state.y, state.p = y, whole.up(y)
-        _climb(image, whole, image.b, state, max(tolerance, LARGE), least, False, stopped)
+        enough = tolerance if image.refit else max(tolerance, LARGE)
+        _climb(image, whole, image.b, state, enough, least, False, stopped)
         y = state.y
     scores = image.scores(state.p)
     shares = smoothed_shares(scores, image.labels, image.take, state.width)

@@ -9,6 +9,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
+from solvers.hessian.sketch import strongest
 from solvers.problem import Mask, SubsetProblem
 
 Factored = FactorHessian | BlockDiagonalHessian
@@ -17,8 +18,6 @@ RANK = 1024
 """Dimensions of an image up to which all of its directions are found."""
 STRONGEST = 512
 """Directions that are found of a larger one."""
-SPARE = 32
-"""Directions beyond these that the range finder draws."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,7 @@ class Coordinates:
 def coordinates(image: Image) -> Coordinates:
     """The strongest directions of `F diag(w)` (of F when joint), strongest first.
 
-    All of the directions up to `RANK`; beyond, those of a randomised range finder with one power step, in
-    single precision (Halko, Martinsson & Tropp 2011, algorithm 4.4).
+    All of the directions up to `RANK`; beyond, some (`solvers.hessian.sketch.strongest`).
     """
     hessian, N = image.hessian, len(image.b)
     squares = np.ones_like(image.w) if image.refit else image.w**2
@@ -161,16 +159,9 @@ def coordinates(image: Image) -> Coordinates:
         Q = np.ascontiguousarray(scipy.linalg.eigh((F * squares) @ F.T)[1][:, ::-1])
         return Coordinates(Q, F.T @ Q)
 
-    def spread(Y: Array) -> Array:
-        return hessian.image(hessian.pull_back(Y) * squares.astype(np.float32))
-
-    draws = np.random.default_rng(0).standard_normal((STRONGEST + SPARE, N))
-    Y: Array = draws.astype(np.float32)
-    Y = spread(scipy.linalg.qr(spread(Y).T, mode="economic")[0].T)
-    Q, size, _ = scipy.linalg.svd(Y.T.astype(np.float64), full_matrices=False)
-    Q = np.ascontiguousarray(Q[:, : min(STRONGEST, max(1, int((size > 1e-6 * size[0]).sum())))])
-    Z = hessian.pull_back(Q.T.astype(np.float32)).T
-    return Coordinates(Q, np.ascontiguousarray(Z, dtype=np.float64))
+    if image.refit and isinstance(hessian, FactorHessian):
+        return Coordinates(*hessian.sketch())
+    return Coordinates(*strongest(hessian, squares, STRONGEST))
 
 
 def sketched(image: Image, space: Coordinates) -> Image:

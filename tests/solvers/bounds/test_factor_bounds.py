@@ -11,6 +11,7 @@ from solvers.bounds.factor.ascent import ascend
 from solvers.bounds.factor.directions import All, Few
 from solvers.bounds.factor.image import Coordinates, coordinates, images, sketched
 from solvers.bounds.factor.smoothing import smoothed_shares
+from solvers.hessian import factor, sketch
 from tests.solvers.oracles import fractions, optimum, relaxed_value
 
 BUDGETS = {
@@ -94,7 +95,8 @@ def test_from_few_directions_the_ascent_goes_on_in_all(budget, refit, rng, monke
     whole = relaxed(image, value, tolerance=1e-6)
     monkeypatch.setattr(factor_image, "RANK", 5)
     monkeypatch.setattr(factor_image, "STRONGEST", 3)
-    monkeypatch.setattr(factor_image, "SPARE", 2)
+    monkeypatch.setattr(factor, "SKETCH", 3)
+    monkeypatch.setattr(sketch, "SPARE", 2)
     space = coordinates(image)
     assert space.Q.shape == (9, 3)
     np.testing.assert_allclose(space.Q.T @ space.Q, np.eye(3), atol=1e-6)

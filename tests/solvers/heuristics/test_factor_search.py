@@ -6,7 +6,7 @@ import pytest
 from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, Status, SubsetProblem, solve
 from solvers.bounds.factor import image as factor_image
 from solvers.bounds.factor.image import coordinates, images
-from solvers.hessian import factor
+from solvers.hessian import factor, sketch
 from solvers.heuristics import factor_search
 from solvers.heuristics.factor import joint as factor_joint
 from solvers.heuristics.factor.joint import JointRow
@@ -262,8 +262,8 @@ def test_rows_that_share_a_budget_are_searched_together(refit, movable, rng, mon
 def test_large_joint_images_are_searched_in_a_sketch(rng, monkeypatch):
     """Every value told is the problem's own, and none is worse than the start."""
     monkeypatch.setattr(factor_image, "RANK", 6)
-    monkeypatch.setattr(factor_image, "STRONGEST", 5)
-    monkeypatch.setattr(factor_image, "SPARE", 2)
+    monkeypatch.setattr(factor, "SKETCH", 5)
+    monkeypatch.setattr(sketch, "SPARE", 2)
     problem = make(rng, refit=True, n=60, N=20, damping=0.05)
     problem = SubsetProblem(problem.W, problem.hessian, Budget.per_layer(45))
     told = []

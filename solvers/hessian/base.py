@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -74,6 +75,17 @@ class Hessian(ABC):
             ValueError: if the sub-block is singular.
         """
         return self.solve(row, index, np.eye(len(index))[:, places])
+
+    @cached_property
+    def unit(self) -> tuple[Array, NDArray[np.float32]]:
+        """Scales `s = diag(H)^-1/2` and `s H s'` in single precision, of a matrix that all rows share."""
+        A = self.dense(0)
+        scale = 1.0 / np.sqrt(np.diagonal(A))
+        B = np.empty(A.shape, dtype=np.float32)
+        for start in range(0, self.n, rows := max(1, CHUNK_BYTES // (8 * self.n))):
+            part = slice(start, start + rows)
+            B[part] = A[part] * scale[part, None] * scale
+        return scale, B
 
     @property
     def shared(self) -> bool:

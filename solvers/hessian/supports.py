@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 from numba import njit
@@ -20,6 +23,9 @@ PASSES = 5
 """Most solves of one system with a factor of single precision, before it is factored in double."""
 SETTLED = 1e-7
 """Relative residual from which one more solve leaves nothing but rounding."""
+
+SLACK = 1.05
+"""Times of single rows are multiplied by this, for memory is slower when many are in turn."""
 
 Support = NDArray[np.bool_]
 Single = NDArray[np.float32]
@@ -66,17 +72,51 @@ def solve_each(hessian: Hessian, supports: Support, rhs: Array) -> Array:
     else:
         exactly(*shares)
     if lone:
-        _Refined(hessian.dense(0), supports, rhs, solved).run(lone, widest)
+        _Refined(hessian, supports, rhs, solved).run(lone, widest)
     return solved
+
+
+def seconds(hessian: Hessian, rows: int, size: int) -> float:
+    """What `solve_each` takes on supports of one size in rows of a shared curvature, about.
+
+    A row's solve is timed, and a product of some rows, as come before and after it and in refinements.
+    """
+    if not size:
+        return 0.0
+    index = np.sort(np.random.default_rng(0).choice(hessian.n, size, replace=False))
+    if hessian.wide or size < WIDE:
+        lone, products = _least(lambda: hessian.solve(0, index, np.zeros(size))), 2.0
+    else:
+        scale, unit = hessian.unit
+        room = np.empty(size**2, dtype=np.float32)
+
+        def solve() -> None:
+            L = _factor(unit, index, room)
+            for _ in range(3):
+                _solve(L, scale[index])
+
+        lone, products = _least(solve), 5.0
+    some = min(4 * BATCH, rows)
+    product = _least(lambda: hessian.matmul(np.ones((some, hessian.n))))
+    return SLACK * rows * (lone / min(rows, workers()) + products * product / some)
+
+
+def _least(work: Callable[[], object]) -> float:
+    """The seconds of the quicker of two runs."""
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 class _Refined:
     """Rows' systems, a batch at a time: their factors in single precision, their residuals in one product."""
 
-    def __init__(self, H: Array, supports: Support, rhs: Array, solved: Array) -> None:
-        self.H, self.supports, self.rhs, self.solved = H, supports, rhs, solved
-        self.scale = 1.0 / np.sqrt(np.diagonal(H))
-        self.unit = (H * self.scale[:, None] * self.scale).astype(np.float32)
+    def __init__(self, hessian: Hessian, supports: Support, rhs: Array, solved: Array) -> None:
+        self.H, self.supports, self.rhs, self.solved = hessian.dense(0), supports, rhs, solved
+        self.scale, self.unit = hessian.unit
 
     def run(self, rows: list[int], widest: int) -> None:
         """Fill in `solved` for some rows."""
@@ -94,7 +134,7 @@ class _Refined:
 
     def _batch(self, rows: Index, room: Single) -> None:
         places = [np.flatnonzero(self.supports[r]) for r in rows]
-        factors = [self._factor(index, part) for index, part in zip(places, room, strict=False)]
+        factors = [_factor(self.unit, index, part) for index, part in zip(places, room, strict=False)]
         goal = self.rhs[rows] * self.supports[rows] * self.scale
         x, left = np.zeros(goal.shape), goal
         sizes = np.linalg.norm(goal, axis=1)
@@ -116,12 +156,13 @@ class _Refined:
                 place = np.ix_(places[k], places[k])
                 self.solved[r, places[k]] = cholesky_solve(self.H[place], self.rhs[r, places[k]])
 
-    def _factor(self, index: Index, room: Single) -> Single | None:
-        """The lower factor of a sub-block, in the memory given; None where it seems indefinite."""
-        A = room[: len(index) ** 2].reshape(len(index), len(index))
-        _gather(self.unit, index, A)
-        L, failed = scipy.linalg.lapack.spotrf(A.T, lower=1, clean=0, overwrite_a=1)
-        return None if failed else np.asarray(L)
+
+def _factor(unit: Single, index: Index, room: Single) -> Single | None:
+    """The lower factor of a sub-block, in the memory given; None where it seems indefinite."""
+    A = room[: len(index) ** 2].reshape(len(index), len(index))
+    _gather(unit, index, A)
+    L, failed = scipy.linalg.lapack.spotrf(A.T, lower=1, clean=0, overwrite_a=1)
+    return None if failed else np.asarray(L)
 
 
 @njit(cache=True, nogil=True)

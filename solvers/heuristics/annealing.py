@@ -14,9 +14,12 @@ from solvers.heuristics.refit import refit, residual, row_costs
 
 STEPS = 3
 """Steps between two penalties."""
-FIRST, WARM, LAST, LONGEST = 0.25, 0.7, 2.5, 25.0
-"""The penalty, in geometric means of the curvature's eigenvalues: where a course starts from dense weights,
-and from a mask; where the given time or number of stages takes it; where it ends at the latest."""
+WARM, LAST, LONGEST = 0.7, 2.5, 25.0
+"""The penalty, in geometric means of the curvature's eigenvalues: where a course starts from a mask; where
+its number of stages takes it; where it ends at the latest."""
+BELOW, ABOVE = 0.45, 0.25
+"""A course of K stages from dense weights takes the penalty from `1 / (1 + BELOW log2 K)` to
+`1 + ABOVE log2 K` of these."""
 SETTLED = 3e-4
 """Part of the kept entries that may still change from one penalty to the next at the end."""
 NOISE = 0.02
@@ -50,6 +53,27 @@ class Refitted(NamedTuple):
             own[rows] = other
 
 
+class _Course(NamedTuple):
+    """A rise of the penalty, in geometric means of the curvature's eigenvalues.
+
+    Attributes:
+        first: where it starts.
+        last: where it is to be when its stages, or its time, are over.
+        growth: least factor from a stage to the next.
+    """
+
+    first: float
+    last: float
+    growth: float
+
+    @classmethod
+    def of(cls, stages: int) -> _Course:
+        """From dense weights: the shorter, the narrower."""
+        doublings = math.log2(max(1, stages))
+        first, last = 1.0 / (1.0 + BELOW * doublings), 1.0 + ABOVE * doublings
+        return cls(first, last, max((last / first) ** (1.0 / max(1, stages - 1)), 1.0 + 1.0 / max(1, stages)))
+
+
 class Annealing:
     """ADMM on `1/2 (w0 - w) H (w0 - w)'`, `w = d` with d sparse, its penalty rho rising geometrically.
 
@@ -61,15 +85,25 @@ class Annealing:
     quick course. So the rise is set by the time that is left, stage by stage. On a `Layer` whose scales are
     `leveled` the largest entries are those that cost most to prune, which is worth as much again.
 
+    Attributes:
+        stage_seconds: what one stage takes; about, until the first was timed.
+        refit_seconds: what `refitted` takes, about.
+
     Args:
         layer: what to prune.
         seed: of the noise.
     """
 
+    stage_seconds: float
+    refit_seconds: float
+
     def __init__(self, layer: Layer, seed: int = 0) -> None:
         self.layer = layer
+        began = time.perf_counter()
         self._b = layer.W @ layer.H
-        self._unit = layer.mean_eigenvalue()
+        self.refit_seconds = 1.3 * REFIT * (time.perf_counter() - began)
+        self.stage_seconds = (time.perf_counter() - began) * (STEPS + self._factoring())
+        self._unit = layer.mean_eigenvalue
         self._random = torch.Generator(layer.device).manual_seed(seed)
 
     def saliency(self) -> Tensor:
@@ -84,13 +118,17 @@ class Annealing:
         Args:
             stages: penalties on the way, of `STEPS` steps each.
             deadline: `time.perf_counter()` by which the course should end; shortens it to fewer stages than
-                given, never lengthens it. It is passed by as much as the last penalty's stage takes.
-            stopped: polled; a true answer ends the course at once, and with a poor mask.
+                given, never lengthens it. One stage is done in any case.
+            stopped: polled; a true answer ends the course, with one more stage if the penalty is still low.
 
         Returns:
             The pruned entries `[m, n]`, and the steps taken.
         """
-        return self._course(self.saliency(), self.layer.W.clone(), FIRST, stages, deadline, stopped)
+        course = _Course.of(stages)
+        if deadline is not None:
+            span = _Course.of(max(1, min(stages, self._room(deadline))))
+            course = _Course(span.first, span.last, course.growth)
+        return self._run(self.saliency(), self.layer.W.clone(), course, deadline, stopped)
 
     def reheat(
         self, state: Refitted, *, stages: int = 10, stopped: Stop = lambda: None
@@ -105,7 +143,8 @@ class Annealing:
         pull = state.left * state.pruned
         y = torch.add(state.weights, pull, alpha=1.0 / (WARM * self._unit))
         y *= 1.0 + NOISE * torch.randn(y.shape, generator=self._random, device=y.device)
-        return self._course(state.pruned, y, WARM, stages, None, stopped)
+        course = _Course(WARM, LAST, (LAST / WARM) ** (1.0 / max(1, stages - 1)))
+        return self._run(state.pruned, y, course, None, stopped)
 
     def refitted(self, pruned: Tensor, rows: Tensor | None = None) -> Refitted:
         """A mask `[m, n]` (or of some rows) with its survivors refitted: close enough to compare masks."""
@@ -114,13 +153,18 @@ class Annealing:
         weights, left = refit(H, ~pruned, weights, residual(H, W, weights), steps=REFIT, tolerance=1e-4)
         return Refitted(pruned, weights, left, row_costs(W, weights, left))
 
-    def _course(
-        self, pruned: Tensor, y: Tensor, first: float, stages: int, deadline: float | None, stopped: Stop
+    def _run(
+        self, pruned: Tensor, y: Tensor, course: _Course, deadline: float | None, stopped: Stop
     ) -> tuple[Tensor, int]:
         layer, d = self.layer, y * ~pruned
-        rho, steps = first * self._unit, 0
-        growth = (LAST / first) ** (1.0 / max(1, stages - 1))
-        while not stopped():
+        rho, last, steps = course.first * self._unit, course.last * self._unit, 0
+        halted = False
+        while not halted:
+            halted = bool(stopped())
+            if halted:
+                if steps == 0 or rho >= self._unit:
+                    break
+                y, rho = d + (y - d) * (rho / self._unit), self._unit
             began, before = time.perf_counter(), pruned
             solve = self._solver(rho)
             for _ in range(STEPS):
@@ -129,21 +173,30 @@ class Annealing:
                 pruned = layer.pick(y * y)
                 torch.mul(y, ~pruned, out=d)
             steps += STEPS
-            late = deadline is not None and time.perf_counter() >= deadline
-            if late and rho >= 0.99 * LAST * self._unit:
+            changed = int((pruned ^ before).sum())
+            if rho >= LONGEST * self._unit or (
+                rho >= self._unit and changed <= SETTLED * int((~pruned).sum())
+            ):
                 break
-            if rho >= self._unit:
-                changed = int((pruned ^ before).sum())
-                if rho >= LONGEST * self._unit or changed <= SETTLED * int((~pruned).sum()):
-                    break
-            factor = growth
+            factor = course.growth
+            self.stage_seconds = time.perf_counter() - began
             if deadline is not None:
-                now = time.perf_counter()
-                left = max(1.0, (deadline - now) / (now - began))
-                factor = max(growth, math.exp(math.log(max(LAST * self._unit / rho, 1.0)) / left))
+                left = self._room(deadline)
+                if left < 1:
+                    break
+                factor = max(factor, (last / rho) ** (1.0 / left))
             rho *= factor
             y = d + (y - d) / factor
         return pruned, steps
+
+    def _room(self, deadline: float) -> int:
+        """How many stages there is time for."""
+        return int((deadline - time.perf_counter()) / self.stage_seconds)
+
+    def _factoring(self) -> float:
+        """What `_solver` takes, in products of `[m, n]` with `[n, n]`; a factor runs at half their speed."""
+        m, n = self.layer.W.shape
+        return n / (3.0 * m) if 2 * m < n else n / m
 
     def _solver(self, rho: float) -> Callable[[Tensor], Tensor]:
         """Products of `[m, n]` with `(H + rho I)^-1`."""

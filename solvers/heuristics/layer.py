@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cached_property
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from solvers.problem import Mask, SubsetProblem
 
 Tensor = torch.Tensor
-Array = NDArray[np.float64]
 
 JITTER = 1e-5
 """Added to the diagonal, relative, of a curvature that single precision can't tell from a singular one."""
@@ -38,29 +39,40 @@ class Layer:
     """
 
     def __init__(self, problem: SubsetProblem, device: str = "cpu", *, leveled: bool = False) -> None:
-        A = problem.hessian.dense(0)
+        scale, unit = problem.hessian.unit
         self.pools, self.kind, self.of = problem.pools, problem.budget.kind, problem.budget.of
         self.device = torch.device(device)
-        scale = np.sqrt(np.diagonal(A))
-        self.H = self._tensor(A / np.outer(scale, scale))
-        self.W = self._tensor(problem.W * scale)
+        self.H = torch.tensor(unit, device=self.device)
+        self.W = torch.as_tensor(problem.W / scale, dtype=torch.float32, device=self.device)
         self.m, self.n = self.W.shape
         self._prune = torch.as_tensor(self.pools.prune, device=self.device)
         self._alike = bool((self.pools.prune == self.pools.prune[0]).all())
         self.exponent = 0.0
         if leveled:
+            L = cholesky(self.H)
             share = self.pools.keep.sum() / self.pools.labels.size
-            self.exponent, factor = _leveling(self.H, share)
-            self.H = self.H / factor[:, None] / factor
+            self.exponent, factor = _leveling(self.H, L, share)
+            self.H = self.H.div_(factor[:, None]).div_(factor)
             self.W = self.W * factor
+            self.mean_eigenvalue = _mean_eigenvalue(L) / float((2.0 * factor.log().mean()).exp())
+
+    def part(self, rows: slice) -> Layer:
+        """Some rows of it, where pools lie within rows; all of it shares the curvature."""
+        part = copy(self)
+        part.W = self.W[rows]
+        part.m = len(part.W)
+        if self.kind == "per_row":
+            part._prune = self._prune[rows]
+        return part
+
+    @cached_property
+    def mean_eigenvalue(self) -> float:
+        """Geometric mean of the eigenvalues of `H`."""
+        return _mean_eigenvalue(cholesky(self.H))
 
     def inverse(self) -> Tensor:
         """`[n, n]` inverse of `H`."""
         return torch.cholesky_inverse(cholesky(self.H))
-
-    def mean_eigenvalue(self) -> float:
-        """Geometric mean of the eigenvalues of `H`."""
-        return float((2.0 * cholesky(self.H).diagonal().log().mean()).exp())
 
     def pick(self, scores: Tensor, rows: Tensor | None = None) -> Tensor:
         """`[m, n]` bool: the entries of least score of every pool, as many as it prunes.
@@ -90,9 +102,6 @@ class Layer:
         """A problem's mask on the device."""
         return torch.as_tensor(np.array(mask), device=self.device)
 
-    def _tensor(self, A: Array) -> Tensor:
-        return torch.as_tensor(A, dtype=torch.float32, device=self.device)
-
 
 def suits(problem: SubsetProblem) -> str | None:
     """Why a problem is not a `Layer`, or None."""
@@ -119,10 +128,14 @@ def cholesky(H: Tensor) -> Tensor:
     return L
 
 
-def _leveling(unit: Tensor, share: float) -> tuple[float, Tensor]:
-    """The exponent a and the factors `c^(-a/2)` of a curvature with unit diagonal."""
+def _mean_eigenvalue(L: Tensor) -> float:
+    return float((2.0 * L.diagonal().log().mean()).exp())
+
+
+def _leveling(unit: Tensor, L: Tensor, share: float) -> tuple[float, Tensor]:
+    """The exponent a and the factors `c^(-a/2)` of a curvature with unit diagonal and factor L."""
     n = len(unit)
-    inverse = torch.cholesky_inverse(cholesky(unit)).diagonal()
+    inverse = torch.cholesky_inverse(L).diagonal()
     kept = torch.randperm(n, generator=torch.Generator().manual_seed(0))[: max(1, round(share * n))]
     kept = kept.to(unit.device)
     own = torch.cholesky_inverse(cholesky(unit[kept][:, kept])).diagonal()

@@ -78,3 +78,15 @@ def test_a_singular_block_is_refused(rng, refined):
     chosen[1, 5] = False
     with pytest.raises(ValueError, match="hessian is singular where weights move"):
         solve_each(DenseHessian(H), chosen, np.ones((2, N)))
+
+
+@pytest.mark.parametrize("wide", [1, 10**6], ids=["single", "double"])
+def test_times_are_those_of_one_row_and_its_products(wide, rng, monkeypatch):
+    monkeypatch.setattr(supports, "WIDE", wide)
+    monkeypatch.setattr(supports, "workers", lambda: 2)
+    ticks = iter(range(100))
+    monkeypatch.setattr(supports.time, "perf_counter", lambda: next(ticks))
+    hessian = DenseHessian(gram(rng, N))
+    products = 5 if wide == 1 else 2
+    assert supports.seconds(hessian, 10, 5) == pytest.approx(supports.SLACK * 10 * (1 / 2 + products / 10))
+    assert supports.seconds(hessian, 10, 0) == 0.0

@@ -1,11 +1,12 @@
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.heuristics.annealing import STEPS, Annealing
+from solvers.heuristics.annealing import STEPS, Annealing, _Course
 from solvers.heuristics.layer import Layer
 from tests.solvers.oracles import gram
 
@@ -62,11 +63,26 @@ def test_a_deadline_shortens_the_course_and_still_ends_it(layers):
     assert problem.value(pruned.numpy()) < solve(problem, "saliency").value
 
 
-def test_a_stop_ends_it_at_once(layers):
+def test_a_stop_before_it_began_leaves_the_one_pass_pick(layers):
     annealing = Annealing(Layer(layers["per_row"], leveled=True))
     pruned, steps = annealing.start(stopped=lambda: True)
     assert steps == 0
     assert torch.equal(pruned, annealing.saliency())
+
+
+def test_a_stop_later_costs_one_more_stage_at_a_penalty_that_makes_a_mask(layers):
+    problem = layers["per_row"]
+    polls = iter([False] * 3 + [True] * 5)
+    pruned, steps = Annealing(Layer(problem, leveled=True)).start(stages=60, stopped=lambda: next(polls))
+    assert steps == 4 * STEPS
+    assert problem.value(pruned.numpy()) < 0.9 * solve(problem, "saliency").value
+
+
+def test_courses_of_few_stages_are_narrow_and_all_rise(layers):
+    spans = [_Course.of(stages) for stages in (1, 2, 8, 60)]
+    assert spans[0][:2] == (1.0, 1.0)
+    assert all(a.first > b.first and a.last < b.last for a, b in pairwise(spans))
+    assert all(a.growth > b.growth > 1.0 for a, b in pairwise(spans))
 
 
 def test_reheating_improves_rows_of_a_quick_course(layers):

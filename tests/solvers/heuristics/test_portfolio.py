@@ -5,6 +5,8 @@ import pytest
 
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers.heuristics import portfolio
+from solvers.heuristics.annealing import STEPS, Annealing
+from solvers.heuristics.layer import Layer
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.portfolio import NARROW, Portfolio
 from tests.solvers.oracles import gram, make_problem
@@ -53,20 +55,63 @@ def test_what_ran_is_told_with_what_it_gained(wide):
     found = solve(problem, Portfolio(stages=3))
     rounds = found.stats["rounds"]
     gained = sum(record["gain"] for record in rounds.values())
-    started, _ = portfolio.Annealing(portfolio.Layer(problem, leveled=True)).start(stages=3)
+    started, _ = Annealing(Layer(problem, leveled=True)).start(stages=3)
     assert found.value == pytest.approx(problem.value(started.numpy()) * (1 - gained), rel=0.03)
     assert gained > 0.05
     assert all(record["seconds"] > 0 and record["rounds"] >= 1 for record in rounds.values())
 
 
-def test_next_to_no_time_is_spent_on_one_pass(wide, monkeypatch):
-    monkeypatch.setattr(portfolio, "BATCHED", 1e3)
-    problem = wide("n_of_m")
-    found = solve(problem, "portfolio", time_limit=5.0)
-    assert found.stats["ran"] == ["sparsegpt"]
-    np.testing.assert_array_equal(found.mask, solve(problem, "sparsegpt").mask)
+def test_next_to_no_time_is_spent_on_one_stage(wide):
+    for budget in ("per_row", "n_of_m", "per_layer"):
+        problem = wide(budget)
+        found = solve(problem, "portfolio", time_limit=1e-6)
+        assert (found.stats["steps"], found.stats["ran"]) == (STEPS, ["annealing"])
+        assert found.value < min(solve(problem, other).value for other in ("saliency", "sparsegpt"))
     columns = solve(wide(Budget.columns(40)), Portfolio(memory=0), time_limit=0.5)
     assert columns.stats["ran"][0] == "annealing"
+
+
+def test_the_refit_is_within_the_time(monkeypatch):
+    rng = np.random.default_rng(3)
+    problem = SubsetProblem(rng.standard_normal((4, N)), gram(rng, N), Budget.per_row(N // 2))
+    solve(problem, "portfolio", time_limit=0.2)
+    refitting = 1.0
+    monkeypatch.setattr(portfolio, "seconds", lambda *_: refitting)
+    start = time.perf_counter()
+    found = solve(problem, Portfolio(patience=10**6), time_limit=1.5)
+    assert 0.4 < time.perf_counter() - start < 1.0
+    assert found.status is Status.FEASIBLE
+
+
+@pytest.mark.parametrize("budget", ["per_row", "row_counts", "n_of_m"])
+def test_rows_are_searched_part_by_part_where_memory_asks_for_it(budget, wide, monkeypatch):
+    problem = wide(budget)
+    parts = []
+    run = portfolio.Rounds.run
+    monkeypatch.setattr(
+        portfolio.Rounds, "run", lambda self, *args: parts.append(self.rows) or run(self, *args)
+    )
+    whole = solve(problem, Portfolio(stages=20))
+    assert parts == [slice(0, M)]
+    need = portfolio.SHARED_BYTES * N * N + portfolio.KEPT_BYTES * M * N
+    found = solve(problem, Portfolio(stages=20, memory=need + 4 * portfolio.ROW_BYTES * N))
+    assert parts[1:] == [slice(0, 3), slice(3, 6)]
+    assert found.value == pytest.approx(whole.value, rel=0.02)
+    assert found.stats["rounds"].keys() == whole.stats["rounds"].keys()
+    solve(wide("per_layer"), Portfolio(stages=2, memory=0))
+    assert parts[3:] == [slice(0, M)]
+
+
+def test_progress_falls_to_the_answer_and_its_masks_keep_the_budget(wide):
+    problem, told = wide("per_row"), []
+    found = solve(problem, Portfolio(stages=3), callback=told.append)
+    uppers = [progress.bounds.upper for progress in told]
+    assert len(told) > 3
+    assert uppers == sorted(uppers, reverse=True)
+    assert uppers[-1] == pytest.approx(found.value, rel=1e-12)
+    for progress in told:
+        assert problem.value(progress.mask) == pytest.approx(progress.bounds.upper, rel=2e-4)
+        assert problem.value(progress.mask) <= progress.bounds.upper * (1 + 1e-12)
 
 
 def test_its_share_of_the_time_is_what_it_takes(wide):

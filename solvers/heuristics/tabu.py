@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar
@@ -19,25 +20,29 @@ from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
+ROUNDS = 40
+"""Walks in every row where neither they nor the time are limited."""
+
 
 @dataclass(frozen=True)
 class Tabu(Solver):
     """From greedy (or a warm start): every row by itself, and counts moved between rows that share a pool.
 
-    Without a time limit every row gets `rounds` walks, fewer if they are long; with one it goes on until
-    then. Answers depend on the seed, not on the number of threads.
+    With a time limit it goes on until then. Answers depend on the seed, not on the number of threads.
 
     Attributes:
-        rounds: walks in every row.
+        rounds: walks in every row at most; None for `ROUNDS` where there is no time limit.
         swaps: in a row, after which no walk is begun without a time limit; each counts as much as the share
             of its inputs that the row keeps, which is what it takes. By default a joint row of 784 inputs
             takes about 2 seconds at most, and one of 1536 about 10.
+        share: part of a time limit that may be used.
         effort: of one walk.
         reach: of a shared pool, counts that are looked at on either side of a row's own.
     """
 
-    rounds: int = 40
+    rounds: int | None = None
     swaps: float = 1800.0
+    share: float = 1.0
     effort: Effort = field(default_factory=Effort)
     reach: int = 4
 
@@ -62,6 +67,7 @@ class Tabu(Solver):
         best, lowest = start, problem.value(start)
         control.report(lowest, -np.inf, mask=start)
         x = problem.pools.decisions(start)
+        rounds, swaps, until = self._limits(control)
         shares = None
         if problem.budget.kind == "per_layer":
             shares = Shares(problem, x, self.reach, control.seed, self.effort)
@@ -69,8 +75,11 @@ class Tabu(Solver):
         known = limits_of(problem)
         rows = [] if shares else [self._search(problem, r, x, control.seed, known) for r in range(len(x))]
 
+        def stopped() -> bool:
+            return bool(control.stopped()) or time.perf_counter() >= until
+
         def walk(search: RowSearch) -> None:
-            if not control.stopped():
+            if not stopped():
                 search.round()
 
         for done in count():
@@ -84,15 +93,22 @@ class Tabu(Solver):
                     control.report(lowest, -np.inf, done, best)
             if shares:
                 searches = [*searches, *shares.beside(done)]
-            most = self.swaps if control.deadline is None else np.inf
-            live = [search for search in searches if not search.exhausted and search.spent < most]
-            if not live or control.stopped() or (control.deadline is None and done == self.rounds):
+            live = [search for search in searches if not search.exhausted and search.spent < swaps]
+            if not live or stopped() or done == rounds:
                 break
             side_by_side(walk, live)
             if shares:
                 shares.rebalance(control.stopped)
         stats = {"rounds": done, "swaps": sum(search.swaps for search in searches)}
         return Outcome(best, reason=control.stopped() or Status.FEASIBLE, stats=stats)
+
+    def _limits(self, control: Control) -> tuple[float, float, float]:
+        """Walks and swaps in a row, and the time at which to stop."""
+        left = control.remaining
+        if left is None:
+            return ROUNDS if self.rounds is None else self.rounds, self.swaps, np.inf
+        rounds = np.inf if self.rounds is None else self.rounds
+        return rounds, np.inf, time.perf_counter() + self.share * left
 
     def _search(self, problem: SubsetProblem, r: int, x: Mask, seed: int, known: Array | None) -> RowSearch:
         data = row_data(problem, r, known)

@@ -99,10 +99,19 @@ def test_it_starts_from_the_better_of_greedy_and_the_warm_start(budget):
 
 def test_with_a_time_limit_it_goes_on_until_then():
     problem = rows(3, Budget.per_row(30))
-    found = solve(problem, Tabu(rounds=1), time_limit=0.3)
+    found = solve(problem, Tabu(), time_limit=0.3)
     assert found.status is Status.TIME_LIMIT
     assert found.stats["rounds"] > 5
     assert found.value <= solve(problem, Tabu(rounds=1)).value
+
+
+def test_a_time_limit_may_be_used_in_part():
+    problem = rows(3, Budget.per_row(30))
+    found = solve(problem, Tabu(share=0.1), time_limit=3.0)
+    assert found.status is Status.FEASIBLE
+    assert 0.2 < found.seconds < 2.0
+    assert found.stats["rounds"] > 5
+    assert solve(problem, Tabu(rounds=3), time_limit=60.0).stats["rounds"] == 3
 
 
 @pytest.mark.parametrize(

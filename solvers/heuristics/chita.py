@@ -66,20 +66,20 @@ class CHITA(Solver):
             best = largest(problem.pools, problem.W**2)
         lowest = problem.value(best)
         control.report(lowest, -np.inf, mask=best)
-        steps, solves = 0, 0
+        steps, solves, shortest = 0, 0, 1.0 / _largest_eigenvalue(problem.hessian, problem.m)
         if control.warm_start is None:
             for pools in _path(problem.pools, self.stages):
                 if control.stopped():
                     break
                 V = np.where(largest(pools, V**2), 0.0, V)
-                mask, made = self._threshold(problem, pools, V, self.stage_steps, control)
+                mask, made = self._threshold(problem, pools, V, shortest, self.stage_steps, control)
                 V = np.where(mask, 0.0, problem.W + problem.move(mask))
                 steps, solves = steps + made, solves + 1
         starts = [np.where(best, 0.0, problem.W), np.where(largest(problem.pools, V**2), 0.0, V)]
         for V in starts:
             known = np.inf
             while not control.stopped():
-                mask, made = self._threshold(problem, problem.pools, V, self.steps, control)
+                mask, made = self._threshold(problem, problem.pools, V, shortest, self.steps, control)
                 steps, solves = steps + made, solves + 1
                 value = problem.value(mask)
                 if value < lowest:
@@ -92,17 +92,17 @@ class CHITA(Solver):
         return Outcome(best, reason=reason, stats={"thresholdings": steps, "solves": solves})
 
     def _threshold(
-        self, problem: SubsetProblem, pools: Pools, V: Array, steps: int, control: Control
+        self, problem: SubsetProblem, pools: Pools, V: Array, shortest: float, steps: int, control: Control
     ) -> tuple[Mask, int]:
         """The support that thresholdings from `V [m, n]` end in, and how many there were."""
-        H, W, m = problem.hessian, problem.W, problem.m
+        H, W = problem.hessian, problem.W
         gradient = H.matmul(V - W)
         used = V.any(axis=0)
         room = min(problem.n, int(np.ceil(self.active * max(int(used.sum()), 1))))
         columns = np.sort(
             np.argsort(-np.where(used, np.inf, (gradient**2).sum(axis=0)), kind="stable")[:room]
         )
-        part = H.select(columns)
+        part = H if room == problem.n else H.select(columns)
         precision = part.X.dtype if isinstance(part, FactorHessian) else np.dtype(np.float64)
         D = np.where(np.isin(np.arange(problem.n), columns), 0.0, -W)
         product = H.matmul(D)
@@ -123,7 +123,6 @@ class CHITA(Solver):
             return constant + (d * (0.5 * product + pull)).sum(axis=(1, 2)), product + pull
 
         (value,), (g,) = objectives([v])
-        shortest = 1.0 / _largest_eigenvalue(part, m)
         made = 0
         while made < steps and not control.stopped():
             made += 1

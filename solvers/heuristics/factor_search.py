@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from solvers.bounds.factor.ascent import Relaxed, ascend
-from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images, sketched
+from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
-from solvers.heuristics.factor.joint import JointRow
-from solvers.heuristics.factor.row import FactorRow
+from solvers.heuristics.factor.opening import open_factor_row
 from solvers.heuristics.factor.selection import SelectionRow
 from solvers.heuristics.factor.windows import Items, margins, near
 from solvers.heuristics.rows.search import Effort
@@ -83,47 +82,67 @@ class FactorSearch(Solver):
         if start is None:
             saliency = problem.W**2 * problem.hessian.diagonal()
             start = problem.pools.expand(problem.pools.smallest(saliency), problem.m)
-        values = problem.row_values(start)
-        control.report(float(values.sum()), -np.inf, mask=start)
         found = images(problem)
-        if len(found) < problem.m:
-            values = values.sum(keepdims=True)
-        mask, bounds, points = start.reshape(len(found), -1).copy(), [], []
+        best = _Incumbent(problem, control, start, len(found))
+        bounds, points = [], []
         stats: dict[str, Any] = {"ascent_steps": 0, "windows": 0}
         for r, image in enumerate(found):
-            search = _RowSearch(self, image, mask[r].copy(), [control.seed, r], control)
+            search = _RowSearch(self, image, best.mask[r].copy(), [control.seed, r], control)
             bounds.append(search.relaxed.bound)
             points.append(search.relaxed.y)
-            stats["ascent_steps"] += search.relaxed.steps
-            reached = float(np.sum(bounds)) if r == len(found) - 1 else -np.inf
-
-            def tell(r: int = r, reached: float = reached, search: _RowSearch = search) -> None:
-                before, value = mask[r].copy(), search.row.value
-                mask[r] = search.row.pruned
-                if not search.exact:
-                    rows = problem.row_values(mask.reshape(start.shape))
-                    value = float(rows.reshape(len(mask), -1)[r].sum())
-                if value < values[r]:
-                    values[r] = value
-                else:
-                    mask[r] = before
-                whole = mask.reshape(start.shape).copy()
-                control.report(float(values.sum()), reached, search.windows, whole)
-
+            if r == len(found) - 1:
+                best.bound = float(np.sum(bounds))
             if search.exact:
-                tell()
+                best.take(r, search)
             search.round_off()
-            tell()
+            best.take(r, search)
             left = control.remaining
             search.wander(None if left is None else left / (len(found) - r))
-            tell()
+            best.take(r, search)
+            stats["ascent_steps"] += search.relaxed.steps
             stats["windows"] += search.windows
         if len(found) > 1:
             stats["rows"] = [{"bound": float(bound)} for bound in bounds]
         return Outcome(
-            mask.reshape(start.shape), float(np.sum(bounds)), control.stopped() or Status.FEASIBLE, stats,
+            best.whole, best.bound, control.stopped() or Status.FEASIBLE, stats,
             points if control.certify else None,
         )  # fmt: skip
+
+
+class _Incumbent:
+    """The best masks of all images so far, and what is reported of them.
+
+    Attributes:
+        mask: `[images, n]`.
+        bound: of the problem.
+    """
+
+    def __init__(self, problem: SubsetProblem, control: Control, start: Mask, count: int) -> None:
+        self.problem, self.control, self.bound = problem, control, -np.inf
+        self.mask = start.reshape(count, -1).copy()
+        self.values = self._values()
+        control.report(float(self.values.sum()), -np.inf, mask=start)
+
+    @property
+    def whole(self) -> Mask:
+        """`[m, n]` a copy of the mask."""
+        return self.mask.reshape(self.problem.W.shape).copy()
+
+    def take(self, r: int, search: _RowSearch) -> None:
+        """A row's mask, if it is better than the one before; and a report."""
+        before, value = self.mask[r].copy(), search.row.value
+        self.mask[r] = search.row.pruned
+        if not search.exact:
+            value = float(self._values()[r])
+        if value < self.values[r]:
+            self.values[r] = value
+        else:
+            self.mask[r] = before
+        self.control.report(float(self.values.sum()), self.bound, search.windows, self.whole)
+
+    def _values(self) -> Array:
+        rows = self.problem.row_values(self.whole)
+        return np.asarray(rows.reshape(len(self.mask), -1).sum(axis=1))
 
 
 class _RowSearch:
@@ -138,9 +157,8 @@ class _RowSearch:
     ) -> None:
         self.solver, self.seed, self.control, self.windows = solver, seed, control, 0
         self.space: Coordinates = coordinates(image)
-        self.exact = not image.refit or len(self.space.Q) == self.space.Q.shape[1]
-        model = image if self.exact else sketched(image, self.space)
-        self.row: FactorRow = JointRow(model, start) if image.refit else SelectionRow(image, start)
+        self.row = open_factor_row(image, self.space, start)
+        self.exact = self.row.image is image
         for _ in range(solver.opening):
             self._try(self.row.cheapest(solver.window), 1)
         self.relaxed: Relaxed = ascend(

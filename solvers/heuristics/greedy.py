@@ -11,6 +11,7 @@ import torch
 from solvers.allocation import allocate
 from solvers.control import Control
 from solvers.curves import MEMORY, greedy_in_pools, row_curves
+from solvers.heuristics.factor.greedy import greedy_factor_mask
 from solvers.heuristics.moves import make_tableau
 from solvers.heuristics.rows.search import row_data, state, uncompiled
 from solvers.heuristics.rows.swaps import cheapest
@@ -35,6 +36,10 @@ class Greedy(Solver):
     name: ClassVar[str] = "greedy"
     summary: ClassVar[str] = "cheapest weight first by row, rows allocated exactly"
 
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        return _no_wide_columns(problem)
+
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         mask = greedy_mask(problem, control.device, self.memory)
@@ -50,9 +55,13 @@ class OptimalBrainSurgeon(Solver):
     summary: ClassVar[str] = "Optimal Brain Surgeon: one weight at a time over the whole budget"
     variants: ClassVar[tuple[str, ...]] = ("joint",)
 
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        return _no_wide_columns(problem)
+
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.budget.kind == "per_layer":
+        if problem.budget.kind == "per_layer" and not problem.hessian.wide:
             curves = row_curves(problem.W, problem.hessian)
             rises = np.diff(curves.values, axis=1)
             mask = curves.masks(_next_cheapest(rises, int(problem.pools.prune[0])))
@@ -63,7 +72,7 @@ class OptimalBrainSurgeon(Solver):
 
 
 def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMORY) -> Mask:
-    """The mask of the greedy rule, for any budget of a reduced problem.
+    """The mask of the greedy rule, for any budget of a reduced problem; in steps where no matrix is formed.
 
     Args:
         problem: what to prune.
@@ -71,6 +80,8 @@ def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMOR
         memory: bytes that copies of curvatures may take; see `solvers.curves.row_curves`.
     """
     pools = problem.pools
+    if problem.hessian.wide:
+        return greedy_factor_mask(problem)
     if pools.coupled:
         if uncompiled(problem):
             return _on_tableaux(problem, device)
@@ -85,6 +96,11 @@ def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMOR
     if problem.G is not None:
         return curves.masks(_next_cheapest(np.diff(curves.values, axis=1), total))
     return curves.masks(allocate(list(curves.values), total))
+
+
+def _no_wide_columns(problem: SubsetProblem) -> str | None:
+    shared = problem.m > 1 and problem.budget.kind == "columns"
+    return "its columns are too many for a matrix; take swapping" if problem.hessian.wide and shared else None
 
 
 def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default=os.environ.get("CBS_DATA"), help="default: CBS_DATA")
     parser.add_argument("--gradients", type=int, nargs="*", help="default: those of config.toml")
     parser.add_argument("--variant", choices=["selection", "joint"], help="default: both")
+    parser.add_argument("--sparsities", type=float, nargs="*", help="default: those of config.toml")
     parser.add_argument("--solvers", nargs="*", help="default: those of config.toml")
     options = parser.parse_args()
     if options.data_dir is None:
@@ -45,7 +46,7 @@ def main() -> None:
         X = gradient_factor(model, layers, samples, F.cross_entropy).numpy().astype(np.float32)
         for variant in [options.variant] if options.variant else ["selection", "joint"]:
             hessian = FactorHessian(X, config[variant]["damping"])
-            for sparsity in config["sparsities"]:
+            for sparsity in options.sparsities or config["sparsities"]:
                 prune = round(sparsity * w.size)
                 problem = SubsetProblem(w, hessian, Budget.per_layer(prune), refit=variant == "joint")
                 for name in options.solvers or config[variant]["solvers"]:

@@ -57,20 +57,18 @@ def test_the_point_of_one_split_bounds_every_count(refit, gradient, rng):
     assert np.isfinite(curve.lower).all()
 
 
-@pytest.mark.parametrize(
-    ("refit", "gradient", "share"), [(True, False, 0.05), (False, False, 0.7), (False, True, 0.7)]
-)
-def test_splits_of_neighbours_lead_to_bounds_close_to_fresh_ones(refit, gradient, share):
-    near, fresh = (row(np.random.default_rng(5), refit, gradient, n=20) for _ in range(2))
+@pytest.mark.parametrize(("refit", "gradient"), VARIANTS)
+@pytest.mark.parametrize("seed", range(5))
+def test_splits_of_neighbours_lead_to_bounds_close_to_fresh_ones(seed, refit, gradient):
+    """Of what the split of another count lacks, a few Newton steps make up for most."""
+    near, fresh = (row(np.random.default_rng(seed), refit, gradient, n=20) for _ in range(2))
     near.polish()
     near.root(10)
     far = near.lower[15]
     for k in range(11, 16):
         near.root(k)
     fresh.root(15)
-    room = near.values[15] - fresh.lower[15]
-    assert near.lower[15] > fresh.lower[15] - share * room
-    assert near.lower[15] > far + 0.1 * (fresh.lower[15] - far)
+    assert near.lower[15] - far > 0.7 * (fresh.lower[15] - far) > 0
 
 
 @pytest.mark.parametrize(("refit", "gradient"), VARIANTS)

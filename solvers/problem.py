@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,16 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, Hessian, as_hessian
+from solvers.hessian.base import CHUNK_BYTES
 from solvers.hessian.supports import solve_each
 
 Mask = NDArray[np.bool_]
 
+REMEMBERED = 4
+"""Masks whose values are remembered."""
+
 
 class _Priced(NamedTuple):
-    """A mask's bits, the move `[m, n]` that it implies, and what that costs every row."""
+    """A mask's bits, and what it costs every row."""
 
     bits: NDArray[np.uint8]
-    move: Array
     values: Array
 
 
@@ -75,7 +78,8 @@ class SubsetProblem:
         if not isinstance(budget, Budget):
             raise ValueError(f"budget must be a solvers.Budget, not {type(budget).__name__}")
         self.budget = budget
-        self._last: _Priced | None = None
+        self._priced: list[_Priced] = []
+        self._best: tuple[_Priced, Array] | None = None
         self.pools: Pools = budget.pools(self.m, len(self.prunable))
         if len(self.movable) and not self.refit:
             for r in range(self.hessian.rows or 1):
@@ -92,24 +96,14 @@ class SubsetProblem:
     def weights(self, mask: ArrayLike) -> Array:
         """`[m, n]` weights after pruning: zero where pruned, refitted or untouched elsewhere."""
         mask = self.check(mask)
-        W = self.W + self._priced(mask).move
+        known = self._price(mask)
+        W = self.W + (self._best[1] if self._best and self._best[0] is known else self.move(mask))
         W[mask] = 0.0
         return W
 
     def row_values(self, mask: ArrayLike) -> Array:
         """`[m]` each row's share of `value(mask)`."""
-        return self._priced(self.check(mask)).values.copy()
-
-    def _priced(self, mask: Mask) -> _Priced:
-        """What a mask implies; the last one is kept, for the same mask is asked about again and again."""
-        bits, last = np.packbits(mask), self._last
-        if last is None or not np.array_equal(last.bits, bits):
-            D = self.move(mask)
-            values = 0.5 * np.einsum("ri,ri->r", D, self.hessian.matmul(D))
-            if self.G is not None:
-                values += np.einsum("ri,ri->r", self.G, D)
-            last = self._last = _Priced(bits, D, values)
-        return last
+        return self._price(self.check(mask)).values.copy()
 
     def move(self, mask: Mask) -> Array:
         """The optimal move `D [m, n]` of a mask.
@@ -118,15 +112,46 @@ class SubsetProblem:
         take `D_M = -H_MM^-1 (H_MP D_P + g_M)`, which for a zero gradient is CBS-U (Yu et al. 2022).
         """
         D = np.where(mask, -self.W, 0.0)
-        moving = ~mask if self.refit else np.zeros_like(mask)
-        moving[:, self.movable] = True
-        if not moving.any():
-            return D
-        pull = self.hessian.matmul(D) + (0.0 if self.G is None else self.G)
-        if self.G is None:
-            moving &= mask.any(axis=1, keepdims=True)
-        D -= solve_each(self.hessian, moving, pull)
+        for rows in self._parts():
+            moving = ~mask[rows] if self.refit else np.zeros_like(mask[rows])
+            moving[:, self.movable] = True
+            if not moving.any():
+                continue
+            pull = self.hessian.matmul(D[rows])
+            if self.G is None:
+                moving &= mask[rows].any(axis=1, keepdims=True)
+            else:
+                pull += self.G[rows]
+            D[rows] -= solve_each(self.hessian, moving, pull)
         return D
+
+    def _price(self, mask: Mask) -> _Priced:
+        """What a mask costs. Searches ask about the same few masks again and again, so some are remembered.
+
+        The move is, too, of the best mask so far: what is asked for in the end.
+        """
+        bits = np.packbits(mask)
+        for known in self._priced:
+            if np.array_equal(known.bits, bits):
+                return known
+        D, values = self.move(mask), np.empty(self.m)
+        for rows in self._parts():
+            values[rows] = 0.5 * np.einsum("ri,ri->r", D[rows], self.hessian.matmul(D[rows]))
+        if self.G is not None:
+            values += np.einsum("ri,ri->r", self.G, D)
+        found = _Priced(bits, values)
+        self._priced = [*self._priced[1 - REMEMBERED :], found]
+        if self._best is None or values.sum() <= self._best[0].values.sum():
+            self._best = found, D
+        return found
+
+    def _parts(self) -> Iterator[slice]:
+        """Rows that are worked on at once: all of them, or as many as fit a part of memory."""
+        rows = self.m
+        if self.hessian.shared and not self.hessian.wide:
+            rows = max(1, CHUNK_BYTES // (8 * self.n))
+        for start in range(0, self.m, rows):
+            yield slice(start, min(start + rows, self.m))
 
     def check(self, mask: ArrayLike) -> Mask:
         """The mask as a bool array.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,11 +12,13 @@ from cbs.cli import output
 from cbs.watch import Step
 
 EVERY = 5.0
-"""Seconds between two lines about one result when standard error is not a terminal."""
+"""Seconds between two lines about one search when standard error is not a terminal."""
 
 
 class Ticker:
-    """A callback of `cbs.compare` that shows method, sparsity, layer, and the search's gap.
+    """A callback of `cbs.compare` that shows method, sparsity, layer, and the search's incumbent and bound.
+
+    When a search is over, a line with its last incumbent, bound and gap stays.
 
     Args:
         labels: of the sparsities, in the order they are worked on.
@@ -28,7 +29,8 @@ class Ticker:
         self._labels, self._methods, self._done = labels, methods, 0
         self._console = output.progress()
         self._started = time.perf_counter()
-        self._last = ("", -EVERY)
+        self._shown = -EVERY
+        self._result, self._search, self._last = "", "", ""
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total}"),
             TimeElapsedColumn(), console=self._console, transient=True,
@@ -43,6 +45,7 @@ class Ticker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._settle("")
         self._bar.stop()
 
     def __call__(self, step: Step) -> None:
@@ -50,17 +53,35 @@ class Ticker:
         behind = step.stage == "certify"  # a sparsity's bounds come after all of its methods
         label = self._labels[min((self._done - behind) // self._methods, len(self._labels) - 1)]
         result = f"{step.method} at {label}"
-        text = f"{result}: {step.stage}"
+        search = f"{result}: {step.stage}"
         if step.layer is not None:
-            text += f" layer {step.layer} ({step.index + 1} of {step.count})"
-        if step.progress is not None and math.isfinite(step.progress.bounds.gap):
-            text += f", gap {output.percent(step.progress.bounds.gap)}"
+            search += f" layer {step.layer} ({step.index + 1} of {step.count})"
+        self._settle(search)
+        text = search
+        if step.progress is not None:
+            bounds = step.progress.bounds
+            text += f", incumbent {output.number(bounds.upper)}, bound {output.number(bounds.lower)}"
+            text += f", gap {output.percent(bounds.gap)}"
+            self._last = text
         if step.stage == "evaluate":
             self._done += 1
         self._bar.update(self._task, description=text, completed=self._done)
-        seconds = time.perf_counter() - self._started
-        if step.stage == "certify" and step.progress is None:
-            return  # most bounds are known by then
-        if self._bar.disable and (result != self._last[0] or seconds >= self._last[1] + EVERY):
-            self._last = (result, seconds)
-            self._console.print(f"{seconds:8.1f} s   {text}")
+        began = result != self._result and not behind  # most bounds are known by then
+        if self._bar.disable and (began or (self._last and self._seconds >= self._shown + EVERY)):
+            self._result = result
+            self._print(text)
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _settle(self, search: str) -> None:
+        """Let the last line of the search before stay, if this is another one."""
+        if search != self._search:
+            if self._last:
+                self._print(self._last)
+            self._search, self._last = search, ""
+
+    def _print(self, text: str) -> None:
+        self._shown = self._seconds
+        self._bar.console.print(f"{self._shown:8.1f} s   {text}")

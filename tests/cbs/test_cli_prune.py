@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -36,6 +39,21 @@ ready = Net()
 """
 
 
+WIDE = """
+import torch
+from torch import nn
+from cbs import Samples
+
+torch.manual_seed(0)
+data = Samples(torch.randn(300, 160), torch.randint(4, (300,)))
+
+def net():
+    widths = [160, 60, 160, 4]
+    layers = [m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+"""
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder with a user's module in it, which the command is run in."""
@@ -53,6 +71,12 @@ FAST = ("--method", "magnitude,random", "--solver", "brute-force", "--output", "
 def run_json(capsys, *argv, status=0):
     assert main([str(a) for a in argv] + ["--json"]) == status
     return json.loads(capsys.readouterr().out)
+
+
+def run_json_with_lines(capsys, *argv):
+    assert main([str(a) for a in argv] + ["--json"]) == 0
+    captured = capsys.readouterr()
+    return {**json.loads(captured.out), "lines": captured.err.splitlines()}
 
 
 def test_report_is_what_compare_says(capsys, here):
@@ -136,6 +160,54 @@ def test_the_embedded_network_is_trained_and_pruned(capsys, here):
     assert [layer["shape"] for layer in result["layers"]] == [[32, 64], [16, 32], [10, 16]]
     assert result["test_before"]["accuracy"] > 0.93
     assert result["before"]["samples"] == 200
+
+
+def test_progress_ends_with_incumbent_bound_and_gap_of_every_layer(capsys, here):
+    argv = ("--method", "joint,magnitude", "--output", "out", "-s", "0.5,0.75")
+    report = run_json_with_lines(capsys, *MINE, *argv)
+    lines = report.pop("lines")
+    assert len([line for line in lines if "magnitude" in line]) == 2
+    for result in report["results"]:
+        if result["method"] != "joint":
+            continue
+        for i, layer in enumerate(result["layers"]):
+            head = f"joint at {100 * result['asked']:g}%: select layer {layer['name']} ({i + 1} of 2), "
+            last = [line for line in lines if head in line][-1]
+            told = dict(part.rsplit(" ", 1) for part in last.split(head)[1].split(", "))
+            assert float(told["incumbent"]) == pytest.approx(layer["value"], rel=1e-5)
+            assert float(told["bound"]) == pytest.approx(layer["bound"], rel=1e-5)
+            assert float(told["gap"].rstrip("%")) / 100 <= 1e-4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_while_a_layer_is_searched_keeps_all_layers(here):
+    (here / "wide_net.py").write_text(WIDE)
+    argv = ["prune", "wide_net:net", "--data", "wide_net:data", "--method", "joint", "-s", "0.5", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cbs", *argv, "--output", "out"], cwd=here,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.getcwd(), *sys.path])},
+    )  # fmt: skip
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if "select layer 0 (1 of 3), incumbent" in line and "unknown" not in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, (seen, out)
+    report = json.loads(out)
+    (result,) = report["results"]
+    assert report["interrupted"] is True
+    assert result["status"] == "interrupted"
+    first, _, last = result["layers"]
+    assert (first["solver"], first["status"]) == ("auto", "feasible")
+    assert 0 < first["bound"] <= first["value"]
+    assert (last["solver"], last["status"]) == ("magnitude", "interrupted")
+    weights = load_file(here / "out" / "joint-0.5.safetensors")
+    for layer in result["layers"]:
+        kept = (weights[f"{layer['name']}.weight"] != 0).sum()
+        assert kept == layer["kept"]
 
 
 def test_interrupted_keeps_what_was_found(capsys, here, monkeypatch):

@@ -122,6 +122,26 @@ class Results:
             lines.append(f"| {layer} | {rows} x {inputs} | {budget} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
+    def summary(self, least: float) -> str:
+        """A line a solver: its values over ours, mean (geometric) and least; our time over the allowed.
+
+        Args:
+            least: seconds that ours got at least.
+        """
+        networks = list(dict.fromkeys(row["layer"].split("/")[0] for row in self.rows))
+        heads = " | ".join(f"{network} | least | our time" for network in networks)
+        lines = [f"| solver | {heads} |", "|---|" + "---|" * 3 * len(networks)]
+        for name in dict.fromkeys(row["solver"] for row in self.rows):
+            cells = []
+            for network in networks:
+                rows = [r for r in self.rows if r["solver"] == name and r["layer"].split("/")[0] == network]
+                ratios = [float(r["value"]) / float(r["our_value"]) for r in rows]
+                times = [float(r["our_seconds"]) / max(float(r["seconds"]), least) for r in rows]
+                mean = float(np.exp(np.mean(np.log(ratios))))
+                cells += [f"{mean:.3f}", f"{min(ratios):.3f}", f"{np.mean(times):.2f} to {max(times):.2f}"]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
 
 def _cell(row: dict[str, str]) -> str:
     ratio = float(row["value"]) / float(row["our_value"])
@@ -136,14 +156,15 @@ def run_layer(config: dict[str, Any], name: str, W: np.ndarray, H: np.ndarray, d
             missing = [s for s in missing if s not in ("greedy", "local-search")]
         if not missing:
             continue
-        problem = SubsetProblem(W, H, budget)
-        few = SubsetProblem(W[:2], H, budget)
+        hessian = SubsetProblem(W, H, budget).hessian
         for solver in (*missing, config["ours"]):
-            solve(few, solver, time_limit=1.0)  # compile and load
-        for solver in missing:
-            theirs = solve(problem, solver)
+            solve(SubsetProblem(W[:2], hessian, budget), solver, time_limit=1.0)  # compile and load
+        for solver in missing:  # each on a problem of its own, which remembers no other's masks
+            theirs = solve(SubsetProblem(W, hessian, budget), solver)
             limit = max(theirs.seconds, config["least_seconds"])
-            ours = solve(problem, config["ours"], time_limit=limit, seed=config["seed"])
+            ours = solve(
+                SubsetProblem(W, hessian, budget), config["ours"], time_limit=limit, seed=config["seed"]
+            )
             done.add(
                 layer=name, rows=m, inputs=n, budget=label, solver=solver, cores=workers(),
                 seconds=theirs.seconds, value=theirs.value, our_seconds=ours.seconds, our_value=ours.value,
@@ -168,8 +189,9 @@ def main() -> None:
         for name, W, H in layers():
             if asked.only in f"{network}/{name}":
                 run_layer(config, f"{network}/{name}", W, H, done)
-    (HERE / "results" / "table.md").write_text(done.table())
-    print(done.table())
+    text = f"{done.summary(config['least_seconds'])}\n{done.table()}"
+    (HERE / "results" / "table.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

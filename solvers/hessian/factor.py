@@ -155,7 +155,7 @@ class FactorHessian(Hessian):
         try:
             return np.asarray(scipy.linalg.cholesky(K, lower=True, overwrite_a=True))
         except scipy.linalg.LinAlgError:
-            raise ValueError("hessian is singular where weights move; add damping to its diagonal") from None
+            raise ValueError(SINGULAR) from None
 
     def solve(self, row: int, index: Index, rhs: Array) -> Array:
         """By Woodbury when the block is wider than the factor is tall; of large ones by conjugate gradients.

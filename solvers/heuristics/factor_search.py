@@ -24,6 +24,8 @@ from solvers.solver import Outcome, Solver
 
 WIDER = 4
 """Times the size of other windows that the wider ones of a descent have."""
+RELAXING = 0.7
+"""Share of a row's time by which its relaxation ends, so that some is left to search from it."""
 GAIN = 1e-4
 """Relative gain below which a window counts as one without."""
 
@@ -87,7 +89,9 @@ class FactorSearch(Solver):
         bounds, points = [], []
         stats: dict[str, Any] = {"ascent_steps": 0, "windows": 0}
         for r, image in enumerate(found):
-            search = _RowSearch(self, image, best.mask[r].copy(), [control.seed, r], control)
+            left = control.remaining
+            share = None if left is None else left / (len(found) - r)
+            search = _RowSearch(self, image, best.mask[r].copy(), [control.seed, r], control, share)
             bounds.append(search.relaxed.bound)
             points.append(search.relaxed.y)
             if r == len(found) - 1:
@@ -153,8 +157,15 @@ class _RowSearch:
     """
 
     def __init__(
-        self, solver: FactorSearch, image: Image, start: Mask, seed: list[int], control: Control
+        self,
+        solver: FactorSearch,
+        image: Image,
+        start: Mask,
+        seed: list[int],
+        control: Control,
+        seconds: float | None,
     ) -> None:
+        end = np.inf if seconds is None else time.perf_counter() + RELAXING * seconds
         self.solver, self.seed, self.control, self.windows = solver, seed, control, 0
         self.space: Coordinates = coordinates(image)
         self.row = open_factor_row(image, self.space, start)
@@ -162,8 +173,9 @@ class _RowSearch:
         for _ in range(solver.opening):
             self._try(self.row.cheapest(solver.window), 1)
         self.relaxed: Relaxed = ascend(
-            image, self.space, self.row.value, tolerance=solver.tolerance, stopped=control.stopped
-        )
+            image, self.space, self.row.value, tolerance=solver.tolerance,
+            stopped=lambda: control.stopped() or time.perf_counter() > end,
+        )  # fmt: skip
         self._taken = image.largest(self.relaxed.scores)
         self.margin: Array = margins(self.relaxed.scores, self._taken, image.labels)
 

@@ -15,9 +15,7 @@ from solvers.problem import Mask, SubsetProblem
 Factored = FactorHessian | BlockDiagonalHessian
 
 RANK = 1024
-"""Dimensions of an image up to which all of its directions are found."""
-STRONGEST = 512
-"""Directions that are found of a larger one."""
+"""Dimensions of an image up to which all of its directions are found; of a larger one so many."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def coordinates(image: Image) -> Coordinates:
 
     if image.refit and isinstance(hessian, FactorHessian):
         return Coordinates(*hessian.sketch())
-    return Coordinates(*strongest(hessian, squares, STRONGEST))
+    return Coordinates(*strongest(hessian, squares, RANK))
 
 
 def sketched(image: Image, space: Coordinates) -> Image:

@@ -108,6 +108,10 @@ def test_problems_in_images_add_but_share_no_budget(rng, tmp_path):
     together([one.certificate for one in found]).save(tmp_path / "sum.cert")
     bound = verify(tmp_path / "sum.cert", *files).bound
     assert bound == pytest.approx(sum(one.certificate.bound for one in found), rel=1e-12)
+    fields = {**np.load(tmp_path / "sum.cert"), "shared": np.array(True)}
+    np.savez(tmp_path / "shared.npz", **fields)
+    with pytest.raises(Refuted, match="need curves"):
+        verify(tmp_path / "shared.npz", *files)
     with pytest.raises(ValueError, match="has no curves"):
         together([one.certificate for one in found], shared=True)
 

@@ -1,10 +1,12 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
 
 from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, Status, SubsetProblem, solve
 from solvers.bounds.factor import image as factor_image
+from solvers.bounds.factor.ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
 from solvers.hessian import factor, sketch
 from solvers.heuristics import factor_search
@@ -273,3 +275,17 @@ def test_large_joint_images_are_searched_in_a_sketch(rng, monkeypatch):
     assert 0.0 < found.bound <= found.value
     for value, mask in told:
         assert value == pytest.approx(problem.value(mask), rel=1e-9)
+
+
+def test_some_of_the_time_is_left_to_search(rng, monkeypatch):
+    """A relaxation that takes all the time it gets ends before the limit."""
+
+    def endless(image, space, value, *, tolerance, stopped):
+        while not stopped():
+            time.sleep(0.01)
+        return ascend(image, space, value, stopped=stopped)
+
+    monkeypatch.setattr(factor_search, "ascend", endless)
+    monkeypatch.setattr(FactorSearch, "prepare", lambda self: None)
+    found = solve(make(rng, refit=False, n=40), FactorSearch(opening=0), time_limit=1.0, gap=0.0)
+    assert found.stats["windows"] > 0

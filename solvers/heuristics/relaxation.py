@@ -14,16 +14,13 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.secure import secure
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.lifted import lift, lifted_bounds
-from solvers.bounds.wide.own_splits import own_bounds, plain_bound
-from solvers.bounds.wide.relaxation import SharedSplit
 from solvers.bounds.wide.shared_rows import SharedRows, shareable
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
-from solvers.hessian import Array
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.wide_row import WideRow
+from solvers.heuristics.wide_rows import WideRows
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
@@ -91,7 +88,9 @@ class Relaxation(Solver):
         stats: dict[str, Any] = {"split": "shared", "steps": shared.steps}
         if problem.refit and not rows.whole and not control.certify:
             control.report(problem.value(mask), sum(bounds), mask=mask)
-            bounds = self._raise_all(rows, shared, np.array(bounds), problem.row_values(mask), control, stats)
+            in_blocks = self.group if problem.n <= GROUPED else 1
+            wide_rows = WideRows(rows, shared, problem.row_values(mask), control, stats)
+            bounds = wide_rows.raised(np.array(bounds), in_blocks).tolist()
         if rows.whole:
             outcome = Outcome(mask, float(bounds[0]), stats=stats)
             if control.deadline is None or self.group == 1 or not problem.refit or problem.n > GROUPED:
@@ -107,36 +106,6 @@ class Relaxation(Solver):
                 own = d if problem.refit else secure(block.H[0], d * problem.W[block.rows[0]] ** 2, False)
                 splits.append(Split(own[None], share, shared.steps))
         return self._finish(problem, control, mask, bounds, found, splits, stats)
-
-    def _raise_all(
-        self,
-        rows: SharedRows,
-        shared: SharedSplit,
-        known: Array,
-        values: Array,
-        control: Control,
-        stats: dict[str, Any],
-    ) -> list[float]:
-        """Rows' bounds with a flat direction lifted; with a time limit, at splits of their own too."""
-        bounds, stopped = known, control.stopped
-        direction = lift(rows, shared, stopped)
-        if direction is not None:
-            bounds = lifted_bounds(direction, known, values, stopped)
-        pays = direction if bounds is not known else None
-        stats["lifted"] = pays is not None
-        if control.deadline is None:
-            return list(map(float, bounds))
-
-        def bounding(lone: SharedRows, split: SharedSplit, row: int) -> float:
-            if pays is None:
-                return plain_bound(lone, split, row)
-            some = slice(row, row + 1)
-            found = lifted_bounds(replace(pays, rows=lone, split=split), bounds[some], values[some], stopped)
-            return float(found[0])
-
-        at = (rows, shared) if pays is None else (pays.rows, pays.split)
-        bounds, stats["own_splits"] = own_bounds(*at, bounds, values, bounding, stopped)
-        return list(map(float, bounds))
 
     def _finish(
         self,
@@ -181,6 +150,8 @@ class Relaxation(Solver):
         for size in (half, self.group) if control.certify else (half, self.group, self.group):
 
             def lift(row: WideRow, size: int = size) -> None:
+                if sum(each.bound for each in rows) >= control.target(sum(each.value for each in rows)):
+                    return
                 row.lift(size, control.stopped, fixing=not control.certify)
                 row.polish(control.stopped)
 

@@ -32,6 +32,8 @@ VARIABLES = 6000
 """Largest linear system; groups are smaller where they would lead to a larger one."""
 STEPS = 80
 """Steps of a stage at most."""
+NEGLIGIBLE = 1e-12
+"""Share of the cost of pruning everything below which a row's value is rounding, and nothing is to gain."""
 
 
 def group_split(
@@ -60,12 +62,15 @@ def group_split(
         raise ValueError("blocks of groups are for lone joint rows")
     while size > 1 and block.n * (size + 3) > 2 * VARIABLES:
         size //= 2
-    path = CentralPath(block, start(block, d, z), value)
-    if size > 1:
-        path.follow(lambda gap: GROUPING, stopped)
-        path.group(size)
-    path.follow(lambda gap: LAST * gap, stopped)
-    safe = secure_groups(block.H[0], path.best)
+    best = start(block, d, z)
+    if value > NEGLIGIBLE * block.constant:
+        path = CentralPath(block, best, value)
+        if size > 1:
+            path.follow(lambda gap: GROUPING, stopped)
+            path.group(size)
+        path.follow(lambda gap: LAST * gap, stopped)
+        best = path.best
+    safe = secure_groups(block.H[0], best)
     return safe, group_bound(block, safe)
 
 

@@ -89,10 +89,32 @@ def lift(rows: SharedRows, plain: wide.SharedSplit, stopped: Stopped = lambda: N
     return Direction(a, mu, lowest, lifted, wide.choose(lifted, stopped), off)
 
 
-def lifted_bounds(
-    direction: Direction, known: Array, values: Array, stopped: Stopped = lambda: None
-) -> Array:
-    """`[m]` bounds not below `known`; `known` itself if the lift does not pay.
+@dataclass(frozen=True)
+class Cells:
+    """What covers `s` of every row: no mask of `row` with `low <= s <= high` costs less than `bound`.
+
+    That holds for masks below the row's value; `[cells]` each.
+    """
+
+    row: NDArray[np.int64]
+    low: Array
+    high: Array
+    bound: Array
+
+    def bounds(self, known: Array, values: Array) -> Array:
+        """`[m]` bounds of whole rows, not below `known`."""
+        least = np.full(len(known), np.inf)
+        np.minimum.at(least, self.row, self.bound)
+        return np.asarray(np.maximum(known, np.minimum(least, values)))
+
+    def of(self, row: int) -> Cells:
+        """Those of one row, which is row 0 then."""
+        own = np.flatnonzero(self.row == row)
+        return Cells(np.zeros(len(own), dtype=np.int64), self.low[own], self.high[own], self.bound[own])
+
+
+def cover(direction: Direction, known: Array, values: Array, stopped: Stopped = lambda: None) -> Cells | None:
+    """Cells and their bounds for all rows; None if the lift does not pay.
 
     Args:
         direction: rows and split at the lifted curvature.
@@ -100,10 +122,10 @@ def lifted_bounds(
         values: `[m]` what a mask of each row costs.
         stopped: polled between batches; a true answer leaves the bounds as they are by then.
     """
-    m, most = len(values), values * (1.0 + 1e-9)
+    m, most = len(values), at_most(values)
     centre = _cells(direction, np.arange(m), np.zeros(m), np.zeros(m), most, stopped)
     if stopped() or centre.sum() < GAIN * known.sum():
-        return known
+        return None
     reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
     edges = np.concatenate([-EDGES[::-1], EDGES])
     row = np.repeat(np.arange(m), len(edges) - 1)
@@ -125,30 +147,38 @@ def lifted_bounds(
         high[worst] = middle
         bound[worst] = np.maximum(bound[worst], halves[0])
         bound = np.concatenate([bound, halves[1]])
-    least = np.full(m, np.inf)
-    np.minimum.at(least, row, bound)
-    return np.asarray(np.maximum(known, np.minimum(least, values)))
+    return Cells(row, low, high, bound)
+
+
+def at_most(values: Array) -> Array:
+    """What masks cost that cells are about: a little more than those at hand."""
+    return values * (1.0 + 1e-9)
 
 
 def _cells(
     direction: Direction, row: NDArray[np.int64], low: Array, high: Array, most: Array, stopped: Stopped
 ) -> Array:
     """Bounds of cells `low <= s <= high`, a row each, on the cost of masks that cost at most `most`."""
-    rows, a, mu = direction.rows, direction.a, direction.mu
-    W = rows.W[row]
-    c, h = 0.5 * (low + high), 0.5 * (high - low) * (1.0 + 4.0 * EPS)
-    along = mu / float(a @ rows.H @ a)
-    moved = W + along * torch.as_tensor(c, device=a.device)[:, None] * a
-    batch = replace(rows.some(row), W=moved)
+    moved, own = shifted(direction, direction.rows.W[row], low, high, most[row])
+    batch = replace(direction.rows.some(row), W=moved)
     v, _ = wide.relax(batch, direction.split, stopped)
-    bound = row_bounds(batch, direction.split.d, v)
+    return np.asarray(row_bounds(batch, direction.split.d, v) + own)
+
+
+def shifted(direction: Direction, W: Tensor, low: Array, high: Array, most: Array) -> tuple[Tensor, Array]:
+    """Weights `[cells, n]` of rows W in cells, and what to add `[cells]` to bounds on their cost at `H'`."""
+    H, a, mu = direction.rows.H, direction.a, direction.mu
+    c, h = 0.5 * (low + high), 0.5 * (high - low) * (1.0 + 4.0 * EPS)
+    along = mu / float(a @ H @ a)
+    centre = torch.as_tensor(c, device=a.device)[:, None]
+    moved = W + along * centre * a
     # What rounding leaves of H'e = mu c a, and of e'H'e, for the e that was added.
     e, gamma = moved - W, 2.0 * (len(a) + 8) * EPS
-    He, size = e @ rows.H, e.abs() @ rows.H.abs()
-    wanted = mu * torch.as_tensor(c, device=a.device)[:, None] * a
+    He, size = e @ H, e.abs() @ H.abs()
+    wanted = mu * centre * a
     rest = torch.linalg.vector_norm((He - wanted).abs() + gamma * (size + wanted.abs()), dim=1).cpu().numpy()
     square = (e * He).sum(1) + gamma * (e.abs() * size).sum(1)
     own = 0.5 * mu * (c * c - h * h) - 0.5 * square.cpu().numpy()
-    length = np.sqrt(2.0 * most[row] / direction.lowest)
+    length = np.sqrt(2.0 * most / direction.lowest)
     slack = length * rest + 0.5 * direction.off * length**2 + 8.0 * EPS * (np.abs(own) + mu * c * c)
-    return np.asarray(bound + own - (1.0 + 1e-9) * slack)
+    return moved, np.asarray(own - (1.0 + 1e-9) * slack)

@@ -13,10 +13,15 @@ from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.bounds.wide.shared_split import NEAR, shared_split
 from solvers.hessian import Array
+from solvers.parallel import side_by_side
 
+Tensor = torch.Tensor
 Stopped = Callable[[], object]
 Bounding = Callable[[SharedRows, wide.SharedSplit, int], float]
 """A bound of a lone row at a split, and which row it is."""
+
+QUICK = 8
+"""Steps that every row takes before any takes more."""
 
 
 def own_bounds(
@@ -26,10 +31,14 @@ def own_bounds(
     values: Array,
     bounding: Bounding,
     stopped: Stopped,
+    *,
+    thorough: bool = True,
+    news: Callable[[Array], object] = lambda bounds: None,
 ) -> tuple[Array, int]:
     """`[m]` bounds not below `known`, and how many rows had their turn.
 
-    A row takes some dozens of factorisations, so this is for as many rows as there is time for.
+    A row takes some factorisations, so this is for as many rows as there is time for. Most of what there is
+    to gain comes with the first few steps: all rows take these, then go on.
 
     Args:
         rows: joint rows whose pools lie within them, in double precision.
@@ -38,19 +47,29 @@ def own_bounds(
         values: `[m]` what a mask of each row costs; the widest difference goes first.
         bounding: bounds a row at its own split.
         stopped: polled within a row; a true answer ends the work.
+        thorough: whether rows go on after the first few steps.
+        news: told the bounds after every row; a true answer ends the work.
     """
-    bounds, done = known.copy(), 0
+    bounds, ended = known.copy(), False
     H = rows.H.cpu().numpy()
-    for r in np.argsort(known - values, kind="stable").tolist():
+    own: dict[int, Tensor] = {}
+
+    def work(r: int, most: int | None) -> bool:
+        nonlocal ended
         lone = rows.some(np.array([r]))
-        if stopped():
-            break
-        if wide.trivial(lone) or known[r] >= values[r]:
-            continue
-        d, _, steps = shared_split(lone, shared.inverse, NEAR * shared.d, stopped=stopped)
-        safe = torch.as_tensor(secure(H, d.cpu().numpy(), True), device=d.device)
+        if ended or stopped() or wide.trivial(lone) or bounds[r] >= values[r]:
+            return False
+        start = own.get(r, NEAR * shared.d)
+        own[r], _, steps = shared_split(lone, shared.inverse, start, most=most, stopped=stopped)
+        safe = torch.as_tensor(secure(H, own[r].cpu().numpy(), True), device=start.device)
         bounds[r] = max(bounds[r], bounding(lone, replace(shared, d=safe, steps=steps), r))
-        done += 1
+        ended = ended or bool(news(bounds))
+        return True
+
+    done = 0
+    for most in (QUICK, None) if thorough else (QUICK,):
+        order = np.argsort(bounds - values, kind="stable").tolist()
+        done = max(done, sum(side_by_side(lambda r, most=most: work(r, most), order)))  # type: ignore[misc]
     return bounds, done
 
 

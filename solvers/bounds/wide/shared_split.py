@@ -44,6 +44,7 @@ def shared_split(
     d: Tensor,
     *,
     shift: float = 0.0,
+    most: int | None = None,
     stopped: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Ascent, int]:
     """Improve a split of all rows, from one strictly inside.
@@ -61,6 +62,7 @@ def shared_split(
         inverse: `H^-1`.
         d: `[n]` positive, with `H - diag(d)` positive definite.
         shift: what was added to the diagonal of a selection problem's H, so that d is positive.
+        most: steps at most.
         stopped: polled between steps; a true answer ends them.
 
     Returns:
@@ -70,7 +72,7 @@ def shared_split(
     S = _inverse(rows.H, d)
     mu = first = 0.0
     steps = 0
-    while not steps or (mu >= LAST * first and not stopped()):
+    while not steps or (mu >= LAST * first and steps != most and not stopped()):
         g = slope(rows, d, at)
         if not steps:
             mu = first = float((g * d).sum()) / len(d)

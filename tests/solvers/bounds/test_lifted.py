@@ -6,7 +6,8 @@ import pytest
 from solvers import Budget, SubsetProblem, solve
 from solvers.bounds.wide import lifted
 from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.lifted import lift, lifted_bounds
+from solvers.bounds.wide.lifted import cover, lift
+from solvers.bounds.wide.lifted_blocks import cells_in_blocks
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.heuristics import relaxation
 from tests.solvers.oracles import all_masks, gram
@@ -45,7 +46,7 @@ def test_bounds_are_below_the_optimum_and_far_above_the_plain_ones(budget, low, 
     rows, split, known = plain(problem)
     best = optima(problem)
     for values in (best, 1.5 * best):
-        found = lifted_bounds(lift(rows, split), known, values)
+        found = cover(lift(rows, split), known, values).bounds(known, values)
         assert (known <= found).all()
         assert (found <= best).all()
         if low < 0.1:
@@ -60,7 +61,7 @@ def test_masks_that_use_the_direction_are_covered(rng):
     along = SubsetProblem(W, problem.hessian, problem.budget)
     rows, split, known = plain(along)
     best = optima(along)
-    found = lifted_bounds(lift(rows, split), known, 1.2 * best)
+    found = cover(lift(rows, split), known, 1.2 * best).bounds(known, 1.2 * best)
     assert (found <= best).all()
     moved = np.abs((along.weights(solve(along, "brute-force").mask) - W) @ vectors[:, 0])
     assert (moved > 0.1 * np.sqrt(2 * best / values[0])).all()
@@ -92,20 +93,68 @@ def test_directions_of_few_inputs_are_left_alone(rng):
 
 def test_lifts_that_do_not_pay_are_left(rng):
     rows, split, known = plain(flat(rng, 8, Budget.per_row(4)))
-    assert (
-        lifted_bounds(lift(rows, split), 10.0 * known + 1.0, 10.0 * known + 2.0)[0] == 10.0 * known[0] + 1.0
-    )
+    assert cover(lift(rows, split), 1e3 * known + 1e3, 1e3 * known + 2e3) is None
 
 
 def test_a_lift_that_is_stopped_leaves_what_is_known(rng):
     problem = flat(rng, 8, Budget.per_row(4))
     rows, split, known = plain(problem)
     best = optima(problem)
-    assert lifted_bounds(lift(rows, split, lambda: True), known, best, lambda: True) is known
+    assert cover(lift(rows, split, lambda: True), known, best, lambda: True) is None
     for polls in (5, 50, 100, 200):
         calls = iter([False] * polls + [True] * 10_000)
-        late = lifted_bounds(lift(rows, split), known, best, lambda calls=calls: next(calls))
+        cells = cover(lift(rows, split), known, best, lambda calls=calls: next(calls))
+        late = known if cells is None else cells.bounds(known, best)
         assert ((known <= late) & (late <= best)).all()
+
+
+@pytest.mark.parametrize("budget", [Budget.per_row(6), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
+@pytest.mark.parametrize("low", [1e-3, 0.1])
+def test_blocks_raise_the_bounds_of_cells(budget, low):
+    """Far above the diagonal split's, and never above the optimum, whatever the value at hand."""
+    gained = 0.0
+    for seed in range(4):
+        problem = flat(np.random.default_rng(seed), 12, budget, m=1, low=low)
+        rows, split, known = plain(problem)
+        best = optima(problem)
+        for values in (best, 1.5 * best):
+            direction = lift(rows, split)
+            cells = cover(direction, np.zeros(1), values)
+            before = cells.bounds(known, values)[0]
+            for size in (2, 4):
+                found = cells_in_blocks(direction, 0, cells.of(0), float(values[0]), size=size)
+                assert cells.bound.min() <= found
+                assert min(found, values[0]) <= best[0]
+                gained = max(gained, min(found, values[0]) / before)
+    assert gained > 1.03
+
+
+def test_blocks_that_are_stopped_leave_what_is_known(rng):
+    problem = flat(rng, 12, Budget.per_row(6), m=1)
+    rows, split, known = plain(problem)
+    best = optima(problem)
+    direction = lift(rows, split)
+    cells = cover(direction, known, best)
+    for polls in (0, 1, 3, 20):
+        calls = iter([False] * polls + [True] * 10_000)
+        found = cells_in_blocks(
+            direction, 0, cells.of(0), best[0], size=4, stopped=lambda calls=calls: next(calls)
+        )
+        assert cells.bound.min() <= found
+        assert min(found, best[0]) <= best[0]
+
+
+def test_relaxation_raises_lifted_rows_in_time(rng, monkeypatch):
+    problem = flat(rng, 12, Budget.per_row(6), m=3)
+    monkeypatch.setattr(relaxation, "WIDE", 9)
+    quick, slow = solve(problem, "relaxation"), solve(problem, "relaxation", time_limit=60.0)
+    assert quick.bound < slow.bound <= optima(problem).sum()
+    assert slow.stats["in_blocks_of_4"] > 0
+    monkeypatch.setattr(relaxation, "GROUPED", 9)
+    own = solve(problem, "relaxation", time_limit=60.0)
+    assert quick.bound < own.bound <= optima(problem).sum()
+    enough = solve(problem, "relaxation", time_limit=60.0, gap=quick.gap + 1e-6)
+    assert enough.bound == quick.bound
 
 
 def test_relaxation_lifts(rng, monkeypatch):

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format bench table clean help
+.PHONY: demo test test-slow lint format bench table recompile clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,11 +31,14 @@ lint: $(STAMP)  ## formatting, lint rules and types
 format: $(STAMP)  ## reformat, and repair what the linter can
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## time every solver on fixed instances
-	$(BIN)/python -m pytest benchmarks/bench_solvers.py --benchmark-only
+bench: $(STAMP)  ## time every solver on fixed instances, and the parts that wide rows take
+	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
 
 table: $(STAMP)  ## rerun the README's table of methods
 	$(BIN)/python experiments/methods_table/run.py
+
+recompile:  ## forget compiled code: for a change to a compiled function that other modules call
+	find solvers -name '*.nb[ic]' -delete
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

@@ -1,6 +1,7 @@
 """Quadratic subset selection for pruning: problems, solvers, bounds and proofs, in numbers only."""
 
 from solvers.budget import Budget
+from solvers.caches import forget_older_releases
 from solvers.curve import Curve, curve
 from solvers.hessian import BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
 from solvers.problem import SubsetProblem
@@ -14,3 +15,5 @@ __all__ = [
     "Outcome", "Progress", "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "Together",
     "available", "curve", "get_solver", "solve", "solve_together",
 ]  # fmt: skip
+
+forget_older_releases()

@@ -96,6 +96,19 @@ def test_descents_are_those_of_full_scans(rng):
     np.testing.assert_array_equal(quick, full)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_descents_of_rows_of_4096_are_those_of_full_scans(share):
+    problem = wide(np.random.default_rng(0), Budget.per_row(round(share * 4096)), n=4096, gradient=False)
+    data = row_data(problem, 0)
+    start = solve(problem, "greedy").mask[0]
+    quick, full = start.copy(), start.copy()
+    moves = descend(state(data, quick), 1e-9, 10_000)
+    assert moves == descend(state(data._replace(limits=np.zeros((3, 0))), full), 1e-9, 10_000)
+    assert moves > 20
+    np.testing.assert_array_equal(quick, full)
+
+
 def test_groups_hold_every_entry_by_sign_and_size(rng):
     problem = wide(rng, Budget.per_row(N // 2))
     H, w = problem.hessian.dense(0), problem.W[0]

@@ -16,6 +16,8 @@ from solvers.certificate.proof import IMPOSSIBLE, Proof
 from solvers.certificate.subtrees import lift, secured
 from solvers.hessian import Array
 
+LOSS = 1e-6
+"""Share of a bound that single precision may cost: little beside the gaps that are asked for."""
 CHUNK = 1 << 20
 """Numbers in an array of one batch."""
 
@@ -38,7 +40,8 @@ def prove(
         block: what is bounded.
         d: `[g, n]` split as `solvers.bounds.split.secure` leaves it; or `[Q, g, n]`, the others of what
             they leave free only: joint ones of the Schur complement of what they assume kept.
-        u: `[V, g, n, c]` vectors; they are rounded first, as a bound holds for any.
+        u: `[V, g, n, c]` vectors; they are rounded to single precision, as a bound holds for any, unless
+            that costs more than `LOSS`.
         entry: `[T]` decision branched on, -1 for a leaf.
         pruned: `[T]` child where it is pruned.
         kept: `[T]` child where it is kept.
@@ -55,7 +58,28 @@ def prove(
     if root is not None and root.any():
         lifted = lift(d, root) if block.refit else d
         proof = replace(proof, d=secured(block.H, lifted, root, block.refit))
-    return replace(proof, claim=claims(Terms.of(block), proof))
+    terms = Terms.of(block)
+    proof = replace(proof, claim=claims(terms, proof))
+    if proof.bounding.any() and _least_claim(terms, proof, u) - proof.bound > LOSS * abs(proof.bound):
+        proof = replace(proof, u=u.astype(np.float64))
+        proof = replace(proof, claim=claims(terms, proof))
+    return proof
+
+
+def _least_claim(terms: Terms, proof: Proof, u: NDArray[np.floating]) -> float:
+    """What the leaf of least claim may claim for its vector as it is: then the proof shows no more."""
+    inner = np.flatnonzero(proof.entry >= 0)
+    parent = np.zeros(len(proof.entry), np.int64)
+    parent[proof.pruned[inner]] = parent[proof.kept[inner]] = inner
+    node = leaf = int(np.argmin(np.where(proof.bounding, proof.claim, np.inf)))
+    fixings = np.zeros((1, len(terms.labels)), np.int8)
+    while node:
+        up = int(parent[node])
+        fixings[0, proof.entry[up]] = -1 if proof.pruned[up] == node else 1
+        node = up
+    vector = int(proof.vector[leaf])
+    base, score = points(terms, replace(proof, u=u), slice(vector, vector + 1))
+    return float(_bounds(terms, proof.keep, base, score, fixings)[0])
 
 
 def root_proof(block: Block, split: Split) -> Proof:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import Budget
+from solvers import Budget, SubsetProblem
 from solvers.blocks import blocks
-from solvers.bounds.evaluate import lower_bound
+from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
 from solvers.certificate.claims import claims, leaf_fixings, root_curve, root_proof
@@ -108,3 +108,19 @@ def test_impossible_leaves_are_told_from_others():
     fixed = dict(zip(*(part.tolist() for part in leaf_fixings(proof, 4)), strict=True))
     for node, fixings in fixed.items():
         assert (proof.vector[node] == IMPOSSIBLE) == (fixings.count(-1) > 1 or fixings.count(1) > 3)
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_vectors_that_single_precision_would_spoil_stay_double(depth, rng):
+    """Inputs that are all but copies, whose moves cancel: splits are small, and scores divide by them."""
+    n = 8
+    v = np.array([1.0, -1.0] * 4) * (1 + 1e-7 * rng.standard_normal(n))
+    H = 1e4 * np.outer(v, v) + 0.1 * np.diag(rng.uniform(0.5, 1, n))
+    tricky = SubsetProblem(1 + 1e-3 * rng.standard_normal((1, n)), H, Budget.per_row(4))
+    for problem, kind in ((tricky, np.float64), (make_problem(rng, Budget.per_row(4), m=1, n=n), np.float32)):
+        block, split = first(problem)
+        proof = branch(block, split, depth) if depth else root_proof(block, split)
+        assert proof.u.dtype == kind
+        if not depth:
+            u = relaxed_point(block, split.d, split.z)
+            assert proof.bound == pytest.approx(lower_bound(block, split.d, u), rel=1e-5)

@@ -23,12 +23,14 @@ class Auto(Solver):
         patience: seconds that the proof may take when neither a time limit nor a checkpoint is given.
         search: the solver that tries to prove.
         share: part of a time limit that the mask of a wide problem may take before its bound.
+        memory: bytes that the search for that mask may take; see `Portfolio`.
     """
 
     exact_inputs: int = 128
     patience: float = 60.0
     search: BranchAndBound = field(default_factory=BranchAndBound)
     share: float = 0.3
+    memory: int = Portfolio.memory
 
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
@@ -53,7 +55,7 @@ class Auto(Solver):
                 control.deadline = control.started + self.patience
             outcome = self.search.run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
-        found = Portfolio(share=self.share).run(problem, control)
+        found = Portfolio(share=self.share, memory=self.memory).run(problem, control)
         ran = found.stats["ran"]
         value = problem.value(found.mask)
         if reason := control.stopped():

@@ -149,7 +149,7 @@ class SubsetProblem:
         """Rows that are worked on at once: all of them, or as many as fit a part of memory."""
         rows = self.m
         if self.hessian.shared and not self.hessian.wide:
-            rows = max(1, CHUNK_BYTES // (8 * self.n))
+            rows = max(1, CHUNK_BYTES // (64 * self.n))
         for start in range(0, self.m, rows):
             yield slice(start, min(start + rows, self.m))
 

@@ -9,6 +9,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.hessian.lapack import solve_definite
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
@@ -104,12 +106,12 @@ def cholesky_solve(A: Array, rhs: Array) -> Array:
     Raises:
         ValueError: if `A` is not positive definite.
     """
-    if not len(A):
+    if not len(A) or not rhs.size:
         return np.zeros_like(rhs)
-    _, solution, failed = scipy.linalg.lapack.dposv(A.T, rhs, lower=1)
-    if failed:
+    X = np.array(rhs.T, dtype=np.float64, order="C", ndmin=2)
+    if not solve_definite(np.array(A, dtype=np.float64, order="C"), X):
         raise ValueError(SINGULAR)
-    return np.asarray(solution)
+    return X.T.reshape(rhs.shape)
 
 
 def _cholesky(A: Array) -> Array:

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
 from numba import njit
 from numpy.typing import NDArray
 
 from solvers.hessian.base import CHUNK_BYTES, Array, Hessian, Index, cholesky_solve
-from solvers.parallel import side_by_side, workers
+from solvers.hessian.lapack import Single, factor, substitute
+from solvers.parallel import one_thread_each, side_by_side, workers
 
-THREADED = 1e8
-"""Multiplications from which rows are solved side by side."""
+LARGE = 512
+"""Least support whose rows are solved side by side; smaller ones are done before threads have taken turns."""
 WIDE = 384
 """Least support whose matrix is factored in single precision."""
 BATCH = 16
@@ -24,11 +24,10 @@ PASSES = 5
 SETTLED = 1e-7
 """Relative residual from which one more solve leaves nothing but rounding."""
 
-SLACK = 1.05
-"""Times of single rows are multiplied by this, for memory is slower when many are in turn."""
+SLACK, CONTENTION = 1.05, 1.25
+"""Times of single rows are multiplied by these, for memory is slower when many are in turn, or at once."""
 
 Support = NDArray[np.bool_]
-Single = NDArray[np.float32]
 
 
 def solve_each(hessian: Hessian, supports: Support, rhs: Array) -> Array:
@@ -64,13 +63,12 @@ def solve_each(hessian: Hessian, supports: Support, rhs: Array) -> Array:
             place = np.ix_(group, index)
             solved[place] = hessian.solve(int(group[0]), index, rhs[place].T).T
 
-    threaded = len(groups) * float(widest) ** 3 > THREADED
-    parts = 4 * workers() if threaded else 1
-    shares = [groups[first::parts] for first in range(parts)]
-    if threaded:
-        side_by_side(exactly, shares)
+    if widest >= LARGE:
+        parts = 4 * workers()
+        side_by_side(exactly, [groups[first::parts] for first in range(parts)])
     else:
-        exactly(*shares)
+        with one_thread_each():
+            exactly(groups)
     if lone:
         _Refined(hessian, supports, rhs, solved).run(lone, widest)
     return solved
@@ -83,6 +81,15 @@ def seconds(hessian: Hessian, rows: int, size: int) -> float:
     """
     if not size:
         return 0.0
+    with one_thread_each():
+        each = _seconds_each(hessian, min(4 * BATCH, rows), size)
+    if size < LARGE:
+        return SLACK * each * rows
+    return CONTENTION * each * rows / min(rows, workers())
+
+
+def _seconds_each(hessian: Hessian, rows: int, size: int) -> float:
+    """The same of one row, alone."""
     index = np.sort(np.random.default_rng(0).choice(hessian.n, size, replace=False))
     if hessian.wide or size < WIDE:
         lone, products = _least(lambda: hessian.solve(0, index, np.zeros(size))), 2.0
@@ -91,14 +98,13 @@ def seconds(hessian: Hessian, rows: int, size: int) -> float:
         room = np.empty(size**2, dtype=np.float32)
 
         def solve() -> None:
-            L = _factor(unit, index, room)
+            U = _factor(unit, index, room)
             for _ in range(3):
-                _solve(L, scale[index])
+                _solve(U, scale[index])
 
         lone, products = _least(solve), 5.0
-    some = min(4 * BATCH, rows)
-    product = _least(lambda: hessian.matmul(np.ones((some, hessian.n))))
-    return SLACK * rows * (lone / min(rows, workers()) + products * product / some)
+    product = _least(lambda: hessian.matmul(np.ones((rows, hessian.n))))
+    return lone + products * product / rows
 
 
 def _least(work: Callable[[], object]) -> float:
@@ -127,10 +133,11 @@ class _Refined:
             for start in range(0, len(some), size):
                 self._batch(np.array(some[start : start + size]), room)
 
-        if len(rows) * float(widest) ** 3 > THREADED:
+        if widest >= LARGE:
             side_by_side(share, [rows[first :: workers()] for first in range(workers())])
         else:
-            share(rows)
+            with one_thread_each():
+                share(rows)
 
     def _batch(self, rows: Index, room: Single) -> None:
         places = [np.flatnonzero(self.supports[r]) for r in rows]
@@ -138,7 +145,7 @@ class _Refined:
         goal = self.rhs[rows] * self.supports[rows] * self.scale
         x, left = np.zeros(goal.shape), goal
         sizes = np.linalg.norm(goal, axis=1)
-        unsettled = {k for k, L in enumerate(factors) if L is not None and sizes[k] > 0}
+        unsettled = {k for k, U in enumerate(factors) if U is not None and sizes[k] > 0}
         for _ in range(PASSES):
             for k in unsettled:
                 x[k, places[k]] += _solve(factors[k], left[k, places[k]])
@@ -158,11 +165,10 @@ class _Refined:
 
 
 def _factor(unit: Single, index: Index, room: Single) -> Single | None:
-    """The lower factor of a sub-block, in the memory given; None where it seems indefinite."""
+    """The factor of a sub-block, in the memory given; None where it seems indefinite."""
     A = room[: len(index) ** 2].reshape(len(index), len(index))
     _gather(unit, index, A)
-    L, failed = scipy.linalg.lapack.spotrf(A.T, lower=1, clean=0, overwrite_a=1)
-    return None if failed else np.asarray(L)
+    return A if factor(A) else None
 
 
 @njit(cache=True, nogil=True)
@@ -174,12 +180,13 @@ def _gather(A: Single, index: Index, block: Single) -> None:
             block[i, j] = row[index[j]]
 
 
-def _solve(L: Single | None, b: Array) -> Array:
-    """`(L L')^-1 b`, to single precision whatever the size of b."""
+def _solve(U: Single | None, b: Array) -> Array:
+    """`(U'U)^-1 b`, to single precision whatever the size of b."""
+    assert U is not None
     size = float(np.abs(b).max(initial=0.0)) or 1.0
-    y = scipy.linalg.blas.strsv(L, (b / size).astype(np.float32), lower=1, overwrite_x=1)
-    y = scipy.linalg.blas.strsv(L, y, lower=1, trans=1, overwrite_x=1)
-    return np.asarray(y, dtype=np.float64) * size
+    x = (b / size).astype(np.float32)
+    substitute(U, x)
+    return x.astype(np.float64) * size
 
 
 def _alike(supports: Support, rows: Index) -> list[NDArray[np.int64]]:

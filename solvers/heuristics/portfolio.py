@@ -23,7 +23,7 @@ from solvers.solver import Outcome, Solver
 
 NARROW = 128
 """Inputs up to which the exact tableau of every row is the better start, too."""
-SHARED_BYTES, KEPT_BYTES, ROW_BYTES = 24, 5, 72
+SHARED_BYTES, KEPT_BYTES, ROW_BYTES = 24, 5, 112
 """Memory of the search: by entry of the curvature, of the weights, of the rows that it works on at once."""
 
 
@@ -44,8 +44,8 @@ class Portfolio(Solver):
         patience: reheats without gain that end the search.
         share: part of the time left that may be used.
         memory: bytes that the search may take, beside the problem and the refit of its answer. Rows with
-            budgets of their own are searched part by part if need be; rows wider than a tableau allows are
-            not swapped in.
+            budgets of their own are searched part by part if need be; where rows share one, it takes what all
+            need. Rows whose tableaux do not fit in what is left are not swapped in.
     """
 
     stages: int = 60
@@ -78,7 +78,8 @@ class Portfolio(Solver):
         for rows in self._parts(problem):
             now = time.perf_counter()
             until = now + (end - now) * (rows.stop - rows.start) / (problem.m - rows.start)
-            search = Rounds(problem, control, layer, rows, until, self.memory)
+            spare = self.memory - _fixed(problem) - ROW_BYTES * (rows.stop - rows.start) * problem.n
+            search = Rounds(problem, control, layer, rows, until, spare)
             mask[rows] = search.run(self.stages, self.patience)
             steps += search.steps
             search.add_to(ran)
@@ -89,8 +90,7 @@ class Portfolio(Solver):
         m, n = problem.W.shape
         count = m
         if problem.budget.kind in ("per_row", "n_of_m"):
-            left = self.memory - SHARED_BYTES * n**2 - KEPT_BYTES * m * n
-            count = min(m, max(1, left // (ROW_BYTES * n)))
+            count = min(m, max(1, (self.memory - _fixed(problem)) // (ROW_BYTES * n)))
         count = -(-m // -(-m // count))
         for start in range(0, m, count):
             yield slice(start, min(start + count, m))
@@ -101,6 +101,11 @@ class Portfolio(Solver):
         formed = 8 * problem.n**2 <= FORM_BYTES
         wide = problem.n > NARROW and problem.hessian.shared
         return problem.refit and wide and formed and not small
+
+
+def _fixed(problem: SubsetProblem) -> int:
+    """Bytes that a search takes however few rows it works on at once."""
+    return int(SHARED_BYTES * problem.n**2 + KEPT_BYTES * problem.m * problem.n)
 
 
 def _refitting(problem: SubsetProblem) -> float:

@@ -47,7 +47,7 @@ class Rounds:
         layer: the whole of the problem, leveled.
         rows: which rows to search.
         end: `time.perf_counter()` at which to be done.
-        memory: bytes that tableaux may take; rows wider than one allows are not swapped in.
+        memory: bytes that tableaux may take; where one a core does not fit, no rows are swapped in.
     """
 
     best: Refitted
@@ -159,7 +159,8 @@ class Rounds:
         self._swapped[rows.cpu().numpy()] = False
 
     def _swappable(self) -> bool:
-        fits = 8 * self.layer.n**2 * workers() <= self.memory
+        kept = float(self.problem.pools.keep.sum()) / self.problem.m
+        fits = 8.0 * kept * (2.0 * self.layer.n + kept) * workers() <= self.memory
         return fits and not self.problem.pools.coupled and not self._swapped.all()
 
     def _swaps_are_cheap(self) -> bool:

@@ -207,7 +207,7 @@ def test_rows_solved_side_by_side_move_as_they_do_in_turn(kind, rng, monkeypatch
         mask[r, pruned] = True
     in_turn = problem.move(mask)
     np.testing.assert_allclose(in_turn, dense_move(problem, mask), atol=1e-9)
-    monkeypatch.setattr("solvers.hessian.supports.THREADED", 0.0)
+    monkeypatch.setattr("solvers.hessian.supports.LARGE", 0)
     np.testing.assert_array_equal(problem.move(mask), in_turn)
 
 

@@ -46,7 +46,7 @@ def test_every_row_solves_its_own_system(kind, rng):
 @pytest.mark.parametrize("threaded", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 1e-60, 1e60])
 def test_single_precision_is_refined_to_double_at_any_scale(scale, threaded, rng, refined, monkeypatch):
-    monkeypatch.setattr(supports, "THREADED", 0.0 if threaded else np.inf)
+    monkeypatch.setattr(supports, "LARGE", 0 if threaded else N + 1)
     chosen, rhs = case(rng)
     rhs[6] = 0.0
     units = 10.0 ** rng.uniform(-4, 4, N)
@@ -88,5 +88,7 @@ def test_times_are_those_of_one_row_and_its_products(wide, rng, monkeypatch):
     monkeypatch.setattr(supports.time, "perf_counter", lambda: next(ticks))
     hessian = DenseHessian(gram(rng, N))
     products = 5 if wide == 1 else 2
-    assert supports.seconds(hessian, 10, 5) == pytest.approx(supports.SLACK * 10 * (1 / 2 + products / 10))
+    monkeypatch.setattr(supports, "LARGE", 5)
+    assert supports.seconds(hessian, 10, 4) == pytest.approx(supports.SLACK * 10 * (1 + products / 10))
+    assert supports.seconds(hessian, 10, 5) == pytest.approx(supports.CONTENTION * 5 * (1 + products / 10))
     assert supports.seconds(hessian, 10, 0) == 0.0

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -96,8 +99,9 @@ def test_rows_are_searched_part_by_part_where_memory_asks_for_it(budget, wide, m
     need = portfolio.SHARED_BYTES * N * N + portfolio.KEPT_BYTES * M * N
     found = solve(problem, Portfolio(stages=20, memory=need + 4 * portfolio.ROW_BYTES * N))
     assert parts[1:] == [slice(0, 3), slice(3, 6)]
-    assert found.value == pytest.approx(whole.value, rel=0.02)
-    assert found.stats["rounds"].keys() == whole.stats["rounds"].keys()
+    assert found.value == pytest.approx(whole.value, rel=0.05)
+    assert set(whole.stats["rounds"]) == {"reheat", "swaps"}
+    assert set(found.stats["rounds"]) == {"reheat"}, "no tableau fits beside the rows"
     solve(wide("per_layer"), Portfolio(stages=2, memory=0))
     assert parts[3:] == [slice(0, M)]
 
@@ -148,3 +152,37 @@ def test_others_take_what_is_no_wide_layer(refit, rng):
     assert columns.stats["ran"] == ["local-search"]
     stacked = make_problem(rng, Budget.per_row(70), n=N, refit=refit, kind="stacked")
     assert solve(stacked, "portfolio").stats["ran"] == ["local-search"]
+
+
+MEMORY = """
+import numpy as np
+from solvers import Budget, SubsetProblem, solve
+from solvers.control import Control
+from solvers.heuristics.portfolio import Portfolio
+
+def peak(portfolio, problem):
+    open("/proc/self/clear_refs", "w").write("5")
+    before = status("VmRSS")
+    portfolio._search(problem, Control(), np.inf)
+    return status("VmHWM") - before
+
+def status(name):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(name))
+
+def case(m, n):
+    H = np.full((n, n), 0.1) + np.eye(n)
+    return SubsetProblem(np.random.default_rng(0).standard_normal((m, n)), H, Budget.per_row(n - 32))
+
+solve(case(64, 160), Portfolio(stages=1, patience=0))
+for limit in (60 << 20, 1 << 30):
+    print(peak(Portfolio(stages=2, patience=0, memory=limit), case(4096, 512)))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="reads Linux's peaks of memory")
+def test_a_limit_on_memory_is_kept():
+    command = [sys.executable, "-c", MEMORY]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    limited, ample = map(int, told)
+    assert limited <= 60 << 20
+    assert ample > 2 * limited

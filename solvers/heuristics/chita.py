@@ -39,8 +39,8 @@ class CHITA(Solver):
 
     Attributes:
         steps: thresholdings between two exact solves at most.
-        stages: numbers of survivors, the budget's own the last.
-        stage_steps: thresholdings at each of the others at most.
+        fall: survivors of a stage on the way to the budget's, as a share of those before.
+        stage_steps: thresholdings of a stage at most.
         growth: factor between two steps t.
         tries: steps t looked at.
         active: columns of the active set, as a multiple of those in use.
@@ -48,7 +48,7 @@ class CHITA(Solver):
     """
 
     steps: int = 30
-    stages: int = 6
+    fall: float = 0.72
     stage_steps: int = 6
     growth: float = 1.6
     tries: int = 16
@@ -68,7 +68,7 @@ class CHITA(Solver):
         control.report(lowest, -np.inf, mask=best)
         steps, solves, shortest = 0, 0, 1.0 / _largest_eigenvalue(problem.hessian, problem.m)
         if control.warm_start is None:
-            for pools in _path(problem.pools, self.stages):
+            for pools in _path(problem.pools, self.fall):
                 if control.stopped():
                     break
                 V = np.where(largest(pools, V**2), 0.0, V)
@@ -146,14 +146,16 @@ def largest(pools: Pools, scores: Array) -> Mask:
     return pools.expand(pools.smallest(ranked), len(scores))
 
 
-def _path(pools: Pools, stages: int) -> Iterator[Pools]:
-    """The pools with more survivors than asked for, falling geometrically, the budget's own left out."""
-    for stage in range(1, stages):
-        share = stage / stages
-        keep = np.maximum(pools.keep, 1) ** share * pools.sizes ** (1.0 - share)
-        prune = np.minimum(pools.prune, pools.sizes - np.floor(keep).astype(np.int64))
-        if (prune < pools.prune).any():
+def _path(pools: Pools, fall: float) -> Iterator[Pools]:
+    """The pools with more survivors than asked for, falling to the budget's own, which is left out."""
+    share, before = fall, np.zeros_like(pools.prune)
+    while True:
+        prune = np.minimum(pools.prune, pools.sizes - np.floor(share * pools.sizes).astype(np.int64))
+        if (prune == pools.prune).all():
+            return
+        if (prune != before).any():
             yield replace(pools, prune=prune)
+        share, before = share * fall, prune
 
 
 def _first_change(pools: Pools, columns: Index, v: Array, g: Array) -> float:

@@ -39,7 +39,7 @@ def _prune(row: FactorRow, stopped: Callable[[], object]) -> Mask:
     room = sizes - image.take if image.refit else image.take.copy()
     while left := int(room.sum()):
         some = left if stopped() else max(1, int(SHARE * left))
-        costs = np.where(row.pruned | (room == 0)[image.labels], np.inf, row.costs())
+        costs = np.where(row.pruned, np.inf, row.costs())
         order = np.argsort(costs, kind="stable")[: np.count_nonzero(np.isfinite(costs))]
         owner = image.labels[order]
         by_pool = np.argsort(owner, kind="stable")

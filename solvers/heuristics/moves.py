@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from solvers.curves import invert
+from solvers.elimination import invert
 from solvers.problem import Mask, SubsetProblem
 from solvers.tableau import JointTableau, SelectionTableau, Tableau, Tensor
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.control import Control
-from solvers.curves import invert
+from solvers.elimination import invert
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver

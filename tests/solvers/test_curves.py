@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, FactorHessian, SubsetProblem
-from solvers.curves import BLOCK, STRIP, invert, row_curves
+from solvers.curves import row_curves
+from solvers.elimination import BLOCK, STRIP, invert
 from tests.solvers.oracles import all_masks, dense_value, gram, make_problem
 
 M = 2
@@ -163,14 +164,14 @@ def test_a_gradient_counts_in_greedy_selection(rng):
 PEAK = """
 import sys
 import numpy as np
-import solvers.curves, solvers.parallel
+import solvers.curves, solvers.elimination, solvers.parallel
 from solvers import DenseHessian
 
 def memory(name):
     with open("/proc/self/status") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
 
-solvers.curves.workers = solvers.parallel.workers = lambda: 4
+solvers.elimination.workers = solvers.parallel.workers = lambda: 4
 n, limit, rows = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 X = np.random.default_rng(0).standard_normal((n, n))
 H = DenseHessian(X @ X.T / n + 0.1 * np.eye(n))

@@ -24,7 +24,7 @@ PASSES = 5
 SETTLED = 1e-7
 """Relative residual from which one more solve leaves nothing but rounding."""
 
-SLACK, CONTENTION = 1.05, 1.25
+SLACK, CONTENTION = 1.05, 1.4
 """Times of single rows are multiplied by these, for memory is slower when many are in turn, or at once."""
 
 Support = NDArray[np.bool_]
@@ -83,7 +83,7 @@ def seconds(hessian: Hessian, rows: int, size: int) -> float:
         return 0.0
     with one_thread_each():
         each = _seconds_each(hessian, min(4 * BATCH, rows), size)
-    if size < LARGE:
+    if size < LARGE or workers() == 1:
         return SLACK * each * rows
     return CONTENTION * each * rows / min(rows, workers())
 

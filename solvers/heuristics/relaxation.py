@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -92,12 +92,15 @@ class Relaxation(Solver):
             wide_rows = WideRows(rows, shared, problem.row_values(mask), control, stats)
             bounds = wide_rows.raised(np.array(bounds), in_blocks).tolist()
         if rows.whole:
-            outcome = Outcome(mask, float(bounds[0]), stats=stats)
-            if control.deadline is None or self.group == 1 or not problem.refit or problem.n > GROUPED:
-                control.report(problem.value(mask), outcome.bound, mask=mask)
-                return outcome
-            lifted = _by_curves(problem, control, mask)
-            return replace(outcome, bound=max(outcome.bound, lifted.bound))
+            bound = float(bounds[0])
+            control.report(problem.value(mask), bound, mask=mask)
+            if problem.refit:
+                values = problem.row_values(mask)
+                bound = max(bound, WideRows.layer_bound(rows, shared, v, mask, values, control, stats))
+                if control.deadline is not None and self.group > 1 and problem.n <= GROUPED:
+                    bound = max(bound, _by_curves(problem, control, mask).bound)
+            control.report(problem.value(mask), bound, mask=mask)
+            return Outcome(mask, bound, stats=stats)
         found: list[Block] = []
         splits: list[Split] = []
         if control.certify or (control.deadline is not None and problem.refit):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from solvers.bounds.wide.layer_bound import layer_price, row_bounds
 from solvers.bounds.wide.lifted import Cells, Direction, cover, lift
 from solvers.bounds.wide.lifted_blocks import cells_in_blocks
 from solvers.bounds.wide.own_splits import own_bounds, plain_bound
@@ -15,6 +18,11 @@ from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.control import Control
 from solvers.hessian import Array
 from solvers.parallel import side_by_side
+from solvers.problem import Mask
+
+Tensor = torch.Tensor
+
+EPS = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class WideRows:
         values: `[m]` what a mask of each row costs.
         control: limits and progress.
         stats: where to say what was done.
+        paid: part of the values that is a price, not a cost.
     """
 
     rows: SharedRows
@@ -34,6 +43,7 @@ class WideRows:
     values: Array
     control: Control
     stats: dict[str, Any]
+    paid: float = 0.0
 
     def raised(self, known: Array, size: int) -> Array:
         """`[m]` bounds not below `known`.
@@ -63,9 +73,42 @@ class WideRows:
             bounds = raising(direction, cells, bounds, size)
         return bounds
 
+    @classmethod
+    def layer_bound(
+        cls,
+        rows: SharedRows,
+        shared: SharedSplit,
+        v: Tensor,
+        mask: Mask,
+        values: Array,
+        control: Control,
+        stats: dict[str, Any],
+    ) -> float:
+        """The bound of a pool over all rows, by its price `t >= 0`: `sum_rows min (cost + t kept) - t keep`.
+
+        Rows with a price are rows with a budget of their own for all that raises bounds, blocks left out.
+
+        Args:
+            rows: joint, of one pool.
+            shared: their split.
+            v: `[m, n]` points of the layer's relaxation.
+            mask: of the budget.
+            values: `[m]` its rows' costs.
+            control: limits and progress.
+            stats: where to say what was done.
+        """  # fmt: skip
+        kept, price = (~mask).sum(axis=1), layer_price(rows, shared.d, v)
+        if not price > 0.0:
+            return 0.0
+        own, paid = rows.priced(price), price * float(rows.keep[0])
+        known = row_bounds(own, shared.d, v)
+        found = cls(own, shared, values + price * kept, control, stats, paid).raised(known, 1)
+        total = math.fsum(found)
+        return total - paid - 8.0 * EPS * (abs(total) + paid)
+
     def _enough(self, bounds: Array) -> bool:
         """Report bounds; whether they prove the gap asked for."""
-        value, bound = float(self.values.sum()), float(bounds.sum())
+        value, bound = float(self.values.sum()) - self.paid, float(bounds.sum()) - self.paid
         self.control.report(value, bound)
         return bound >= self.control.target(value)
 

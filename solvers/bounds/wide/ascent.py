@@ -17,6 +17,7 @@ and `R v = b + d o (y - l - v)` comes for free. Every v gives a valid bound
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,10 @@ def ascend(
         step = RELAX * v + (1.0 - RELAX) * y + price
         if rows.refit:
             size = rows.pooled(torch.sqrt(d) * step.abs())
-            z, level = fill(torch.full_like(size, -1.0), size, count, level)
+            if rows.price is None:
+                z, level = fill(torch.full_like(size, -1.0), size, count, level)
+            else:
+                z = (size / math.sqrt(2.0 * rows.price) - 1.0).clamp(0.0, 1.0)
             z = z.reshape(v.shape)
             y_next = step * (z / (1.0 + z))
         else:

@@ -29,7 +29,9 @@ CHUNK_BYTES = 1 << 28
 def row_bounds(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
     """`[m]` a valid lower bound on every row's cost, for budgets whose pools lie within rows.
 
-    Each is lowered by an a priori estimate of the rounding in its own evaluation; joint ones are not below 0.
+    Rows with a price pay it for what they keep, so that every score above it is taken, less the price. Each
+    bound is lowered by an a priori estimate of the rounding in its own evaluation; joint ones are not below
+    zero.
 
     Args:
         rows: the rows, in double precision.
@@ -42,9 +44,14 @@ def row_bounds(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
     found = []
     for part, base, score in _parts(rows, d, v):
         ranked = score.reshape(len(score), -1, rows.size).sort(dim=2, descending=True).values
-        chosen = torch.arange(rows.size, device=v.device) < taken[part][:, :, None]
-        some = torch.where(chosen, ranked, 0.0)
+        if rows.price is None:
+            chosen = torch.arange(rows.size, device=v.device) < taken[part][:, :, None]
+            some = torch.where(chosen, ranked, 0.0)
+        else:
+            some = (ranked - rows.price).clamp_min(0.0)
         total, size = some.sum((1, 2)), some.abs().sum((1, 2))
+        if rows.price is not None:
+            size = size + 2.0 * abs(rows.price) * rows.size
         found.append(_floor(rows, base - total - _gamma(n) * size))
     return np.concatenate([low.cpu().numpy() for low in found])
 
@@ -65,6 +72,15 @@ def layer_bound(rows: SharedRows, d: Tensor, v: Tensor) -> float:
     constant = math.fsum(bases)
     low = constant - total - _gamma(n) * size - 8.0 * np.finfo(float).eps * (abs(constant) + size)
     return max(low, 0.0) if rows.refit else low
+
+
+def layer_price(rows: SharedRows, d: Tensor, v: Tensor) -> float:
+    """The least score that one pool over all rows takes at points v: Lagrange's price of keeping an entry."""
+    taken, best = int(rows.taken[0]), v.new_zeros(0)
+    for _, _, score in _parts(rows, d, v):
+        best = torch.cat([best, score.flatten()])
+        best = best.topk(min(taken, len(best)), sorted=False).values
+    return float(best.min()) if len(best) else 0.0
 
 
 def curves_at(rows: SharedRows, d: Tensor, v: Tensor) -> Array:

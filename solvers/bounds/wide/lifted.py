@@ -35,8 +35,8 @@ EDGES = np.array([0.02, 0.05, 0.1, 0.17, 0.27, 0.45, 1.0])
 """First edges of cells on either side, as shares of the largest |s|."""
 ROUNDS = 10
 """Times that each row's worst cell is halved."""
-GAIN = 1.02
-"""Factor that the bounds at `s = 0` must gain at least, for the cells to be looked at."""
+GAIN = 0.03
+"""Share of the gap that the bounds at `s = 0` must close at least, for the cells to be looked at."""
 POWERS = 100
 """Steps of the power method."""
 SPREAD = 0.25
@@ -124,7 +124,7 @@ def cover(direction: Direction, known: Array, values: Array, stopped: Stopped = 
     """
     m, most = len(values), at_most(values)
     centre = _cells(direction, np.arange(m), np.zeros(m), np.zeros(m), most, stopped)
-    if stopped() or centre.sum() < GAIN * known.sum():
+    if stopped() or (centre - known).sum() < GAIN * (values - known).sum():
         return None
     reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
     edges = np.concatenate([-EDGES[::-1], EDGES])

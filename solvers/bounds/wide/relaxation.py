@@ -87,8 +87,10 @@ def relax(rows: SharedRows, split: SharedSplit, stopped: Stopped = lambda: None)
     keep = torch.as_tensor(rows.keep, device=rows.W.device)[:, None]
     v, z = rows.W.clone(), (keep / rows.size).double().expand(-1, rows.size).reshape(m, n).clone()
     unit, size = _unit(rows.H.diagonal()), _unit(rows.W.abs().amax(0))
-    C = None if rows.C is None else (rows.C / (unit * size**2)).float()
-    search = replace(rows, H=rows.H.new_zeros(0), W=(rows.W / size).float(), C=C)
+    cost = unit * size**2
+    C = None if rows.C is None else (rows.C / cost).float()
+    price = None if rows.price is None else rows.price / cost
+    search = replace(rows, H=rows.H.new_zeros(0), W=(rows.W / size).float(), C=C, price=price)
     inverse, shift = (split.inverse * unit).float(), split.shift / unit
     d = (split.d / unit + shift).float()
     step = m if rows.whole else max(1, CHUNK_BYTES // (4 * n))
@@ -98,6 +100,8 @@ def relax(rows: SharedRows, split: SharedSplit, stopped: Stopped = lambda: None)
         if at is not None:
             v[first : first + step] = at.v.double() * size
             z[first : first + step] = (at.z if rows.refit else 1.0 - at.z).double()
+    if rows.price is not None:
+        return v, (torch.sqrt(split.d / (2.0 * rows.price)) * v.abs()).clamp(max=1.0)
     # Pools that keep all or nothing have a best point in closed form.
     if rows.refit:
         Z = rows.pooled(torch.sqrt(split.d) * v.abs())
@@ -120,7 +124,7 @@ def bounds(rows: SharedRows, split: SharedSplit, v: Tensor) -> Array:
 
 def trivial(rows: SharedRows) -> bool:
     """Whether every pool keeps all or nothing."""
-    return bool(((rows.keep == 0) | (rows.keep == rows.size)).all())
+    return rows.price is None and bool(((rows.keep == 0) | (rows.keep == rows.size)).all())
 
 
 def _unit(A: Tensor) -> float:

@@ -26,6 +26,8 @@ class SharedRows:
         C: `[m, n]` linear terms `g o w` of a selection problem, or None.
         size: entries of a pool: n, those of a group, or m n. Pools follow each other row by row.
         keep: `[P]` entries that each pool keeps.
+        price: of keeping an entry, positive, or None. At a price a joint row may keep as many as it likes
+            (keep counts for nothing), and bounds are on its cost and what it pays.
     """
 
     refit: bool
@@ -34,6 +36,7 @@ class SharedRows:
     C: Tensor | None
     size: int
     keep: NDArray[np.int64]
+    price: float | None = None
 
     @classmethod
     def of(cls, problem: SubsetProblem, device: str = "cpu") -> SharedRows:
@@ -55,6 +58,11 @@ class SharedRows:
         keep = np.concatenate([block.keep for block in found])
         size = found[0].n // len(found[0].keep)
         return cls(True, _tensor(found[0].H[0], device), _tensor(W, device), None, size, keep)
+
+    def priced(self, price: float) -> SharedRows:
+        """The rows of one pool on their own, at a price (Lagrange's) of keeping an entry."""
+        m, n = self.W.shape
+        return replace(self, size=n, keep=np.full(m, n), price=price)
 
     @property
     def taken(self) -> NDArray[np.int64]:

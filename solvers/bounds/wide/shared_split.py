@@ -80,6 +80,8 @@ def shared_split(
                 break
         M = mu * S * S + torch.diag(2.0 * g / d + mu / d**2)
         move = _solve(M, g + mu / d - mu * torch.diagonal(S))
+        if move is None:
+            break
         steps += 1
         d, reach = _move(rows.H, d, torch.maximum(move, (SHRINK - 1.0) * d))
         if not reach:
@@ -109,6 +111,7 @@ def _inverse(H: Tensor, d: Tensor) -> Tensor:
     return inverse
 
 
-def _solve(A: Tensor, b: Tensor) -> Tensor:
-    x: Tensor = torch.cholesky_solve(b[:, None], torch.linalg.cholesky(A))[:, 0]
-    return x
+def _solve(A: Tensor, b: Tensor) -> Tensor | None:
+    """`A^-1 b`, or None if rounding leaves A indefinite."""
+    factor, info = torch.linalg.cholesky_ex(A)
+    return None if int(info) else torch.cholesky_solve(b[:, None], factor)[:, 0]

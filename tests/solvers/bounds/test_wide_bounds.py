@@ -18,7 +18,7 @@ from solvers.bounds.wide.ascent import ascend, slope, start
 from solvers.bounds.wide.shared_rows import SharedRows, alike, shareable
 from solvers.bounds.wide.shared_split import largest_split, shared_split
 from solvers.heuristics import relaxation
-from tests.solvers.oracles import fractions, gram, make_problem, optimum
+from tests.solvers.oracles import _solve_exactly, fractions, gram, make_problem, optimum
 
 BUDGETS = {
     "per_row": Budget.per_row(4),
@@ -279,3 +279,52 @@ def test_correlated_rows_gain_by_the_barrier():
     assert (
         wide.bounds(rows, split, v).sum() > 1.1 * wide.bounds(rows, plain, wide.relax(rows, plain)[0]).sum()
     )
+
+
+def test_bounds_at_a_price_hold_for_every_count(rng):
+    """A row's cost and what it pays, in rational arithmetic; tight where all or nothing is kept."""
+    problem = make_problem(rng, Budget.per_layer(7), m=2, n=6)
+    rows, split, _, _ = settled(problem)
+    masks = list(itertools.product([False, True], repeat=6))
+    H = fractions(problem.hessian.dense(0))
+    best = np.array([[_exact_cost(H, fractions(w), mask) for mask in masks] for w in problem.W])
+    kept = np.array([6 - sum(mask) for mask in masks])
+    close = []
+    for price in (1e-9, 1e-3, 0.03, 0.1, 0.5, 1e3):
+        own = rows.priced(price)
+        v, _ = wide.relax(own, split)
+        found = layer_bound.row_bounds(own, split.d, v)
+        least = (best + Fraction(price) * kept).min(axis=1)
+        assert all(low <= exact for low, exact in zip(found, least, strict=True))
+        close.append(float(sum(found) / sum(map(float, least))))
+    assert min(close[0], close[-1]) > 0.999
+    assert min(close) > 0.5
+
+
+def _exact_cost(H, w, mask):
+    """Of a joint row's mask: the kept weights move to make up for those that go."""
+    P = [i for i, gone in enumerate(mask) if gone]
+    K = [i for i, gone in enumerate(mask) if not gone]
+    D = np.array([Fraction(0)] * len(mask))
+    D[P] = -w[P]
+    if K and P:
+        D[K] = -_solve_exactly(H[np.ix_(K, K)], H[np.ix_(K, P)] @ D[P])
+    return D @ H @ D / 2
+
+
+def test_a_layers_pool_is_bounded_better_by_its_price(monkeypatch):
+    """With a flat direction, or with time for splits of the rows' own; never above the optimum."""
+    monkeypatch.setattr(relaxation, "WIDE", 4)
+    monkeypatch.setattr(relaxation, "GROUPED", 4)
+    gained = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, Budget.per_layer(8), m=2, n=8)
+        best = optimum(problem)
+        plain = float(wide.bounds(*settled(problem)[:3])[0])
+        quick, slow = solve(problem, "relaxation"), solve(problem, "relaxation", time_limit=60.0)
+        assert plain * (1.0 - 1e-9) <= quick.bound <= slow.bound * (1.0 + 1e-9)
+        assert slow.bound <= best
+        assert slow.stats["own_splits"] == 2
+        gained.append((slow.bound - plain) / (best - plain))
+    assert np.mean(gained) > 0.1

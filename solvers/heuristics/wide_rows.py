@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class WideRows:
         control: limits and progress.
         stats: where to say what was done.
         paid: part of the values that is a price, not a cost.
+        lock: rows are worked on in threads, and report one at a time.
     """
 
     rows: SharedRows
@@ -44,6 +46,7 @@ class WideRows:
     control: Control
     stats: dict[str, Any]
     paid: float = 0.0
+    lock: Lock = field(default_factory=Lock)
 
     def raised(self, known: Array, size: int) -> Array:
         """`[m]` bounds not below `known`.
@@ -109,7 +112,8 @@ class WideRows:
     def _enough(self, bounds: Array) -> bool:
         """Report bounds; whether they prove the gap asked for."""
         value, bound = float(self.values.sum()) - self.paid, float(bounds.sum()) - self.paid
-        self.control.report(value, bound)
+        with self.lock:
+            self.control.report(value, bound)
         return bound >= self.control.target(value)
 
     def _own(self, direction: Direction, cells: Cells, known: Array, size: int) -> Array:

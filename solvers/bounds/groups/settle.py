@@ -61,7 +61,7 @@ class Shared:
         n, size = block.n, max(family.members.shape[1] for family in split.families)
         count = sum(len(family.members) for family in split.families)
         members = np.full((count, size), n)
-        D = np.broadcast_to(np.eye(size), (count, size, size)).copy()
+        D = np.broadcast_to(np.diagonal(block.H[0]).mean() * np.eye(size), (count, size, size)).copy()
         at = 0
         for family in split.families:
             part, s = slice(at, at + len(family.members)), family.members.shape[1]

@@ -34,7 +34,7 @@ class Table:
     Attributes:
         members: `[B, s]` entries; n in places that are not used.
         allowed: `[B, 2^s]` states that a mask may have; none keeps a place that is not used.
-        D: `[B, s, s]`, of the identity in places that are not used.
+        D: `[B, s, s]`, positive on the diagonal alone in places that are not used.
         v: `[B, 2^s, s]`.
         r: `[B, 2^s]`, positive.
     """
@@ -265,6 +265,8 @@ def _best(q, error, D, lowest, v, r, allowed, t):  # type: ignore[no-untyped-def
                 off = abs(q[b, i] - Dw) + gamma * (abs(q[b, i]) + around_Dw)
                 residual += off * off
                 moved += error[b, i] * error[b, i]
+            if not np.isfinite(h + size + residual + moved):
+                return np.inf, np.inf
             h = max(h, 0.0) + gamma * size + 0.5 * residual / lowest[b] * (1.0 + gamma)
             root = np.sqrt(h) + np.sqrt(0.5 * moved / lowest[b])
             h = root * root * (1.0 + 8.0 * EPS)

@@ -31,6 +31,8 @@ RELAX = 1.7
 """Over-relaxation of the quadratic part's point."""
 NEGLIGIBLE = 1e-12
 """Squared weights below this share of the largest count for so much in a selection's metric."""
+LEAST = 1e-30
+"""Root of a price, in the search's units, below which single precision does not go."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def ascend(
             if rows.price is None:
                 z, level = fill(torch.full_like(size, -1.0), size, count, level)
             else:
-                z = (size / math.sqrt(2.0 * rows.price) - 1.0).clamp(0.0, 1.0)
+                z = (size / max(math.sqrt(2.0 * rows.price), LEAST) - 1.0).clamp(0.0, 1.0)
             z = z.reshape(v.shape)
             y_next = step * (z / (1.0 + z))
         else:

@@ -124,7 +124,7 @@ def cover(direction: Direction, known: Array, values: Array, stopped: Stopped = 
     """
     m, most = len(values), at_most(values)
     centre = _cells(direction, np.arange(m), np.zeros(m), np.zeros(m), most, stopped)
-    if stopped() or (centre - known).sum() < GAIN * (values - known).sum():
+    if stopped() or (centre - known).sum() <= GAIN * (values - known).sum():
         return None
     reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
     edges = np.concatenate([-EDGES[::-1], EDGES])
@@ -137,6 +137,8 @@ def cover(direction: Direction, known: Array, values: Array, stopped: Stopped = 
         order = np.lexsort((bound, row))
         worst = order[np.unique(row[order], return_index=True)[1]]
         worst = worst[bound[worst] < most[row[worst]]]
+        if not len(worst):
+            break
         middle = 0.5 * (low[worst] + high[worst])
         halves = [
             _cells(direction, row[worst], *ends, most, stopped)
@@ -162,7 +164,7 @@ def _cells(
     moved, own = shifted(direction, direction.rows.W[row], low, high, most[row])
     batch = replace(direction.rows.some(row), W=moved)
     v, _ = wide.relax(batch, direction.split, stopped)
-    return np.asarray(row_bounds(batch, direction.split.d, v) + own)
+    return np.nan_to_num(row_bounds(batch, direction.split.d, v) + own, nan=0.0)
 
 
 def shifted(direction: Direction, W: Tensor, low: Array, high: Array, most: Array) -> tuple[Tensor, Array]:

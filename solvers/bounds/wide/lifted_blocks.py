@@ -72,7 +72,7 @@ def cells_in_blocks(
             break
         found.remove(worst)
         found += [search.bounded(part) for part in parts]
-    return min(cell.bound for cell in found)
+    return min(value, *(cell.bound for cell in found))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,10 @@ class _Search:
     def add(self, cell: _Cell) -> None:
         """Make a split for a cell."""
         block, own = self._at(cell)
-        _, z = wide.relax(replace(self.lone, W=torch.as_tensor(block.W[:, :, 0])), self.direction.split)
+        _, z = wide.relax(
+            replace(self.lone, W=torch.as_tensor(block.W[:, :, 0], device=self.lone.W.device)),
+            self.direction.split,
+        )
         d, value = self.direction.split.d.cpu().numpy(), max(self.value - own, 1e-3 * self.value)
         split, _ = group_split(block, d, z[0].cpu().numpy(), value, size=self.size, stopped=self.stopped)
         place = Place(split.q, split.t)

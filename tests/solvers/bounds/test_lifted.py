@@ -167,6 +167,24 @@ def test_relaxation_lifts(rng, monkeypatch):
     assert certified.certificate.bound <= optima(problem).sum()
 
 
+@pytest.mark.parametrize("limit", [None, 30.0], ids=["untimed", "timed"])
+@pytest.mark.parametrize(
+    "budget",
+    [Budget.per_row(6), Budget.per_row(0), Budget.n_of_m(2, 4), Budget.per_layer(12)],
+    ids=["half", "none", "pools", "layer"],
+)
+def test_rows_with_nothing_to_lose_are_closed(budget, limit, rng, monkeypatch):
+    """Weights that are sparse already: every cell is closed before it is halved."""
+    problem = flat(rng, 12, budget)
+    W = problem.W.copy()
+    W[:, [0, 1, 4, 5, 8, 9]] = 0.0
+    sparse = SubsetProblem(W, problem.hessian, budget)
+    monkeypatch.setattr(relaxation, "WIDE", 9)
+    found = solve(sparse, "relaxation", time_limit=limit)
+    assert found.value == 0.0
+    assert found.bound == 0.0
+
+
 def test_the_flattest_direction_is_found(rng):
     problem = flat(rng, 12, Budget.per_row(4), low=0.05)
     direction = lift(*plain(problem)[:2])

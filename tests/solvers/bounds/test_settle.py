@@ -106,6 +106,23 @@ def test_settled_points_are_best_and_their_bounds_hold(budget, seed):
         assert bound_at(shared, block, R, Place(q, t)) <= best * (1.0 + 1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_bounds_follow_the_curvatures_scale(scale):
+    """Blocks of three among blocks of four: places that are not used cost no bound."""
+    rng = np.random.default_rng(3)
+    H, w = gram(rng, 11, 0.1), rng.standard_normal((1, 11))
+    found = []
+    for factor in (1.0, scale):
+        block = blocks(SubsetProblem(w, factor * H, Budget.per_row(5)))[0]
+        (diagonal,) = split_blocks([block])
+        groups = joined(start(block, diagonal.d[0], diagonal.z), cluster(H, block.labels, 4))
+        split = secure_groups(block.H[0], groups)
+        assert len(split.families) > 1
+        at = Place(split.q, split.t)
+        found.append(bound_at(Shared.of(block, split), block, split.remainder(block.H[0]), at) / factor)
+    assert 0.0 < found[1] == pytest.approx(found[0], rel=1e-6)
+
+
 def test_bounds_hold_where_blocks_are_nearly_singular():
     """Rounding is part of the bound: blocks of condition 1e8 still give one below the optimum."""
     for seed in range(5):

@@ -22,7 +22,7 @@ from solvers.hessian import Array
 lapack = scipy.linalg.lapack
 
 ENOUGH = 1e-4
-"""Rate of the objective's fall along a step that is too little, relative to the objective's terms."""
+"""Fall of the objective along a whole step that is too little, in units of the temperature."""
 SHORT = 1e-4
 """Steps shorter than this share of Newton's are not taken."""
 

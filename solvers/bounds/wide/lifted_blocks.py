@@ -58,7 +58,8 @@ def cells_in_blocks(
         if worst.bound >= value or stopped():
             break
         if not search.splits:
-            search.add(worst)
+            if not search.add(worst):
+                break
             parts = [replace(worst, made=True)]
         elif worst.split is None:
             parts = [worst]
@@ -66,7 +67,8 @@ def cells_in_blocks(
             middle = 0.5 * (worst.low + worst.high)
             parts = [replace(worst, high=middle), replace(worst, low=middle)]
         elif len(search.splits) < SPLITS and not worst.made:
-            search.add(worst)
+            if not search.add(worst):
+                break
             parts = [replace(worst, made=True)]
         else:
             break
@@ -115,18 +117,22 @@ class _Search:
         self.direction, self.lone, self.value, self.size, self.stopped = direction, lone, value, size, stopped
         self.splits: list[_Split] = []
 
-    def add(self, cell: _Cell) -> None:
-        """Make a split for a cell."""
+    def add(self, cell: _Cell) -> bool:
+        """Make a split for a cell; false where the curvature is too close to singular for one."""
         block, own = self._at(cell)
         _, z = wide.relax(
             replace(self.lone, W=torch.as_tensor(block.W[:, :, 0], device=self.lone.W.device)),
             self.direction.split,
         )
         d, value = self.direction.split.d.cpu().numpy(), max(self.value - own, 1e-3 * self.value)
-        split, _ = group_split(block, d, z[0].cpu().numpy(), value, size=self.size, stopped=self.stopped)
-        place = Place(split.q, split.t)
-        R = split.remainder(block.H[0])
-        self.splits.append(_Split(cell.middle, Shared.of(block, split), R, block.B[0, :, 0], place))
+        try:
+            split, _ = group_split(block, d, z[0].cpu().numpy(), value, size=self.size, stopped=self.stopped)
+            shared = Shared.of(block, split)
+        except ValueError:
+            return False
+        R, place = split.remainder(block.H[0]), Place(split.q, split.t)
+        self.splits.append(_Split(cell.middle, shared, R, block.B[0, :, 0], place))
+        return True
 
     def bounded(self, cell: _Cell) -> _Cell:
         """A cell's bound by the nearest split."""
@@ -158,9 +164,6 @@ class _Search:
             0.5 * float(W @ b),
             labels,
             self.lone.keep,
-            _FIRST,
+            np.zeros(1, dtype=np.int64),
         )
         return block, float(own[0])
-
-
-_FIRST = np.zeros(1, dtype=np.int64)

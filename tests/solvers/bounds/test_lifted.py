@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.bounds.wide import lifted
+from solvers.bounds.wide import lifted, lifted_blocks
 from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.lifted import cover, lift
 from solvers.bounds.wide.lifted_blocks import cells_in_blocks
@@ -142,6 +142,21 @@ def test_blocks_that_are_stopped_leave_what_is_known(rng):
         )
         assert cells.bound.min() <= found
         assert min(found, best[0]) <= best[0]
+
+
+def test_rows_without_room_for_blocks_keep_what_is_known(rng, monkeypatch):
+    problem = flat(rng, 12, Budget.per_row(6), m=1)
+    rows, split, known = plain(problem)
+    best = optima(problem)
+    direction = lift(rows, split)
+    cells = cover(direction, known, best)
+
+    def refuse(*args, **options):
+        raise ValueError("hessian is too close to singular for a certified split; add damping")
+
+    monkeypatch.setattr(lifted_blocks, "group_split", refuse)
+    found = cells_in_blocks(direction, 0, cells.of(0), best[0], size=4)
+    assert found == min(best[0], cells.bound.min())
 
 
 def test_relaxation_raises_lifted_rows_in_time(rng, monkeypatch):

@@ -23,6 +23,7 @@ from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import Reduction, reduce
 from solvers.solution import Status, check_bounds
+from solvers.tensors import load_torch
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def curve(
         )
     n = len(problem.prunable)
     wanted = _counts(counts, n)
+    load_torch()
     compile_kernels()
     start = time.perf_counter()
     reduction = reduce(problem)

@@ -20,6 +20,7 @@ from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
 from solvers.solution import Solution
 from solvers.solver import Solver
+from solvers.tensors import load_torch
 
 
 @cache
@@ -147,6 +148,7 @@ def solve(
     if checkpoint is not None:
         file = _checkpoint(checkpoint, problem, chosen, gap=gap, seed=seed, certify=certify)
         file.check()
+    load_torch()
     chosen.prepare()
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 
 class Tableau(ABC):

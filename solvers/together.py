@@ -20,6 +20,7 @@ from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import reduce
 from solvers.solution import Bounds, Status, check_bounds
+from solvers.tensors import load_torch
 
 WIDEST = 128
 """Inputs up to which rows are searched."""
@@ -104,6 +105,7 @@ def solve_together(
             raise ValueError(
                 f"problem {i} has a {problem.budget.kind} budget; only per_layer ones can be shared"
             )
+    load_torch()
     compile_kernels()
     start = time.perf_counter()
     reductions = [reduce(problem) for problem in problems]

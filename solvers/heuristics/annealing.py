@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-
-from solvers.heuristics.layer import Layer, Tensor
+from solvers.heuristics.layer import Layer
 from solvers.heuristics.refit import refit, residual, row_costs
+from solvers.tensors import Tensor, torch
 
 STEPS = 3
 """Steps between two penalties."""

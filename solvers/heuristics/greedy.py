@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from solvers.allocation import allocate
 from solvers.control import Control
@@ -18,6 +17,7 @@ from solvers.heuristics.rows.swaps import cheapest
 from solvers.heuristics.rows.tableau import prune, refresh
 from solvers.problem import Mask, SubsetProblem
 from solvers.solver import Outcome, Solver
+from solvers.tensors import torch
 
 FRESH = 100
 """Columns between two fresh tableaux."""

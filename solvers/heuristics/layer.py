@@ -6,11 +6,9 @@ from copy import copy
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from solvers.problem import Mask, SubsetProblem
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 JITTER = 1e-5
 """Added to the diagonal, relative, of a curvature that single precision can't tell from a singular one."""

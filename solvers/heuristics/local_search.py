@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
@@ -22,6 +21,7 @@ from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 from solvers.tableau import JointTableau, Tableau
+from solvers.tensors import torch
 
 SELECTIONS = 20
 """Times as many moves of a selection, whose errors only add up, as of joint rows, where they multiply."""

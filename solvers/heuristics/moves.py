@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from solvers.elimination import invert
 from solvers.problem import Mask, SubsetProblem
-from solvers.tableau import JointTableau, SelectionTableau, Tableau, Tensor
+from solvers.tableau import JointTableau, SelectionTableau, Tableau
+from solvers.tensors import Tensor, torch
 
 
 def make_tableau(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 
 def residual(H: Tensor, target: Tensor, weights: Tensor) -> Tensor:

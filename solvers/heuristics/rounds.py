@@ -6,7 +6,6 @@ import math
 import time
 
 import numpy as np
-import torch
 
 from solvers.control import Control
 from solvers.heuristics.annealing import GAIN, Annealing, Refitted
@@ -18,6 +17,7 @@ from solvers.heuristics.rows.tableau import refresh
 from solvers.parallel import side_by_side, workers
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
+from solvers.tensors import torch
 
 REFRESH = 50
 """Swaps between two fresh tableaux."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from solvers.control import Control
-from solvers.heuristics.layer import Layer, Tensor, suits
+from solvers.heuristics.layer import Layer, suits
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver
+from solvers.tensors import Tensor, torch
 
 
 @dataclass(frozen=True)

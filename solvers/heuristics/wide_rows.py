@@ -8,7 +8,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 
 from solvers.bounds.wide.layer_bound import layer_price, row_bounds
 from solvers.bounds.wide.lifted import Cells, Direction, cover, lift
@@ -20,8 +19,7 @@ from solvers.control import Control
 from solvers.hessian import Array
 from solvers.parallel import side_by_side
 from solvers.problem import Mask
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor
 
 EPS = float(np.finfo(float).eps)
 

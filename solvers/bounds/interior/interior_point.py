@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from solvers.bounds.interior.saddle import Saddle
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 SHORTEN = 0.9
 """Share of the way to the boundary that a step may go."""

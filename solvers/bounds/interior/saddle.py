@@ -17,9 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 
 @dataclass(frozen=True)

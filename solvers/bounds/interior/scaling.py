@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from solvers.blocks import Block
 from solvers.bounds.interior import block_interior_point, interior_point, saddle
 from solvers.bounds.interior.block_saddle import Data
 from solvers.hessian import Array
+from solvers.tensors import torch
 
 MAX_STEPS = 40
 """Newton steps at most."""

@@ -20,12 +20,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.bounds.wide.waterfill import fill
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 RELAX = 1.7
 """Over-relaxation of the quadratic part's point."""

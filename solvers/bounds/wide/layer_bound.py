@@ -15,12 +15,10 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.hessian import Array
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 CHUNK_BYTES = 1 << 28
 """Memory of one temporary."""

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from solvers.bounds.secure import secure
@@ -27,8 +26,8 @@ from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.layer_bound import row_bounds
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.hessian import Array
+from solvers.tensors import Tensor, torch
 
-Tensor = torch.Tensor
 Stopped = Callable[[], object]
 
 EDGES = np.array([0.02, 0.05, 0.1, 0.17, 0.27, 0.45, 1.0])

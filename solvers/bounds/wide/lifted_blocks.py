@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from solvers.blocks import Block
 from solvers.bounds.groups.ascent import group_split
@@ -15,6 +14,7 @@ from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.lifted import Cells, Direction, at_most, shifted
 from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.hessian import Array
+from solvers.tensors import torch
 
 SPLITS, LOOKS = 5, 60
 """Splits that a row gets, and cells of it that are bounded, at most."""

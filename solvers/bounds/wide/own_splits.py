@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from solvers.bounds.secure import secure
 from solvers.bounds.wide import relaxation as wide
@@ -14,8 +13,8 @@ from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.bounds.wide.shared_split import NEAR, shared_split
 from solvers.hessian import Array
 from solvers.parallel import side_by_side
+from solvers.tensors import Tensor, torch
 
-Tensor = torch.Tensor
 Stopped = Callable[[], object]
 Bounding = Callable[[SharedRows, wide.SharedSplit, int], float]
 """A bound of a lone row at a split, and which row it is."""

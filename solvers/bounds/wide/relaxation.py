@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from solvers.bounds.secure import secure
 from solvers.bounds.wide.ascent import Ascent, ascend, start
@@ -15,8 +14,8 @@ from solvers.bounds.wide.shared_rows import SharedRows
 from solvers.bounds.wide.shared_split import largest_split, shared_split
 from solvers.bounds.wide.waterfill import fill
 from solvers.hessian import Array
+from solvers.tensors import Tensor, torch
 
-Tensor = torch.Tensor
 Stopped = Callable[[], object]
 
 SAMPLE = 512

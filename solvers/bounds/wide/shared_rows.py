@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from solvers.blocks import Block
 from solvers.problem import SubsetProblem
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 
 @dataclass(frozen=True)

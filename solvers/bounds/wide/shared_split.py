@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from solvers.bounds.wide.ascent import Ascent, ascend, slope, start
 from solvers.bounds.wide.shared_rows import SharedRows
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 FIRST_STEPS, STEPS = 15, 4
 """Steps of the rows' relaxations before the first step of d, and between two."""

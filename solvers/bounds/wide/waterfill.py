@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from solvers.tensors import Tensor, torch
 
-Tensor = torch.Tensor
-
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
-"""How far a pool's sum may be from its count, relative to the count."""
+TOLERANCE = {4: 1e-5, 8: 1e-9}
+"""How far a pool's sum may be from its count, relative to the count, by bytes of a number."""
 NARROW = 32
 """Pools of fewer entries are laid out side by side, so that sums run over whole rows."""
 PASSES = 60
@@ -30,7 +28,7 @@ def fill(offset: Tensor, slope: Tensor, count: Tensor, start: Tensor | None = No
     Returns:
         x `[P, size]` and s `[P, 1]`.
     """
-    tolerance = TOLERANCE[slope.dtype]
+    tolerance = TOLERANCE[slope.dtype.itemsize]
     narrow = slope.shape[1] < NARROW
     if narrow:
         offset, slope, count = offset.T.contiguous(), slope.T.contiguous(), count.T

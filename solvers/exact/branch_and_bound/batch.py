@@ -11,14 +11,12 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from solvers.blocks import Block
 from solvers.bounds.node.oracle import EPS
 from solvers.bounds.split import Split
 from solvers.exact.branch_and_bound.pools import Pools
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 RELAX = 1.8
 """Over-relaxation of a step."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 PRIOR = 0.05
 """Of the mean rate of a block, counted as a squared share moved."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from solvers.blocks import Block
 from solvers.bounds.node.oracle import EPS, formation
@@ -15,8 +14,7 @@ from solvers.exact.branch_and_bound.costs import Costs
 from solvers.exact.branch_and_bound.open_nodes import Nodes, OpenNodes
 from solvers.exact.branch_and_bound.roots import at_root
 from solvers.problem import Mask
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 WORK = {"cpu": 1 << 24, "cuda": 1 << 29}
 """Products of numbers in a step of the ascent of one batch."""

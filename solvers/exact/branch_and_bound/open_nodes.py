@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 START = 1024
 """Places at first; they double as they fill."""

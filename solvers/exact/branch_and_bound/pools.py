@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-Tensor = torch.Tensor
+from solvers.tensors import Tensor, torch
 
 
 class Ranked(NamedTuple):

@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.split import LOOSE, WIDE, split_blocks
@@ -30,6 +29,7 @@ from solvers.parallel import one_thread_each, side_by_side
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
+from solvers.tensors import torch
 
 INCUMBENT = Tabu(rounds=5, share=0.15)
 """Where trees of narrow rows start: better than where no swap gains, and hardly slower."""

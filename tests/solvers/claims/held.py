@@ -20,7 +20,7 @@ from tests.solvers.claims.rational import Exact, fraction, rational, shared_opti
 DIGITS = 1e-6
 """Largest relative error of a value: the seventh digit is the last that is printed."""
 ROUNDING = 1e-12
-"""How far a told bound may lie above the optimum, relative to that: a value's own rounding where they meet."""
+"""How far a told bound may lie above the optimum, relative to it: a value's rounding where the two meet."""
 
 SOLVERS = {
     "auto": "auto",

@@ -3,7 +3,6 @@
 from fractions import Fraction
 from functools import cached_property
 
-import numpy as np
 from flint import fmpq, fmpq_mat
 
 from solvers import BlockDiagonalHessian, FactorHessian

@@ -6,8 +6,8 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,58 @@ MNIST_FILES = {
 }
 """MD5 of every file as it is downloaded, and of its content."""
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
+BATCH = 500
+"""Samples that a network is given at once, unless the data comes in batches of its own."""
 
 
 @dataclass(frozen=True)
 class Samples:
     """Inputs `[N, ...]` and targets `[N, ...]`, sample by sample.
 
+    Attributes:
+        inputs: of the network.
+        targets: of the loss.
+        batch: most samples that the network is given at once.
+
     Raises:
-        ValueError: if the two disagree in number, there are none, or an input is not finite.
+        ValueError: if the two disagree in number, there are none, or one is complex or not finite.
     """
 
     inputs: Tensor
     targets: Tensor
+    batch: int = BATCH
 
     def __post_init__(self) -> None:
         if not self.inputs.ndim or not self.targets.ndim or len(self.inputs) != len(self.targets):
             raise ValueError(
-                f"data: inputs {list(self.inputs.shape)} and targets {list(self.targets.shape)} "
-                "must have as many samples in their first dimension"
+                f"data: inputs {list(self.inputs.shape)} and targets {list(self.targets.shape)} must have as "
+                "many samples in their first dimension (a DataLoader needs a batch_size for that)"
             )
         if not len(self.inputs):
             raise ValueError("data holds no samples; give at least one")
         for name, values in (("inputs", self.inputs), ("targets", self.targets)):
+            if values.layout != torch.strided or values.is_quantized or values.is_complex():
+                raise ValueError(f"data: {name} are {_kind(values)}; give a dense tensor of real numbers")
             if values.is_floating_point() and not bool(torch.isfinite(values).all()):
                 raise ValueError(f"data: {name} hold NaN or infinite values; every entry must be finite")
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def batches(self, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
-        """The samples in order, `size` at a time."""
-        yield from zip(torch.split(self.inputs, size), torch.split(self.targets, size), strict=True)
+    def batches(self, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+        """Copies of the samples in order, `size` at a time and never more than `batch`.
+
+        A network or a loss that changes what it is given in place changes nothing for later passes.
+        """
+        size = min(size, self.batch)
+        for inputs, targets in zip(
+            torch.split(self.inputs, size), torch.split(self.targets, size), strict=True
+        ):
+            yield inputs.clone(), targets.clone()
+
+    def first(self, count: int) -> Tensor:
+        """A copy of the inputs of the first `count` samples, or of one batch if that is smaller."""
+        return next(self.batches(count))[0]
 
     def choose(self, count: int | None, seed: int = 0) -> Samples:
         """`count` samples drawn without replacement, in their order; all when there are no more."""
@@ -65,11 +86,11 @@ class Samples:
             return self
         drawn = np.random.default_rng(seed).choice(len(self), size=count, replace=False)
         index = torch.from_numpy(np.sort(drawn))
-        return Samples(self.inputs[index], self.targets[index])
+        return replace(self, inputs=self.inputs[index], targets=self.targets[index])
 
     def to(self, device: str | torch.device) -> Samples:
         """The samples on a torch device."""
-        return Samples(self.inputs.to(device), self.targets.to(device))
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,7 @@ class Split:
 
 
 def gather(data: Any, samples: int | None = None, seed: int = 0) -> Samples:
-    """Calibration data as `Samples`.
+    """Calibration data as `Samples`, whose `batch` is the largest batch that the data came in, if any.
 
     Args:
         data: `Samples`; a pair (inputs, targets) of tensors or arrays; a torch `Dataset` or
@@ -98,19 +119,19 @@ def gather(data: Any, samples: int | None = None, seed: int = 0) -> Samples:
     if isinstance(data, Samples):
         return data.choose(samples, seed)
     if _is_pair(data):
-        return Samples(torch.as_tensor(data[0]), torch.as_tensor(data[1])).choose(samples, seed)
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        count = len(data)  # type: ignore[arg-type]
-        index = np.arange(count)
-        if samples is not None and samples < count:
-            index = np.sort(np.random.default_rng(seed).choice(count, size=samples, replace=False))
-        data = DataLoader(torch.utils.data.Subset(data, index.tolist()), batch_size=256)
-    elif isinstance(data, IterableDataset):
-        data = DataLoader(data, batch_size=256)
-    if not isinstance(data, Iterable) or isinstance(data, str | bytes | Tensor | np.ndarray):
+        return Samples(*_pair(data)).choose(samples, seed)
+    if isinstance(data, Dataset):
+        if not isinstance(data, IterableDataset):
+            count = len(data)  # type: ignore[arg-type]
+            index = np.arange(count)
+            if samples is not None and samples < count:
+                index = np.sort(np.random.default_rng(seed).choice(count, size=samples, replace=False))
+            data = torch.utils.data.Subset(data, index.tolist())
+        return replace(_collect(DataLoader(data, batch_size=256), samples), batch=BATCH)
+    if not isinstance(data, Iterable) or isinstance(data, Mapping | str | bytes | Tensor | np.ndarray):
         raise ValueError(
             f"data must be (inputs, targets), a Dataset, a DataLoader or an iterable of batches, "
-            f"not {type(data).__name__}"
+            f"not {_kind(data)}"
         )
     return _collect(data, samples)
 
@@ -178,28 +199,65 @@ def _read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
 
 
 def _is_pair(data: Any) -> bool:
-    arrays = (Tensor, np.ndarray)
-    return (
-        isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, arrays) for part in data)
-    )
+    """Whether data is one pair (inputs, targets), well formed or not, rather than two batches."""
+    two = isinstance(data, tuple | list) and len(data) == 2
+    return two and any(isinstance(part, Tensor | np.ndarray) for part in data)
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """A batch's inputs and targets as tensors; a ValueError says what else it is."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        lack = ""
+        if isinstance(batch, Tensor | np.ndarray) or (isinstance(batch, tuple | list) and len(batch) == 1):
+            lack = " and has no targets"
+        raise ValueError(f"data: a batch is {_kind(batch)}{lack}; give pairs (inputs, targets) of tensors")
+    found = []
+    for name, values in zip(("inputs", "targets"), batch, strict=True):
+        if not isinstance(values, Tensor | np.ndarray):
+            raise ValueError(
+                f"data: {name} are {_kind(values)}, but must be one tensor or array; "
+                "wrap a model that takes several"
+            )
+        try:
+            found.append(torch.as_tensor(values).detach())
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"data: {name} are {_kind(values)} ({first_line(error)}); give numbers"
+            ) from None
+    return found[0], found[1]
+
+
+def _kind(values: Any) -> str:
+    """What a value is, in words for a message."""
+    if isinstance(values, Tensor | np.ndarray):
+        layout = f"{values.layout} " if isinstance(values, Tensor) and values.layout != torch.strided else ""
+        return f"{type(values).__name__} {list(values.shape)} of {layout}{values.dtype}"
+    if isinstance(values, Mapping):
+        return f"{type(values).__name__} with keys {', '.join(repr(key) for key in list(values)[:5])}"
+    if isinstance(values, tuple | list):
+        return f"{type(values).__name__} of {len(values)}"
+    return type(values).__name__
 
 
 def _collect(batches: Iterable[Any], samples: int | None) -> Samples:
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
-    count = 0
-    for batch in batches:
-        if not _is_pair(batch):
-            raise ValueError(f"data: a batch must be a pair (inputs, targets), not {type(batch).__name__}")
-        inputs.append(torch.as_tensor(batch[0]))
-        targets.append(torch.as_tensor(batch[1]))
-        count += len(inputs[-1])
-        if samples is not None and count >= samples:
+    stream = iter(batches)
+    while samples is None or sum(map(len, inputs)) < samples:
+        try:
+            batch = next(stream)
+        except StopIteration:
             break
+        except Exception as error:
+            raise ValueError(f"data can't be read ({type(error).__name__}: {first_line(error)})") from error
+        part = Samples(*_pair(batch))
+        inputs.append(part.inputs.clone())  # a loader may fill one buffer again and again
+        targets.append(part.targets.clone())
     if not inputs:
         raise ValueError("data holds no samples; give at least one")
+    largest = max(map(len, inputs))
     try:
-        return Samples(torch.cat(inputs)[:samples], torch.cat(targets)[:samples])
+        return Samples(torch.cat(inputs)[:samples], torch.cat(targets)[:samples], largest)
     except RuntimeError as error:
         raise ValueError(f"data: batches differ in shape ({first_line(error)})") from None
 

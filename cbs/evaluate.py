@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples, first_line
 from cbs.layers import Layer, visiting
+from cbs.losses import (
+    INSTEAD,
+    Loss,
+    batch_loss,
+    counted,
+    gradient,
+    require_additive,
+    require_probabilities,
+    sample_losses,
+)
 from cbs.surgery import clone
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""A loss of (outputs, targets), mean or sum over the samples of a batch."""
+FEW = 32
+"""Samples on which a network is tried before the work."""
+SAME = 1e-4
+"""Largest difference of two answers to the same inputs, relative to the largest output."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +34,9 @@ class Evaluation:
     """A network's mean loss over some samples.
 
     Attributes:
-        loss: mean over samples.
-        accuracy: fraction whose largest output is the target; None unless targets are class indices.
+        loss: mean over samples of the loss of one sample.
+        accuracy: fraction of the labels that count whose class has the largest output; None unless
+            targets are class indices.
         samples: how many.
     """
 
@@ -31,40 +45,90 @@ class Evaluation:
     samples: int
 
 
-def sample_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
-    """`[N]` loss of every sample by itself."""
-    single = lambda output, target: loss(output[None], target[None])  # noqa: E731
-    losses: Tensor = torch.func.vmap(single)(outputs, targets)
-    return losses.reshape(len(outputs))
-
-
-def evaluate(model: nn.Module, samples: Samples, loss: Loss, batch: int = 2000) -> Evaluation:
+def evaluate(model: nn.Module, samples: Samples, loss: Loss) -> Evaluation:
     """Mean loss and accuracy in evaluation mode; the modules' modes are left as they were.
 
     Raises:
-        ValueError: if the model refuses the inputs, or the loss the outputs and targets.
+        ValueError: if the model refuses the inputs, the loss refuses the outputs and targets, or the
+            loss of a batch is neither the mean nor the sum of its samples' losses.
     """
+    total, correct, labels = 0.0, 0, 0
+    with evaluating(model):
+        for outputs, targets in _answers(model, samples):
+            total += _total(loss, outputs, targets)
+            if _are_classes(outputs, targets):
+                counts = counted(loss, outputs, targets)
+                correct += int(((outputs.argmax(dim=1) == targets) & counts).sum())
+                labels += int(counts.sum())
+    return Evaluation(total / len(samples), correct / labels if labels else None, len(samples))
+
+
+def mean_loss(model: nn.Module, samples: Samples, loss: Loss) -> float:
+    """The loss of `evaluate` alone."""
+    with evaluating(model):
+        return sum(_total(loss, *answer) for answer in _answers(model, samples)) / len(samples)
+
+
+def _total(loss: Loss, outputs: Tensor, targets: Tensor) -> float:
+    """The sum of a batch's losses, once it is known that the loss is additive."""
+    whole = batch_loss(loss, outputs, targets)
+    losses = sample_losses(loss, outputs, targets)
+    require_additive(whole, losses, outputs)
+    return float(losses.sum(dtype=torch.float64))
+
+
+def _answers(model: nn.Module, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and targets, batch by batch; batches of one sample in pairs, to tell a mean from a sum."""
+    held: list[tuple[Tensor, Tensor]] = []
+    left = len(samples)
+    for inputs, targets in samples.batches():
+        left -= len(inputs)
+        held.append((forward(model, inputs), targets))
+        if len(inputs) > 1 or len(held) > 1 or not left:
+            yield torch.cat([outputs for outputs, _ in held]), torch.cat([target for _, target in held])
+            held.clear()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the modules' modes are put back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    total, correct, labels = 0.0, 0, 0
     try:
         with torch.no_grad():
-            for inputs, targets in samples.batches(batch):
-                outputs = forward(model, inputs)
-                try:
-                    total += float(sample_losses(loss, outputs, targets).sum(dtype=torch.float64))
-                except Exception as error:
-                    raise ValueError(
-                        f"loss refuses outputs of shape {list(outputs.shape)} with targets of shape "
-                        f"{list(targets.shape)} and type {targets.dtype} ({first_line(error)})"
-                    ) from error
-                if _are_classes(outputs, targets):
-                    correct += int((outputs.argmax(dim=1) == targets).sum())
-                    labels += targets.numel()
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return Evaluation(total / len(samples), correct / labels if labels else None, len(samples))
+
+
+def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
+    """Refuse a network and a loss of which nothing that is measured would hold.
+
+    Raises:
+        ValueError: if the model answers the same inputs differently every time, or the loss has no
+            gradient by the outputs on any sample: every pruning would look perfect.
+    """
+    require_probabilities(loss, samples.targets)
+    few = replace(samples, batch=min(samples.batch, FEW))
+    with evaluating(model):
+        inputs = few.first(FEW)
+        first, second = forward(model, inputs), forward(model, few.first(FEW))
+        slack = max(SAME, 4 * torch.finfo(first.dtype).eps) * float(first.nan_to_num().abs().max())
+        if not torch.allclose(first, second, rtol=0, atol=slack, equal_nan=True):
+            raise ValueError(
+                "model answers the same inputs differently every time, in evaluation mode too, as dropout "
+                "that is always on does; switch that off"
+            )
+        for outputs, targets in _answers(model, few):
+            slope = gradient(loss, outputs, targets)
+            if slope is not None and bool(slope.ne(0).any()):
+                return
+    name = getattr(loss, "__name__", type(loss).__name__)
+    raise ValueError(
+        f"loss {name} has no gradient by the outputs {list(outputs.shape)} on any sample, so every pruning "
+        f"would look perfect; {INSTEAD}"
+    )
 
 
 def forward(model: nn.Module, inputs: Tensor) -> Tensor:

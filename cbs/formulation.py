@@ -81,7 +81,7 @@ class Pruned:
 
 def array(values: Tensor) -> Array:
     """A tensor as a double-precision array of its own."""
-    return np.array(values.detach().cpu().numpy(), dtype=np.float64)
+    return np.array(values.detach().cpu().double().numpy())
 
 
 def layer_weights(layer: Layer) -> Weights:

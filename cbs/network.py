@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.curvature.diagonal import gauss_newton_diagonal
@@ -15,7 +16,7 @@ from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
 from cbs.data import Samples, gather
-from cbs.evaluate import Evaluation, Loss, evaluate, forward
+from cbs.evaluate import Evaluation, evaluate, require_answers
 from cbs.formulation import (
     Objective,
     Weights,
@@ -25,7 +26,8 @@ from cbs.formulation import (
     layer_objective,
     layer_weights,
 )
-from cbs.layers import find_layers
+from cbs.layers import find_layers, visiting
+from cbs.losses import Loss, require_probabilities, wide_loss
 from cbs.memo import Memo
 from cbs.surgery import Saved, clone, save
 from solvers import Budget, FactorHessian
@@ -80,19 +82,37 @@ class Network:
         self.saved: Saved = save(self.layers)
         self._origin = where, {name: module.training for name, module in model.named_modules()}
         self.samples: Samples = gather(data, samples, seed).to(device)
-        self.loss, self.damping, self.device = loss, damping, device
+        self.loss, self.damping, self.device = wide_loss(loss), damping, device
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
-        with torch.no_grad():
-            forward(self.model, self.samples.inputs[:2])
-        self.before: Evaluation = evaluate(self.model, self.samples, loss)
+        require_answers(self.model, self.samples, self.loss)
+        self.before: Evaluation = evaluate(self.model, self.samples, self.loss)
+        if not math.isfinite(self.before.loss):
+            self._refuse_loss()
         self.held_out: Samples | None = None
         self.test_before: Evaluation | None = None
 
     def hold_out(self, samples: Samples) -> None:
         """Evaluate on `samples`, too."""
         self.held_out = samples.to(self.device)
+        require_probabilities(self.loss, samples.targets)
         self.test_before = evaluate(self.model, self.held_out, self.loss)
+
+    def _refuse_loss(self) -> None:
+        """Say which layer's output is not finite first, or whose labels do not count."""
+        wrong: list[str] = []
+
+        def visit(name: str, x: Tensor, y: Tensor) -> None:
+            if not bool(torch.isfinite(y).all()):
+                wrong.append(name)
+
+        with torch.no_grad(), visiting(self.layers, visit):
+            for inputs, _ in self.samples.batches():
+                self.model(inputs)
+        why = "no layer's output is NaN or infinite; is there a batch of which no label counts?"
+        if wrong:
+            why = f"the output of layer {wrong[0]!r} is NaN or infinite; look into its inputs and weights"
+        raise ValueError(f"loss of the dense network is {self.before.loss} on this data: {why}")
 
     def restore(self, model: nn.Module) -> nn.Module:
         """Put a copy of the network on the device and into the modes of the user's model, in place."""

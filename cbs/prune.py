@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cbs.assemble import Run, assemble, certify_result
 from cbs.data import gather
-from cbs.evaluate import Loss
+from cbs.losses import Loss
 from cbs.methods import Method, get_method
 from cbs.methods import methods as all_methods
 from cbs.network import Network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cbs.evaluate import evaluate
+from cbs.evaluate import mean_loss
 from cbs.network import Network
 from cbs.surgery import clone, zero
 from solvers.problem import Mask
@@ -37,4 +37,4 @@ class Trial:
         """
         for i, mask in zip(index, masks, strict=True):
             zero(self.weights[i], self.dense[i], mask)
-        return evaluate(self.model, self.samples, self.loss).loss
+        return mean_loss(self.model, self.samples, self.loss)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from cbs.data import Samples
-from cbs.evaluate import Loss
 from cbs.layers import Layer
+from cbs.losses import Loss
 
 CHUNK = 2**24
 """Largest number of Jacobian entries in flight."""
@@ -45,7 +45,7 @@ def gauss_newton_diagonal(
         return {name: column.square().sum(dim=0) for name, column in columns.items()}
 
     with torch.no_grad():
-        outputs = model(samples.inputs[:1]).numel()
+        outputs = model(samples.first(1)).numel()
     size = max(1, CHUNK // (outputs * sum(layer.size for layer in layers)))
     totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in parameters.items()}
     squares = vmap(single, in_dims=(None, 0, 0))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from cbs.data import Samples
-from cbs.evaluate import Loss
 from cbs.layers import Layer
+from cbs.losses import Loss
 
 CHUNK = 2**24
 """Largest number of gradient entries in flight."""

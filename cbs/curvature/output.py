@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples
-from cbs.evaluate import Loss, sample_losses
 from cbs.layers import Layer, visiting
+from cbs.losses import Loss, sample_losses
 
 
 def output_scales(

@@ -45,6 +45,6 @@ def _running_order(network: Network) -> list[int]:
             names.append(name)
 
     with no_grad(), visiting(network.layers, visit):
-        network.model(network.samples.inputs[:1])
+        network.model(network.samples.first(1))
     place = {layer.name: i for i, layer in enumerate(network.layers)}
     return [place[name] for name in names]

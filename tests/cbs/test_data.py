@@ -51,9 +51,37 @@ def test_draws_differ_by_seed_and_have_no_repeats():
     assert all(len(set(draw)) == 6 for draw in draws)
 
 
-def test_batches_are_in_order():
+def test_batches_are_in_order_and_no_larger_than_the_data_came_in():
     sizes = [len(x) for x, _ in Samples(X, Y).batches(5)]
     assert sizes == [5, 5, 2]
+    loader = DataLoader(TensorDataset(X, Y), batch_sampler=[[0], [3, 2, 1], [5, 4]])
+    found = gather(loader)
+    assert found.batch == found.choose(4).batch == found.to("cpu").batch == 3
+    assert [len(x) for x, _ in found.batches(5)] == [3, 3]
+    assert len(found.first(5)) == 3
+    assert gather((X, Y)).batch == gather(TensorDataset(X, Y)).batch == gather(Stream()).batch == 500
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_are_copies(form):
+    found = gather(FORMS[form]())
+    for x, y in found.batches(5):
+        x.fill_(-1)
+        y.fill_(-1)
+    found.first(3).fill_(-1)
+    assert torch.equal(found.inputs, torch.arange(24.0).reshape(12, 2))
+    assert torch.equal(found.targets, torch.arange(12))
+
+
+def test_a_loader_may_fill_one_buffer_again():
+    buffer = torch.zeros(3, 2)
+
+    def stream():
+        for i in range(4):
+            buffer.copy_(X[3 * i : 3 * i + 3])
+            yield buffer, Y[3 * i : 3 * i + 3]
+
+    assert torch.equal(gather(stream()).inputs, X)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +92,20 @@ def test_batches_are_in_order():
         ([], "holds no samples"),
         ((torch.full((2, 2), float("nan")), Y[:2]), "inputs hold NaN"),
         ((X, torch.full((12,), float("inf"))), "targets hold NaN or infinite"),
-        ([X, X, X], "a batch must be a pair"),
+        ([X, X, X], r"a batch is Tensor \[12, 2\] of torch.float32 and has no targets"),
+        ([[X]], "a batch is list of 1 and has no targets"),
+        ([{"x": X, "y": Y}], "a batch is dict with keys 'x', 'y'; give pairs"),
+        ([(X, Y, Y)], "a batch is tuple of 3; give pairs"),
+        ([((X, X), Y)], "inputs are tuple of 2, but must be one tensor or array"),
+        (((X, X), Y), "inputs are tuple of 2, but must be one tensor or array"),
+        ((X, None), "targets are NoneType, but must be"),
+        ({"x": X, "y": Y}, "not dict with keys 'x', 'y'"),
+        (DataLoader(TensorDataset(X, Y), batch_size=None), "a DataLoader needs a batch_size"),
+        (DataLoader(TensorDataset(X), batch_size=5), "a batch is list of 1 and has no targets"),
+        ((X.to(torch.complex64), Y), "inputs are Tensor .* of torch.complex64; give a dense"),
+        ((X.to_sparse(), Y), "inputs are Tensor .* of torch.sparse_coo .*; give a dense"),
+        ((np.array([[1, 2], [3, None]]), Y[:2]), "inputs are ndarray .* of object .*; give numbers"),
+        ((1 / 0 for _ in range(3)), "can't be read .ZeroDivisionError"),
         ([(X, Y), (X[:, :1], Y)], "batches differ in shape"),
         (X, "not Tensor"),
         (3, "not int"),

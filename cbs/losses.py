@@ -1,0 +1,173 @@
+"""Losses as they are given: what one sample's loss is, and whether a batch's is the mean or sum of those."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbs.data import first_line
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A loss of (outputs, targets): the mean or the sum over a batch's samples, or a value for each of them."""
+LOW = (torch.float16, torch.bfloat16)
+"""Types whose losses and curvatures are computed in single precision."""
+ADDITIVE = "give the same loss with reduction='sum', which adds up over samples"
+INSTEAD = (
+    "for regression give loss=torch.nn.functional.mse_loss (--loss mse_loss), for several labels a sample "
+    "binary_cross_entropy_with_logits"
+)
+"""What to give instead of a loss that does not fit the targets."""
+
+
+def wide(values: Tensor) -> Tensor:
+    """The values, in single precision if they are in half precision or bfloat16."""
+    return values.float() if values.dtype in LOW else values
+
+
+def wide_loss(loss: Loss) -> Loss:
+    """The loss; a copy in single precision if it is a module that holds tensors of less."""
+    if isinstance(loss, nn.Module) and any(t.dtype in LOW for t in (*loss.parameters(), *loss.buffers())):
+        return copy.deepcopy(loss).float()
+    return loss
+
+
+def batch_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """What the loss says of a batch; it is given copies, which it may change in place.
+
+    Raises:
+        ValueError: if it refuses them, or answers with neither one value nor one for every sample.
+    """
+    try:
+        found = loss(wide(outputs).clone(), wide(targets).clone())
+    except Exception as error:
+        hint = (
+            "; for regression give loss=torch.nn.functional.mse_loss" if _is_regression(loss, targets) else ""
+        )
+        raise ValueError(
+            f"loss refuses outputs of shape {list(outputs.shape)} with targets of shape "
+            f"{list(targets.shape)} and type {targets.dtype} ({first_line(error)}){hint}"
+        ) from error
+    if not isinstance(found, Tensor) or (found.numel() != 1 and found.shape != outputs.shape[:1]):
+        what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"loss must give one value for a batch of {len(outputs)}, or one a sample, but gives {what}; "
+            "give one with reduction='mean' or 'sum'"
+        )
+    return found
+
+
+def sample_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """`[N]` loss of every sample by itself, differentiable.
+
+    By `torch.func.vmap`, or one by one where the loss does what that can't follow.
+    """
+
+    def single(output: Tensor, target: Tensor) -> Tensor:
+        return loss(output[None], target[None]).reshape(())
+
+    outputs, targets = wide(outputs), wide(targets)
+    try:
+        losses: Tensor = torch.func.vmap(single)(outputs.clone(), targets.clone())
+    except Exception:
+        pairs = zip(outputs, targets, strict=True)
+        losses = torch.stack([single(output.clone(), target.clone()) for output, target in pairs])
+    return losses
+
+
+def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor) -> None:
+    """Refuse a loss of a batch that is neither the mean nor the sum over its samples.
+
+    Such are class weights that a mean is divided by, ignored labels of which samples have unequally
+    many, and statistics of the batch. Methods see samples one by one, and so would minimise another loss.
+
+    Args:
+        whole: what `batch_loss` gave.
+        losses: `[N]` what `sample_losses` gave.
+        outputs: what the loss was given.
+
+    Raises:
+        ValueError: with a loss that can be given instead.
+    """
+    whole, losses = whole.detach().double(), losses.detach().double()
+    if not bool(torch.isfinite(whole).all()):
+        return  # nothing to compare with
+    if not bool(torch.isfinite(losses).all()):
+        worst = int((~torch.isfinite(losses)).nonzero()[0])
+        raise ValueError(
+            f"loss of a sample by itself is {float(losses[worst])} where that of its batch is finite, as "
+            f"when none of its labels counts; {ADDITIVE}"
+        )
+    size = outputs.detach().double().nan_to_num(posinf=0.0, neginf=0.0).abs().mean()
+    slack = 100 * torch.finfo(wide(outputs).dtype).eps * (losses.abs() + size)
+    if whole.numel() > 1:
+        if not bool(((whole - losses).abs() <= slack).all()):
+            raise ValueError(
+                "loss gives every sample another value in a batch than alone, as statistics of the batch "
+                "do; give a loss that is a mean or a sum over samples"
+            )
+        return
+    value, mean, total = float(whole.reshape(())), float(losses.mean()), float(losses.sum())
+    if abs(value - mean) > float(slack.mean()) and abs(value - total) > float(slack.sum()):
+        raise ValueError(
+            f"loss of a batch of {len(losses)} is {value:.6g}, neither the mean ({mean:.6g}) nor the sum "
+            f"({total:.6g}) of its samples' losses, as with class weights, unequally many ignored labels, "
+            f"or shapes that broadcast; {ADDITIVE}"
+        )
+
+
+def gradient(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    """The gradient of a batch's loss by the outputs, or None if they have no part in it."""
+    with torch.enable_grad():
+        point = wide(outputs).detach().clone().requires_grad_()
+        whole = batch_loss(loss, point, targets).sum()
+        if not whole.requires_grad:
+            return None
+        (found,) = torch.autograd.grad(whole, point, allow_unused=True)
+    return found
+
+
+def counted(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Which class labels the loss counts: where all outputs are equal, it would have them changed.
+
+    `F.cross_entropy` ignores labels of -100, or of another `ignore_index`.
+
+    Args:
+        loss: of outputs and targets.
+        outputs: `[N, C, ...]`.
+        targets: `[N, ...]` class labels.
+
+    Returns:
+        Bool, of the targets' shape.
+    """
+    even = torch.full_like(outputs, 1 / outputs.shape[1])
+    slope = gradient(loss, even, targets)
+    return torch.ones_like(targets, dtype=torch.bool) if slope is None else slope.ne(0).any(dim=1)
+
+
+def require_probabilities(loss: Loss, targets: Tensor) -> None:
+    """Refuse a cross entropy of numbers that are no class probabilities.
+
+    Raises:
+        ValueError: with the losses that can be given instead.
+    """
+    if not (_is_regression(loss, targets) and targets.ndim > 1):
+        return
+    sums = targets.double().sum(dim=1)
+    if bool((targets < 0).any()) or bool(((sums - 1).abs() > 1e-2).any()):
+        raise ValueError(
+            f"loss cross_entropy takes class labels or probabilities, but targets are {targets.dtype} of "
+            f"shape {list(targets.shape)} that do not sum to 1; {INSTEAD}"
+        )
+
+
+def _is_regression(loss: Any, targets: Tensor) -> bool:
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    cross = loss is F.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)
+    return cross and targets.is_floating_point()

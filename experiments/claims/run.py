@@ -62,8 +62,8 @@ def main() -> int:
     lines += [f"| {text} | {counts[kind]:,} | {len(faults[kind])} |" for kind, text in STATEMENTS.items()]
     text = "\n".join(
         [
-            f"{counts['problems']:,} problems of seeds {seeds[0]} to {seeds[-1]}, and {counts['refused']:,} more "
-            f"that were refused; {seconds / 60:.0f} minutes in {arguments.workers} processes.",
+            f"{counts['problems']:,} problems of seeds {seeds[0]} to {seeds[-1]}, and "
+            f"{counts['refused']:,} more that were refused; {seconds / 60:.0f} minutes in {arguments.workers} processes.",
             "",
             *lines,
             "",

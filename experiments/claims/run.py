@@ -60,15 +60,11 @@ def main() -> int:
     seconds = time.perf_counter() - start
     lines = ["| what was held against the exact answer | how many | wrong |", "| --- | ---: | ---: |"]
     lines += [f"| {text} | {counts[kind]:,} | {len(faults[kind])} |" for kind, text in STATEMENTS.items()]
-    text = "\n".join(
-        [
-            f"{counts['problems']:,} problems of seeds {seeds[0]} to {seeds[-1]}, and "
-            f"{counts['refused']:,} more that were refused; {seconds / 60:.0f} minutes in {arguments.workers} processes.",
-            "",
-            *lines,
-            "",
-        ]
+    intro = (
+        f"{counts['problems']:,} problems of seeds {seeds[0]} to {seeds[-1]}, and {counts['refused']:,} "
+        f"more that were refused; {seconds / 60:.0f} minutes in {arguments.workers} processes."
     )
+    text = "\n".join([intro, "", *lines, ""])
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "table.md").write_text(text)
     wrong = [f"{kind}: {line}" for kind, found in faults.items() for line in found]

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from cbs.layers import Layer
 from solvers import Budget
+from solvers.control import check_limits
 
 SCOPES = ("row", "layer", "network")
 
@@ -54,14 +55,14 @@ class Request:
             if self.pattern is None:
                 raise ValueError(f"sparsity must be given for budget {self.budget!r}, a number in [0, 1)")
         elif not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity!r}")
+            meant = f"; {self.sparsity:g}% is {self.sparsity / 100:g}" if 1 < self.sparsity < 100 else ""
+            raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity!r}{meant}")
         elif self.pattern is not None and abs(self.sparsity - self.fraction) > 1e-9:
             raise ValueError(
                 f"sparsity {self.sparsity:g} disagrees with budget {self.budget!r}, which prunes "
-                f"{self.fraction:g}; give that, or None"
+                f"{self.fraction:g}; give that, or no sparsity"
             )
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"time_limit must be positive seconds or None, got {self.time_limit!r}")
+        check_limits(self.time_limit, self.gap, self.seed)
 
     @cached_property
     def pattern(self) -> tuple[int, int] | None:

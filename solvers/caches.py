@@ -1,13 +1,88 @@
-"""Compiled code that is kept beside its source, and does not outlive a release."""
+"""Compiled code that is kept beside its source, or where that can be written, and outlives no release."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = "combinatorial-brain-surgeon"
 STAMP = "compiled-by-release"
 """File beside the compiled code that names the release which wrote it."""
+
+
+FOLDER = "cbs-compiled"
+"""Folder of compiled code among temporary files, with the user's number."""
+
+
+def find_a_place(folder: Path = Path(__file__).parent) -> str | None:
+    """See that compiled code can be kept; where, if neither beside its source nor in the user's cache.
+
+    Numba refuses to define a function that is to be cached where no folder for it can be written: in
+    containers, or for users without a home. Then it gets a folder among the temporary files, by
+    `NUMBA_CACHE_DIR`, so that processes started from this one use it, too. It must be known before the
+    first function is defined.
+
+    Args:
+        folder: of the package.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR") or _writable_beside(folder) or _writable(_users_cache(os.environ)):
+        return None
+    place = _temporary()
+    os.environ["NUMBA_CACHE_DIR"] = place
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.CACHE_DIR = place
+    return place
+
+
+def _writable_beside(folder: Path) -> bool:
+    folders = {folder, *(source.parent for source in folder.rglob("*.py"))}
+    return all(_writable(inner / "__pycache__", parents=False) for inner in folders)
+
+
+def _writable(folder: Path, *, parents: bool = True) -> bool:
+    """Whether files can be made in a folder, which is made if need be."""
+    try:
+        folder.mkdir(exist_ok=True, parents=parents)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _users_cache(environment: Mapping[str, str]) -> Path:
+    """Where numba keeps what it can't keep beside the source."""
+    if sys.platform == "darwin":
+        return Path(os.path.expanduser("~/Library/Caches")) / "numba"
+    return Path(environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "numba"
+
+
+def _temporary() -> str:
+    """A folder that nobody else can write into: compiled code is run as it is found."""
+    try:
+        above = tempfile.gettempdir()
+    except FileNotFoundError:
+        above = "/dev/shm"
+    owner = os.getuid() if hasattr(os, "getuid") else 0
+    folder = os.path.join(above, f"{FOLDER}-{owner}")
+    try:
+        os.mkdir(folder, 0o700)
+    except OSError:
+        pass
+    try:
+        found = os.lstat(folder)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not stat.S_IMODE(found.st_mode) & 0o022:
+            return folder
+    except OSError:
+        pass
+    folder = tempfile.mkdtemp(prefix=f"{FOLDER}-", dir=above)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def forget_older_releases(folder: Path = Path(__file__).parent, release: str | None = None) -> int:
@@ -45,3 +120,6 @@ def forget_older_releases(folder: Path = Path(__file__).parent, release: str | N
     except OSError:
         return 0
     return len(stale)
+
+
+find_a_place()

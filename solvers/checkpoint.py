@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = "cbs checkpoint 1"
+from solvers.writing import check_place, replacing
+
+FORMAT = "cbs checkpoint 2"
 EVERY = 30.0
 """Seconds from one writing to the next."""
 RARELY = 60.0
@@ -23,18 +24,24 @@ RARELY = 60.0
 SHARE = 0.05
 """Of the time that may go into writing, if that keeps to `RARELY`."""
 
+DIGEST = "digest"
+"""Last member of the archive: a digest of all the others."""
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Checkpoint:
     """A file of arrays that belong to one problem and one way of solving it.
 
-    It is an `.npz` archive without pickles. Every write replaces the whole file at once, so that a kill at
-    any time leaves a complete one.
+    It is an `.npz` archive without pickles or compression, with a digest of all that it holds. Every write
+    replaces the whole file at once, so that a kill at any time leaves a complete one.
 
     Args:
         path: of the file; it need not exist.
         key: what the file belongs to: names and numbers or strings, which a file read must agree with.
+
+    Attributes:
+        spent: seconds of the searches before this one, once the file is loaded.
 
     Raises:
         ValueError: if there can't be such a file.
@@ -42,11 +49,18 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], key: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        if self.path.is_dir() or not self.path.parent.is_dir():
-            raise ValueError(f"checkpoint {str(path)!r}: not a file in an existing folder")
+        check_place("checkpoint", path)
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"checkpoint {str(path)!r} is no plain file, and could not be gone on from")
         self.key = {"format": FORMAT, **key}
-        self._written = time.perf_counter()
+        self.spent = 0.0
+        self._began = self._written = time.perf_counter()
         self._cost = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this search and of those that it goes on from."""
+        return self.spent + time.perf_counter() - self._began
 
     def check(self) -> None:
         """See that the file, if there is one, belongs here.
@@ -59,7 +73,7 @@ class Checkpoint:
             try:
                 there = json.loads(str(key[()]))
                 wrong = [name for name in self.key if there.get(name) != self.key[name]]
-            except (ValueError, AttributeError) as error:
+            except (ValueError, AttributeError, RecursionError) as error:
                 raise self.damaged(str(error)) from None
             if wrong:
                 facts = f"{_brief(there.get(wrong[0]))}, not {_brief(self.key[wrong[0]])}"
@@ -75,21 +89,22 @@ class Checkpoint:
             ValueError: as `check`.
         """
         self.check()
-        return self._read() if self.path.exists() else None
+        if not self.path.exists():
+            return None
+        arrays = self._read()
+        self.spent = float(arrays.pop("seconds")[0])
+        return arrays
 
     def _read(self, names: list[str] | None = None) -> dict[str, NDArray[Any]]:
         try:
-            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return {name: file[name] for name in names or file.files}
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+            with self.path.open("rb") as raw, zipfile.ZipFile(raw) as archive:
+                members = archive.infolist()
+                if members[-1].filename != DIGEST or archive.read(DIGEST) != _digest(members[:-1]):
+                    raise ValueError("its digest is another")
+                raw.seek(0)
+                with np.load(raw, allow_pickle=False) as file:
+                    return {name: file[name] for name in names or file.files if name != DIGEST}
+        except Exception as error:  # of many classes, for bytes that no checkpoint has
             raise self.damaged(str(error).split("\n")[0] or type(error).__name__) from None
 
     def damaged(self, why: str) -> ValueError:
@@ -114,25 +129,15 @@ class Checkpoint:
                 first axis. Pieces are written as they are, so that no second copy of all is made.
 
         Raises:
-            OSError: if the folder can't be written.
+            OSError: if the disk is full, or the folder is gone.
         """
         start = time.perf_counter()
-        handle, temporary = tempfile.mkstemp(
-            dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part"
-        )
-        try:
-            with os.fdopen(handle, "wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    _member(archive, "key", [np.array(json.dumps(self.key))])
-                    for name, pieces in arrays:
-                        _member(archive, name, pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, self.path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(self.path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            _member(archive, "key", [np.array(json.dumps(self.key))])
+            _member(archive, "seconds", [np.array([self.seconds])])
+            for name, pieces in arrays:
+                _member(archive, name, pieces)
+            archive.writestr(DIGEST, _digest(archive.infolist()))
         self._written = time.perf_counter()
         self._cost = self._written - start
 
@@ -164,6 +169,14 @@ def unragged(name: str, arrays: Arrays) -> list[NDArray[Any]]:
     return [
         piece.reshape(shape) for piece, shape in zip(np.split(arrays[name], ends[:-1]), shapes, strict=True)
     ]
+
+
+def _digest(members: Sequence[zipfile.ZipInfo]) -> bytes:
+    """Of names, sizes and checksums, which are those of the content once it is read; none is compressed."""
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("it is compressed")
+    facts = [(member.filename, member.file_size, member.CRC) for member in members]
+    return hashlib.sha256(repr(facts).encode()).hexdigest().encode()
 
 
 def _brief(fact: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
+
+import numpy as np
 
 from solvers.checkpoint import Checkpoint
 from solvers.problem import Mask
@@ -98,6 +101,16 @@ class _Child(Control):
         """As the parent's."""
         assert self.parent is not None
         return self.parent.stopped()
+
+
+def check_limits(time_limit: float | None, gap: float, seed: int) -> None:
+    """Raise ValueError for a time limit, gap or seed that is none."""
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
+    if not 0 <= gap < math.inf:
+        raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
 
 
 @contextmanager

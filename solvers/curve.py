@@ -15,7 +15,7 @@ from solvers.allocation import allocate
 from solvers.bounds.split import WIDE
 from solvers.budget import Budget
 from solvers.certificate import certify as make_certificate
-from solvers.control import Callback, Control, interruptible
+from solvers.control import Callback, Control, check_limits, interruptible
 from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
 from solvers.exact.branch_and_bound.row_curve import RowCurve
 from solvers.exact.branch_and_bound.solver import compile_kernels
@@ -110,7 +110,7 @@ def curve(
         callback: called now and then with a `Progress` of the values and bounds summed over all rows and
             counts; return True to stop.
         certify: also give a `Certificate` of every bound, which needs a `per_layer` budget; its mask is the
-            best that the curves give for that. Not within the time limit.
+            best that the curves give for that. Not within the time limit; Ctrl-C leaves it out.
         counts: at which counts to search; all by default. The others get what follows for them.
         device: torch device for batched array work.
 
@@ -120,7 +120,7 @@ def curve(
     Raises:
         ValueError: a bad limit or count, or a budget of another kind.
     """
-    check_limits(time_limit, gap)
+    check_limits(time_limit, gap, seed)
     if problem.budget.kind not in ("per_row", "per_layer"):
         raise ValueError(
             f"curves are of rows that stand alone: budget {problem.budget.kind!r} ties entries together"
@@ -187,7 +187,10 @@ def _judged(
     if control.certify:
         counts = allocate(list(values), int(problem.pools.prune[0]))
         proofs = [proof for row in rows for proof in row.proofs()]
-        certificate = make_certificate(problem, draft.masks(counts), proofs, device=control.device)
+        try:
+            certificate = make_certificate(problem, draft.masks(counts), proofs, device=control.device)
+        except KeyboardInterrupt:  # the curve is there; only its proofs are not
+            certificate = None
     stats = {
         "nodes": sum(row.nodes for row in rows),
         "trees": sum(row.trees for row in rows),
@@ -223,11 +226,3 @@ def _counts(counts: Iterable[int] | None, n: int) -> list[int]:
     if wanted and not 0 <= wanted[0] <= wanted[-1] <= n:
         raise ValueError(f"counts must lie between 0 and {n}, got {wanted[0]} to {wanted[-1]}")
     return wanted
-
-
-def check_limits(time_limit: float | None, gap: float) -> None:
-    """Raise ValueError for a time limit or gap that is none."""
-    if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
-    if not gap >= 0 or math.isinf(gap):
-        raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")

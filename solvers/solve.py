@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,10 +14,10 @@ from numpy.typing import ArrayLike
 from solvers.certificate import certify as make_certificate
 from solvers.certificate.original import stored
 from solvers.checkpoint import Checkpoint
-from solvers.control import Callback, Control, interruptible
+from solvers.control import Callback, Control, check_limits, interruptible
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
-from solvers.solution import Solution
+from solvers.solution import Solution, Status
 from solvers.solver import Solver
 from solvers.tensors import load_torch
 
@@ -127,21 +126,20 @@ def solve(
             that the solver did not reach is raised to the certificate's.
         checkpoint: file that the search is kept in, about every half minute and at its end, and gone on
             from if it is there; for the solvers that `available()` calls resumable. It belongs to a
-            problem, solver, gap, seed and `certify`; a finished one gives the answer again at once.
+            problem, solver, gap, seed and `certify`; a finished one gives the answer again at once. The
+            solution's seconds are those of all runs. A full disk does not end the search:
+            `stats["checkpoint_error"]` says why the file is not up to date.
 
     Returns:
         A `Solution` whose value is recomputed from the problem and whose bound is valid. Running out
-        of time or Ctrl-C is a result, told by its `status`.
+        of time or Ctrl-C is a result, told by its `status`; Ctrl-C while the certificate is made leaves
+        that out.
 
     Raises:
-        ValueError: unknown, missing or unsuitable solver; a bad limit; a warm start off the budget; a
-            checkpoint that is damaged, or belongs to something else.
-        OSError: if a checkpoint can't be written.
+        ValueError: unknown, missing or unsuitable solver; a bad limit or seed; a warm start off the budget;
+            a checkpoint that can't be written, is damaged, or belongs to something else.
     """
-    if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
-    if not gap >= 0 or math.isinf(gap):
-        raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")
+    check_limits(time_limit, gap, seed)
     chosen = get_solver(solver)
     check_support(chosen, problem)
     file = None
@@ -165,11 +163,15 @@ def solve(
     if warm is not None and problem.value(warm) < problem.value(mask):
         mask = warm
     bound = outcome.bound + reduction.offset - reduction.margin
-    certificate = outcome.certificate
+    certificate, reason = outcome.certificate, outcome.reason
     if certify:
-        certificate = make_certificate(problem, mask, outcome.certificate or (), device=device)
-        bound = max(bound, certificate.bound)
+        try:
+            certificate = make_certificate(problem, mask, outcome.certificate or (), device=device)
+            bound = max(bound, certificate.bound)
+        except KeyboardInterrupt:  # the answer is there; only its proof is not
+            certificate, reason = None, Status.INTERRUPTED
     return Solution.judge(
-        problem, mask, bound, outcome.reason, gap=gap, seconds=time.perf_counter() - start,
+        problem, mask, bound, reason, gap=gap,
+        seconds=time.perf_counter() - start + (0.0 if file is None else file.spent),
         solver=chosen.name, stats=outcome.stats, trace=control.trace, certificate=certificate,
     )  # fmt: skip

@@ -12,8 +12,7 @@ import numpy as np
 from solvers.budget import Budget
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import together
-from solvers.control import Callback, Control, interruptible
-from solvers.curve import check_limits
+from solvers.control import Callback, Control, check_limits, interruptible
 from solvers.exact.branch_and_bound.layer import share_budget
 from solvers.exact.branch_and_bound.solver import compile_kernels
 from solvers.hessian import Array
@@ -97,7 +96,7 @@ def solve_together(
     Raises:
         ValueError: no problems, a budget of another kind, or a bad limit.
     """
-    check_limits(time_limit, gap)
+    check_limits(time_limit, gap, seed)
     if not problems:
         raise ValueError("problems is empty; give at least one")
     for i, problem in enumerate(problems):
@@ -123,17 +122,20 @@ def solve_together(
     if all(problem.refit and problem.G is None for problem in problems):
         bound = max(bound, 0.0)
     seconds = control.seconds
-    certificate = None
+    certificate, reason = None, found.reason
     if certify:
-        parts = [
-            make_certificate(problem, mask, proofs, shared=True, device=device)
-            for problem, mask, proofs in zip(problems, masks, found.proofs, strict=True)
-        ]
-        certificate = together(parts, shared=True)
-        bound = max(bound, certificate.bound)
+        try:
+            parts = [
+                make_certificate(problem, mask, proofs, shared=True, device=device)
+                for problem, mask, proofs in zip(problems, masks, found.proofs, strict=True)
+            ]
+            certificate = together(parts, shared=True)
+            bound = max(bound, certificate.bound)
+        except KeyboardInterrupt:  # the answer is there; only its proof is not
+            reason = Status.INTERRUPTED
     value = float(sum(values))
     check_bounds(bound, value, sum(problem.scale for problem in problems))
-    bound, reason = min(bound, value), found.reason
+    bound = min(bound, value)
     proven = Bounds(bound, value).gap <= gap
     if proven or reason is Status.OPTIMAL:
         reason = Status.OPTIMAL if proven else Status.FEASIBLE

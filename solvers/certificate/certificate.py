@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +16,7 @@ from solvers.certificate.image import ImageProof
 from solvers.certificate.proof import Proof
 from solvers.hessian import Array
 from solvers.problem import Mask
+from solvers.writing import replacing
 
 FORMAT = "cbs certificate 1"
 
@@ -91,16 +90,8 @@ class Certificate:
         Raises:
             OSError: if the folder can't be written.
         """
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **self._fields())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(path) as file:
+            np.savez(file, allow_pickle=False, **self._fields())
 
     def _fields(self) -> dict[str, NDArray[np.generic]]:
         proofs = [(i, proof) for i, part in enumerate(self.parts) for proof in part.proofs]

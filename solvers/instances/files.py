@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from solvers.budget import KINDS, Budget
 from solvers.hessian import FactorHessian, Hessian
 from solvers.problem import SubsetProblem
+from solvers.writing import replacing
 
 Fields = Mapping[str, NDArray[Any]]
 
@@ -69,7 +69,6 @@ def save(path: str | os.PathLike[str], problem: SubsetProblem) -> None:
     Raises:
         OSError: if the folder can't be written.
     """
-    path = Path(path)
     fields: dict[str, Any] = {"weights": problem.W, "refit": problem.refit} | problem.budget.describe()
     hessian = problem.hessian
     if isinstance(hessian, FactorHessian):
@@ -82,21 +81,8 @@ def save(path: str | os.PathLike[str], problem: SubsetProblem) -> None:
         fields["gradient"] = problem.G
     if len(problem.movable):
         fields["movable"] = problem.movable
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **fields)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path) as file:
+        np.savez(file, **fields)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

@@ -22,6 +22,7 @@ from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
+from solvers.writing import check_place, replacing
 
 CONSTANT = "constant"
 """Name of a variable fixed to 1, since not every reader takes a constant in the objective."""
@@ -45,12 +46,13 @@ def export(path: str | os.PathLike[str], problem: SubsetProblem, *, split: bool 
         The cost of one unit of the file's objective, which its first line says, too.
 
     Raises:
-        ValueError: for a name with another ending.
-        OSError: if the folder can't be written.
+        ValueError: for a name with another ending, or a place that can't be written.
+        OSError: if the disk is full.
     """
     path = Path(path)
     if path.suffix not in (".mps", ".lp"):
         raise ValueError(f"model file {str(path)!r} must end in .mps or .lp")
+    check_place("model file", path)
     reduction = reduce(problem)
     smaller = reduction.problem
     mask, _, _ = LocalSearch().improve(smaller, greedy_mask(smaller))
@@ -61,9 +63,9 @@ def export(path: str | os.PathLike[str], problem: SubsetProblem, *, split: bool 
     matrices = replace(matrices, constant=matrices.constant + reduction.offset / model.unit)
     sign = "*" if path.suffix == ".mps" else "\\"
     lines = _mps(matrices) if path.suffix == ".mps" else _lp(matrices)
-    with path.open("w", encoding="ascii") as file:
-        file.write(f"{sign} cost = {model.unit!r} times the objective\n")
-        file.writelines(line + "\n" for line in lines)
+    with replacing(path) as file:
+        file.write(f"{sign} cost = {model.unit!r} times the objective\n".encode("ascii"))
+        file.writelines(f"{line}\n".encode("ascii") for line in lines)
     return model.unit
 
 

@@ -1,4 +1,10 @@
-"""Of caches.py: compiled code of other releases."""
+"""Of caches.py: compiled code of other releases, and where it is kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import solvers.caches
 from solvers.caches import STAMP, forget_older_releases
@@ -51,3 +57,54 @@ def test_the_installed_release_is_looked_up(tmp_path, monkeypatch):
     monkeypatch.setattr(solvers.caches, "version", lambda package: f"{package} 9")
     assert forget_older_releases(tmp_path) == 3
     assert (tmp_path / "__pycache__" / STAMP).read_text() == "combinatorial-brain-surgeon 9"
+
+
+PACKAGE = """
+from numba import njit
+
+@njit(cache=True)
+def twice(x):
+    return 2 * x
+"""
+
+
+def call(folder, **environment):
+    """What a process prints that finds a place for a package's code, and compiles some of it."""
+    code = (
+        "from pathlib import Path; import solvers.caches;"
+        "place = solvers.caches.find_a_place(Path('package'));"
+        "import package.inner.module as m; print(m.twice(21), place)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment}
+    env.pop("XDG_CACHE_HOME", None)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    answer, place = run.stdout.split()
+    assert answer == "42"
+    return None if place == "None" else Path(place)
+
+
+def test_code_is_kept_where_it_can_be(tmp_path):
+    inner = tmp_path / "package" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "module.py").write_text(PACKAGE)
+    nowhere = {"HOME": "/proc/nowhere", "TMPDIR": str(tmp_path / "temporary"), "NUMBA_CACHE_DIR": ""}
+    (tmp_path / "temporary").mkdir()
+    assert call(tmp_path, **nowhere) is None
+    assert list((inner / "__pycache__").glob("module.twice*.nbi"))
+    shutil.rmtree(inner / "__pycache__")
+    (inner / "__pycache__").write_text("no folder: nothing can be kept here")
+    home = tmp_path / "home"
+    assert call(tmp_path, **nowhere | {"HOME": str(home)}) is None
+    assert list(home.rglob("module.twice*.nbi"))
+    place = call(tmp_path, **nowhere)
+    assert place.parent == tmp_path / "temporary"
+    assert list(place.rglob("module.twice*.nbi"))
+    assert call(tmp_path, **nowhere) == place
+    place.chmod(0o777)
+    another = call(tmp_path, **nowhere)
+    assert another.parent == place.parent
+    assert another != place
+    assert not another.exists()

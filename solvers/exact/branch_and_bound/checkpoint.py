@@ -24,24 +24,23 @@ ROWS = ("fixes", "shares", "lower", "sides", "parents", "owner")
 
 
 class Keeper:
-    """Keeps a search in a file, if there is one.
-
-    The first writing may fail with an `OSError`. Later a full disk does not end a search: it is noted.
+    """Keeps a search in a file, if there is one. A full disk does not end a search: it is told and noted.
 
     Args:
         checkpoint: the file, or None.
         state: gives what to keep, as `Checkpoint.save` takes it.
 
     Attributes:
-        stats: what became of it.
+        stats: how often it was written, and why the last writing failed, if it did.
     """
 
     def __init__(self, checkpoint: Checkpoint | None, state: State) -> None:
         self.checkpoint, self.state = checkpoint, state
         self.stats: dict[str, Any] = {}
         if checkpoint is not None:
-            checkpoint.save(state())
-            self.stats["checkpoints"] = 1
+            self.stats["checkpoints"] = 0
+            self._told = False
+            self.save()
 
     def due(self) -> bool:
         """Whether it is time to write."""
@@ -54,9 +53,13 @@ class Keeper:
         try:
             self.checkpoint.save(self.state())
             self.stats["checkpoints"] += 1
+            self.stats.pop("checkpoint_error", None)
         except OSError as error:
-            logger.warning("checkpoint %s could not be written: %s", self.checkpoint.path, error)
-            self.stats["checkpoint_error"] = str(error)
+            why = error.strerror or str(error)
+            if not self._told:
+                logger.warning("checkpoint %s can't be written now: %s", self.checkpoint.path, why)
+                self._told = True
+            self.stats["checkpoint_error"] = why
             self.checkpoint.put_off()
 
 
@@ -110,7 +113,7 @@ def thaw(
         left = [name for name, start in at.items() if start != len(arrays[name])]
         if left:
             raise ValueError(f"{left[0]} is too long")
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise checkpoint.damaged(str(error)) from None
     return trees
 

@@ -72,7 +72,7 @@ def go_on(
             rows.append(row)
         unfinished = arrays["unfinished"].tolist()
         found = [rows[r].at(rows[r].n - keep) for r, keep in unfinished]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise checkpoint.damaged(str(error)) from None
     if unfinished:
         make = partial(BlockTree.blank, probe=probe, memory=memory, record=record)

@@ -81,7 +81,7 @@ class Sharing:
             self._closed = {(r, k) for r, k in saved["closed"].tolist()}
             self.bound, rounds, self._relaxed = saved["sharing"].tolist()
             self.rounds = int(rounds)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise checkpoint.damaged(str(error)) from None
 
     def worth_relaxing(self) -> bool:

@@ -31,7 +31,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_it_is_an_archive_that_others_can_read_without_pickles(tmp_path):
     Checkpoint(tmp_path / "search", KEY).save(PIECES)
     with np.load(tmp_path / "search", allow_pickle=False) as file:
-        assert json.loads(str(file["key"])) == {"format": "cbs checkpoint 1", **KEY}
+        assert json.loads(str(file["key"])) == {"format": "cbs checkpoint 2", **KEY}
         assert file["numbers"].shape == (3, 3)
 
 
@@ -65,11 +65,24 @@ def damage(path, how):
     elif how == "a pickle":
         np.savez(path.with_suffix(".npz"), key=np.array([{"a": 1}], dtype=object))
         os.replace(path.with_suffix(".npz"), path)
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        if how == "written again":
+            members["numbers.npy"] = members["numbers.npy"].replace(np.float64(5).tobytes(), bytes(8))
+        stored = zipfile.ZIP_STORED if how == "written again" else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(path, "w", stored) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
 
 
 @pytest.mark.parametrize(
-    "how", ["cut short", "empty", "not an archive", "a byte changed", "no key", "a pickle"]
-)
+    "how",
+    [
+        "cut short", "empty", "not an archive", "a byte changed", "no key", "a pickle", "written again",
+        "compressed",
+    ],
+)  # fmt: skip
 def test_damage_is_told_in_one_line(tmp_path, how):
     file = Checkpoint(tmp_path / "search", KEY)
     file.save(PIECES)
@@ -79,10 +92,25 @@ def test_damage_is_told_in_one_line(tmp_path, how):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["", "missing/search"])
-def test_a_file_that_can_not_be_is_refused_at_once(tmp_path, path):
-    with pytest.raises(ValueError, match="not a file in an existing folder"):
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("", "is a folder"), ("missing/search", "not a folder"), ("/dev/null", "no plain file")],
+)
+def test_a_file_that_can_not_be_is_refused_at_once(tmp_path, path, why):
+    with pytest.raises(ValueError, match=why):
         Checkpoint(tmp_path / path, KEY)
+
+
+def test_seconds_are_those_of_all_searches(tmp_path, monkeypatch):
+    now = time.perf_counter()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    for run in range(3):
+        file = Checkpoint(tmp_path / "search", KEY)
+        file.load()
+        assert file.spent == 10.0 * run
+        now += 10.0
+        file.save(PIECES)
+        assert file.seconds == 10.0 * (run + 1)
 
 
 def test_a_write_that_fails_leaves_the_last_one(tmp_path):

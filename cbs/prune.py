@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,6 +26,10 @@ from solvers.control import interruptible
 
 NETWORK = ("loss", "layers", "damping", "samples", "seed", "device")
 REQUEST = ("scope", "budget", "solver", "gap", "time_limit", "seed", "recalibrate", "certify", "device")
+
+
+class LeftOut(UserWarning):
+    """A method can't prune this network, and the results of the other methods are kept without it."""
 
 
 class Options(TypedDict, total=False):
@@ -107,6 +113,7 @@ def prune(
     )[0]  # fmt: skip
 
 
+@torch.inference_mode(False)
 def compare(
     model: nn.Module,
     data: Any,
@@ -129,10 +136,11 @@ def compare(
 
     Returns:
         A result for every sparsity and method, in the order given. After an interruption those that
-        were finished, and the one that was interrupted.
+        were finished, and the one that was interrupted. A method that can't prune this network is left
+        out, with a warning of class `LeftOut`.
 
     Raises:
-        ValueError: for bad input, in one line.
+        ValueError: for bad input, in one line, or if no method can prune this network.
     """
     chosen = [get_method(name) for name in (all_methods() if methods is None else methods)]
     asked: dict[str, Any] = {key: value for key, value in options.items() if key in REQUEST}
@@ -151,10 +159,15 @@ def compare(
             request.layer_budget(layer)
     references = References(network)
     results: list[PruneResult] = []
+    failures: dict[str, ValueError] = {}
     for request in requests:
         runs: dict[str, Run] = {}
         for method in sorted(chosen, key=lambda method: method.name != "joint"):
-            runs[method.name] = _run(network, method, request, references, options.get("callback"))
+            try:
+                runs[method.name] = _run(network, method, request, references, options.get("callback"))
+            except ValueError as error:
+                failures.setdefault(method.name, error)
+                continue
             if runs[method.name].watch.interrupted:
                 break
         ordered = [runs[method.name] for method in chosen if method.name in runs]
@@ -164,6 +177,10 @@ def compare(
             stopped = stopped or run.watch.interrupted
         if stopped:
             break
+    if failures and not results:
+        raise next(iter(failures.values()))
+    for name, failure in failures.items():
+        warnings.warn(f"method {name!r} is left out: {failure}", LeftOut, stacklevel=3)
     return results
 
 

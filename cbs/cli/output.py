@@ -67,7 +67,12 @@ def telling_interruption() -> Iterator[None]:
         raise
 
 
+def remark(message: str) -> None:
+    """Write one line on standard error."""
+    print(f"cbs: {' '.join(message.split())}", file=sys.stderr)
+
+
 def complain(message: str) -> int:
     """Write one line on standard error; returns the exit status of bad input."""
-    print(f"cbs: {' '.join(message.split())}", file=sys.stderr)
+    remark(message)
     return 2

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cbs import compare, methods
+from cbs import LeftOut, compare, methods
 from cbs.cli import output
-from cbs.cli.sources import gather_job
+from cbs.cli.sources import EMBEDDED, find_loss, gather_job
 from cbs.cli.ticker import Ticker
 from cbs.methods import get_method
 from cbs.report import RunFolder, report, terminal, write
@@ -57,6 +60,10 @@ def prune(
     ] = None,
     damping: Annotated[float, typer.Option(help="Of every curvature, relative to its mean diagonal.")] = 1e-2,
     samples: Annotated[int | None, typer.Option(help="Calibration samples; all of them if absent.")] = None,
+    loss: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Of torch.nn.functional, e.g. mse_loss, or package.module:name."),
+    ] = "cross_entropy",
     layers: Annotated[
         list[str] | None,
         typer.Option(help="Names of the layers to prune; repeat it or use commas.  [default: all]"),
@@ -109,12 +116,15 @@ def prune(
     path = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if folder is None else folder
     settings = {
         "model": model, "weights": weights, "data": data, "test": test, "data_dir": data_dir,
-        "sparsities": sparsities, "methods": chosen, **options, "output": path,
+        "sparsities": sparsities, "methods": chosen, "loss": loss, **options, "output": path,
     }  # fmt: skip
+    options["loss"] = find_loss(loss)
     labels = [budget if s is None else f"{100 * s:g}%" for s in sparsities]
     with output.telling_interruption(), RunFolder(path) as hidden:
         job = gather_job(model, weights, data, test, data_dir)
-        with Ticker(labels, len(chosen)) as ticker:
+        if weights is None and model not in EMBEDDED:
+            output.remark("no --weights given: pruning the network as its module makes it")
+        with _telling_what_is_left_out(), Ticker(labels, len(chosen)) as ticker:
             results = compare(
                 job.model, job.data, sparsities=sparsities, methods=chosen, test=job.test, callback=ticker,
                 **options,
@@ -130,9 +140,18 @@ def prune(
     return 130 if facts["interrupted"] else 0
 
 
+@contextmanager
+def _telling_what_is_left_out() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOut)
+        warnings.showwarning = lambda message, *_, **__: output.remark(str(message))
+        yield
+
+
 def _dense(result: PruneResult) -> str:
     dense = result.test_before or result.before
-    return "" if dense.accuracy is None else f"dense accuracy {100 * dense.accuracy:.2f}%; "
+    on = "" if result.test_before else " on calibration data"
+    return "" if dense.accuracy is None else f"dense accuracy{on} {100 * dense.accuracy:.2f}%; "
 
 
 def _listed(values: list[str] | None) -> list[str]:

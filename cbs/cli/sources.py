@@ -16,12 +16,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cbs.data import Split, digits, mnist
+from cbs.losses import Loss
+from cbs.request import check_name
 from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 
 OWN = "package.module:name"
 EMBEDDED = ("digits", "mlpnet")
+LOSSES = (
+    "cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "nll_loss", "poisson_nll_loss",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "multi_margin_loss", "soft_margin_loss",
+    "multilabel_margin_loss", "kl_div",
+)  # fmt: skip
+"""Losses of `torch.nn.functional` that can be named."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,25 @@ def gather_job(
     if isinstance(found, Split):
         return Job(network, found.train, found.test if held_out is None else held_out)
     return Job(network, found, held_out)
+
+
+def find_loss(name: str) -> Loss:
+    """A loss by its name in `torch.nn.functional`, or `package.module:name` of a function or module.
+
+    Raises:
+        ValueError: for what can't be found or called.
+    """
+    if ":" not in name:
+        check_name("loss", name, LOSSES)
+        return getattr(F, name)  # type: ignore[no-any-return]
+    found = _resolve("loss", name)
+    if inspect.isclass(found):
+        found = _call("loss", name, found)
+    if not callable(found):
+        raise ValueError(
+            f"loss {name!r} is {type(found).__name__}; it must be called with outputs and targets"
+        )
+    return found  # type: ignore[no-any-return]
 
 
 def _embedded(model: str, weights: Path | None, data_dir: Path | None) -> tuple[nn.Module, Split]:

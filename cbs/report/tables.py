@@ -9,7 +9,13 @@ from rich.table import Table
 from cbs.result import PruneResult
 
 COLUMNS = ("sparsity", "method", "accuracy", "loss increase", "certified gap", "seconds")
-"""Accuracy is that on test data if there is any; the loss increase is measured on the calibration data."""
+"""Accuracy is that on test data, or says that it is not; the loss increase is that on calibration data."""
+
+
+def columns(results: Sequence[PruneResult]) -> tuple[str, ...]:
+    """`COLUMNS`, with the accuracy named after its data where that is not test data."""
+    tested = all(result.test_after for result in results)
+    return tuple("calib. accuracy" if name == "accuracy" and not tested else name for name in COLUMNS)
 
 
 def cells(result: PruneResult) -> tuple[str, ...]:
@@ -27,8 +33,9 @@ def cells(result: PruneResult) -> tuple[str, ...]:
 
 def terminal(results: Sequence[PruneResult]) -> Table:
     """The table for a terminal, a rule between sparsities."""
-    table = Table(*COLUMNS[:2], box=None, pad_edge=False)
-    for name in COLUMNS[2:]:
+    names = columns(results)
+    table = Table(*names[:2], box=None, pad_edge=False)
+    for name in names[2:]:
         table.add_column(name, justify="right")
     before = None
     for result in results:
@@ -42,5 +49,5 @@ def terminal(results: Sequence[PruneResult]) -> Table:
 
 def markdown(results: Sequence[PruneResult]) -> str:
     """The table for a document, GitHub's Markdown."""
-    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *map(cells, results)]
+    lines = [columns(results), ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *map(cells, results)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -244,3 +244,52 @@ def test_methods_lists_the_table(capsys):
     table = capsys.readouterr().out
     for name in cbs.methods():
         assert name in table
+
+
+def test_a_loss_is_named_and_a_method_that_fails_is_left_out(capsys, here, monkeypatch):
+    (here / "regression.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "torch.manual_seed(0)\nnet = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))\n"
+        "data = torch.randn(40, 6), torch.randn(40, 1)\n"
+        "class Loss(nn.MSELoss):\n    pass\n"
+        "def loss(outputs, targets):\n    return nn.functional.mse_loss(outputs, targets)\n"
+    )
+    monkeypatch.setattr("cbs.pruners.fisher.OBS_LIMIT", 10)
+    argv = ("prune", "regression:net", "--data", "regression:data", "-s", "0.5", "--no-certify")
+    found = []
+    for i, loss in enumerate(("mse_loss", "regression:loss", "regression:Loss")):
+        report = run_json_with_lines(capsys, *argv, "-m", "magnitude,obs", "--loss", loss, "-o", f"out{i}")
+        assert [result["method"] for result in report["results"]] == ["magnitude"]
+        assert report["settings"]["loss"] == loss
+        found.append(report["results"][0]["before"])
+        assert "cbs: no --weights given: pruning the network as its module makes it" in report["lines"]
+        assert sum("cbs: method 'obs' is left out: " in line for line in report["lines"]) == 1
+    assert found[0] == found[1] == found[2]
+    assert found[0]["loss"] > 0
+    for given, told in (
+        ((), "mse_loss"),
+        (("--loss", "mse_los"), "unknown loss 'mse_los'; did you mean 'mse_loss'"),
+    ):
+        assert main([*argv, *given, "-o", "bad"]) == 2
+        assert told in capsys.readouterr().err.strip().splitlines()[-1]
+        assert not (here / "bad").exists()
+
+
+def test_accuracy_without_test_data_says_so(capsys, here):
+    argv = (
+        "prune",
+        "well_used:Net",
+        "--data",
+        "well_used:train",
+        "-m",
+        "magnitude",
+        "-s",
+        "0.5",
+        "--no-certify",
+    )
+    assert main([*argv, "-o", "a"]) == 0
+    out = capsys.readouterr().out
+    assert "calib. accuracy" in out
+    assert "dense accuracy on calibration data" in out
+    assert main([*argv, "--test", "well_used:held_out", "-o", "b"]) == 0
+    assert "calib" not in capsys.readouterr().out

@@ -261,3 +261,17 @@ def test_methods_are_a_table():
         assert row["name"] == name
         assert set(row) == {"name", "curvature", "selection", "compensation", "paper"}
         assert all(row.values())
+
+
+def test_a_method_that_fails_is_left_out_and_the_others_are_kept(monkeypatch):
+    monkeypatch.setattr("cbs.pruners.fisher.OBS_LIMIT", 10)
+    ask = {"sparsities": [0.5, 0.75], "scope": "row", **QUICK}
+    with pytest.warns(cbs.LeftOut, match="method 'obs' is left out: method 'obs' needs the inverse") as told:
+        results = cbs.compare(seeded(mlp), samples(), methods=["magnitude", "obs", "random"], **ask)
+    assert [(r.method, r.asked) for r in results] == [
+        (method, sparsity) for sparsity in (0.5, 0.75) for method in ("magnitude", "random")
+    ]
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    with pytest.raises(ValueError, match="method 'obs' needs the inverse"):
+        cbs.compare(seeded(mlp), samples(), methods=["obs"], **ask)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from cbs.assemble import Run, assemble, certify_result
 from cbs.data import gather
 from cbs.losses import Loss
-from cbs.methods import Method, get_method
-from cbs.methods import methods as all_methods
+from cbs.method import Method, get_method
+from cbs.method import methods as all_methods
 from cbs.network import Network
 from cbs.references import References
 from cbs.request import Request

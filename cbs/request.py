@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from cbs.layers import Layer
 from solvers import Budget
 from solvers.control import check_limits
+
+if TYPE_CHECKING:
+    from cbs.layers import Layer
 
 SCOPES = ("row", "layer", "network")
 

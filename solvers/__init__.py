@@ -1,14 +1,19 @@
 """Quadratic subset selection for pruning: problems, solvers, bounds and proofs, in numbers only."""
 
-from solvers.budget import Budget
+from typing import TYPE_CHECKING
+
 from solvers.caches import forget_older_releases
-from solvers.curve import Curve, curve
-from solvers.hessian import BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
-from solvers.problem import SubsetProblem
-from solvers.solution import Bounds, Progress, Solution, Status
-from solvers.solve import available, get_solver, solve
-from solvers.solver import Outcome, Solver
-from solvers.together import Together, solve_together
+from solvers.lazy import export as _export
+
+if TYPE_CHECKING:
+    from solvers.budget import Budget
+    from solvers.curve import Curve, curve
+    from solvers.hessian import BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
+    from solvers.problem import SubsetProblem
+    from solvers.solution import Bounds, Progress, Solution, Status
+    from solvers.solve import available, get_solver, solve
+    from solvers.solver import Outcome, Solver
+    from solvers.together import Together, solve_together
 
 __all__ = [
     "BlockDiagonalHessian", "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian",
@@ -16,4 +21,17 @@ __all__ = [
     "available", "curve", "get_solver", "solve", "solve_together",
 ]  # fmt: skip
 
+_export(
+    __name__,
+    {
+        "budget": ["Budget"],
+        "curve": ["Curve", "curve"],
+        "hessian": ["BlockDiagonalHessian", "DenseHessian", "FactorHessian", "Hessian", "StackedHessian"],
+        "problem": ["SubsetProblem"],
+        "solution": ["Bounds", "Progress", "Solution", "Status"],
+        "solve": ["available", "get_solver", "solve"],
+        "solver": ["Outcome", "Solver"],
+        "together": ["Together", "solve_together"],
+    },
+)
 forget_older_releases()

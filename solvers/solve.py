@@ -42,7 +42,7 @@ def available() -> dict[str, dict[str, Any]]:
             "budgets": list(cls.budgets),
             "installed": cls.installed(),
             "resumable": cls.resumable,
-            "install": f"pip install 'combinatorial-brain-surgeon[{cls.extra}]'" if cls.extra else None,
+            "install": cls.install_hint(),
         }
         for name, cls in registry().items()
     }
@@ -65,9 +65,7 @@ def get_solver(solver: str | Solver) -> Solver:
     cls = known[solver]
     if not cls.installed():
         missing = ", ".join(cls.requires)
-        raise ValueError(
-            f"solver {solver!r} needs {missing}: pip install 'combinatorial-brain-surgeon[{cls.extra}]'"
-        )
+        raise ValueError(f"solver {solver!r} needs {missing}: {cls.install_hint()}")
     return cls()
 
 

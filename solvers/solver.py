@@ -55,8 +55,8 @@ class Solver(ABC):
     """Modules it needs beyond the core dependencies."""
     resumable: ClassVar[bool] = False
     """Whether it keeps its search in `Control.checkpoint`, and goes on from there."""
-    extra: ClassVar[str] = ""
-    """Extra that installs them."""
+    wheel: ClassVar[str] = ""
+    """What `pip install` takes to install them, as the project's extra has it: `gurobipy>=11`."""
 
     @abstractmethod
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
@@ -73,6 +73,11 @@ class Solver(ABC):
     def settings(self) -> str:
         """What of its fields a search that is gone on with must share; limits are not among them."""
         return repr(self)
+
+    @classmethod
+    def install_hint(cls) -> str | None:
+        """The command that installs what it requires beyond the core dependencies, or None."""
+        return f"pip install '{cls.wheel}'" if cls.wheel else None
 
     @classmethod
     def installed(cls) -> bool:

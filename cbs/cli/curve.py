@@ -8,14 +8,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.table import Table
 
 import solvers
 from cbs.cli import output
 from cbs.cli.solve import File, Json, Limit
 from cbs.cli.watch import Watch
-from solvers import Bounds, Curve, Status
-from solvers.instances import load
+from solvers import instances
 
 LINES = 10
 """Lines of the table that is printed, the first one not counted."""
@@ -52,7 +50,7 @@ def curve(
 
     `cbs curve layer.npz --prune 28-36 --certificate layer.cert && cbs verify layer.cert layer.npz`
     """
-    problem = load(file)
+    problem = instances.load(file)
     counts = None if prune is None else _counts(prune)
     for name, path in (("csv", csv_file), ("certificate", certificate)):
         if path is not None and not path.parent.is_dir():
@@ -79,19 +77,18 @@ def curve(
         )
     else:
         _show(found)
-    return 130 if found.status is Status.INTERRUPTED else 0
+    return 130 if found.status is solvers.Status.INTERRUPTED else 0
 
 
-def _show(found: Curve) -> None:
+def _show(found: solvers.Curve) -> None:
     m, width = found.values.shape
-    table = Table("pruned of each row", "value", "bound", "gap", "rows proven", box=None)
+    lines = []
     for k in np.unique(np.linspace(0, width - 1, min(width, LINES + 1)).round().astype(int)).tolist():
         value, bound = float(found.values[:, k].sum()), float(found.lower[:, k].sum())
-        table.add_row(
-            f"{k} of {width - 1}", output.number(value), output.number(bound),
-            output.percent(Bounds(min(bound, value), value).gap), f"{int(found.proven[:, k].sum())} of {m}",
-        )  # fmt: skip
-    output.results().print(table)
+        gap = output.percent(solvers.Bounds(min(bound, value), value).gap)
+        proven = f"{int(found.proven[:, k].sum())} of {m}"
+        lines.append((f"{k} of {width - 1}", output.number(value), output.number(bound), gap, proven))
+    output.print_table(("pruned of each row", "value", "bound", "gap", "rows proven"), lines, right=True)
     print(
         f"{int(found.proven.sum())} of {m * width} proven to {output.percent(found.gap)}, up to rounding; "
         f"{found.stats['nodes']:,} nodes, {found.seconds:.2f} s\n"
@@ -99,7 +96,7 @@ def _show(found: Curve) -> None:
     )
 
 
-def _write(path: Path, found: Curve) -> None:
+def _write(path: Path, found: solvers.Curve) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "prune", "value", "bound", "proven"])

@@ -9,8 +9,7 @@ import typer
 
 from cbs.cli import output
 from cbs.cli.solve import File, Json
-from solvers.instances import export as write
-from solvers.instances import load
+from solvers import instances
 
 
 def export(
@@ -31,7 +30,7 @@ def export(
 
     `cbs export layer.npz layer.mps --split`
     """
-    unit = write(out, load(file), split=split)
+    unit = instances.export(out, instances.load(file), split=split)
     if as_json:
         output.print_json({"file": out, "unit": unit})
     else:

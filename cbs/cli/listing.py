@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 import cbs
+import solvers as package
 from cbs.cli import output
-from solvers import available
-from solvers.budget import KINDS
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
 def solvers(as_json: Json = False) -> None:
-    """List the solvers: what each proves and supports, and whether its dependency is installed."""
-    known = available()
+    """List the solvers: what each proves and takes, and how to install what is missing."""
+    known = package.available()
     if as_json:
         output.print_json(known)
         return
-    table = Table("solver", "proves", "variants", "budgets", "installed", "what it does", box=None)
+    output.print_table(
+        ("solver", "proves", "takes", "what it does"),
+        [(name, facts["proves"], _takes(facts), facts["summary"]) for name, facts in known.items()],
+    )
+    missing: dict[str, list[str]] = {}
     for name, facts in known.items():
-        variants = "both" if len(facts["variants"]) == 2 else ", ".join(facts["variants"])
-        budgets = "all" if len(facts["budgets"]) == len(KINDS) else ", ".join(facts["budgets"])
-        installed = "yes" if facts["installed"] else facts["install"]
-        table.add_row(name, facts["proves"], variants, budgets, installed, facts["summary"])
-    output.results().print(table)
+        if not facts["installed"]:
+            missing.setdefault(facts["install"], []).append(name)
+    if missing:
+        output.results().print("\nnot installed:")
+        output.print_table(("", ""), [(", ".join(names), command) for command, names in missing.items()])
+
+
+def _takes(facts: Mapping[str, Any]) -> str:
+    """Variants and budgets, where they are not all."""
+    from solvers.budget import KINDS
+
+    variants = "" if len(facts["variants"]) == 2 else ", ".join(facts["variants"])
+    lacking = [kind for kind in KINDS if kind not in facts["budgets"]]
+    return "; ".join(part for part in (variants, lacking and f"not {', '.join(lacking)}") if part) or "all"
 
 
 def methods(as_json: Json = False) -> None:
@@ -36,7 +48,7 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         output.print_json(known)
         return
-    table = Table("method", "curvature", "selection", "compensation", "paper", box=None)
-    for name, facts in known.items():
-        table.add_row(name, *(facts[key] for key in ("curvature", "selection", "compensation", "paper")))
-    output.results().print(table)
+    columns = ("curvature", "selection", "compensation", "paper")
+    output.print_table(
+        ("method", *columns), [(name, *(facts[key] for key in columns)) for name, facts in known.items()]
+    )

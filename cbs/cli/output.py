@@ -6,25 +6,46 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-
-WIDTH = 140
-"""Columns of a table that does not go to a terminal."""
+from rich.table import Table
 
 
 def results() -> Console:
-    """The console of results, on standard output."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    """The console of results, on standard output; brackets and colons in names mean nothing to it."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def progress() -> Console:
     """The console of progress, on standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = False) -> None:
+    """Print a table that cuts no word: where the words are too wide for it, a paragraph for every row.
+
+    Args:
+        headings: of the columns; a table of empty ones has none.
+        rows: of cells; the first is the row's name.
+        right: whether all columns but the first hold numbers.
+    """
+    console, rows = results(), list(rows)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(headings))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=i == 0, justify="right" if right and i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    if console.measure(table, options=console.options.update(max_width=1000)).minimum <= console.width:
+        console.print(table)
+        return
+    for name, *cells in rows:
+        print(name)
+        for heading, cell in zip(headings[1:], cells, strict=True):
+            print(f"  {heading}: {cell}" if heading else f"  {cell}")
 
 
 def print_json(data: Any) -> None:

@@ -11,15 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cbs import LeftOut, compare, methods
+import cbs
+import solvers
+from cbs import report
 from cbs.cli import output
-from cbs.cli.sources import EMBEDDED, find_loss, gather_job
-from cbs.cli.ticker import Ticker
-from cbs.methods import get_method
-from cbs.report import RunFolder, report, terminal, write
-from cbs.request import Request
-from cbs.result import PruneResult
-from solvers import get_solver
+from cbs.method import get_method
 
 
 def prune(
@@ -102,16 +98,20 @@ def prune(
     `cbs prune package.module:model --weights file.safetensors --data package.module:loader --budget 2:4`
     """
     sparsities = _sparsities(sparsity, budget)
-    chosen = _listed(method) or list(methods())
+    chosen = _listed(method) or list(cbs.methods())
     options: dict[str, Any] = {
         "scope": scope, "budget": budget, "solver": solver, "gap": gap, "time_limit": time_limit,
         "seed": seed, "recalibrate": recalibrate, "certify": certify,
     }  # fmt: skip
+    from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # PyTorch takes a second, which `--help` need not wait for
+    from cbs.cli.ticker import Ticker
+    from cbs.request import Request
+
     for fraction in sparsities:  # before an embedded model is trained
         Request(fraction, **options)
     for name in chosen:
         get_method(name)
-    get_solver(solver)
+    solvers.get_solver(solver)
     options |= {"damping": damping, "samples": samples, "layers": _listed(layers) or None}
     path = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if folder is None else folder
     settings = {
@@ -120,22 +120,22 @@ def prune(
     }  # fmt: skip
     options["loss"] = find_loss(loss)
     labels = [budget if s is None else f"{100 * s:g}%" for s in sparsities]
-    with output.telling_interruption(), RunFolder(path) as hidden:
+    with output.telling_interruption(), report.RunFolder(path) as hidden:
         job = gather_job(model, weights, data, test, data_dir)
         if weights is None and model not in EMBEDDED:
             output.remark("no --weights given: pruning the network as its module makes it")
         with _telling_what_is_left_out(), Ticker(labels, len(chosen)) as ticker:
-            results = compare(
+            results = cbs.compare(
                 job.model, job.data, sparsities=sparsities, methods=chosen, test=job.test, callback=ticker,
                 **options,
             )  # fmt: skip
-        facts = output.plain(report(results, settings))
-        write(hidden, results, facts)
+        facts = output.plain(report.report(results, settings))
+        report.write(hidden, results, facts)
     if as_json:
         output.print_json(facts)
     else:
         console = output.results()
-        console.print(terminal(results))
+        console.print(report.terminal(results))
         console.print(f"\n{_dense(results[0])}written to {path}", soft_wrap=True)
     return 130 if facts["interrupted"] else 0
 
@@ -143,12 +143,12 @@ def prune(
 @contextmanager
 def _telling_what_is_left_out() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("always", LeftOut)
+        warnings.simplefilter("always", cbs.LeftOut)
         warnings.showwarning = lambda message, *_, **__: output.remark(str(message))
         yield
 
 
-def _dense(result: PruneResult) -> str:
+def _dense(result: cbs.PruneResult) -> str:
     dense = result.test_before or result.before
     on = "" if result.test_before else " on calibration data"
     return "" if dense.accuracy is None else f"dense accuracy{on} {100 * dense.accuracy:.2f}%; "

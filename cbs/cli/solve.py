@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -15,11 +15,10 @@ import typer
 import solvers
 from cbs.cli import output
 from cbs.cli.watch import Watch
-from solvers import Solution, Status, SubsetProblem
-from solvers.auto import Auto
-from solvers.exact.branch_and_bound import BranchAndBound
-from solvers.instances import load
-from solvers.problem import Mask
+from solvers import instances
+
+if TYPE_CHECKING:
+    from solvers.problem import Mask
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE.npz", help="Instance file; docs/instances.md says its fields.")
@@ -80,7 +79,7 @@ def solve(
     `cbs solve layer.npz --checkpoint layer.search --memory-limit 8G`
     """
     chosen = _limited(solvers.get_solver(solver), node_limit, memory_limit)
-    problem = load(file)
+    problem = instances.load(file)
     warm = None if warm_start is None else _mask(warm_start, problem)
     if certificate is not None and not certificate.parent.is_dir():
         raise ValueError(f"certificate {str(certificate)!r}: {str(certificate.parent)!r} is not a folder")
@@ -100,7 +99,9 @@ def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = 
 
     `cbs bound layer.npz --json`
     """
-    return _run(load(file), solvers.get_solver("relaxation"), as_json, time_limit=time_limit, seed=seed)
+    return _run(
+        instances.load(file), solvers.get_solver("relaxation"), as_json, time_limit=time_limit, seed=seed
+    )
 
 
 def _limited(solver: solvers.Solver, node_limit: int | None, memory_limit: str | None) -> solvers.Solver:
@@ -114,6 +115,9 @@ def _limited(solver: solvers.Solver, node_limit: int | None, memory_limit: str |
         limits["memory_limit"] = _bytes(memory_limit)
     if not limits:
         return solver
+    from solvers.auto import Auto
+    from solvers.exact.branch_and_bound import BranchAndBound
+
     if isinstance(solver, Auto):
         return replace(solver, search=replace(solver.search, **limits))
     if isinstance(solver, BranchAndBound):
@@ -130,7 +134,7 @@ def _bytes(size: str) -> int:
 
 
 def _run(
-    problem: SubsetProblem,
+    problem: solvers.SubsetProblem,
     solver: solvers.Solver,
     as_json: bool,
     certificate: Path | None = None,
@@ -142,8 +146,8 @@ def _run(
         except KeyboardInterrupt:
             if watch.mask is None:
                 raise
-            solution = Solution.judge(
-                problem, watch.mask, watch.bounds.lower, Status.INTERRUPTED,
+            solution = solvers.Solution.judge(
+                problem, watch.mask, watch.bounds.lower, solvers.Status.INTERRUPTED,
                 gap=0.0, seconds=watch.seconds, solver=solver.name,
             )  # fmt: skip
     if certificate is not None:
@@ -152,10 +156,10 @@ def _run(
         else:
             solution.certificate.save(certificate)
     _show(solution, as_json)
-    return 130 if solution.status is Status.INTERRUPTED else 0
+    return 130 if solution.status is solvers.Status.INTERRUPTED else 0
 
 
-def _show(solution: Solution, as_json: bool) -> None:
+def _show(solution: solvers.Solution, as_json: bool) -> None:
     facts: dict[str, Any] = {
         "solver": solution.solver,
         "status": solution.status.value,
@@ -176,7 +180,7 @@ def _show(solution: Solution, as_json: bool) -> None:
         print(f"{name:<8} {fact}")
 
 
-def _mask(path: Path, problem: SubsetProblem) -> Mask:
+def _mask(path: Path, problem: solvers.SubsetProblem) -> Mask:
     mask = np.zeros(problem.W.shape, dtype=bool)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["pruned"]

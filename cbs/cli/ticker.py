@@ -32,9 +32,9 @@ class Ticker:
         self._shown = -EVERY
         self._result, self._search, self._last = "", "", ""
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total}"),
-            TimeElapsedColumn(), console=self._console, transient=True,
-            disable=not self._console.is_terminal,
+            TextColumn("{task.description}", markup=False), BarColumn(),
+            TextColumn("{task.completed:.0f} of {task.total}"), TimeElapsedColumn(),
+            console=self._console, transient=True, disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=len(labels) * methods)
 

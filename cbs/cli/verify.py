@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from cbs.cli import output
-from solvers import checker
-from solvers.parallel import one_thread_each
 
 Certificate = Annotated[
     Path, typer.Argument(metavar="CERTIFICATE", help="What `cbs solve --certificate` wrote.")
@@ -34,6 +32,9 @@ def verify(certificate: Certificate, files: Files, as_json: Json = False) -> int
 
     `cbs verify layer.cert layer.npz`
     """
+    from solvers import checker
+    from solvers.parallel import one_thread_each
+
     try:
         with one_thread_each():
             verdict = checker.verify(certificate, *files)

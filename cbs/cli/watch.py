@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.live import Live
 from rich.text import Text
 
+import solvers
 from cbs.cli import output
-from solvers import Bounds, Progress
-from solvers.problem import Mask
+
+if TYPE_CHECKING:
+    from solvers.problem import Mask
 
 EVERY = 1.0
 """Least seconds between two lines when standard error is not a terminal."""
@@ -25,10 +28,10 @@ class Watch:
 
     def __init__(self) -> None:
         self.mask: Mask | None = None
-        self.bounds = Bounds()
+        self.bounds = solvers.Bounds()
         self._nodes = 0
         self._started = time.perf_counter()
-        self._shown = (-EVERY, Bounds())
+        self._shown = (-EVERY, solvers.Bounds())
         self._console = output.progress()
         self._live: Live | None = None
 
@@ -46,7 +49,7 @@ class Watch:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: solvers.Progress) -> None:
         """Take in one report of the solver."""
         if progress.mask is not None and progress.bounds.upper <= self.bounds.upper:
             self.mask = progress.mask

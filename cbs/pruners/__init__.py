@@ -1,1 +1,1 @@
-"""How the methods find their masks and weights; `cbs.methods` is the table of them."""
+"""How the methods find their masks and weights; `cbs.method` has the table of them."""

@@ -36,7 +36,7 @@ class CoptModel(MixedInteger):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("coptpy",)
-    extra: ClassVar[str] = "copt"
+    wheel: ClassVar[str] = "coptpy>=8"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -33,7 +33,7 @@ class CplexModel(MixedInteger):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("cplex",)
-    extra: ClassVar[str] = "cplex"
+    wheel: ClassVar[str] = "cplex>=22.2"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -31,7 +31,7 @@ class GurobiModel(MixedInteger):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("gurobipy",)
-    extra: ClassVar[str] = "gurobi"
+    wheel: ClassVar[str] = "gurobipy>=11"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

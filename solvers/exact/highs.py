@@ -47,7 +47,7 @@ class Highs(Solver):
     proves: ClassVar[str] = "optimality"
     variants: ClassVar[tuple[str, ...]] = ("selection",)
     requires: ClassVar[tuple[str, ...]] = ("highspy",)
-    extra: ClassVar[str] = "highs"
+    wheel: ClassVar[str] = "highspy>=1.15"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -36,7 +36,7 @@ class ScipModel(MixedInteger):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("pyscipopt",)
-    extra: ClassVar[str] = "scip"
+    wheel: ClassVar[str] = "pyscipopt>=5.0"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

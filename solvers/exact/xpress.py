@@ -32,7 +32,7 @@ class XpressModel(MixedInteger):
     """What both solvers below share: the model, its run, and the reading of its answers."""
 
     requires: ClassVar[tuple[str, ...]] = ("xpress",)
-    extra: ClassVar[str] = "xpress"
+    wheel: ClassVar[str] = "xpress>=9.9"
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

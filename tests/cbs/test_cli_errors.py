@@ -102,7 +102,7 @@ def test_solver(refused, instance, tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "gurobipy" else found(name, *rest)
     )
-    assert "pip install 'combinatorial-brain-surgeon[gurobi]'" in refused("solve", instance, "-s", "gurobi")
+    assert "pip install 'gurobipy>=11'" in refused("solve", instance, "-s", "gurobi")
 
 
 def test_limits(refused, instance):
@@ -218,7 +218,7 @@ def test_prune_missing_dependency(refused, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "gurobipy" else found(name, *rest)
     )
-    assert "pip install 'combinatorial-brain-surgeon[gurobi]'" in refused("prune", "--solver", "gurobi")
+    assert "pip install 'gurobipy>=11'" in refused("prune", "--solver", "gurobi")
 
 
 def test_prune_weights_of_another_architecture(refused, tmp_path):
@@ -257,7 +257,7 @@ def test_prune_weights_that_are_no_state_dict(refused, tmp_path):
 
 
 def test_prune_output_is_refused_before_the_work(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr("cbs.cli.prune.gather_job", lambda *args: pytest.fail("work has begun"))
+    monkeypatch.setattr("cbs.cli.sources.gather_job", lambda *args: pytest.fail("work has begun"))
     (tmp_path / "file").write_text("kept")
     (tmp_path / "old").mkdir()
     assert "can't be written" in refused("prune", *FAST, "--output", tmp_path / "file" / "run")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pkgutil
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cbs.network import Network
-from cbs.plan import Plan
-from cbs.pruners.fisher import obs, woodfisher
-from cbs.pruners.joint import joint
-from cbs.pruners.separable import magnitude, obd, random
-from cbs.pruners.surgeon import cbs, cbs_selection
-from cbs.references import References
 from cbs.request import Request, check_name
-from cbs.watch import Watch
 
-Run = Callable[[Network, Request, Watch, References], Plan]
+if TYPE_CHECKING:
+    from cbs.network import Network
+    from cbs.plan import Plan
+    from cbs.references import References
+    from cbs.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,9 @@ class Method:
         selection: how it chooses the weights to prune.
         compensation: what moves to make up for them.
         paper: where it comes from.
-        run: the method itself.
+        code: the function that does it, `module:name` in `cbs.pruners`; imported when it is run.
         columns: whether it can do the budget `columns`.
+        certified: whether it hands its bounds to the references.
     """
 
     name: str
@@ -37,8 +35,9 @@ class Method:
     selection: str
     compensation: str
     paper: str
-    run: Run = field(repr=False)
+    code: str = field(repr=False)
     columns: bool = True
+    certified: bool = False
 
     def check(self, request: Request) -> None:
         """Raise ValueError, in one line, for a request that the method can't meet."""
@@ -46,34 +45,38 @@ class Method:
             able = ", ".join(method.name for method in _TABLE if method.columns)
             raise ValueError(f"method {self.name!r} does not do budget 'columns'; these do: {able}")
 
+    def run(self, network: Network, request: Request, watch: Watch, references: References) -> Plan:
+        """Prune: an answer for every layer, before surgery."""
+        code = pkgutil.resolve_name(f"cbs.pruners.{self.code}")
+        plan: Plan = code(network, request, watch, *([references] if self.certified else []))
+        return plan
+
     def describe(self) -> dict[str, str]:
         """The row of the table, without the code."""
         names = ("name", "curvature", "selection", "compensation", "paper")
         return {name: getattr(self, name) for name in names}
 
 
-def _plain(run: Callable[[Network, Request, Watch], Plan]) -> Run:
-    return lambda network, request, watch, references: run(network, request, watch)
-
-
 _FISHER = "empirical Fisher"
 _TABLE = (
-    Method("magnitude", "identity", "separable, w^2", "none", "Han et al. 2015", _plain(magnitude)),
-    Method("random", "identity", "random", "none", "-", _plain(random)),
-    Method("obd", "Gauss-Newton diagonal", "separable, 1/2 h w^2", "none", "LeCun et al. 1990", _plain(obd)),
+    Method("magnitude", "identity", "separable, w^2", "none", "Han et al. 2015", "separable:magnitude"),
+    Method("random", "identity", "random", "none", "-", "separable:random"),
+    Method(
+        "obd", "Gauss-Newton diagonal", "separable, 1/2 h w^2", "none", "LeCun et al. 1990", "separable:obd",
+    ),
     Method(
         "obs", _FISHER, "one at a time, w^2 / (2 [H^-1]_qq)", "all survivors", "Hassibi & Stork 1992",
-        _plain(obs), columns=False,
+        "fisher:obs", columns=False,
     ),
     Method(
         "woodfisher", f"{_FISHER}, a block a layer", "separable, w^2 / (2 [H^-1]_qq)", "all survivors",
-        "Singh & Alistarh 2020", _plain(woodfisher),
+        "Singh & Alistarh 2020", "fisher:woodfisher",
     ),
-    Method("cbs-s", _FISHER, "combinatorial", "none", "Yu et al. 2022", _plain(cbs_selection)),
-    Method("cbs", _FISHER, "combinatorial, as cbs-s", "all survivors", "Yu et al. 2022", _plain(cbs)),
+    Method("cbs-s", _FISHER, "combinatorial", "none", "Yu et al. 2022", "surgeon:cbs_selection"),
+    Method("cbs", _FISHER, "combinatorial, as cbs-s", "all survivors", "Yu et al. 2022", "surgeon:cbs"),
     Method(
         "joint", "layer Gram", "combinatorial, by any solver, certified", "survivors of the row, bias",
-        "this project", joint,
+        "this project", "joint:joint", certified=True,
     ),
 )  # fmt: skip
 

@@ -229,7 +229,7 @@ def test_interrupted_before_the_first_result_writes_nothing(capsys, here, monkey
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cbs.cli.prune.compare", interrupt)
+    monkeypatch.setattr("cbs.compare", interrupt)
     assert main([*MINE, *FAST]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""

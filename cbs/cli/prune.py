@@ -103,7 +103,7 @@ def prune(
         "scope": scope, "budget": budget, "solver": solver, "gap": gap, "time_limit": time_limit,
         "seed": seed, "recalibrate": recalibrate, "certify": certify,
     }  # fmt: skip
-    from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # PyTorch takes a second, which `--help` need not wait for
+    from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
     from cbs.request import Request
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -14,6 +17,7 @@ from cbs.cli import output
 from cbs.cli.solve import File, Json, Limit
 from cbs.cli.watch import Watch
 from solvers import instances
+from solvers.writing import replacing
 
 LINES = 10
 """Lines of the table that is printed, the first one not counted."""
@@ -50,20 +54,27 @@ def curve(
 
     `cbs curve layer.npz --prune 28-36 --certificate layer.cert && cbs verify layer.cert layer.npz`
     """
+    output.check_places([file], csv=csv_file, certificate=certificate)
     problem = instances.load(file)
-    counts = None if prune is None else _counts(prune)
-    for name, path in (("csv", csv_file), ("certificate", certificate)):
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"{name} {str(path)!r}: {str(path.parent)!r} is not a folder")
+    counts = None if prune is None else _counts(prune, len(problem.prunable))
     with output.telling_interruption(), Watch() as watch:
         found = solvers.curve(
             problem, gap=gap, time_limit=time_limit, callback=watch, certify=certificate is not None,
             counts=counts,
         )  # fmt: skip
-    if certificate is not None:
-        found.certificate.save(certificate)
+    saves: dict[Path, Callable[[], None]] = {}
     if csv_file is not None:
-        _write(csv_file, found)
+        saves[csv_file] = partial(_write, csv_file, found)
+    if certificate is not None and found.certificate is not None:
+        saves[certificate] = partial(found.certificate.save, certificate)
+    status = output.deliver(partial(_show, found, as_json), saves)
+    unproven = certificate is not None and found.certificate is None
+    if unproven:
+        output.remark("interrupted before the certificate was complete; none is written")
+    return status or (130 if unproven or found.status is solvers.Status.INTERRUPTED else 0)
+
+
+def _show(found: solvers.Curve, as_json: bool) -> None:
     if as_json:
         output.print_json(
             {
@@ -75,12 +86,7 @@ def curve(
                 "proven": found.proven,
             }
         )
-    else:
-        _show(found)
-    return 130 if found.status is solvers.Status.INTERRUPTED else 0
-
-
-def _show(found: solvers.Curve) -> None:
+        return
     m, width = found.values.shape
     lines = []
     for k in np.unique(np.linspace(0, width - 1, min(width, LINES + 1)).round().astype(int)).tolist():
@@ -97,26 +103,24 @@ def _show(found: solvers.Curve) -> None:
 
 
 def _write(path: Path, found: solvers.Curve) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "prune", "value", "bound", "proven"])
-        for (r, k), value in np.ndenumerate(found.values):
-            line: list[Any] = [
-                r,
-                k,
-                repr(float(value)),
-                repr(float(found.lower[r, k])),
-                int(found.proven[r, k]),
-            ]
-            writer.writerow(line)
+    text = io.StringIO(newline="")
+    writer, proven = csv.writer(text), found.proven
+    writer.writerow(["row", "prune", "value", "bound", "proven"])
+    for (r, k), value in np.ndenumerate(found.values):
+        writer.writerow([r, k, repr(float(value)), repr(float(found.lower[r, k])), int(proven[r, k])])
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
 
 
-def _counts(text: str) -> list[int]:
+def _counts(text: str, n: int) -> list[int]:
     counts: list[int] = []
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            counts += range(int(first), int(last or first) + 1)
+            start, end = int(first), int(last or first)
+            if not start <= end:
+                raise ValueError("an empty range")
+            counts += [start, *range(start, min(end, n) + 1), end]
     except ValueError:
         raise ValueError(f"prune {text!r} must list counts or ranges, like 16,32 or 8-16") from None
     return counts

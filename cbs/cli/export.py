@@ -30,6 +30,7 @@ def export(
 
     `cbs export layer.npz layer.mps --split`
     """
+    output.check_places([file], model=out)
     unit = instances.export(out, instances.load(file), split=split)
     if as_json:
         output.print_json({"file": out, "unit": unit})

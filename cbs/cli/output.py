@@ -6,13 +6,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from cbs.cli.streams import unheard
+from solvers.writing import check_place
 
 
 def results() -> Console:
@@ -78,13 +82,59 @@ def percent(fraction: float | None) -> str:
     return f"{100 * fraction:.3g}%" if fraction is not None and math.isfinite(fraction) else "unknown"
 
 
+def check_places(inputs: Iterable[Path | None], **places: Path | None) -> None:
+    """See, before the work, that files can be written, and that none takes another's place.
+
+    Args:
+        inputs: files that are read.
+        places: what is to be written, by option; None for what is not.
+
+    Raises:
+        ValueError: in one line.
+    """
+    read = [os.path.realpath(path) for path in inputs if path is not None]
+    taken = dict.fromkeys(read, "the file that is read")
+    for what, path in places.items():
+        if path is None:
+            continue
+        there = os.path.realpath(path)
+        if there in taken and (there in read or os.path.isfile(there) or not os.path.exists(there)):
+            raise ValueError(f"{what} {str(path)!r} is {taken[there]}, too; give each a name of its own")
+        taken[there] = f"the {what}"
+        check_place(what, path)
+
+
+def deliver(show: Callable[[], None], saves: Mapping[Path, Callable[[], None]]) -> int:
+    """Show an answer, then save its files; what fails is told, and keeps nothing else from being done.
+
+    Args:
+        show: prints the answer.
+        saves: by file.
+
+    Returns:
+        The exit status: 0, 2 if something could not be saved or shown, 141 if nobody reads standard output.
+    """
+    status = 0
+    try:
+        show()
+        sys.stdout.flush()
+    except OSError as error:
+        status = unheard(error) or complain(f"standard output could not be written ({error.strerror})")
+    for path, save in saves.items():
+        try:
+            save()
+        except OSError as error:
+            status = complain(f"{str(path)!r} could not be written ({error.strerror or error})")
+    return status
+
+
 @contextmanager
 def telling_interruption() -> Iterator[None]:
     """Say so on standard error when Ctrl-C ends a command before it has anything to print."""
     try:
         yield
     except KeyboardInterrupt:
-        print("cbs: interrupted before there was a result", file=sys.stderr)
+        remark("interrupted before there was a result")
         raise
 
 

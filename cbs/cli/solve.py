@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +27,11 @@ Limit = Annotated[
     float | None, typer.Option("--time-limit", metavar="SECONDS", help="Wall time; no limit if absent.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; what is infinite is null.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
+
+LARGEST = 1 << 20
+"""Characters of a warm start that are read, beside `PER_WEIGHT` for every weight of the instance."""
+PER_WEIGHT = 32
 
 
 def solve(
@@ -79,10 +83,9 @@ def solve(
     `cbs solve layer.npz --checkpoint layer.search --memory-limit 8G`
     """
     chosen = _limited(solvers.get_solver(solver), node_limit, memory_limit)
+    output.check_places([file, warm_start], certificate=certificate, checkpoint=checkpoint)
     problem = instances.load(file)
     warm = None if warm_start is None else _mask(warm_start, problem)
-    if certificate is not None and not certificate.parent.is_dir():
-        raise ValueError(f"certificate {str(certificate)!r}: {str(certificate.parent)!r} is not a folder")
     return _run(
         problem, chosen, as_json, certificate,
         time_limit=time_limit, gap=gap, seed=seed, warm_start=warm, certify=certificate is not None,
@@ -150,13 +153,19 @@ def _run(
                 problem, watch.mask, watch.bounds.lower, solvers.Status.INTERRUPTED,
                 gap=0.0, seconds=watch.seconds, solver=solver.name,
             )  # fmt: skip
-    if certificate is not None:
-        if solution.certificate is None:
-            print("cbs: interrupted before the certificate was complete; none is written", file=sys.stderr)
-        else:
-            solution.certificate.save(certificate)
-    _show(solution, as_json)
-    return 130 if solution.status is solvers.Status.INTERRUPTED else 0
+    saves = {}
+    if certificate is not None and solution.certificate is not None:
+        saves[certificate] = partial(solution.certificate.save, certificate)
+    status = output.deliver(partial(_show, solution, as_json), saves)
+    if "checkpoint_error" in solution.stats:
+        status = output.complain(
+            f"checkpoint {str(options['checkpoint'])!r} is not up to date: it could not be written "
+            f"({solution.stats['checkpoint_error']})"
+        )
+    unproven = certificate is not None and solution.certificate is None
+    if unproven:
+        output.remark("interrupted before the certificate was complete; none is written")
+    return status or (130 if unproven or solution.status is solvers.Status.INTERRUPTED else 0)
 
 
 def _show(solution: solvers.Solution, as_json: bool) -> None:
@@ -183,10 +192,15 @@ def _show(solution: solvers.Solution, as_json: bool) -> None:
 def _mask(path: Path, problem: solvers.SubsetProblem) -> Mask:
     mask = np.zeros(problem.W.shape, dtype=bool)
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["pruned"]
+        with path.open(encoding="utf-8") as file:  # perhaps an endless one
+            rows = json.loads(file.read(LARGEST + PER_WEIGHT * mask.size))["pruned"]
+        if not isinstance(rows, list) or len(rows) != problem.m:
+            raise ValueError("other rows")
         for r, columns in enumerate(rows):
-            mask[r, np.asarray(columns, dtype=np.int64)] = True
-    except (ValueError, KeyError, TypeError, IndexError):
+            if not all(type(column) is int and 0 <= column < problem.n for column in columns):
+                raise ValueError("other columns")
+            mask[r, columns] = True
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(
             f"warm start {str(path)!r} does not list the pruned columns of each of {problem.m} rows; "
             "give what `cbs solve --json` printed for this instance"

@@ -61,7 +61,7 @@ def test_a_damaged_checkpoint_is_bad_input(capsys, instance, tmp_path):
     run(capsys, "solve", instance, "--json", "--checkpoint", file, "--node-limit", 5)
     file.write_bytes(file.read_bytes()[:1000])
     assert "search' is damaged" in run(capsys, "solve", instance, "--checkpoint", file, status=2)
-    assert "existing folder" in run(
+    assert "is not a folder" in run(
         capsys, "solve", instance, "--checkpoint", tmp_path / "no" / "file", status=2
     )
 

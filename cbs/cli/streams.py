@@ -45,8 +45,8 @@ def standard_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)
     nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = nowhere  # type: ignore[unreachable]
-    sys.stderr = Heedless(sys.stderr or nowhere)  # type: ignore[assignment]
+        sys.stdout = nowhere
+    sys.stderr = Heedless(sys.stderr or nowhere)
     try:
         yield
     finally:

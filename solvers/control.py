@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from solvers.checkpoint import Checkpoint
-from solvers.problem import Mask
 from solvers.solution import Bounds, Progress, Status
+
+if TYPE_CHECKING:
+    from solvers.checkpoint import Checkpoint
+    from solvers.problem import Mask
 
 Callback = Callable[[Progress], Any]
 

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from solvers.hessian import Array
-from solvers.problem import Mask, SubsetProblem
+if TYPE_CHECKING:
+    from solvers.hessian import Array
+    from solvers.problem import Mask, SubsetProblem
 
 CLAMP = 1e-9
 """Bounds above the value by less than this, relative to the problem's scale, are rounding."""

@@ -49,9 +49,6 @@ COLLISIONS = [pair for package in PACKAGES for pair in collisions(package)]
     [
         "import {p}.{n}",
         "import {p}; {p}.{n}; import {p}.{n}",
-        "import importlib; importlib.import_module('{p}.{n}')",
-        "from {p}.{n} import {n}",
-        "from {p} import {n}",
         "import {p}.{n} as found; import types; assert not isinstance(found, types.ModuleType)",
     ],
 )
@@ -67,23 +64,21 @@ def test_there_are_such_names():
     assert ("cbs", "methods") not in COLLISIONS
 
 
-@pytest.mark.parametrize(
-    "argv", [["--version"], ["--help"], ["-h"], [], ["methods"], ["methods", "--json"]]
-    + [[name, "--help"] for name in ("prune", "solve", "bound", "curve", "verify", "export", "solvers")],
-    ids=" ".join,
-)  # fmt: skip
-def test_commands_that_compute_nothing_import_nothing_heavy(argv):
-    assert loaded(f"from cbs.cli import main\nassert main({argv!r}) == 0") == set()
+def test_commands_that_compute_nothing_import_nothing_heavy():
+    helped = ["prune", "solve", "bound", "curve", "verify", "export", "solvers", "methods"]
+    commands = [["--version"], [], ["-h"], ["methods"], ["methods", "--json"]]
+    commands += [[name, "--help"] for name in helped]
+    assert loaded(f"from cbs.cli import main\nassert not any(main(argv) for argv in {commands!r})") == set()
 
 
-@pytest.mark.parametrize("argv", [["solvers"], ["solvers", "--json"]], ids=" ".join)
-def test_the_listing_of_solvers_needs_no_framework(argv):
-    assert loaded(f"from cbs.cli import main\nassert main({argv!r}) == 0") <= {"numba", "scipy", "flint"}
+def test_the_listing_of_solvers_needs_no_framework():
+    commands = [["solvers"], ["solvers", "--json"]]
+    code = f"from cbs.cli import main\nassert not any(main(argv) for argv in {commands!r})"
+    assert loaded(code) <= {"numba", "scipy", "flint"}
 
 
 def test_importing_a_package_is_cheap():
-    assert loaded("import cbs, solvers, solvers.instances, cbs.report") == set()
-    assert loaded("import cbs; cbs.methods()") == set()
+    assert loaded("import cbs, solvers, solvers.instances, cbs.report; cbs.methods()") == set()
     assert "torch" not in loaded("from solvers import available; available()")
 
 

@@ -113,13 +113,19 @@ def absolute_damping(diagonal: NDArray[np.float64], damping: float) -> float:
 
 
 def factor(X: Tensor, damping: float) -> FactorHessian:
-    """The Hessian `X'X / N + c I` of a factor `[N, p]`; `c` is `damping` times its mean diagonal."""
-    return damped_block(FactorHessian(array(X)), np.arange(X.shape[1]), damping)
+    """The Hessian `X'X / N + c I` of a factor `[N, p]`, which must not be written to afterwards.
+
+    `c` is `damping` times its mean diagonal.
+    """
+    return _damped(X.detach().cpu().double().numpy(), damping)
 
 
 def damped_block(hessian: FactorHessian, columns: NDArray[np.int64], damping: float) -> FactorHessian:
     """Some columns of a factor, damped by `damping` times their own mean diagonal."""
-    X = hessian.X[:, columns]
+    return _damped(hessian.X[:, columns], damping)
+
+
+def _damped(X: Array, damping: float) -> FactorHessian:
     return FactorHessian(X, absolute_damping(np.einsum("si,si->i", X, X) / len(X), damping))
 
 

@@ -62,21 +62,21 @@ def batch_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
+def single_loss(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
+    """The loss of one sample, output and target `[1, ...]`, as a scalar; it is given copies."""
+    return loss(wide(output).clone(), wide(target).clone()).reshape(())
+
+
 def sample_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     """`[N]` loss of every sample by itself, differentiable.
 
     By `torch.func.vmap`, or one by one where the loss does what that can't follow.
     """
-
-    def single(output: Tensor, target: Tensor) -> Tensor:
-        return loss(output[None], target[None]).reshape(())
-
-    outputs, targets = wide(outputs), wide(targets)
     try:
-        losses: Tensor = torch.func.vmap(single)(outputs.clone(), targets.clone())
+        losses: Tensor = torch.func.vmap(lambda o, t: single_loss(loss, o[None], t[None]))(outputs, targets)
     except Exception:
-        pairs = zip(outputs, targets, strict=True)
-        losses = torch.stack([single(output.clone(), target.clone()) for output, target in pairs])
+        pairs = zip(torch.split(outputs, 1), torch.split(targets, 1), strict=True)
+        losses = torch.stack([single_loss(loss, output, target) for output, target in pairs])
     return losses
 
 

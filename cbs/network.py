@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.curvature.diagonal import gauss_newton_diagonal
+from cbs.curvature.each import require_apart
 from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
@@ -26,8 +28,8 @@ from cbs.formulation import (
     layer_objective,
     layer_weights,
 )
-from cbs.layers import find_layers, visiting
-from cbs.losses import Loss, require_probabilities, wide_loss
+from cbs.layers import Layer, find_layers, visiting
+from cbs.losses import LOW, Loss, require_probabilities, wide, wide_loss
 from cbs.memo import Memo
 from cbs.surgery import Saved, clone, save
 from solvers import Budget, FactorHessian
@@ -36,6 +38,8 @@ from solvers.curves import RowCurves, row_curves
 from solvers.hessian import Array
 from solvers.reduction import Reduction, reduce
 
+FLOATS = (*LOW, torch.float32, torch.float64)
+"""Types that parameters may have."""
 GRADIENTS = 1_000
 """Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
 
@@ -74,6 +78,11 @@ class Network:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        for name, values in model.named_parameters():
+            if values.is_complex() or (values.is_floating_point() and values.dtype not in FLOATS):
+                raise ValueError(
+                    f"model has parameter {name!r} of {values.dtype}; convert it to real numbers of 16 bits or more"
+                )
         if not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
         where = next(model.parameters(), torch.empty(0)).device
@@ -144,8 +153,9 @@ class Network:
         return self.memo("scales", self._scales)
 
     def _scales(self) -> list[Array]:
-        scales = output_scales(self.model, self.layers, self.samples, self.loss)
-        return [array(scales[layer.name]) for layer in self.layers]
+        model, layers, samples = self._differentiable()
+        scales = output_scales(model, layers, samples, self.loss)
+        return _require_signal([array(scales[layer.name]) for layer in self.layers])
 
     @property
     def diagonal(self) -> list[Array]:
@@ -153,8 +163,9 @@ class Network:
         return self.memo("diagonal", self._diagonal)
 
     def _diagonal(self) -> list[Array]:
-        diagonal = gauss_newton_diagonal(self.model, self.layers, self.samples, self.loss)
-        return [array(diagonal[layer.name]) for layer in self.layers]
+        model, layers, samples = self._differentiable()
+        diagonal = gauss_newton_diagonal(model, layers, samples, self.loss)
+        return _require_signal([array(diagonal[layer.name]) for layer in self.layers])
 
     @property
     def fisher(self) -> FactorHessian:
@@ -162,8 +173,24 @@ class Network:
         return self.memo("fisher", self._fisher)
 
     def _fisher(self) -> FactorHessian:
-        samples = self.samples.choose(self.gradients, self.seed)
-        return factor(gradient_factor(self.model, self.layers, samples, self.loss), self.damping)
+        model, layers, samples = self._differentiable()
+        X = gradient_factor(model, layers, samples.choose(self.gradients, self.seed), self.loss)
+        hessian = factor(X, self.damping)
+        _require_signal([hessian.X])
+        return hessian
+
+    def _differentiable(self) -> tuple[nn.Module, list[Layer], Samples]:
+        """A copy of the network, its layers and the samples, of single precision at least, for derivatives.
+
+        Whatever the network keeps of a pass goes with the copy.
+        """
+        model = clone(self.model)
+        low = any(values.dtype in LOW for values in model.parameters())
+        layers = [replace(layer, module=model.get_submodule(layer.name)) for layer in self.layers]  # type: ignore[arg-type]
+        samples = replace(self.samples, inputs=wide(self.samples.inputs)) if low else self.samples
+        model = model.float() if low else model
+        require_apart(model, samples)
+        return model, layers, samples
 
     def fisher_block(self, index: int) -> FactorHessian:
         """The empirical Fisher of one layer's weights, damped by the mean of its own diagonal."""
@@ -193,3 +220,19 @@ class Network:
 
     def _reductions(self) -> list[Reduction]:
         return [reduce(objective.problem(Budget.per_layer(0))) for objective in self.objectives]
+
+
+def _require_signal(found: list[Array]) -> list[Array]:
+    """Derivatives of all layers, which say something of some weight.
+
+    Raises:
+        ValueError: if all are zero, or one is not finite.
+    """
+    if not all(bool(np.isfinite(part).all()) for part in found):
+        raise ValueError("loss has derivatives by the weights that are NaN or infinite on this data")
+    if not any(bool(part.any()) for part in found):
+        raise ValueError(
+            "loss has no derivative by any weight on this data, as of outputs that are computed under "
+            "torch.no_grad or detached; take method 'magnitude', or 'joint' with scope 'row' or 'layer'"
+        )
+    return found

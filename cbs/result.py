@@ -97,7 +97,8 @@ class PruneResult:
             `E[(dL/da_r)^2]`.
         bound: no mask of the budget has a smaller value, whatever its survivors; None if not known.
         seconds: wall time of the method, curvature included, bound and evaluation not.
-        predicted: loss increase by the method's own quadratic model, undamped; None if it has none.
+        predicted: loss increase by the method's own quadratic model, undamped; None if it has none, as
+            `joint` without scope `network`.
         prediction_model: that model in words, or None.
         before: loss and accuracy of the dense network on the calibration data.
         after: the same of the pruned network.

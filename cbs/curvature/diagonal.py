@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.functional import hessian
 from torch.func import functional_call, jacrev, vjp, vmap
 
+from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
 from cbs.layers import Layer
-from cbs.losses import Loss
+from cbs.losses import Loss, single_loss
 
 CHUNK = 2**24
 """Largest number of Jacobian entries in flight."""
+WIDEST = 8_192
+"""Most outputs of a sample: the loss's curvature by them is a dense matrix."""
 
 
 def gauss_newton_diagonal(
@@ -26,34 +30,61 @@ def gauss_newton_diagonal(
     positive semidefinite for a convex loss; of another its negative part is left out.
 
     Args:
-        model: network in evaluation mode.
+        model: network in evaluation mode; its layers' weights are made to require gradients.
         layers: layers of `model`.
         samples: N inputs and targets.
         loss: of outputs and targets.
 
     Returns:
         For every layer's name a tensor `[m, n]`, in double precision.
+
+    Raises:
+        ValueError: if a sample has no such derivatives, or too many outputs.
     """
-    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
-
-    def single(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        outputs, pull, *_ = vjp(lambda w: functional_call(model, w, (x[None],))[0], weights)
-        B = jacrev(jacrev(lambda output: loss(output[None], y[None]).squeeze()))(outputs)
-        values, vectors = torch.linalg.eigh(B.reshape(outputs.numel(), -1))
-        root = (vectors * values.clamp(min=0).sqrt()).T.reshape(-1, *outputs.shape)
-        (columns,) = vmap(pull)(root)
-        return {name: column.square().sum(dim=0) for name, column in columns.items()}
-
+    weights = [layer.module.weight.requires_grad_() for layer in layers]
     with torch.no_grad():
         outputs = model(samples.first(1)).numel()
-    size = max(1, CHUNK // (outputs * sum(layer.size for layer in layers)))
-    totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in parameters.items()}
-    squares = vmap(single, in_dims=(None, 0, 0))
-    for inputs, targets in samples.batches(size):
-        with torch.no_grad():
-            parts = squares(parameters, inputs, targets)
-        for name, part in parts.items():
-            totals[name] += part.double().sum(dim=0)
-    return {
-        layer.name: totals[f"{layer.name}.weight"].reshape(layer.shape) / len(samples) for layer in layers
-    }
+    _require_narrow(outputs)
+
+    def root(output: Tensor, B: Tensor) -> Tensor:
+        """Columns of a square root of the loss's positive curvature, `[outputs, ...]`."""
+        values, vectors = torch.linalg.eigh(B.reshape(output.numel(), -1))
+        columns: Tensor = (vectors * values.clamp(min=0).sqrt()).T
+        return columns.reshape(-1, *output.shape)
+
+    def single(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        output, pull, *_ = vjp(lambda w: functional_call(model, w, (x[None],))[0], parameters)
+        B = jacrev(jacrev(lambda o: single_loss(loss, o[None], y[None])))(output)
+        (columns,) = vmap(pull)(root(output, B))
+        return {name: column.square().sum(dim=0) for name, column in columns.items()}
+
+    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
+    by_vmap = vmap(single, in_dims=(None, 0, 0))
+
+    def together(inputs: Tensor, targets: Tensor) -> Tensor:
+        parts = by_vmap(parameters, inputs, targets)
+        return torch.cat([parts[name].reshape(len(inputs), -1) for name in parameters], dim=1)
+
+    def alone(x: Tensor, y: Tensor) -> Tensor:
+        output = model(x)
+        B = hessian(lambda o: single_loss(loss, o, y), output.detach())  # type: ignore[no-untyped-call]
+        squares: Tensor | int = 0
+        for column in root(output, B):
+            squares += torch.cat([g.reshape(-1).square() for g in gradients(output, weights, column)])
+        return torch.as_tensor(squares)
+
+    p = sum(layer.size for layer in layers)
+    total = torch.zeros(p, dtype=torch.float64, device=samples.inputs.device)
+    each = Each(together, alone)
+    for inputs, targets in samples.batches(max(1, CHUNK // (outputs * p))):
+        total += each(inputs, targets).double().sum(dim=0)
+    parts = torch.split(total / len(samples), [layer.size for layer in layers])
+    return {layer.name: part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)}
+
+
+def _require_narrow(outputs: int) -> None:
+    if outputs > WIDEST:
+        raise ValueError(
+            f"method 'obd' needs the loss's curvature by all {outputs} outputs of a sample, its limit is "
+            f"{WIDEST}; take another method"
+        )

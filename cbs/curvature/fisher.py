@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
 from cbs.layers import Layer
-from cbs.losses import Loss
+from cbs.losses import Loss, single_loss
 
 CHUNK = 2**24
 """Largest number of gradient entries in flight."""
@@ -24,24 +26,59 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     Singh & Alistarh 2020).
 
     Args:
-        model: network in evaluation mode.
+        model: network in evaluation mode; its layers' weights are made to require gradients.
         layers: layers of `model`.
         samples: N inputs and targets.
         loss: of outputs and targets.
+
+    Raises:
+        ValueError: if it does not fit into memory, or a sample has no gradient.
     """
-    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
-
-    def single(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return loss(functional_call(model, weights, (x[None],)), y[None]).squeeze()
-
+    weights = [layer.module.weight.requires_grad_() for layer in layers]
     p = sum(layer.size for layer in layers)
+    _require_memory(len(samples), p)
+
+    def value(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return single_loss(loss, functional_call(model, parameters, (x[None],)), y[None])
+
+    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
+    by_vmap = vmap(grad(value), in_dims=(None, 0, 0))
+
+    def together(inputs: Tensor, targets: Tensor) -> Tensor:
+        parts = by_vmap(parameters, inputs, targets)
+        return torch.cat([parts[name].reshape(len(inputs), -1) for name in parameters], dim=1)
+
+    def alone(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([g.reshape(-1) for g in gradients(single_loss(loss, model(x), y), weights)])
+
     X = torch.empty(len(samples), p, dtype=torch.float64, device=samples.inputs.device)
-    gradients = vmap(grad(single), in_dims=(None, 0, 0))
-    done = 0
+    each, done = Each(together, alone), 0
     for inputs, targets in samples.batches(max(1, CHUNK // p)):
-        with torch.no_grad():
-            parts = gradients(parameters, inputs, targets)
-        flat = [parts[name].reshape(len(inputs), -1) for name in parameters]
-        X[done : done + len(inputs)] = torch.cat(flat, dim=1)
+        X[done : done + len(inputs)] = each(inputs, targets)
         done += len(inputs)
     return X
+
+
+def _require_memory(N: int, p: int) -> None:
+    """Refuse a factor that, with the copy that its blocks are, is larger than the memory that is free."""
+    needed = 2 * 8 * N * p
+    free = _free_memory()
+    if needed > free:
+        raise ValueError(
+            f"gradients of {N} samples by {p} weights take {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} are free; take fewer `samples`, or name smaller `layers`"
+        )
+
+
+def _free_memory() -> float:
+    """Bytes that programs can still have; infinite where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            (line,) = [line for line in file if line.startswith("MemAvailable:")]
+        return 1024.0 * int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")

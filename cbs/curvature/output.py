@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cbs.curvature.each import gradients
 from cbs.data import Samples
 from cbs.layers import Layer, visiting
 from cbs.losses import Loss, sample_losses
@@ -37,14 +38,14 @@ def output_scales(
         seen: list[tuple[str, Tensor]] = []
 
         def visit(name: str, x: Tensor, y: Tensor, seen: list[tuple[str, Tensor]] = seen) -> Tensor:
-            seen.append((name, y))
+            seen.append((name, y if y.requires_grad else y.requires_grad_()))
             return y.clone()
 
         with torch.enable_grad(), visiting(layers, visit):
             total = sample_losses(loss, model(inputs), targets).sum()
-        gradients = torch.autograd.grad(total, [y for _, y in seen], allow_unused=True)
-        for (name, y), g in zip(seen, gradients, strict=True):
-            rows = by_name[name].flatten(torch.zeros_like(y) if g is None else g).double()
+        found = gradients(total, [y for _, y in seen])
+        for (name, _), g in zip(seen, found, strict=True):
+            rows = by_name[name].flatten(g).double()
             sums[name] += rows.square().sum(dim=0).cpu()
             counts[name] += len(rows)
     return {name: sums[name] / counts[name] for name in sums}

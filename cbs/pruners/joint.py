@@ -62,6 +62,8 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
         plans.append(LayerPlan.solved(pruned(problem, solution.mask, solution.weights), solution, watch))
     if request.recalibrate and not watch.interrupted:
         plans = recalibrate(network, plans)
+    if not request.pooled:  # the row scales, which a prediction takes, are a pass of their own
+        return Plan(plans, stats=stats)
     return Plan(plans, *_prediction(network, plans), stats)
 
 

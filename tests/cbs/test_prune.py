@@ -127,7 +127,7 @@ def test_results_are_ready_for_json(method):
     assert record["before"]["loss"] == result.before.loss
     assert record["layers"][0]["rows"][0]["pruned"] == result.layers[0].rows[0].pruned
     assert record["layers"][0]["damping"] > 0
-    assert (record["predicted"] is None) == (method in ("magnitude", "random"))
+    assert (record["predicted"] is None) == (method in ("magnitude", "random", "joint"))
 
 
 def test_pruned_networks_can_be_pruned_again():

@@ -131,7 +131,8 @@ def test_the_move_is_a_minimum_of_the_measured_error(make, data):
 
 def test_predictions_leave_the_damping_out():
     model, data = seeded(mlp, **SMALL), samples(30, (4,), classes=2)
-    result = joint(model, data, sparsity=0.5, solver="greedy")
+    assert joint(model, data, sparsity=0.5, solver="greedy", scope="row").predicted is None
+    result = joint(model, data, sparsity=0.5, solver="greedy", scope="network")
     network = Network(model, data)
     total = 0.0
     for i, layer in enumerate(network.layers):

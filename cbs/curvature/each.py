@@ -1,0 +1,82 @@
+"""Derivatives sample by sample: all of a batch at once by `torch.func.vmap`, or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cbs.data import Samples, first_line
+
+Derivative = Callable[[Tensor, Tensor], Tensor]
+
+ALIKE = 1e-3
+"""Largest difference of a sample's answers alone and in a batch, relative to the largest output."""
+
+
+class Each:
+    """A derivative of every sample of a batch, stacked.
+
+    What `vmap` can't follow (recurrent modules, values taken out of tensors, checkpoints, autograd functions
+    of one's own) is done one sample at a time: slower, but right.
+
+    Args:
+        together: the derivatives of inputs `[B, ...]` and targets `[B, ...]`, by `vmap`.
+        alone: that of one sample, inputs `[1, ...]` and targets `[1, ...]`, by plain autograd.
+    """
+
+    def __init__(self, together: Derivative, alone: Derivative) -> None:
+        self.together: Derivative | None = together
+        self.alone = alone
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """`[B, ...]`.
+
+        Raises:
+            ValueError: if a sample has no derivative.
+        """
+        if self.together is not None:
+            try:
+                with torch.no_grad():
+                    return self.together(inputs.clone(), targets.clone())
+            except Exception:
+                self.together = None
+        pairs = zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True)
+        try:
+            with torch.enable_grad():
+                return torch.stack([self.alone(x.clone(), y.clone()).detach() for x, y in pairs])
+        except Exception as error:
+            raise ValueError(
+                f"model or loss can't be differentiated sample by sample ({first_line(error)}); "
+                "take a method that needs no gradients, magnitude or joint"
+            ) from error
+
+
+def gradients(output: Tensor, parameters: list[Tensor], by: Tensor | None = None) -> list[Tensor]:
+    """The gradient of `output`, weighted with `by`, for each of the parameters; zeros where it has none."""
+    if not output.requires_grad:
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    found = torch.autograd.grad(output, parameters, by, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def require_apart(model: nn.Module, samples: Samples) -> None:
+    """Refuse a model whose answer to a sample depends on the others in its batch.
+
+    Raises:
+        ValueError: if the first sample has another answer, or none, when it is alone.
+    """
+    with torch.no_grad():
+        together = model(samples.first(8))[:1]
+        try:
+            alone = model(samples.first(1))
+            same = torch.allclose(alone, together, rtol=0, atol=ALIKE * float(together.abs().max()))
+        except Exception:
+            same = False
+    if not same:
+        raise ValueError(
+            "model answers a sample otherwise in a batch than alone, as BatchNorm without running statistics "
+            "does, so samples have no gradients of their own; take method 'magnitude', or 'joint' with "
+            "scope 'row' or 'layer'"
+        )

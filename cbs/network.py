@@ -80,9 +80,7 @@ class Network:
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         for name, values in model.named_parameters():
             if values.is_complex() or (values.is_floating_point() and values.dtype not in FLOATS):
-                raise ValueError(
-                    f"model has parameter {name!r} of {values.dtype}; convert it to real numbers of 16 bits or more"
-                )
+                raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
         if not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
         where = next(model.parameters(), torch.empty(0)).device

@@ -62,7 +62,7 @@ def test_losses_with_weights_in_low_precision_are_computed_in_single():
 
 
 def test_complex_networks_and_data_are_refused():
-    with pytest.raises(ValueError, match="parameter 'weight' of torch.complex64"):
+    with pytest.raises(ValueError, match=r"parameter 'weight' of torch.complex64"):
         cbs.prune(nn.Linear(6, 3, dtype=torch.complex64), samples(), sparsity=0.5)
     data = samples().inputs.to(torch.complex64), samples().targets
     with pytest.raises(ValueError, match="complex64; give a dense tensor of real numbers"):

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from solvers import Budget
-from solvers.control import check_limits
 
 if TYPE_CHECKING:
     from cbs.layers import Layer
@@ -65,6 +64,8 @@ class Request:
                 f"sparsity {self.sparsity:g} disagrees with budget {self.budget!r}, which prunes "
                 f"{self.fraction:g}; give that, or no sparsity"
             )
+        from solvers.control import check_limits  # imports SciPy: `--help` need not wait
+
         check_limits(self.time_limit, self.gap, self.seed)
 
     @cached_property

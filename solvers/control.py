@@ -28,7 +28,7 @@ class Control:
     """Limits and progress of one solve. Solvers poll `stopped()` and `report()` what they find.
 
     Values and bounds that solvers report are those of the reduced problem they were given; `offset`
-    is what the reduction took out.
+    is what the reduction took out, and `margin` what rounding in it can move a value by.
 
     Attributes:
         gap: relative gap asked for.
@@ -38,6 +38,8 @@ class Control:
         callback: called with every `Progress`; a true answer stops the search.
         warm_start: a mask of the reduced problem to start from, or None.
         offset: constant between the reduced and the original problem.
+        margin: by which bounds of the reduced problem are lowered to hold for the original.
+        floor: a value that no mask of the original problem goes below, whatever a search has proven.
         lift: turns a mask of the reduced problem into one of the original.
         certify: whether `Outcome.certificate` should list the `Proof` of every block.
         checkpoint: the file to go on from and to keep the search in, or None.
@@ -50,6 +52,8 @@ class Control:
     callback: Callback | None = None
     warm_start: Mask | None = None
     offset: float = 0.0
+    margin: float = 0.0
+    floor: float = -math.inf
     lift: Callable[[Mask], Mask] = lambda mask: mask
     certify: bool = False
     checkpoint: Checkpoint | None = None
@@ -75,13 +79,26 @@ class Control:
             return Status.TIME_LIMIT
         return None
 
+    def width(self, value: float) -> float:
+        """How far a bound may lie below `value` and still prove the gap; negative where rounding forbids it."""
+        return self.gap * abs(value + self.offset) - self.margin
+
+    def worthwhile(self, value: float) -> float:
+        """The width that a search should close: beyond half the gap, what `margin` takes can't be won back."""
+        return max(self.width(value), 0.5 * self.gap * abs(value + self.offset))
+
     def target(self, value: float) -> float:
-        """The bound that proves `value` to the gap asked for."""
-        return value - self.gap * abs(value + self.offset)
+        """The bound that proves `value` to the gap asked for; above it where `margin` swallows the gap."""
+        return value - self.width(value)
+
+    def told(self, bound: float) -> float:
+        """A bound of the reduced problem as one of the original's: with the margin, not below the floor."""
+        return max(bound + self.offset - self.margin, self.floor)
 
     def report(self, value: float, bound: float, nodes: int = 0, mask: Mask | None = None) -> None:
         """Record the incumbent and bound, and tell the callback."""
-        bounds = Bounds(min(bound, value) + self.offset, value + self.offset)
+        upper = value + self.offset + self.margin
+        bounds = Bounds(min(self.told(bound), upper), upper)
         shown = None if mask is None else self.lift(mask)
         self.trace.append(Progress(self.seconds, bounds, nodes))
         if self.callback is not None and self.callback(Progress(self.seconds, bounds, nodes, shown)):

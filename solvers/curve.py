@@ -139,7 +139,8 @@ def curve(
     control = Control(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
-        offset=float(offsets.sum()) * (n + 1), certify=certify,
+        offset=float(offsets.sum()) * (n + 1), margin=reduction.margin * (n + 1), floor=problem.floor,
+        certify=certify,
     )  # fmt: skip
     with interruptible(control):
         rows = start_curves(reduction.problem, control)
@@ -147,7 +148,7 @@ def curve(
 
         def progress() -> None:
             value, bound = (float(sum(end.sum() for end in ends)) for ends in zip(*_ends(rows), strict=True))
-            if not control.trace or bound + control.offset > control.trace[-1].bounds.lower:
+            if not control.trace or control.told(bound) > control.trace[-1].bounds.lower:
                 control.report(value, bound, sum(row.nodes for row in rows))
 
         progress()
@@ -197,9 +198,8 @@ def _judged(
         "search_seconds": sum(row.seconds for row in rows),
     }
     check_bounds(draft.lower, values, problem.scale)
-    floor = 0.0 if problem.refit and problem.G is None else -math.inf
     found = replace(
-        draft, values=values, lower=np.minimum(np.maximum(draft.lower, floor), values), seconds=seconds,
+        draft, values=values, lower=np.minimum(np.maximum(draft.lower, problem.floor), values), seconds=seconds,
         stats=stats, certificate=certificate,
     )  # fmt: skip
     done = bool(found.proven[:, wanted].all())

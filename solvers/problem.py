@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -9,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.bounds.secure import certainly_semidefinite
 from solvers.budget import Budget, Pools
-from solvers.hessian import Array, Hessian, as_hessian
+from solvers.hessian import Array, FactorHessian, Hessian, as_hessian
 from solvers.hessian.base import CHUNK_BYTES
 from solvers.hessian.supports import solve_each
 
@@ -172,6 +174,21 @@ class SubsetProblem:
         if wrong:
             raise ValueError(f"mask does not meet the budget: {wrong}")
         return mask
+
+    @cached_property
+    def floor(self) -> float:
+        """A value that no mask goes below: 0 without a gradient, minus infinity with one.
+
+        Also minus infinity for a selection whose curvature is semidefinite only up to rounding.
+        """
+        if self.G is not None:
+            return -math.inf
+        if self.refit or isinstance(self.hessian, FactorHessian):
+            return 0.0
+        used = self.W.any(axis=0)
+        used[self.movable] = True
+        blocks = (self.hessian.block(r, used) for r in range(self.hessian.rows or 1))
+        return 0.0 if all(certainly_semidefinite(block) for block in blocks) else -math.inf
 
     @cached_property
     def scale(self) -> float:

@@ -153,14 +153,15 @@ def solve(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
         warm_start=None if warm is None else reduction.lower(warm),
-        offset=reduction.offset, lift=reduction.lift, certify=certify, checkpoint=file,
+        offset=reduction.offset, margin=reduction.margin, floor=problem.floor, lift=reduction.lift,
+        certify=certify, checkpoint=file,
     )  # fmt: skip
     with interruptible(control):
         outcome = chosen.run(reduction.problem, control)
     mask = reduction.lift(outcome.mask)
     if warm is not None and problem.value(warm) < problem.value(mask):
         mask = warm
-    bound = outcome.bound + reduction.offset - reduction.margin
+    bound = control.told(outcome.bound)
     certificate, reason = outcome.certificate, outcome.reason
     if certify:
         try:

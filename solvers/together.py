@@ -112,15 +112,15 @@ def solve_together(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
         offset=sum(reduction.offset for reduction in reductions), certify=certify,
+        margin=sum(reduction.margin for reduction in reductions),
+        floor=sum(problem.floor for problem in problems),
     )  # fmt: skip
     with interruptible(control):
         found = share_budget([reduction.problem for reduction in reductions], control, widest=widest)
     masks = [reduction.lift(mask) for reduction, mask in zip(reductions, found.masks, strict=True)]
     counted = [_recounted(problem, mask) for problem, mask in zip(problems, masks, strict=True)]
     values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
-    bound = found.bound + control.offset - sum(reduction.margin for reduction in reductions)
-    if all(problem.refit and problem.G is None for problem in problems):
-        bound = max(bound, 0.0)
+    bound = control.told(found.bound)
     seconds = control.seconds
     certificate, reason = None, found.reason
     if certify:

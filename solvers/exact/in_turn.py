@@ -69,13 +69,13 @@ class InTurn:
         tried = True
         while tried:
             tried = False
-            factor = self._gap_factor()
-            waiting = [i for i, part in enumerate(self.parts) if not part.met(factor * self.control.gap)]
+            gap = self._gap()
+            waiting = [i for i, part in enumerate(self.parts) if not part.met(gap)]
             for done, i in enumerate(waiting):
                 if stop := self.control.stopped():
                     return stop
                 left = self.control.remaining
-                if self.parts[i].promise(factor * self.control.gap, left and left / (len(waiting) - done)):
+                if self.parts[i].promise(gap, left and left / (len(waiting) - done)):
                     tried = True
                     cut[i] = solve_part(self.parts[i])
                     self._report()
@@ -151,10 +151,10 @@ class InTurn:
         bound = sum(part.bound for part in self.parts)
         self.control.report(value, bound, sum(part.nodes for part in self.parts), self.mask)
 
-    def _gap_factor(self) -> float:
-        total = abs(sum(part.value for part in self.parts) + self.control.offset)
+    def _gap(self) -> float:
         apart = sum(abs(part.value) for part in self.parts)
-        return 1.0 if total >= apart else total / apart
+        width = self.control.worthwhile(sum(part.value for part in self.parts))
+        return self.control.gap if width >= self.control.gap * apart else width / apart
 
 
 def in_turn(problem: SubsetProblem, control: Control, floors: Sequence[float] | None = None) -> InTurn:

@@ -58,6 +58,22 @@ def test_reports_are_lifted_and_shifted():
     assert control.stopped() is None
 
 
+def test_told_bounds_are_widened_by_the_margin_and_kept_above_the_floor():
+    control = Control(gap=0.1, offset=-2.0, margin=0.25, floor=0.0)
+    control.report(5.0, 3.0)
+    control.report(5.0, -np.inf)
+    control.report(5.0, 6.0)
+    assert [step.bounds for step in control.trace] == [Bounds(0.75, 3.25), Bounds(0.0, 3.25), Bounds(3.25, 3.25)]
+
+
+@pytest.mark.parametrize(("margin", "proven"), [(0.0, True), (0.25, True), (0.31, False)])
+def test_a_target_is_above_the_value_where_the_margin_swallows_the_gap(margin, proven):
+    control = Control(gap=0.1, offset=-2.0, margin=margin)
+    assert (control.target(5.0) <= 5.0) == proven
+    assert Bounds(control.told(control.target(5.0)), 3.0).gap == pytest.approx(0.1)
+    assert control.worthwhile(5.0) >= 0.15
+
+
 def test_a_true_answer_of_the_callback_stops():
     control = Control(callback=lambda step: step.nodes >= 2)
     control.report(1.0, 0.0, 1)

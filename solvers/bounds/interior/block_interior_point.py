@@ -33,6 +33,9 @@ SHORTEN = 0.9
 STALL = 1e-6
 """A step shorter than this ends the iterations."""
 
+EDGE = 1e-15
+"""Least distance of a share from its ends: a share that rounds to one would leave nothing to divide by."""
+
 
 class Iterate(NamedTuple):
     """A point, or a step from one.
@@ -226,6 +229,8 @@ def saddle_point(data, tolerance, max_steps):
             (at.z, step.z), (at.d, step.d), (at.low, step.low), (at.high, step.high), (at.floor, step.floor)
         ):  # fmt: skip
             x += a * dx
+        for i in range(n):
+            at.z[i] = min(max(at.z[i], EDGE), 1.0 - EDGE)
         at.X[:] += a * step.X
         gap = _gap(data, at)
         if gap <= tolerance or a <= STALL:

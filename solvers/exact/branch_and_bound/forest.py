@@ -116,7 +116,7 @@ def _fed(trees: Sequence[BlockTree], memory: int) -> bool:
 
 def block_gap(control: Control, values: list[float]) -> float:
     """Each block's relative gap, so that together they meet the gap asked of the whole."""
-    if control.offset == 0.0 and min(values) >= 0.0:
+    if control.offset == control.margin == 0.0 and min(values) >= 0.0:
         return control.gap
     size = float(np.abs(values).sum())
-    return 0.9 * control.gap * abs(sum(values) + control.offset) / size if size > 0 else control.gap
+    return 0.9 * control.worthwhile(sum(values)) / size if size > 0 else control.gap

@@ -80,11 +80,11 @@ class Control:
         return None
 
     def width(self, value: float) -> float:
-        """How far a bound may lie below `value` and still prove the gap; negative where rounding forbids it."""
+        """How far below `value` a bound may lie and prove the gap; negative where rounding forbids it."""
         return self.gap * abs(value + self.offset) - self.margin
 
     def worthwhile(self, value: float) -> float:
-        """The width that a search should close: beyond half the gap, what `margin` takes can't be won back."""
+        """The width that a search should leave: not below half the gap's, or `margin` keeps it for ever."""
         return max(self.width(value), 0.5 * self.gap * abs(value + self.offset))
 
     def target(self, value: float) -> float:
@@ -93,7 +93,7 @@ class Control:
 
     def told(self, bound: float) -> float:
         """A bound of the reduced problem as one of the original's: with the margin, not below the floor."""
-        return max(bound + self.offset - self.margin, self.floor)
+        return max(self.floor, bound + self.offset - self.margin)
 
     def report(self, value: float, bound: float, nodes: int = 0, mask: Mask | None = None) -> None:
         """Record the incumbent and bound, and tell the callback."""

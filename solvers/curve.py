@@ -199,8 +199,8 @@ def _judged(
     }
     check_bounds(draft.lower, values, problem.scale)
     found = replace(
-        draft, values=values, lower=np.minimum(np.maximum(draft.lower, problem.floor), values), seconds=seconds,
-        stats=stats, certificate=certificate,
+        draft, values=values, lower=np.minimum(np.maximum(draft.lower, problem.floor), values),
+        seconds=seconds, stats=stats, certificate=certificate,
     )  # fmt: skip
     done = bool(found.proven[:, wanted].all())
     if done or reason is Status.OPTIMAL:

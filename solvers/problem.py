@@ -13,11 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from solvers.bounds.secure import certainly_semidefinite
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, FactorHessian, Hessian, as_hessian
-from solvers.hessian.base import CHUNK_BYTES
+from solvers.hessian.base import CHUNK_BYTES, condition, numbers
 from solvers.hessian.supports import solve_each
+from solvers.refinement import Refined, refine
 
 Mask = NDArray[np.bool_]
 
+EPS = float(np.finfo(np.float64).eps)
+DIGITS = 1e-8
+"""Relative error of a value beyond which it is computed in doubled precision."""
 REMEMBERED = 4
 """Masks whose values are remembered."""
 
@@ -99,7 +103,7 @@ class SubsetProblem:
         """`[m, n]` weights after pruning: zero where pruned, refitted or untouched elsewhere."""
         mask = self.check(mask)
         known = self._price(mask)
-        W = self.W + (self._best[1] if self._best and self._best[0] is known else self.move(mask))
+        W = self.W + (self._best[1] if self._best and self._best[0] is known else self._settled(mask)[0])
         W[mask] = 0.0
         return W
 
@@ -113,19 +117,73 @@ class SubsetProblem:
         `D_P = -w_P`; the variables M that may move (survivors when `refit`, and `movable` columns)
         take `D_M = -H_MM^-1 (H_MP D_P + g_M)`, which for a zero gradient is CBS-U (Yu et al. 2022).
         """
-        D = np.where(mask, -self.W, 0.0)
+        return self._settled(mask)[0]
+
+    def _settled(self, mask: Mask) -> tuple[Array, Array]:
+        """The move of a mask, and what it costs every row `[m]`."""
+        D, values, moving = np.where(mask, -self.W, 0.0), np.zeros(self.m), self._moving(mask)
         for rows in self._parts():
-            moving = ~mask[rows] if self.refit else np.zeros_like(mask[rows])
-            moving[:, self.movable] = True
-            if not moving.any():
-                continue
-            pull = self.hessian.matmul(D[rows])
-            if self.G is None:
-                moving &= mask[rows].any(axis=1, keepdims=True)
-            else:
-                pull += self.G[rows]
-            D[rows] -= solve_each(self.hessian, moving, pull)
-        return D
+            if moving[rows].any():
+                pull = self.hessian.matmul(D[rows])
+                if self.G is not None:
+                    pull += self.G[rows]
+                D[rows] -= solve_each(self.hessian, moving[rows], pull)
+            values[rows] = 0.5 * np.einsum("ri,ri->r", D[rows], self.hessian.matmul(D[rows]))
+        if self.G is not None:
+            values += np.einsum("ri,ri->r", self.G, D)
+        for r in np.flatnonzero(self._doubtful(D, values, moving)).tolist():
+            D[r], values[r], _ = self.refined(r, mask[r], D[r])
+        return D, values
+
+    def _moving(self, mask: Mask) -> Mask:
+        """Where weights move: survivors when `refit`, and `movable` columns, of rows that are pulled at."""
+        moving = ~mask if self.refit else np.zeros_like(mask)
+        moving[:, self.movable] = True
+        if self.G is None:
+            moving &= mask.any(axis=1, keepdims=True)
+        return moving
+
+    def _doubtful(self, D: Array, values: Array, moving: Mask) -> Mask:
+        """`[m]` rows whose values might not be right to `DIGITS`.
+
+        Sums round by about `n^1/2 eps` of their terms; a solve of condition k leaves the cost of a move too
+        high by about `(k eps)^2` of them, as the gradient is zero at the best.
+        """
+        size = (np.abs(D) * self._root).sum(axis=1) ** 2
+        if self.G is not None:
+            size += np.abs(self.G * D).sum(axis=1)
+        loss = EPS * np.sqrt(self.n) * np.where(moving.any(axis=1), np.maximum(1.0, self._amplified), 1.0)
+        return np.asarray(loss * size > DIGITS * np.abs(values))
+
+    @cached_property
+    def _root(self) -> Array:
+        """`H_ii^1/2`, `[n]` or `[m, n]`."""
+        return np.sqrt(np.maximum(self.hessian.diagonal(), 0.0))
+
+    @cached_property
+    def _amplified(self) -> Array:
+        """`[m]` the squared condition of every row's solves, in units of `1 / eps`."""
+        rows = range(self.hessian.rows or 1)
+        if self.refit:
+            found = [self.hessian.condition(r) for r in rows]
+        else:
+            found = [condition(self.hessian.block(r, self.movable)) for r in rows]
+        return EPS * np.broadcast_to(np.array(found), self.m) ** 2
+
+    def refined(self, row: int, pruned: Mask, start: Array | None = None) -> Refined:
+        """One row's move and cost, computed in doubled precision.
+
+        Args:
+            row: which.
+            pruned: `[n]` its mask, which need not meet the budget.
+            start: `[n]` a move to start from.
+        """
+        mask = np.zeros(self.W.shape, dtype=bool)
+        mask[row] = pruned
+        D = np.where(pruned, -self.W[row], 0.0) if start is None else start
+        gradient = None if self.G is None else self.G[row]
+        found = refine(self.hessian, row, self._moving(mask)[row], D, gradient)
+        return found._replace(cost=max(found.cost, self.floor)) if found.cost < 0.0 else found
 
     def _price(self, mask: Mask) -> _Priced:
         """What a mask costs. Searches ask about the same few masks again and again, so some are remembered.
@@ -136,11 +194,7 @@ class SubsetProblem:
         for known in self._priced:
             if np.array_equal(known.bits, bits):
                 return known
-        D, values = self.move(mask), np.empty(self.m)
-        for rows in self._parts():
-            values[rows] = 0.5 * np.einsum("ri,ri->r", D[rows], self.hessian.matmul(D[rows]))
-        if self.G is not None:
-            values += np.einsum("ri,ri->r", self.G, D)
+        D, values = self._settled(mask)
         found = _Priced(bits, values)
         self._priced = [*self._priced[1 - REMEMBERED :], found]
         if self._best is None or values.sum() <= self._best[0].values.sum():
@@ -185,8 +239,7 @@ class SubsetProblem:
             return -math.inf
         if self.refit or isinstance(self.hessian, FactorHessian):
             return 0.0
-        used = self.W.any(axis=0)
-        used[self.movable] = True
+        used = np.union1d(np.flatnonzero(self.W.any(axis=0)), self.movable)
         blocks = (self.hessian.block(r, used) for r in range(self.hessian.rows or 1))
         return 0.0 if all(certainly_semidefinite(block) for block in blocks) else -math.inf
 
@@ -199,10 +252,7 @@ class SubsetProblem:
 
 
 def _matrix(A: ArrayLike, name: str) -> Array:
-    try:
-        B = np.array(A, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an array of numbers") from None
+    B = numbers(A, name)
     if B.ndim != 2:
         raise ValueError(f"{name} must be a matrix [m, n], got shape {B.shape}")
     if not np.isfinite(B).all():

@@ -74,7 +74,7 @@ def lower_curves(
             rows = SharedRows.of(problem, device)
             shared = wide.choose(rows, stopped)
             v, z = wide.relax(rows, shared, stopped)
-            np.maximum(best, curves_at(rows, shared.d, v), out=best)
+            np.fmax(best, curves_at(rows, shared.d, v), out=best)
             if deadline is not None and refit and 0 < k < n:
                 d, shares = shared.d.cpu().numpy()[None], z.cpu().numpy()
                 starts += [
@@ -83,7 +83,7 @@ def lower_curves(
             continue
         found = blocks(problem)
         for r, (block, split) in enumerate(zip(found, split_blocks(found, device=device), strict=True)):
-            np.maximum(best[r], _curve(block, split), out=best[r])
+            np.fmax(best[r], _curve(block, split), out=best[r])
             if deadline is not None and refit and n > WIDE and not block.trivial:
                 starts.append((block, split))
     if starts and deadline is not None:
@@ -130,7 +130,7 @@ def _raise(
         value = float(values[place(start)])
         if not stopped():
             safe, _ = group_split(block, split.d[0], split.z, value, size=GROUP, stopped=stopped)
-            np.maximum(best[block.rows[0]], group_curve(block, safe), out=best[block.rows[0]])
+            np.fmax(best[block.rows[0]], group_curve(block, safe), out=best[block.rows[0]])
 
     wide = [start for start in starts if values[place(start)] > 0.0]
     side_by_side(lift, sorted(wide, key=lambda start: float(best[place(start)] / values[place(start)])))

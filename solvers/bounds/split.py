@@ -17,6 +17,7 @@ from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.shared_rows import SharedRows, alike
 from solvers.curves import row_curves
 from solvers.hessian import Array
+from solvers.hessian.base import units
 from solvers.parallel import side_by_side
 from solvers.problem import SubsetProblem
 
@@ -159,7 +160,7 @@ def _even(block: Block) -> Array:
 
 
 def _separate(block: Block, device: str, stopped: Stopped) -> Split:
-    """Blocks without an interior get `d = lambda_min`; several curvatures are split one by one."""
+    """Blocks without an interior get `d = lambda_min` at unit diagonal; several curvatures one by one."""
     if block.trivial:
         d = np.stack([_lowest(H, block.refit) for H in block.H])
         return Split(d, _even(block), 0)
@@ -183,5 +184,6 @@ def _separate(block: Block, device: str, stopped: Stopped) -> Split:
 
 
 def _lowest(H: Array, positive: bool) -> Array:
-    low = float(scipy.linalg.eigvalsh(H, subset_by_index=[0, 0])[0])
-    return secure(H, np.full(len(H), low), positive)
+    scale = units(np.diagonal(H))
+    low = float(scipy.linalg.eigvalsh(scale[:, None] * H * scale, subset_by_index=[0, 0])[0])
+    return secure(H, low / (scale * scale), positive)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.hessian.doubled import multiply
 from solvers.hessian.lapack import solve_definite
 
 Array = NDArray[np.float64]
@@ -17,6 +20,8 @@ Index = NDArray[np.int64]
 FORM_BYTES = 1 << 29
 """Largest dense matrix that is formed from a curvature that is not kept as one."""
 SINGULAR = "hessian is singular where weights move; add damping to its diagonal"
+TINIEST = 1e-100
+"""Diagonal entries below this part of the largest count as this."""
 CHUNK_BYTES = 1 << 26
 """Memory of one temporary of a product that is taken in chunks."""
 
@@ -78,6 +83,22 @@ class Hessian(ABC):
         """
         return self.solve(row, index, np.eye(len(index))[:, places])
 
+    def doubled(self, row: int, d: Array) -> tuple[Array, Array]:
+        """A row's matrix times `d [n]` as heads and tails, see `solvers.hessian.doubled`."""
+        heads, tails = multiply(self.dense(row), d, np.zeros(len(d)))
+        return heads, tails
+
+    def condition(self, row: int) -> float:
+        """About the condition of a row's matrix at unit diagonal; infinite if it is not definite."""
+        row = 0 if self.shared else row
+        if row not in self._conditions:
+            self._conditions[row] = condition(self.dense(row))
+        return self._conditions[row]
+
+    @cached_property
+    def _conditions(self) -> dict[int, float]:
+        return {}
+
     @cached_property
     def unit(self) -> tuple[Array, NDArray[np.float32]]:
         """Scales `s = diag(H)^-1/2` and `s H s'` in single precision, of a matrix that all rows share."""
@@ -100,6 +121,27 @@ class Hessian(ABC):
         return False
 
 
+def units(diagonal: Array) -> Array:
+    """`[n]` powers of two that, from both sides, bring a diagonal to order one; one where it is zero."""
+    diagonal = np.abs(diagonal)
+    top = float(diagonal.max(initial=0.0))
+    size = np.where(diagonal > 0.0, np.maximum(diagonal, TINIEST * top), max(top, np.finfo(float).tiny))
+    return np.asarray(np.exp2(-np.round(0.5 * np.log2(size))))
+
+
+def condition(A: Array) -> float:
+    """About the condition of a symmetric matrix at unit diagonal; infinite if it has no Cholesky factor."""
+    if not len(A):
+        return 1.0
+    scale = units(np.diagonal(A))
+    B = scale[:, None] * A * scale
+    L, info = scipy.linalg.lapack.dpotrf(B, lower=1)
+    if info:
+        return math.inf
+    rcond, _ = scipy.linalg.lapack.dpocon(L, np.abs(B).sum(axis=0).max(), uplo="L")
+    return 1.0 / rcond if rcond > 0.0 else math.inf
+
+
 def cholesky_solve(A: Array, rhs: Array) -> Array:
     """`A^-1 rhs` for a positive definite matrix.
 
@@ -119,6 +161,24 @@ def _cholesky(A: Array) -> Array:
         return np.asarray(scipy.linalg.cholesky(A, lower=True))
     except scipy.linalg.LinAlgError:
         raise ValueError(SINGULAR) from None
+
+
+def numbers(A: Any, name: str) -> Array:
+    """A copy of an array, tensor or nested list in double precision.
+
+    Raises:
+        ValueError: unless it holds real numbers, densely.
+    """
+    if hasattr(A, "detach"):
+        A = A.detach()
+        A = A.cpu().double() if A.is_floating_point() else A.cpu()
+    try:
+        B = np.asarray(A)
+        if B.dtype.kind in "biufO" and not np.ma.is_masked(A):
+            return np.array(B, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise ValueError(f"{name} must be an array of numbers") from None
 
 
 def readonly(A: ArrayLike) -> Array:

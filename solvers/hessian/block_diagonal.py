@@ -95,6 +95,16 @@ class BlockDiagonalHessian(Hessian):
         parts = zip(self.blocks, self._split(D), strict=True)
         return np.concatenate([block.matmul(d) for block, d in parts], axis=1)
 
+    def doubled(self, row: int, d: Array) -> tuple[Array, Array]:
+        """See `Hessian.doubled`, block by block."""
+        parts = np.split(d, self.ends[:-1])
+        found = [block.doubled(row, part) for block, part in zip(self.blocks, parts, strict=True)]
+        return np.concatenate([heads for heads, _ in found]), np.concatenate([tails for _, tails in found])
+
+    def condition(self, row: int) -> float:
+        """See `Hessian.condition`: the largest of the blocks'."""
+        return max(block.condition(row) for block in self.blocks)
+
     def block(self, row: int, index: Index | NDArray[np.bool_]) -> Array:
         """The sub-block on `index`: zero between inputs of different blocks."""
         wanted = np.arange(self.n)[index]

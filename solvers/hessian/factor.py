@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,9 +16,11 @@ from solvers.hessian.base import (
     Hessian,
     Index,
     cholesky_solve,
+    numbers,
     readonly,
     require_formable,
 )
+from solvers.hessian.doubled import add_product, divide, multiply, pull_back
 from solvers.hessian.sketch import solve_by_gradients, strongest
 
 CACHE_SHARE = 16
@@ -144,6 +147,21 @@ class FactorHessian(Hessian):
         """`D H` by two products with the factor."""
         return np.asarray(self.pull_back(self.image(D)) + self.damping * D)
 
+    def doubled(self, row: int, d: Array) -> tuple[Array, Array]:
+        """See `Hessian.doubled`: by two products with the factor."""
+        image = multiply(self.X, d, np.zeros(self.n))
+        heads, tails = divide(pull_back(self.X, *image), self.N)
+        heads, tails = add_product(heads, tails, self.damping, d)
+        return heads, tails
+
+    def condition(self, row: int) -> float:
+        """See `Hessian.condition`; of a wide factor a bound, by its trace and damping."""
+        if not self.wide:
+            return super().condition(row)
+        if self.damping == 0.0:
+            return math.inf
+        return float(self.diagonal().sum()) / self.damping
+
     def kernel(self, index: Index | None = None) -> Array:
         """Lower Cholesky factor of `K = N c I + X_I X_I'`, `[N, N]`, by which Woodbury's identity inverts.
 
@@ -254,9 +272,7 @@ def _parts(count: int, width: int) -> Iterator[slice]:
 
 
 def _kept(X: ArrayLike) -> NDArray[np.float64]:
-    A = np.asarray(X)
-    if A.dtype not in (np.float32, np.float64):
-        return readonly(A)
+    A = X if isinstance(X, np.ndarray) and X.dtype in (np.float32, np.float64) else numbers(X, "factor")
     view = A.view()
     view.setflags(write=False)
     return view

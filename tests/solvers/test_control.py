@@ -63,7 +63,11 @@ def test_told_bounds_are_widened_by_the_margin_and_kept_above_the_floor():
     control.report(5.0, 3.0)
     control.report(5.0, -np.inf)
     control.report(5.0, 6.0)
-    assert [step.bounds for step in control.trace] == [Bounds(0.75, 3.25), Bounds(0.0, 3.25), Bounds(3.25, 3.25)]
+    assert [step.bounds for step in control.trace] == [
+        Bounds(0.75, 3.25),
+        Bounds(0.0, 3.25),
+        Bounds(3.25, 3.25),
+    ]
 
 
 @pytest.mark.parametrize(("margin", "proven"), [(0.0, True), (0.25, True), (0.31, False)])

@@ -229,8 +229,10 @@ def test_one_factorisation_serves_rows_with_the_same_survivors(rng, monkeypatch)
 
 def test_a_mask_is_refitted_once_and_its_answers_are_the_callers_own(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(3), m=2, n=8)
-    refits, move = [], SubsetProblem.move
-    monkeypatch.setattr(SubsetProblem, "move", lambda self, mask: refits.append(mask) or move(self, mask))
+    refits, settled = [], SubsetProblem._settled
+    monkeypatch.setattr(
+        SubsetProblem, "_settled", lambda self, mask: refits.append(mask) or settled(self, mask)
+    )
     first, other = (problem.pools.smallest(rng.random((2, 8))) for _ in range(2))
     value, rows, weights = problem.value(first), problem.row_values(first), problem.weights(first)
     assert len(refits) == 1

@@ -1,4 +1,4 @@
-"""Problems whose optimum is zero, or next to nothing beside their scale: no solver fails, and zero is proven."""
+"""Optima of zero, or next to nothing beside the scale: no solver fails, and zero is proven."""
 
 import numpy as np
 import pytest

@@ -10,6 +10,7 @@ from solvers.blocks import Block
 from solvers.bounds.interior import block_interior_point, interior_point, saddle
 from solvers.bounds.interior.block_saddle import Data
 from solvers.hessian import Array
+from solvers.hessian.base import units
 from solvers.tensors import torch
 
 MAX_STEPS = 40
@@ -50,7 +51,7 @@ def split_batch(
     first = found[0]
     pairs = [scaled(block) for block in found]
     data = [one for one, _ in pairs]
-    units = [unit for _, unit in pairs]
+    sizes = [unit for _, unit in pairs]
 
     def tensor(parts: Sequence[Array]) -> torch.Tensor:
         return torch.as_tensor(np.stack(parts), device=device)
@@ -66,18 +67,22 @@ def split_batch(
     point = interior_point.saddle_point(
         phi, H, counts, E, positive=first.refit, tolerance=tolerance, max_steps=MAX_STEPS, stopped=stopped
     )
-    d = point.d.cpu().numpy() * np.array(units[: len(H)])[:, None]
+    d = point.d.cpu().numpy() * np.stack(sizes[: len(H)])
     z = point.z.cpu().numpy() if first.refit else 1.0 - point.z.cpu().numpy()
     return [(d[0 if shared else i], z[i], point.steps) for i in range(len(found))]
 
 
-def scaled(block: Block) -> tuple[Data, float]:
-    """The block's data, with curvature and optimum of order one, and the unit of d."""
+def scaled(block: Block) -> tuple[Data, Array]:
+    """The block's data, with curvatures and optimum of order one, and the units `[n]` of d."""
     H, B, value = block.H[0], block.B[0], magnitude(block)
-    unit = float(np.abs(np.diagonal(H)).mean()) if block.refit else value
-    right = np.ascontiguousarray(B / (np.sqrt(unit * value) if block.refit else value))
     counts = (block.keep if block.refit else block.prune).astype(np.float64)
-    return Data(block.refit, H / unit, right, float(block.constant) / value, block.labels, counts), unit
+    if not block.refit:
+        unit = np.full(block.n, value)
+        return Data(False, H / value, B / value, float(block.constant) / value, block.labels, counts), unit
+    scale = units(np.diagonal(H))
+    size = float((np.diagonal(H) * scale * scale).mean())
+    A, right = scale[:, None] * H * scale / size, scale[:, None] * B / np.sqrt(size * value)
+    return Data(True, A, right, float(block.constant) / value, block.labels, counts), size / (scale * scale)
 
 
 def magnitude(block: Block) -> float:

@@ -53,8 +53,8 @@ def descend(K, s, z, work, labels, p):
                     at = z[work[k]] + p[k]
                     if (x[i] < 0.0 and at <= TINY) or (x[i] > 0.0 and at >= 1.0 - TINY):
                         kept[i] = False
-            if reach >= 1.0:
-                done = True
+            done = reach >= 1.0
+            if done or kept.all():
                 break
             loose = loose[kept]
         if not bold or (done and _lowers(K, s, p, work, labels)):

@@ -66,6 +66,8 @@ def relax(model, need, fix, z, cutoff, tight, max_steps, L, q, s, best, halt):
     repair(z, fix, labels, need)
     f, base, rounding = evaluate(model, z, L, q, s)
     bound = base - best_sum(s, fix, labels, need, inner, outer) - rounding
+    if np.isnan(bound):
+        bound = -np.inf
     best[0] = s
     best[1] = z
     steps = 0

@@ -101,11 +101,8 @@ def _ascent(model, z, L, q, S, mu, K):
                 if x != 0.0:
                     for k in range(j + 1):
                         A[j, k] += x * C[i, k]
-    top = 0.0
     for i in range(n):
-        top = max(top, A[i, i])
-    for i in range(n):
-        A[i, i] += 1e-14 * top
+        A[i, i] += 1e-14 * A[i, i]
     if not factorise(A, n):
         return np.zeros(n)
     forward(A, rhs, n)
@@ -145,7 +142,7 @@ def improve(part, d, z, cutoff, steps, shrink, share, found, halt):
         steps: Newton steps at most.
         shrink: how far to pull d back from the boundary first.
         share: of the distance to the cutoff, that the last barrier may cost.
-        found: `[2, n]` takes the best bound's scores and shares.
+        found: `[2, n]` takes the best bound's scores and shares; no scores and z where there is no bound.
         halt: `[1]` set to end the work soon.
     """
     refit, H, B, constant, labels, need = part
@@ -156,12 +153,12 @@ def improve(part, d, z, cutoff, steps, shrink, share, found, halt):
     s, kept = np.empty(n), np.empty((2, n))
     K, work = np.empty((n, n)), np.empty((n, n))
     best, best_d = -np.inf, d.copy()
+    found[0], found[1] = 0.0, z
     d, z = d.copy(), z.copy()
-    size = 0.0
+    margin = np.empty(n)
     for i in range(n):
         d[i] -= shrink * (abs(d[i]) + (0.0 if refit else 0.01 * H[0, i, i]))
-        size += H[0, i, i] + abs(d[i])
-    margin = 8.0 * (n + 8) * EPS * size
+        margin[i] = 8.0 * (n + 8) * EPS * n * (H[0, i, i] + abs(d[i]))
     if not factorise_shifted(H[0], d + margin, work):
         return best, best_d
     mu = 0.0

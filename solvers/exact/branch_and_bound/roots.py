@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from solvers.blocks import Block
@@ -16,7 +18,8 @@ def at_root(block: Block, split: Split) -> tuple[float, float]:
     L, q, s = np.empty_like(model.R), np.empty_like(model.B), np.empty(n)
     _, base, rounding = evaluate(model, split.z, L, q, s)
     best = best_sum(s, np.zeros(n, np.int8), block.labels, block.keep, np.empty(pools), np.empty(pools))
-    return float(base - best - rounding), float(rounding)
+    bound = float(base - best - rounding)
+    return -math.inf if math.isnan(bound) else bound, float(rounding)
 
 
 def root_bound(block: Block, split: Split) -> float:

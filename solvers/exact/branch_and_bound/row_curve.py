@@ -29,6 +29,8 @@ GAIN = 1e-9
 """A swap counts when it lowers the cost by more than this, relatively."""
 SWAPS = 50
 """Swaps in a row at most: rounding gathers."""
+REFRESHES = 20
+"""Times that swaps in a row are started afresh at most: where rounding is all, they may go round."""
 NOISE = 1e-12
 """Rounding in a search, as a share of the row's scale; see `RowCurve.noise`."""
 TRUST = 1.0
@@ -228,7 +230,7 @@ class RowCurve:
         Raises:
             ArithmeticError: if one lies above a mask's cost by more than rounding.
         """
-        np.maximum(self.lower, bounds, out=self.lower)
+        np.fmax(self.lower, bounds, out=self.lower)
         if self.block.refit:
             np.maximum.accumulate(self.lower, out=self.lower)
         check_bounds(self.lower, self.values, self.block.scale)
@@ -247,6 +249,7 @@ class RowCurve:
         block = self.block
         H, w = block.H[0], np.ascontiguousarray(block.W[0, :, 0] if block.refit else block.B[0, :, 0])
         search = improve_joint if block.refit else improve_selection
-        while search(H, w, pruned, self._labels, GAIN, SWAPS)[0] == SWAPS:
-            pass
+        for _ in range(REFRESHES):
+            if search(H, w, pruned, self._labels, GAIN, SWAPS)[0] < SWAPS:
+                break
         return pruned

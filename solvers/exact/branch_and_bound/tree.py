@@ -179,9 +179,10 @@ def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, dept
                 spread(trial, free, store.roots[loaded], incumbent)
             if left == 0:
                 closed = True
-                if recording and value - rounding > bound:
-                    log.vector[at] = keep_shares(log, integers, trial, free, store.roots[loaded], loaded)
-                bound = max(bound, value - rounding)
+                if value - rounding > bound:
+                    bound = value - rounding
+                    if recording:
+                        log.vector[at] = keep_shares(log, integers, trial, free, store.roots[loaded], loaded)
         if not closed:
             left, at = _decide(best[0], own, real, fix, model, need, free, log, integers, at, vector)
         gain = real[GAIN] / max(integers[GAINS], 1)

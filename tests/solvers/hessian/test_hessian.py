@@ -258,8 +258,6 @@ def test_nearly_singular_is_singular_to_the_joint_variant(rng):
     x = rng.standard_normal((2, N))
     with pytest.raises(ValueError, match="singular"):
         as_hessian(x.T @ x + 1e-16 * np.eye(N), M, N, definite=True)
-    with pytest.raises(ValueError, match="singular"):
-        as_hessian(np.diag([1.0, 1.0, 1.0, 1.0, 1.0, 1e-16]), M, N, definite=True)
     assert as_hessian(x.T @ x + 1e-6 * np.eye(N), M, N, definite=True).shared
 
 

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from cbs import surgery
-from cbs.evaluate import evaluate, output_errors
-from cbs.formulation import layer_weights
-from cbs.layers import Layer
+from cbs.evaluate import Change, evaluate, output_changes
+from cbs.formulation import Objective, Weights, absolute_damping, layer_weights
 from cbs.network import Network
 from cbs.plan import Plan
 from cbs.references import LayerBound, References
@@ -18,6 +18,10 @@ from cbs.request import Request
 from cbs.result import LayerResult, PruneResult, RowResult
 from cbs.watch import Watch
 from solvers import Budget
+from solvers.hessian import Array
+
+SLACK = 1e-6
+"""Largest disagreement of an objective and its measurement, relative to their size without cancellation."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,19 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, secon
         seconds: that the method took.
     """
     model = surgery.clone(network.model)
-    after = [Layer(layer.name, model.get_submodule(layer.name)) for layer in network.layers]  # type: ignore[arg-type]
+    after = [layer.of(model) for layer in network.layers]
     for layer, step in zip(after, plan.layers, strict=True):
         surgery.apply(layer, step.answer)
     modules = {layer.name: layer.module for layer in after}
-    errors = output_errors(network.model, network.layers, modules, network.samples)
+    changes = output_changes(network.model, network.layers, modules, network.samples)
     layers, value = [], 0.0
     for i, (layer, step) in enumerate(zip(after, plan.layers, strict=True)):
-        objective, moved = network.objectives[i], layer_weights(layer)
-        values = objective.row_values(moved)
+        moved = layer_weights(layer)
+        damping, measured = _measured(network, i, moved, changes[layer.name])
+        values = measured
+        if request.certify or network.has_objectives:
+            values = network.objectives[i].row_values(moved)
+            _compare(network.objectives[i], moved, measured, torch.finfo(layer.module.weight.dtype).eps)
         value += float(network.scales[i] @ values) if request.pooled else float(values.sum())
         counts = step.answer.mask.sum(axis=1)
         waits = [None] * len(values) if step.row_seconds is None else step.row_seconds.tolist()
@@ -56,10 +64,9 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, secon
             RowResult(float(v), None, int(k), s, step.solver)
             for v, k, s in zip(values, counts, waits, strict=True)
         ]
-        penalty = 0.5 * objective.damping * float(np.square(moved.W - objective.dense.W).sum())
         layer_result = LayerResult(
             layer.name, tuple(layer.module.weight.shape), layer.size - int(counts.sum()),
-            float(values.sum()), None, errors[layer.name] + penalty, objective.damping,
+            float(values.sum()), None, float(measured.sum()), damping,
             step.seconds, step.solver, step.status, rows, step.stats,
         )  # fmt: skip
         layers.append(layer_result)
@@ -73,10 +80,34 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, secon
         before=network.before, after=evaluate(model, network.samples, network.loss),
         test_before=network.test_before,
         test_after=None if held_out is None else evaluate(model, held_out, network.loss),
-        damping=network.damping, seed=request.seed, stats=dict(plan.stats), saved=network.saved,
+        damping=network.damping, seed=request.seed, left_out=network.left_out, stats=dict(plan.stats),
+        saved=network.saved,
     )  # fmt: skip
     network.restore(model)
     return Run(result, request, watch)
+
+
+def _measured(network: Network, i: int, moved: Weights, change: Change) -> tuple[float, Array]:
+    """A layer's damping, and the `[m]` objectives of its rows by running its modules."""
+    damping = absolute_damping(change.diagonal, network.damping)
+    return damping, change.rows + 0.5 * damping * np.square(moved.W - network.dense[i].W).sum(axis=1)
+
+
+def _compare(objective: Objective, moved: Weights, measured: Array, eps: float) -> None:
+    """Hold a layer's objective against what running its modules says, as lengths of the output's move.
+
+    Rounding, of inputs of precision `eps` too, moves such a length by a share of what it would be without
+    cancellation.
+
+    Raises:
+        ValueError: if the two disagree by more.
+    """
+    value, ran, scale = objective.row_values(moved).sum(), measured.sum(), objective.scale(moved)
+    if not abs(math.sqrt(max(value, 0.0)) - math.sqrt(ran)) <= max(SLACK, eps) * math.sqrt(scale):
+        raise ValueError(
+            f"layer {objective.name!r} does not do what its weights say: its objective is {value:.6g}, "
+            f"running it gives {ran:.6g}; leave it out with `layers`"
+        )
 
 
 def certify_result(run: Run, references: References, *, compute: bool) -> PruneResult:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples, first_line
-from cbs.layers import Layer, visiting
+from cbs.formulation import array
+from cbs.layers import Layer, never_ran, visiting
 from cbs.losses import (
     INSTEAD,
     Loss,
@@ -22,6 +23,7 @@ from cbs.losses import (
     sample_losses,
 )
 from cbs.surgery import clone
+from solvers.hessian import Array
 
 FEW = 32
 """Samples on which a network is tried before the work."""
@@ -150,34 +152,59 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     return outputs
 
 
-def output_errors(
-    model: nn.Module, layers: Sequence[Layer], after: Mapping[str, nn.Module], samples: Samples
-) -> dict[str, float]:
-    """Half the mean squared change of every layer's output, on the inputs it has in the dense network.
+@dataclass(frozen=True)
+class Change:
+    """What running a layer's modules, before and after pruning, says of its output.
 
-    `1/2 mean_samples |layer'(x) - layer(x)|^2`, summed over positions, by running the modules
-    themselves in double precision.
+    Attributes:
+        rows: `[m]` half the mean squared change of every row's output, summed over positions.
+        diagonal: mean diagonal of the weights' part of the layer's Gram, undamped.
+    """
+
+    rows: Array
+    diagonal: float
+
+
+def output_changes(
+    model: nn.Module, layers: Sequence[Layer], after: Mapping[str, nn.Module], samples: Samples
+) -> dict[str, Change]:
+    """How much every layer's output changes on the inputs it has in the dense network.
+
+    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running the modules themselves in double precision.
 
     Args:
         model: the dense network, in evaluation mode.
         layers: its layers.
         after: the pruned module of every layer, by name.
         samples: N inputs.
+
+    Raises:
+        ValueError: if a layer does not run.
     """
+    by_name = {layer.name: layer for layer in layers}
     pairs = {
         layer.name: (clone(layer.module).double(), clone(after[layer.name]).double()) for layer in layers
     }
-    errors = dict.fromkeys(pairs, 0.0)
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         dense, pruned = pairs[name]
         x = x.double()
-        errors[name] += 0.5 * float((pruned(x) - dense(x)).square().sum()) / len(samples)
+        rows = by_name[name].flatten(pruned.forward(x) - dense.forward(x)).square().sum(dim=0)
+        total, energy = sums.get(name, (0.0, 0.0))
+        sums[name] = total + rows, energy + by_name[name].energy(x)
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():
             model(inputs)
-    return errors
+    for name in by_name:
+        if name not in sums:
+            raise never_ran(name)
+    N = len(samples)
+    return {
+        name: Change(0.5 * array(rows) / N, float(energy) / (N * by_name[name].shape[1]))
+        for name, (rows, energy) in sums.items()
+    }
 
 
 def _are_classes(outputs: Tensor, targets: Tensor) -> bool:

@@ -14,6 +14,9 @@ from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.hessian import Array
 from solvers.problem import Mask
 
+STACK_BYTES = 1 << 31
+"""Largest curvature with a matrix a row that is made."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -37,12 +40,14 @@ class Objective:
         dense: the trained parameters.
         H: damped Gram `[n, n]`, or `[n + 1, n + 1]` with a bias, whose diagonal entry is not damped.
         damping: what was added to the diagonal of the weights' part, absolute.
+        earlier: `[m, n]`, True where pruned before: these weights stay zero; None if there are none.
     """
 
     name: str
     dense: Weights
     H: Array
     damping: float
+    earlier: Mask | None = None
 
     def problem(self, budget: Budget, scales: Array | None = None) -> SubsetProblem:
         """The joint problem: survivors and the bias move, the bias is never pruned.
@@ -53,7 +58,8 @@ class Objective:
                 weights, which are multiplied by its root.
 
         Raises:
-            ValueError: if `H` is singular.
+            ValueError: if `H` is singular, or there are weights pruned before in a layer too large for a
+                curvature a row.
         """
         n = self.dense.W.shape[1]
         movable = () if self.dense.bias is None else (n,)
@@ -61,9 +67,15 @@ class Objective:
         if scales is not None:
             W = np.sqrt(scales)[:, None] * W
         try:
-            return SubsetProblem(W, self.H, budget, movable=movable)
+            H = self.H if self.earlier is None else decoupled(self.H, self.earlier)
+            return SubsetProblem(W, H, budget, movable=movable)
         except ValueError as error:
             raise ValueError(f"layer {self.name!r}: {error}") from None
+
+    def scale(self, moved: Weights) -> float:
+        """What `row_values` would sum to without cancellation: `1/2 sum_r |D_r| |H| |D_r'|`."""
+        D = np.abs(moved.augmented - self.dense.augmented)
+        return float(0.5 * np.einsum("ri,ri->", D @ np.abs(self.H), D))
 
     def row_values(self, moved: Weights) -> Array:
         """`[m]` objective of every row when the dense weights become `moved`."""
@@ -85,12 +97,38 @@ def array(values: Tensor) -> Array:
 
 
 def layer_weights(layer: Layer) -> Weights:
-    """A layer's present parameters."""
-    bias = layer.module.bias
+    """A layer's present parameters; no bias where it stays as it is."""
+    bias = layer.bias
     return Weights(array(layer.module.weight).reshape(layer.shape), None if bias is None else array(bias))
 
 
-def layer_objective(layer: Layer, gram: Tensor, damping: float) -> Objective:
+def decoupled(H: Array, earlier: Mask) -> Array:
+    """A layer's curvature in which weights pruned before have no part: `[n, n]`, or `[m, n, n]` one a row.
+
+    Their rows and columns are zero but for the diagonal: such a weight, which is zero, never moves.
+
+    Args:
+        H: `[n, n]`, with further columns perhaps for what is never pruned.
+        earlier: `[m, n]`, True where pruned before.
+
+    Raises:
+        ValueError: if the matrices of the rows are too large.
+    """
+    rows = earlier[:1] if (earlier == earlier[:1]).all() else earlier
+    if (size := 8 * len(rows) * H.size) > STACK_BYTES:
+        raise ValueError(
+            f"its earlier mask differs from row to row, and a curvature for every row takes {size / 1e9:.1f} "
+            "GB; take another method with certify=False, or make the mask permanent "
+            "(torch.nn.utils.prune.remove)"
+        )
+    keep = np.pad(~rows, ((0, 0), (0, len(H) - earlier.shape[1])), constant_values=True)
+    out = H * keep[:, :, None] * keep[:, None, :]
+    index = np.arange(len(H))
+    out[:, index, index] = np.diagonal(H)
+    return np.asarray(out[0] if len(out) == 1 else out)
+
+
+def layer_objective(layer: Layer, gram: Tensor, damping: float, earlier: Mask | None = None) -> Objective:
     """A layer's objective from its Gram.
 
     Args:
@@ -98,17 +136,18 @@ def layer_objective(layer: Layer, gram: Tensor, damping: float) -> Objective:
         gram: `[n, n]` or, with a bias, `[n + 1, n + 1]`.
         damping: added to the diagonal of the weights' part, relative to its mean; absolute where
             that mean is zero (a layer whose inputs are all zero).
+        earlier: `[m, n]`, True where pruned before.
     """
     H = array(gram)
     n = layer.shape[1]
-    added = absolute_damping(np.diagonal(H)[:n], damping)
+    added = absolute_damping(float(np.diagonal(H)[:n].mean()), damping)
     H[np.arange(n), np.arange(n)] += added
-    return Objective(layer.name, layer_weights(layer), H, added)
+    known = None if earlier is None or not earlier.any() else earlier
+    return Objective(layer.name, layer_weights(layer), H, added, known)
 
 
-def absolute_damping(diagonal: NDArray[np.float64], damping: float) -> float:
+def absolute_damping(mean: float, damping: float) -> float:
     """`damping` times the mean of a diagonal, or `damping` itself where that mean is zero."""
-    mean = float(np.mean(diagonal))
     return damping * (mean if mean > 0 else 1.0)
 
 
@@ -126,7 +165,7 @@ def damped_block(hessian: FactorHessian, columns: NDArray[np.int64], damping: fl
 
 
 def _damped(X: Array, damping: float) -> FactorHessian:
-    return FactorHessian(X, absolute_damping(np.einsum("si,si->i", X, X) / len(X), damping))
+    return FactorHessian(X, absolute_damping(float(np.einsum("si,si->", X, X)) / X.size, damping))
 
 
 def flat_budget(budget: Budget, m: int, n: int) -> Budget:

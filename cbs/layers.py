@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from cbs.eligible import survey
 
 Visit = Callable[[str, Tensor, Tensor], Tensor | None]
 
@@ -22,10 +24,25 @@ class Layer:
     """A `Linear` or `Conv2d` as a matrix of `m` rows (output channels) over `n` inputs.
 
     A convolution's inputs are the `in_channels * kh * kw` entries of an unfolded patch.
+
+    Attributes:
+        name: of the module.
+        module: the module itself.
+        fixed_bias: whether the bias, if there is one, stays as it is.
     """
 
     name: str
     module: nn.Linear | nn.Conv2d
+    fixed_bias: bool = False
+
+    def of(self, model: nn.Module) -> Layer:
+        """The same layer of a copy of the network."""
+        return replace(self, module=model.get_submodule(self.name))  # type: ignore[arg-type]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, if there is one that may move."""
+        return None if self.fixed_bias else self.module.bias
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,22 +56,38 @@ class Layer:
         return self.module.weight.numel()
 
     def unfold(self, x: Tensor) -> Tensor:
-        """Inputs `[N, ...]` of the module as rows `[N * positions, n]`, one for every output position."""
+        """Inputs `[N, ...]` of the module as rows `[N * positions, n]`, one for every output position.
+
+        An image without a batch is one sample.
+        """
         if isinstance(self.module, nn.Linear):
             return x.reshape(-1, x.shape[-1])
-        c = self.module
-        mode = "constant" if c.padding_mode == "zeros" else c.padding_mode
-        x = F.pad(x, c._reversed_padding_repeated_twice, mode=mode)
-        patches = F.unfold(x, c.kernel_size, c.dilation, 0, c.stride)
+        patches = self._patches(x)
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
+    def energy(self, x: Tensor) -> Tensor:
+        """Sum of the squares of `unfold(x)`, in double precision."""
+        squares = x.double().square()
+        if isinstance(self.module, nn.Linear):
+            return squares.sum()
+        return self._patches(squares.sum(dim=-3, keepdim=True)).sum()
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Patches of a convolution's inputs, `[N, channels * kh * kw, positions]`."""
+        c, x = self.module, x.reshape(-1, *x.shape[-3:])
+        assert isinstance(c, nn.Conv2d)
+        mode = "constant" if c.padding_mode == "zeros" else c.padding_mode
+        x = F.pad(x, c._reversed_padding_repeated_twice, mode=mode)
+        return F.unfold(x, c.kernel_size, c.dilation, 0, c.stride)
+
     def augmented(self, x: Tensor) -> Tensor:
-        """`unfold(x)` in double precision, with a last column of ones when there is a bias."""
+        """`unfold(x)` in double precision, with a last column of ones when there is a bias that may move."""
         X = self.unfold(x).double()
-        return X if self.module.bias is None else F.pad(X, (0, 1), value=1.0)
+        return X if self.bias is None else F.pad(X, (0, 1), value=1.0)
 
     def parts(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
         """`augmented(x)` a few samples at a time; `y` is the module's output, which tells how many."""
+        x = x.reshape(-1, *x.shape[1 - self.module.weight.ndim :])
         entries = max(1, y.numel() // self.shape[0] * self.shape[1] // max(1, len(x)))
         for part in torch.split(x, max(1, CHUNK // entries)):
             yield self.augmented(part)
@@ -71,46 +104,47 @@ def find_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[La
 
     Args:
         model: any module.
-        names: their names; by default every `Linear` and every `Conv2d` that is not grouped.
+        names: their names; by default every `Linear` and ungrouped `Conv2d` that is understood.
 
     Raises:
-        ValueError: if there are none, a name is not that of a prunable layer, two layers share a
-            weight, or a weight is not finite.
+        ValueError: if there are none, a name is not that of a prunable layer, a layer's weight is computed
+            or shared with another layer's, or a weight is not finite.
     """
-    found = {name: Layer(name, module) for name, module in model.named_modules() if _prunable(module)}
-    if not found:
-        raise ValueError(
-            f"model {type(model).__name__} has no prunable layer: no Linear and no ungrouped Conv2d"
-        )
-    if names is not None:
-        unknown = [name for name in names if name not in found]
-        if unknown or not names:
-            wrong = repr(unknown[0]) if unknown else "an empty list"
-            raise ValueError(f"layers: {wrong} names no prunable layer; there are {', '.join(found)}")
-        found = {name: layer for name, layer in found.items() if name in names}
-    seen: dict[int, str] = {}
-    for name, layer in found.items():
-        W, b = layer.module.weight, layer.module.bias
-        if not bool(torch.isfinite(W).all()) or not (b is None or bool(torch.isfinite(b).all())):
-            raise ValueError(f"layer {name!r} has a NaN or infinite weight; every weight must be finite")
-        first = seen.setdefault(id(W), name)
-        if first != name:
-            raise ValueError(f"layers {first!r} and {name!r} share one weight; leave one out with `layers`")
-    return list(found.values())
+    return named_layers(model, survey(model).choose(names))
 
 
-def _prunable(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+def named_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
+    """Layers by name, of a network that was surveyed.
+
+    Raises:
+        ValueError: if a weight is not finite.
+    """
+    layers = [Layer(name, model.get_submodule(name)) for name in names]  # type: ignore[arg-type]
+    for layer in layers:
+        for parameter in (layer.module.weight, layer.module.bias):
+            if parameter is not None and not bool(torch.isfinite(parameter).all()):
+                raise ValueError(
+                    f"layer {layer.name!r} has a NaN or infinite weight; every weight must be finite"
+                )
+    return layers
+
+
+def never_ran(name: str) -> ValueError:
+    """The error to raise for a layer that a pass over the data did not reach."""
+    return ValueError(
+        f"layer {name!r} saw no input of this data: it did not run as a module (is only its weight used, by "
+        "a function or a compiled model?); leave it out with `layers`"
+    )
 
 
 @contextmanager
 def visiting(layers: Sequence[Layer], visit: Visit) -> Iterator[None]:
     """Call `visit(name, input, output)` whenever a layer runs; a tensor it returns replaces the output."""
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
-        return lambda module, args, output: visit(name, args[0], output)
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]:
+        return lambda module, args, kwargs, output: visit(name, args[0] if args else kwargs["input"], output)
 
-    handles = [layer.module.register_forward_hook(hook(layer.name)) for layer in layers]
+    handles = [layer.module.register_forward_hook(hook(layer.name), with_kwargs=True) for layer in layers]
     try:
         yield
     finally:

@@ -45,6 +45,10 @@ class Memo:
         self._used |= self._needs[key]
         return self._values[key]  # type: ignore[no-any-return]
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether the value of `key` is there already."""
+        return key in self._values
+
     def reset(self) -> None:
         """Forget what was used; the values stay."""
         self._used = set()

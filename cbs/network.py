@@ -18,6 +18,7 @@ from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
 from cbs.data import Samples, gather
+from cbs.eligible import masked_names, survey, tell, unwrap
 from cbs.evaluate import Evaluation, evaluate, require_answers
 from cbs.formulation import (
     Objective,
@@ -28,20 +29,24 @@ from cbs.formulation import (
     layer_objective,
     layer_weights,
 )
-from cbs.layers import Layer, find_layers, visiting
+from cbs.layers import Layer, named_layers, never_ran, visiting
 from cbs.losses import LOW, Loss, require_probabilities, wide, wide_loss
 from cbs.memo import Memo
-from cbs.surgery import Saved, clone, save
+from cbs.probe import misbehaving
+from cbs.surgery import Saved, clone, put_mask, read_masks, save
 from solvers import Budget, FactorHessian
 from solvers.bounds.curves import lower_curves
 from solvers.curves import RowCurves, row_curves
 from solvers.hessian import Array
+from solvers.problem import Mask
 from solvers.reduction import Reduction, reduce
 
 FLOATS = (*LOW, torch.float32, torch.float64)
 """Types that parameters may have."""
 GRADIENTS = 1_000
 """Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
+TRIED = 2
+"""Samples on which layers are watched before the work."""
 
 
 class Network:
@@ -83,21 +88,45 @@ class Network:
                 raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
         if not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
+        model = unwrap(model)
+        found = survey(model)
+        found.choose(layers)
         where = next(model.parameters(), torch.empty(0)).device
+        self.masks = {name: read_masks(model, name) for name in masked_names(model)}
         self.model = clone(model).to(device).eval()
-        self.layers = find_layers(self.model, layers)
-        self.saved: Saved = save(self.layers)
+        self.layers = self._layers(found.choose(layers))
         self._origin = where, {name: module.training for name, module in model.named_modules()}
         self.samples: Samples = gather(data, samples, seed).to(device)
         self.loss, self.damping, self.device = wide_loss(loss), damping, device
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
+        found = found.without(misbehaving(self.model, self.layers, self.samples.first(TRIED)))
+        self.layers = self._layers(found.choose(layers))
+        self.left_out = found.left_out if layers is None else {}
+        tell(self.left_out)
+        self.saved: Saved = save(self.layers)
         require_answers(self.model, self.samples, self.loss)
         self.before: Evaluation = evaluate(self.model, self.samples, self.loss)
         if not math.isfinite(self.before.loss):
             self._refuse_loss()
         self.held_out: Samples | None = None
         self.test_before: Evaluation | None = None
+
+    def _layers(self, names: Sequence[str]) -> list[Layer]:
+        """Layers of the copy; a bias of which entries were pruned before stays as it is."""
+        fixed = self.masks.get("bias", {})
+        return [replace(layer, fixed_bias=layer.name in fixed) for layer in named_layers(self.model, names)]
+
+    @property
+    def earlier(self) -> list[Mask]:
+        """For every layer the mask `[m, n]` that it came with, True where pruned."""
+        found = self.masks.get("weight", {})
+        return [
+            found[layer.name].reshape(layer.shape).cpu().numpy()
+            if layer.name in found
+            else np.zeros(layer.shape, dtype=bool)
+            for layer in self.layers
+        ]
 
     def hold_out(self, samples: Samples) -> None:
         """Evaluate on `samples`, too."""
@@ -122,8 +151,13 @@ class Network:
         raise ValueError(f"loss of the dense network is {self.before.loss} on this data: {why}")
 
     def restore(self, model: nn.Module) -> nn.Module:
-        """Put a copy of the network on the device and into the modes of the user's model, in place."""
+        """Give a copy of the network the device, modes and other masks of the user's model, in place."""
         where, modes = self._origin
+        pruned = {layer.name for layer in self.layers}
+        for parameter, masks in self.masks.items():
+            for name, mask in masks.items():
+                if parameter != "weight" or name not in pruned:
+                    put_mask(model.get_submodule(name), parameter, mask)
         for name, module in model.named_modules():
             module.training = modes[name]
         return model.to(where)
@@ -138,12 +172,20 @@ class Network:
         """Every layer's objective, from its damped Gram."""
         return self.memo("objectives", self._objectives)
 
+    @property
+    def has_objectives(self) -> bool:
+        """Whether `objectives` are there without computing them."""
+        return "objectives" in self.memo
+
     def _objectives(self) -> list[Objective]:
         grams = layer_grams(self.model, self.layers, self.samples)
         idle = [layer.name for layer in self.layers if layer.name not in grams]
         if idle:
-            raise ValueError(f"layer {idle[0]!r} saw no input of this data; leave it out with `layers`")
-        return [layer_objective(layer, grams[layer.name], self.damping) for layer in self.layers]
+            raise never_ran(idle[0])
+        return [
+            layer_objective(layer, grams[layer.name], self.damping, mask)
+            for layer, mask in zip(self.layers, self.earlier, strict=True)
+        ]
 
     @property
     def scales(self) -> list[Array]:
@@ -167,12 +209,16 @@ class Network:
 
     @property
     def fisher(self) -> FactorHessian:
-        """The empirical Fisher of all weights, layer after layer, damped; from `gradients` samples."""
+        """The empirical Fisher of all weights, layer after layer, damped; from `gradients` samples.
+
+        Weights that were pruned before have no part in it.
+        """
         return self.memo("fisher", self._fisher)
 
     def _fisher(self) -> FactorHessian:
         model, layers, samples = self._differentiable()
         X = gradient_factor(model, layers, samples.choose(self.gradients, self.seed), self.loss)
+        X[:, torch.from_numpy(np.concatenate([mask.ravel() for mask in self.earlier])).to(X.device)] = 0.0
         hessian = factor(X, self.damping)
         _require_signal([hessian.X])
         return hessian
@@ -184,7 +230,7 @@ class Network:
         """
         model = clone(self.model)
         low = any(values.dtype in LOW for values in model.parameters())
-        layers = [replace(layer, module=model.get_submodule(layer.name)) for layer in self.layers]  # type: ignore[arg-type]
+        layers = [layer.of(model) for layer in self.layers]
         samples = replace(self.samples, inputs=wide(self.samples.inputs)) if low else self.samples
         model = model.float() if low else model
         require_apart(model, samples)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from cbs.assemble import Run, assemble, certify_result
 from cbs.data import gather
+from cbs.earlier import check_earlier
 from cbs.losses import Loss
 from cbs.method import Method, get_method
 from cbs.method import methods as all_methods
@@ -157,6 +158,7 @@ def compare(
     for request in requests:
         for layer in network.layers:
             request.layer_budget(layer)
+        check_earlier(request, network.layers, network.earlier)
     references = References(network)
     results: list[PruneResult] = []
     failures: dict[str, ValueError] = {}

@@ -51,7 +51,8 @@ class LayerResult:
         bound: no mask of the layer's budget has a smaller one, whatever its survivors; None if not
             known. When all layers share one budget: no mask with as many pruned in every row.
         measured: half the mean squared change of the layer's output on its dense inputs, by running
-            the modules, plus the damping term; agrees with `value`.
+            the modules, plus the damping term; agrees with `value`, or else the pruning is an error.
+            Where no Gram was computed (neither for the method nor to certify) it is the `value`.
         damping: added to the Gram's diagonal, absolute.
         seconds: wall time of its selection and update.
         solver: what found the mask.
@@ -106,6 +107,8 @@ class PruneResult:
         test_after: the same of the pruned network, or None.
         damping: relative damping asked for.
         seed: of every random choice.
+        left_out: what holds weights and was not pruned though nobody asked to leave it out: for every
+            name why.
         stats: counts, choices and repairs.
         saved: dense weights and biases of the pruned layers.
     """
@@ -130,6 +133,7 @@ class PruneResult:
     test_after: Evaluation | None
     damping: float
     seed: int
+    left_out: Mapping[str, str]
     stats: Mapping[str, Any]
     saved: surgery.Saved = field(repr=False)
 
@@ -146,7 +150,8 @@ class PruneResult:
     @property
     def masks(self) -> dict[str, Tensor]:
         """For every pruned layer's name a bool tensor of its weight's shape, True where pruned."""
-        return surgery.read_masks(self.model)
+        masks = surgery.read_masks(self.model)
+        return {layer.name: masks[layer.name] for layer in self.layers if layer.name in masks}
 
     @property
     def state(self) -> dict[str, Tensor]:

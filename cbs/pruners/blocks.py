@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cbs.earlier import keep_out
 from cbs.formulation import Weights, flat_budget
 from cbs.network import Network
 from cbs.request import Request
@@ -29,12 +30,14 @@ class Block:
         w: `[p]` their weights, layer after layer, row after row.
         hessian: damped Fisher of these weights.
         shapes: (m, n) of every layer.
+        earlier: `[p]`, True where pruned before.
     """
 
     index: range
     w: Array
     hessian: FactorHessian
     shapes: list[tuple[int, int]]
+    earlier: Mask
 
     def split(self, flat: NDArray[T]) -> list[NDArray[T]]:
         """`[p]` values as matrices `[m, n]`, one a layer."""
@@ -52,14 +55,16 @@ def blocks(network: Network, request: Request) -> list[Block]:
     if not request.pooled:
         return layer_blocks(network)
     w = np.concatenate([dense.W.ravel() for dense in network.dense])
-    return [Block(range(len(network.layers)), w, network.fisher, [dense.W.shape for dense in network.dense])]
+    earlier = np.concatenate([mask.ravel() for mask in network.earlier])
+    shapes = [dense.W.shape for dense in network.dense]
+    return [Block(range(len(network.layers)), w, network.fisher, shapes, earlier)]
 
 
 def layer_blocks(network: Network) -> list[Block]:
     """A block a layer."""
     return [
-        Block(range(i, i + 1), dense.W.ravel(), network.fisher_block(i), [dense.W.shape])
-        for i, dense in enumerate(network.dense)
+        Block(range(i, i + 1), dense.W.ravel(), network.fisher_block(i), [dense.W.shape], mask.ravel())
+        for i, (dense, mask) in enumerate(zip(network.dense, network.earlier, strict=True))
     ]
 
 
@@ -80,6 +85,14 @@ def block_problem(
         return _column_problem(block, budget), lambda mask: [np.repeat(mask, layer.shape[0], axis=0)]
     flat = flat_budget(budget, *layer.shape)
     return SubsetProblem(block.w[None, :], block.hessian, flat, refit=refit), block.split
+
+
+def keep_out_of_block(problem: SubsetProblem, block: Block, mask: Mask) -> Mask:
+    """A mask of a block's problem with what was pruned before."""
+    earlier = block.earlier[None, :]
+    if problem.pools.coupled:
+        earlier = earlier.reshape(block.shapes[0])[:1]
+    return keep_out(mask, earlier, problem.pools, problem.W)
 
 
 def _column_problem(block: Block, budget: Budget) -> SubsetProblem:

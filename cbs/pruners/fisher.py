@@ -9,7 +9,7 @@ import numpy as np
 from cbs.formulation import Pruned, Weights
 from cbs.network import Network
 from cbs.plan import LayerPlan, Plan
-from cbs.pruners.blocks import Block, block_problem, blocks, layer_blocks
+from cbs.pruners.blocks import Block, block_problem, blocks, keep_out_of_block, layer_blocks
 from cbs.pruners.separable import select
 from cbs.request import Request
 from cbs.watch import Watch
@@ -50,9 +50,10 @@ def obs(network: Network, request: Request, watch: Watch) -> Plan:
             layer=name,
             index=block.index[0],
         )
-        masks, moved = lift(solution.mask), block.split(solution.weights)
-        for i, mask, W in zip(block.index, masks, moved, strict=True):
-            answer = Pruned(mask, Weights(W, network.dense[i].bias))
+        mask = keep_out_of_block(problem, block, solution.mask)
+        masks, moved = lift(mask), block.split(problem.weights(mask))
+        for i, part, W in zip(block.index, masks, moved, strict=True):
+            answer = Pruned(part, Weights(W, network.dense[i].bias))
             steps.append(LayerPlan.solved(answer, solution, watch, 1 / len(masks)))
     return fisher_plan(network, found, steps)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cbs.earlier import keep_all_out, keep_out
 from cbs.formulation import Objective, pruned
 from cbs.network import Network
 from cbs.plan import LayerPlan, Plan
@@ -43,6 +44,8 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
             masks, stats = _proven_shares(network, request, watch, references)
         else:
             masks = _greedy_shares(network, request)
+        dense = [weights.W for weights in network.dense]
+        masks = keep_all_out(request, network.layers, masks, network.earlier, dense)
         starts = [*masks]
         budgets = [Budget.per_row(mask.sum(axis=1).tolist()) for mask in masks]
     else:
@@ -51,7 +54,8 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
     plans = []
     for i, (objective, budget) in enumerate(zip(network.objectives, budgets, strict=True)):
         problem = objective.problem(budget)
-        start = _widen(problem, starts[i])
+        known = starts[i]
+        start = None if known is None else _widen(problem, known)
         watch.tell("select", objective.name, i)
         solver = FALLBACK if watch.interrupted else request.solver
         solution = watch.solve(
@@ -59,7 +63,10 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
             share=sizes[i] / sizes[i:].sum(), warm_start=start,
         )  # fmt: skip
         references.learn(i, problem, solution)
-        plans.append(LayerPlan.solved(pruned(problem, solution.mask, solution.weights), solution, watch))
+        p = problem.prunable
+        mask = keep_out(solution.mask[:, p], network.earlier[i], problem.pools, problem.W[:, p])
+        wide = _widen(problem, mask)
+        plans.append(LayerPlan.solved(pruned(problem, wide, problem.weights(wide)), solution, watch))
     if request.recalibrate and not watch.interrupted:
         plans = recalibrate(network, plans)
     if not request.pooled:  # the row scales, which a prediction takes, are a pass of their own
@@ -102,9 +109,7 @@ def _greedy_shares(network: Network, request: Request) -> list[Mask]:
     return [curve.masks(k) for curve, k in zip(network.curves, np.split(counts, ends), strict=True)]
 
 
-def _widen(problem: SubsetProblem, mask: Mask | None) -> Mask | None:
-    if mask is None:
-        return None
+def _widen(problem: SubsetProblem, mask: Mask) -> Mask:
     wide = np.zeros(problem.W.shape, dtype=bool)
     wide[:, problem.prunable] = mask
     return wide

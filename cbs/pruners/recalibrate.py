@@ -9,7 +9,7 @@ from torch import Tensor, no_grad
 
 from cbs.curvature.paired import paired_moments
 from cbs.formulation import Pruned, refitted
-from cbs.layers import Layer, visiting
+from cbs.layers import visiting
 from cbs.network import Network
 from cbs.plan import LayerPlan
 from cbs.surgery import clone, write
@@ -29,7 +29,7 @@ def recalibrate(network: Network, plans: Sequence[LayerPlan]) -> list[LayerPlan]
     found = list(plans)
     for i in _running_order(network):
         layer = network.layers[i]
-        twin = Layer(layer.name, model.get_submodule(layer.name))  # type: ignore[arg-type]
+        twin = layer.of(model)
         K, C = paired_moments(network.model, model, (layer, twin), network.samples)
         answer: Pruned = refitted(layer, K, C, network.damping, plans[i].answer.mask)
         write(twin, answer.weights)

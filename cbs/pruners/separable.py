@@ -35,7 +35,8 @@ def random(network: Network, request: Request, watch: Watch) -> Plan:
 
 
 def select(network: Network, request: Request, scores: Sequence[Array]) -> list[Mask]:
-    """Masks of the smallest scores, under the budget asked."""
+    """Masks of the smallest scores, under the budget asked; weights pruned before have the least."""
+    scores = [np.where(mask, -np.inf, s) for mask, s in zip(network.earlier, scores, strict=True)]
     if request.pooled:
         return smallest(scores, request.network_count(network.layers))
     return smallest(scores, [request.layer_budget(layer) for layer in network.layers])

@@ -10,7 +10,7 @@ import numpy as np
 from cbs.formulation import Pruned, Weights, masked
 from cbs.network import Network
 from cbs.plan import LayerPlan, Plan
-from cbs.pruners.blocks import block_problem, blocks
+from cbs.pruners.blocks import block_problem, blocks, keep_out_of_block
 from cbs.pruners.fisher import FALLBACK, fisher_plan
 from cbs.request import Request
 from cbs.trial import Trial
@@ -41,7 +41,7 @@ def cbs_selection(network: Network, request: Request, watch: Watch) -> Plan:
             layer=name,
             index=block.index[0],
         )
-        masks = lift(solution.mask)
+        masks = lift(keep_out_of_block(problem, block, solution.mask))
         trial(block.index, masks)
         for i, mask in zip(block.index, masks, strict=True):
             answer = masked(network.dense[i], mask)

@@ -2,13 +2,14 @@ import copy
 import functools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from cbs.data import Samples
-from cbs.evaluate import evaluate, forward, mean_loss, output_errors, require_answers
+from cbs.evaluate import evaluate, forward, mean_loss, output_changes, require_answers
 from cbs.layers import find_layers
 from cbs.surgery import clone
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
@@ -258,22 +259,27 @@ def test_a_model_must_answer_every_sample(model):
 
 
 @pytest.mark.parametrize(("make", "data"), [(mlp, samples(600)), (convnet, image_samples(12))])
-def test_output_errors_are_measured_on_dense_inputs(make, data):
+def test_output_changes_are_measured_on_dense_inputs(make, data):
     dense = seeded(make)
     layers = find_layers(dense)
+    layers_by_name = {layer.name: layer for layer in layers}
     after = clone(dense)
     for layer in layers:
         module = after.get_submodule(layer.name)
         module.weight.data.mul_(0.9)
         module.bias.data.add_(0.1)
-    found = output_errors(
+    found = output_changes(
         dense, layers, {layer.name: after.get_submodule(layer.name) for layer in layers}, data
     )
     x = data.inputs
     for i, module in enumerate(dense):
         if str(i) in found:
             change = after.get_submodule(str(i))(x) - module(x)
-            expected = 0.5 * float(change.detach().square().sum()) / len(data)
-            assert found[str(i)] == pytest.approx(expected, rel=1e-12)
-            assert expected > 0
+            change = layers_by_name[str(i)].flatten(change.detach())
+            expected = 0.5 * change.square().sum(dim=0) / len(data)
+            np.testing.assert_allclose(found[str(i)].rows, expected, rtol=1e-12)
+            assert float(expected.min()) > 0
+            X = layers_by_name[str(i)].unfold(x)
+            diagonal = float(X.detach().square().sum()) / (len(data) * X.shape[1])
+            assert found[str(i)].diagonal == pytest.approx(diagonal, rel=1e-12)
         x = module(x)

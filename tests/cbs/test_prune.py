@@ -150,7 +150,7 @@ def nan_weights():
         (nn.Sequential(nn.Tanh()), samples(), {}, "model Sequential has no prunable layer"),
         (nan_weights(), samples(), {}, "layer '0' has a NaN or infinite weight"),
         ("digits", samples(), {}, "model must be a torch.nn.Module, not str"),
-        (mlp(), samples(shape=(7,)), {}, r"the model refuses inputs of shape \[32, 7\]"),
+        (mlp(), samples(shape=(7,)), {}, r"the model refuses inputs of shape \[2, 7\]"),
         (mlp(), (torch.full((3, 6), torch.nan), torch.zeros(3)), {}, "inputs hold NaN"),
         (mlp(), samples(classes=8), {}, "loss refuses outputs"),
         (mlp(), samples(), {"sparsity": 1.0}, r"sparsity must lie in \[0, 1\)"),

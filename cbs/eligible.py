@@ -1,0 +1,253 @@
+"""Which modules of a network can be pruned, and why the others are left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils import prune as torch_prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+STOCK = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
+"""What a module must have from torch to compute what its kind computes."""
+TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+SHOWN = 3
+"""Modules left out that a warning names."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A network's modules, by what can be done with them.
+
+    Attributes:
+        model: the network's class.
+        prunable: names of modules that are understood, in the order of `model.named_modules()`.
+        left_out: for every other module or parameter that holds a matrix its name and why.
+        refused: names of prunable ones that can only be left out by the user's own word, and why.
+    """
+
+    model: str
+    prunable: list[str]
+    left_out: dict[str, str]
+    refused: dict[str, str]
+
+    def without(self, reasons: Mapping[str, str]) -> Survey:
+        """The survey once more is known of some modules."""
+        prunable = [name for name in self.prunable if name not in reasons]
+        return replace(self, prunable=prunable, left_out={**self.left_out, **reasons})
+
+    def choose(self, names: Sequence[str] | None) -> list[str]:
+        """The names of the layers to prune; all that are prunable when none are given.
+
+        Raises:
+            ValueError: in one line, if there are none, or one can't be pruned.
+        """
+        if names is None:
+            chosen = [*self.prunable]
+            if not chosen:
+                raise ValueError(f"model {self.model} has no prunable layer: {self._reasons()}")
+        else:
+            known = set(self.prunable)
+            for name in names:
+                if name in self.left_out:
+                    raise ValueError(f"layers: {name!r} can't be pruned: {self.left_out[name]}")
+                if name not in known:
+                    raise ValueError(
+                        f"layers: {name!r} names no prunable layer; there are {', '.join(self.prunable)}"
+                    )
+            if not len(names):
+                raise ValueError(
+                    f"layers: an empty list names no prunable layer; there are {', '.join(self.prunable)}"
+                )
+            chosen = [name for name in self.prunable if name in names]
+        for name in chosen:
+            if name in self.refused:
+                raise ValueError(self.refused[name])
+        return chosen
+
+    def _reasons(self) -> str:
+        if not self.left_out:
+            return "no Linear and no ungrouped Conv2d"
+        return "; ".join(f"{name!r}: {why}" for name, why in [*self.left_out.items()][:SHOWN])
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module itself, out of `torch.compile`, `DataParallel` and `DistributedDataParallel`.
+
+    Raises:
+        ValueError: for a module whose inside can't be seen, or whose parameters do not exist yet.
+    """
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inside := getattr(model, "_orig_mod", None), nn.Module):
+            model = inside
+        else:
+            break
+    for name, module in model.named_modules():
+        what = f"module {name!r}" if name else "model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{what} is TorchScript, which can't be pruned; give the nn.Module it was made of"
+            )
+        if isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            raise ValueError(f"{what} is compiled; give the model as it was before torch.compile")
+        if any(nn.parameter.is_lazy(tensor) for tensor in _own(module)):
+            raise ValueError(
+                f"{what} ({type(module).__name__}) has no weights yet; run the model once on its inputs"
+            )
+    return model
+
+
+def survey(model: nn.Module) -> Survey:
+    """Look through a network, with masks or without, before any work is done."""
+    sharing = _sharing(model)
+    names = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    weights = {
+        f"{name}.{key}": name for name in names for key in ("weight", "bias", "weight_orig", "bias_orig")
+    }
+    found = Survey(type(model).__name__, [], {}, {})
+    for name, module in model.named_modules():
+        if name not in names:
+            for key in _matrices(name, module):
+                found.left_out[key] = f"{type(module).__name__} is neither Linear nor Conv2d"
+            continue
+        computed = [key for key in ("weight", "bias") if not _is_own(module, key)]
+        others = sharing.get(module, [])
+        strange = [other for other in others if other not in weights]
+        why = _why_not(module)
+        if why is None and not computed:
+            why = _why_not_stored(module.weight)
+        if why is None and strange:
+            why = f"it shares its weight or bias with {strange[0]!r}"
+        if why is not None:
+            found.left_out[name] = why
+            continue
+        found.prunable.append(name)
+        if computed:
+            found.refused[name] = (
+                f"layer {name!r}: its {computed[0]} is computed, as by weight_norm or a parametrization, and "
+                "zeros would not stay; take that off first (remove_parametrizations, remove_weight_norm, "
+                "remove_spectral_norm), or name the other layers with `layers`"
+            )
+        elif others:
+            first, second = [key for key in names if key in (name, weights[others[0]])]
+            found.refused[name] = (
+                f"layers {first!r} and {second!r} share one weight or bias; leave both out with `layers`"
+            )
+    return found
+
+
+def tell(left_out: Mapping[str, str]) -> None:
+    """Warn, in one line, of what is not pruned though nobody asked to leave it out."""
+    if left_out:
+        shown = [f"{name!r} ({why})" for name, why in [*left_out.items()][:SHOWN]]
+        more = f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
+        warnings.warn(
+            f"not pruned: {', '.join(shown)}{more}; `result.left_out` has all, `layers` says which to prune",
+            stacklevel=2,
+        )
+
+
+def masked(module: nn.Module) -> list[str]:
+    """The parameters of a module that have a `torch.nn.utils.prune` mask."""
+    hooks = module._forward_pre_hooks.values()
+    return [hook._tensor_name for hook in hooks if isinstance(hook, torch_prune.BasePruningMethod)]
+
+
+def masked_names(model: nn.Module) -> list[str]:
+    """The names of parameters that have a mask in some module of a network."""
+    return list(dict.fromkeys(name for module in model.modules() for name in masked(module)))
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """Why a Linear or Conv2d is not understood, whatever its weight is; None if it is."""
+    if isinstance(module, nn.Conv2d) and module.groups != 1:
+        return "a grouped convolution"
+    kind = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
+    cls = type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
+    if any(getattr(cls, key, None) is not getattr(kind, key, None) or key in vars(module) for key in STOCK):
+        return f"{cls.__name__} does not compute what torch.nn.{kind.__name__} does"
+    norms = (WeightNorm, SpectralNorm, torch_prune.BasePruningMethod)
+    if not all(isinstance(hook, norms) for hook in module._forward_pre_hooks.values()):
+        return "a forward pre-hook may change what it computes"
+    return None
+
+
+def _why_not_stored(weight: Tensor) -> str | None:
+    kind = type(weight.detach())
+    if kind is not Tensor or weight.layout is not torch.strided or weight.dtype not in TYPES:
+        return f"its weight is a {kind.__name__} of {weight.dtype}, {weight.layout}"
+    return None
+
+
+def _is_own(module: nn.Module, name: str) -> bool:
+    """Whether an attribute is a parameter of the module, or None, or one under a mask; not computed."""
+    if getattr(type(module), name, None) is not None:
+        return False
+    return name in module._parameters or name in masked(module)
+
+
+def _matrices(name: str, module: nn.Module) -> list[str]:
+    """What holds the matrices that a module has itself: the module, or parameters beside its children."""
+    names = [
+        key for key, p in module._parameters.items() if p is not None and sum(d > 1 for d in p.shape) > 1
+    ]
+    if isinstance(module, nn.MultiheadAttention) or not any(module.children()):
+        return [name] if names or hasattr(module, "_packed_params") else []
+    return [f"{name}.{key}" if name else key for key in names]
+
+
+def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """For every Linear and Conv2d the names of other tensors in the memory of its weight or bias."""
+    places: dict[int, list[tuple[nn.Module, str, str, Tensor]]] = defaultdict(list)
+    for name, module in model.named_modules():
+        for key, tensor in _named_tensors(module):
+            if tensor.layout is torch.strided and tensor.numel() and not tensor.is_meta:
+                path = f"{name}.{key}" if name else key
+                places[tensor.untyped_storage().data_ptr()].append((module, key, path, tensor))
+    found: dict[nn.Module, list[str]] = defaultdict(list)
+    for same in places.values():
+        for module, key, path, tensor in same:
+            if isinstance(module, nn.Linear | nn.Conv2d) and key.removesuffix("_orig") in ("weight", "bias"):
+                found[module] += [at for *_, at, twin in same if at != path and _overlap(tensor, twin)]
+    return found
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one storage have memory in common, taken as ranges."""
+    (a0, a1), (b0, b1) = ((t.data_ptr(), t.data_ptr() + t.element_size() * (1 + _reach(t))) for t in (a, b))
+    return a0 < b1 and b0 < a1
+
+
+def _reach(t: Tensor) -> int:
+    return sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+
+
+def _own(module: nn.Module) -> Iterator[Tensor]:
+    yield from (tensor for tensor in module._parameters.values() if tensor is not None)
+    yield from (tensor for tensor in module._buffers.values() if tensor is not None)
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that a module holds, parameter, buffer or in an attribute, with a name."""
+    for key, value in [*module._parameters.items(), *module._buffers.items(), *vars(module).items()]:
+        if key not in ("_parameters", "_buffers", "_modules"):
+            yield from ((key, tensor) for tensor in _tensors(value))
+
+
+def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple | set | frozenset) and depth:
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item, depth - 1)

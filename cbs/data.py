@@ -62,6 +62,9 @@ class Samples:
             if values.is_floating_point() and not bool(torch.isfinite(values).all()):
                 raise ValueError(f"data: {name} hold NaN or infinite values; every entry must be finite")
 
+    def __repr__(self) -> str:
+        return f"Samples({len(self)}: inputs {list(self.inputs.shape)}, targets {list(self.targets.shape)})"
+
     def __len__(self) -> int:
         return len(self.inputs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cbs import surgery
 from cbs.evaluate import Evaluation
 from solvers import Bounds
+from solvers.summary import between, first, summary
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,15 @@ class LayerResult:
     rows: list[RowResult]
     stats: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return f"LayerResult {self.line}, {self.status} by {self.solver} in {self.seconds:.2f} s"
+
+    @property
+    def line(self) -> str:
+        """Name, shape, what is left, and how good that is."""
+        left = f"{self.kept} of {math.prod(self.shape)} kept"
+        return f"{self.name} {list(self.shape)}: {left}, {between(self.value, self.bound, self.gap)}"
+
     @property
     def gap(self) -> float | None:
         """`(value - bound) / value`, 0 if both are 0; None where there is no bound."""
@@ -135,7 +145,21 @@ class PruneResult:
     seed: int
     left_out: Mapping[str, str]
     stats: Mapping[str, Any]
-    saved: surgery.Saved = field(repr=False)
+    saved: surgery.Saved
+
+    def __repr__(self) -> str:
+        where = f"scope {self.scope}" if self.budget == "unstructured" else f"budget {self.budget}"
+        before, after = self.test_before or self.before, self.test_after or self.after
+        accuracy = ""
+        if before.accuracy is not None and after.accuracy is not None:
+            on = "test" if self.test_after else "calibration"
+            accuracy = f"accuracy {before.accuracy:.2%} -> {after.accuracy:.2%} on {on} data, "
+        return summary(
+            f"PruneResult: {self.method}, {self.sparsity:.1%} pruned, {where}: {self.status}",
+            f"{accuracy}loss {self.before.loss:.4f} -> {self.after.loss:.4f} on calibration data",
+            f"{between(self.value, self.bound, self.gap)}, {self.seconds:.2f} s",
+            *first([layer.line for layer in self.layers]),
+        )
 
     @property
     def gap(self) -> float | None:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
+SHOWN = 8
+"""Rows whose counts are all shown when a budget is printed."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ class Budget:
     prune: int | tuple[int, ...] | None = None
     keep: int | None = None
     of: int | None = None
+
+    def __repr__(self) -> str:
+        if self.kind == "n_of_m":
+            return f"Budget.n_of_m({self.keep}, {self.of})"
+        counts = self.prune
+        if isinstance(counts, tuple) and len(counts) > SHOWN:
+            return f"Budget.per_row({len(counts)} counts from {min(counts)} to {max(counts)})"
+        return f"Budget.{self.kind}({list(counts) if isinstance(counts, tuple) else counts})"
 
     @classmethod
     def per_row(cls, prune: int | Sequence[int]) -> Budget:

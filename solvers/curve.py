@@ -22,6 +22,7 @@ from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import Reduction, reduce
 from solvers.solution import Status, check_bounds
+from solvers.summary import percent, summary
 from solvers.tensors import load_torch
 
 
@@ -53,6 +54,14 @@ class Curve:
     _chosen: Mapping[tuple[int, int], Mask] = field(kw_only=True, repr=False)
     _prunable: NDArray[np.int64] = field(kw_only=True, repr=False)
     _columns: int = field(kw_only=True, repr=False)
+
+    def __repr__(self) -> str:
+        m, width = self.values.shape
+        return summary(
+            f"Curve of {m} rows, 0 to {width - 1} pruned of each: {self.status.value}, {self.status.remedy}",
+            f"{int(self.proven.sum())} of {m * width} proven to {percent(self.gap)}, up to rounding",
+            f"{self.seconds:.2f} s",
+        )
 
     @property
     def proven(self) -> NDArray[np.bool_]:

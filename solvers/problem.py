@@ -91,6 +91,15 @@ class SubsetProblem:
             for r in range(self.hessian.rows or 1):
                 self.hessian.solve(r, self.movable, np.zeros(len(self.movable)))
 
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.m} x {self.n} weights, {'joint' if self.refit else 'selection'}, {self.budget}",
+            *(["gradient"] if self.G is not None else []),
+            *([f"{len(self.movable)} movable"] if len(self.movable) else []),
+            type(self.hessian).__name__,
+        ]
+        return f"SubsetProblem({', '.join(parts)})"
+
     def value(self, mask: ArrayLike) -> float:
         """The loss increase of a mask: `sum_r G_r . D_r + 1/2 D_r H_r D_r'` at the move it implies.
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from solvers.summary import between, summary
+
 if TYPE_CHECKING:
     from solvers.hessian import Array
     from solvers.problem import Mask, SubsetProblem
@@ -114,6 +116,13 @@ class Solution:
     stats: Mapping[str, Any] = field(default_factory=dict)
     trace: Sequence[Progress] = ()
     certificate: Any = None
+
+    def __repr__(self) -> str:
+        return summary(
+            f"Solution by {self.solver}: {self.status.value}, {self.status.remedy}",
+            between(self.value, self.bound, self.gap),
+            f"{int(self.mask.sum())} of {self.mask.size} weights pruned, {self.seconds:.2f} s",
+        )
 
     @property
     def bounds(self) -> Bounds:

@@ -27,11 +27,11 @@ class Outcome:
         certificate: the `Proof` of every block, where `Control.certify` asks for them, or None.
     """
 
-    mask: Mask
+    mask: Mask = field(repr=False)
     bound: float = -math.inf
     reason: Status = Status.FEASIBLE
     stats: Mapping[str, Any] = field(default_factory=dict)
-    certificate: Any = None
+    certificate: Any = field(default=None, repr=False)
 
 
 class Solver(ABC):

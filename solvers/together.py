@@ -19,6 +19,7 @@ from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import reduce
 from solvers.solution import Bounds, Status, check_bounds
+from solvers.summary import between, first, number, summary
 from solvers.tensors import load_torch
 
 WIDEST = 128
@@ -48,6 +49,15 @@ class Together:
     seconds: float
     stats: Mapping[str, Any] = field(default_factory=dict)
     certificate: Any = None
+
+    def __repr__(self) -> str:
+        pruned = [f"{int(mask.sum())} of {mask.size} weights pruned" for mask in self.masks]
+        return summary(
+            f"Together, {len(self.masks)} problems: {self.status.value}, {self.status.remedy}",
+            between(self.value, self.bound, self.gap),
+            *first([f"{line}, value {number(v)}" for line, v in zip(pruned, self.values, strict=True)]),
+            f"{self.seconds:.2f} s",
+        )
 
     @property
     def value(self) -> float:

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cbs.cli.streams import unheard
+from solvers.summary import number as number
+from solvers.summary import percent as percent
 from solvers.writing import check_place
 
 
@@ -70,16 +72,6 @@ def plain(data: Any) -> Any:
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     return os.fspath(data) if isinstance(data, os.PathLike) else data
-
-
-def number(value: float | None) -> str:
-    """A number for people: seven digits, `unknown` for what is not known."""
-    return f"{value:.7g}" if value is not None and math.isfinite(value) else "unknown"
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction in percent, `unknown` if infinite."""
-    return f"{100 * fraction:.3g}%" if fraction is not None and math.isfinite(fraction) else "unknown"
 
 
 def check_places(inputs: Iterable[Path | None], **places: Path | None) -> None:

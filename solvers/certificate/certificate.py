@@ -16,6 +16,7 @@ from solvers.certificate.image import ImageProof
 from solvers.certificate.proof import Proof
 from solvers.hessian import Array
 from solvers.problem import Mask
+from solvers.summary import number
 from solvers.writing import replacing
 
 FORMAT = "cbs certificate 1"
@@ -70,6 +71,10 @@ class Certificate:
 
     parts: tuple[Part, ...]
     shared: bool = False
+
+    def __repr__(self) -> str:
+        proofs = sum(len(part.proofs) + (part.image is not None) for part in self.parts)
+        return f"Certificate({len(self.parts)} problems, {proofs} proofs, bound {number(self.bound)})"
 
     @property
     def value(self) -> float:

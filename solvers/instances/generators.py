@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Planted:
     """
 
     problem: SubsetProblem
-    mask: Mask
+    mask: Mask = field(repr=False)
     value: float
 
 

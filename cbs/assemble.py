@@ -128,12 +128,38 @@ def certify_result(run: Run, references: References, *, compute: bool) -> PruneR
     return replace(result, status=_status(run, result))
 
 
+def take_up(result: PruneResult, request: Request, watch: Watch, references: References) -> Run:
+    """The run of a result that is there already, whose bounds become known.
+
+    Raises:
+        ValueError: if it is of other layers.
+    """
+    network = references.network
+    there = [(layer.name, layer.shape) for layer in result.layers]
+    if there != [(layer.name, tuple(layer.module.weight.shape)) for layer in network.layers]:
+        raise ValueError(f"finished: the result of {result.method!r} is of other layers than the network's")
+    for i, layer in enumerate(result.layers):
+        rows = [row.bound for row in layer.rows if row.bound is not None]
+        known = np.array(rows) if len(rows) == len(layer.rows) else None
+        if layer.bound is not None:
+            references.recall(i, _budget(network, request, layer, i), LayerBound(layer.bound, known))
+    if request.pooled and result.bound is not None:
+        references.learn_total(request.network_count(network.layers), result.bound)
+    return Run(result, request, watch)
+
+
+def _budget(network: Network, request: Request, layer: LayerResult, index: int) -> Budget:
+    """What a layer's bounds are about."""
+    if request.pooled:
+        return Budget.per_row([row.pruned for row in layer.rows])
+    return request.layer_budget(network.layers[index])
+
+
 def _bounds(run: Run, references: References, compute: bool) -> tuple[list[LayerResult], float | None]:
     request, network = run.request, references.network
     layers: list[LayerResult] = []
     for i, layer in enumerate(run.result.layers):
-        counts = [row.pruned for row in layer.rows]
-        budget = Budget.per_row(counts) if request.pooled else request.layer_budget(network.layers[i])
+        budget = _budget(network, request, layer, i)
         if compute and not run.watch.tell("certify", layer.name, i):
             references.certify(i, budget, run.watch, by_curves=request.pooled)
         known = references.known(i, budget)

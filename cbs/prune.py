@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cbs.assemble import Run, assemble, certify_result
+from cbs.assemble import Run, assemble, certify_result, take_up
 from cbs.data import gather
 from cbs.earlier import check_earlier
 from cbs.losses import Loss
@@ -121,6 +121,8 @@ def compare(
     *,
     sparsities: Sequence[float | None],
     methods: Sequence[str] | None = None,
+    on_result: Callable[[PruneResult], Any] | None = None,
+    finished: Sequence[PruneResult] = (),
     **options: Unpack[Options],
 ) -> list[PruneResult]:
     """Prune one network by several methods to several sparsities, and hold all against the best bounds.
@@ -133,6 +135,10 @@ def compare(
         data: as in `prune`.
         sparsities: every sparsity to prune to.
         methods: names of `cbs.methods()`, all by default. `joint` runs first, for its bounds.
+        on_result: called with every result as soon as it is there, with the bounds known by then, and
+            again with those that are found later. What it raises ends the comparison.
+        finished: results of an earlier call with the same arguments, which are taken as they are but for
+            bounds that they lack. Interrupted ones are left out, and computed again.
         **options: any other argument of `prune`; the time limit is that of a single result.
 
     Returns:
@@ -160,22 +166,32 @@ def compare(
             request.layer_budget(layer)
         check_earlier(request, network.layers, network.earlier)
     references = References(network)
+    hand_out = on_result or (lambda result: None)
+    there = {(done.method, done.asked): done for done in finished if done.status != "interrupted"}
     results: list[PruneResult] = []
     failures: dict[str, ValueError] = {}
     for request in requests:
         runs: dict[str, Run] = {}
-        for method in sorted(chosen, key=lambda method: method.name != "joint"):
+        for method in chosen:
+            if (method.name, request.fraction) in there:
+                watch = Watch(method.name, request, len(network.layers), options.get("callback"))
+                done = there[method.name, request.fraction]
+                runs[method.name] = take_up(done, request, watch, references)
+        left = [method for method in chosen if method.name not in runs]
+        for method in sorted(left, key=lambda method: method.name != "joint"):
             try:
                 runs[method.name] = _run(network, method, request, references, options.get("callback"))
             except ValueError as error:
                 failures.setdefault(method.name, error)
                 continue
+            hand_out(certify_result(runs[method.name], references, compute=False))
             if runs[method.name].watch.interrupted:
                 break
         ordered = [runs[method.name] for method in chosen if method.name in runs]
         stopped = any(run.watch.interrupted for run in ordered)
         for run in ordered:
             results.append(certify_result(run, references, compute=not stopped))
+            hand_out(results[-1])
             stopped = stopped or run.watch.interrupted
         if stopped:
             break

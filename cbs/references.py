@@ -53,7 +53,11 @@ class References:
     def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
         """Take in what a solver proved about a layer's problem."""
         found = LayerBound(solution.bound, _row_bounds(problem, solution))
-        self._known[index, problem.budget] = self.known(index, problem.budget).join(found)
+        self.recall(index, problem.budget, found)
+
+    def recall(self, index: int, budget: Budget, found: LayerBound) -> None:
+        """Take in a bound of a layer that was proven before."""
+        self._known[index, budget] = self.known(index, budget).join(found)
 
     def known(self, index: int, budget: Budget) -> LayerBound:
         """The best bound known of a layer, without computing one."""

@@ -194,6 +194,38 @@ class PruneResult:
         """Everything but tensors, ready for JSON."""
         return {**_record(self, skip=("model", "saved")), "loss_increase": self.loss_increase}
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], model: nn.Module, saved: surgery.Saved) -> PruneResult:
+        """The result of which `to_dict` gave a record.
+
+        Args:
+            record: as JSON gives it back.
+            model: the pruned network.
+            saved: dense weights and biases of the pruned layers.
+
+        Raises:
+            ValueError: if it is no such record.
+        """
+        try:
+            given: dict[str, Any] = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+            for name in ("before", "after", "test_before", "test_after"):
+                given[name] = given[name] and Evaluation(**given[name])
+            given["layers"] = [_layer(layer) for layer in given["layers"]]
+            result = cls(**given, model=model, saved=saved)
+            if result.to_dict() != record:
+                raise ValueError("it does not agree with itself")
+            for name in ("asked", "sparsity", "value", "seconds"):
+                float(record[name])
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"no record of a result ({type(error).__name__}: {error})") from None
+        return result
+
+
+def _layer(record: Mapping[str, Any]) -> LayerResult:
+    given = {f.name: record[f.name] for f in fields(LayerResult)}
+    rows = [RowResult(**{f.name: row[f.name] for f in fields(RowResult)}) for row in record["rows"]]
+    return LayerResult(**given | {"shape": tuple(record["shape"]), "rows": rows})
+
 
 def _gap(bound: float | None, value: float) -> float | None:
     if bound is None:

@@ -96,6 +96,27 @@ def put_mask(module: nn.Module, name: str, pruned: Tensor) -> None:
     _arrange(module, order)
 
 
+def revive(model: nn.Module, state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a dense network as it was pruned before.
+
+    Args:
+        model: the dense network.
+        state: the pruned network's, with plain weights.
+        masks: of the pruned layers by name, True where pruned.
+
+    Raises:
+        ValueError: if they are another network's.
+    """
+    pruned = clone(model)
+    try:
+        pruned.load_state_dict(dict(state))
+        for name, mask in masks.items():
+            put_mask(pruned.get_submodule(name), "weight", mask)
+    except (RuntimeError, AttributeError, AssertionError) as error:
+        raise ValueError(f"weights and masks are another network's ({first_line(error)})") from None
+    return pruned
+
+
 def zero(weight: Tensor, dense: Tensor, mask: Mask) -> None:
     """Make `weight` the dense one with zeros where pruned, in place; `mask [m, n]`."""
     with torch.no_grad():

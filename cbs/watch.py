@@ -25,6 +25,7 @@ class Step:
         index: number of layers done in this stage.
         count: number of layers.
         progress: incumbent and bound of the search that runs, or None.
+        asked: the sparsity that was asked for.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Step:
     index: int = 0
     count: int = 0
     progress: Progress | None = None
+    asked: float = 0.0
 
 
 Callback = Callable[[Step], Any]
@@ -46,7 +48,7 @@ class Watch:
         limit = request.time_limit
         deadline = None if limit is None else time.perf_counter() + limit
         self.control = Control(gap=request.gap, seed=request.seed, device=request.device, deadline=deadline)
-        self.method, self.count, self.callback = method, count, callback
+        self.method, self.asked, self.count, self.callback = method, request.fraction, count, callback
 
     @property
     def interrupted(self) -> bool:
@@ -58,7 +60,7 @@ class Watch:
     ) -> bool:
         """Tell the callback; whether the pruning must stop."""
         if self.callback is not None and self.callback(
-            Step(self.method, stage, layer, index, self.count, progress)
+            Step(self.method, stage, layer, index, self.count, progress, self.asked)
         ):
             self.control.interrupted = True
         return self.interrupted

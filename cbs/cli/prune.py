@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,13 +82,22 @@ def prune(
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Run folder.  [default: runs/TIME]"),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on in the folder of --output, or else in the latest of the same settings under runs, "
+            "and compute only what it lacks; start afresh if there is none.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report instead of the table.")] = False,
 ) -> int:
     """Prune a network by several methods, and say how far each is from the best pruning there is.
 
     Without arguments: trains an MLP on scikit-learn's digits in seconds, and prunes half, three quarters and
     nine tenths of every row's weights by every method. Writes a run folder with the pruned weights and masks
-    (safetensors), report.json, and a plot. Ctrl-C keeps what is finished.
+    (safetensors), report.json, and a plot. Every result is in the folder as soon as it is there: whatever
+    ends the run, the same command with `--resume` computes only the rest.
 
     For example:
 
@@ -105,6 +115,7 @@ def prune(
     }  # fmt: skip
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
+    from cbs.data import gather
     from cbs.request import Request
 
     for fraction in sparsities:  # before an embedded model is trained
@@ -113,31 +124,102 @@ def prune(
         get_method(name)
     solvers.get_solver(solver)
     options |= {"damping": damping, "samples": samples, "layers": _listed(layers) or None}
-    path = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if folder is None else folder
     settings = {
         "model": model, "weights": weights, "data": data, "test": test, "data_dir": data_dir,
-        "sparsities": sparsities, "methods": chosen, "loss": loss, **options, "output": path,
+        "sparsities": sparsities, "methods": chosen, "loss": loss, **options,
     }  # fmt: skip
+    settings = output.plain(settings)
+    path = _latest(settings) if resume and folder is None else folder
+    path = path or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    settings["output"] = str(path)
     options["loss"] = find_loss(loss)
-    labels = [budget if s is None else f"{100 * s:g}%" for s in sparsities]
-    with output.telling_interruption(), report.RunFolder(path) as hidden:
+    with output.telling_interruption(), report.RunFolder(path, settings, resume=resume) as run:
         job = gather_job(model, weights, data, test, data_dir)
+        calibration = gather(job.data, samples, seed)
+        held_out = None if job.test is None else gather(job.test)
+        finished = run.revive(job.model, report.identity(job.model, calibration, held_out))
+        keeper = _Keeper(run)
         if weights is None and model not in EMBEDDED:
-            output.remark("no --weights given: pruning the network as its module makes it")
-        with _telling_what_is_left_out(), Ticker(labels, len(chosen)) as ticker:
-            results = cbs.compare(
-                job.model, job.data, sparsities=sparsities, methods=chosen, test=job.test, callback=ticker,
-                **options,
-            )  # fmt: skip
-        facts = output.plain(report.report(results, settings))
-        report.write(hidden, results, facts)
-    if as_json:
-        output.print_json(facts)
-    else:
-        console = output.results()
-        console.print(report.terminal(results))
-        console.print(f"\n{_dense(results[0])}written to {path}", soft_wrap=True)
-    return 130 if facts["interrupted"] else 0
+            keeper.remark = "no --weights given: pruning the network as its module makes it"
+        whole = True
+        with _telling_what_is_left_out(), Ticker(len(sparsities) * len(chosen)) as ticker:
+            try:
+                results = cbs.compare(
+                    job.model, calibration, sparsities=sparsities, methods=chosen, test=held_out,
+                    callback=ticker, on_result=keeper, finished=finished, **options,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                results, whole = list(run.results.values()), False
+                if not results:
+                    raise
+        facts = run.conclude(results, whole=whole)
+
+    def show() -> None:
+        if as_json:
+            output.print_json(facts)
+        else:
+            console = output.results()
+            console.print(report.terminal(results))
+            console.print(f"\n{_dense(results[0])}written to {path}", soft_wrap=True)
+
+    status = output.deliver(show, {path: partial(run.finish, plot=whole)})
+    return status or keeper.status or (130 if facts["interrupted"] else 0)
+
+
+class _Keeper:
+    """Puts results into a run folder: Ctrl-C meanwhile comes after it, and a full disk costs only files.
+
+    Args:
+        run: the folder.
+
+    Attributes:
+        remark: what is to be told once there is a result.
+        status: the exit status of what could not be written, or 0.
+    """
+
+    def __init__(self, run: report.RunFolder) -> None:
+        self.run, self.remark, self.status = run, "", 0
+
+    def __call__(self, result: cbs.PruneResult) -> None:
+        """Keep one result."""
+        from solvers.control import Control, interruptible
+
+        if self.remark:
+            output.remark(self.remark)
+            self.remark = ""
+        wish = Control()
+        with interruptible(wish):
+            try:
+                self.run.keep(result)
+            except OSError as error:
+                if not self.status:
+                    why = error.strerror or str(error)
+                    self.status = output.complain(
+                        f"output {str(self.run.path)!r} can't be written now ({why})"
+                    )
+        if wish.interrupted:
+            raise KeyboardInterrupt
+
+
+def _latest(settings: dict[str, Any]) -> Path | None:
+    """The latest folder under `runs` that the settings are those of; None if there is no run at all.
+
+    Raises:
+        ValueError: if there are runs, but of other settings.
+    """
+    found = sorted((path.parent for path in Path("runs").glob("*/report.json")), reverse=True)
+    differs = ""
+    for path in found:
+        try:
+            why = report.difference(report.read_report(path)["settings"], settings)
+        except ValueError as error:
+            why = str(error)
+        if why is None:
+            return path
+        differs = differs or f"{str(path)!r} {why}"
+    if found:
+        raise ValueError(f"no run to go on with: the latest, {differs}")
+    return None
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,12 +20,12 @@ class Ticker:
     When a search is over, a line with its last incumbent, bound and gap stays.
 
     Args:
-        labels: of the sparsities, in the order they are worked on.
-        methods: how many methods there are.
+        total: number of results.
+        budget: of the masks, which names them if it is a pattern.
     """
 
-    def __init__(self, labels: Sequence[str], methods: int) -> None:
-        self._labels, self._methods, self._done = labels, methods, 0
+    def __init__(self, total: int, budget: str = "unstructured") -> None:
+        self._pattern, self._done = budget if ":" in budget else None, 0
         self._console = output.progress()
         self._started = time.perf_counter()
         self._shown = -EVERY
@@ -36,7 +35,7 @@ class Ticker:
             TextColumn("{task.completed:.0f} of {task.total}"), TimeElapsedColumn(),
             console=self._console, transient=True, disable=not self._console.is_terminal,
         )  # fmt: skip
-        self._task = self._bar.add_task("", total=len(labels) * methods)
+        self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> Ticker:
         self._bar.start()
@@ -51,8 +50,7 @@ class Ticker:
     def __call__(self, step: Step) -> None:
         """Take in one step."""
         behind = step.stage == "certify"  # a sparsity's bounds come after all of its methods
-        label = self._labels[min((self._done - behind) // self._methods, len(self._labels) - 1)]
-        result = f"{step.method} at {label}"
+        result = f"{step.method} at {self._pattern or f'{100 * step.asked:g}%'}"
         search = f"{result}: {step.stage}"
         if step.layer is not None:
             search += f" layer {step.layer} ({step.index + 1} of {step.count})"

@@ -5,16 +5,21 @@ from typing import TYPE_CHECKING
 from solvers.lazy import export as _export
 
 if TYPE_CHECKING:
-    from cbs.report.folder import RunFolder, report, write
+    from cbs.report.folder import RunFolder, difference, read_report, report
+    from cbs.report.identity import identity
     from cbs.report.plot import draw
     from cbs.report.tables import COLUMNS, cells, markdown, terminal
 
-__all__ = ["COLUMNS", "RunFolder", "cells", "draw", "markdown", "report", "terminal", "write"]
+__all__ = [
+    "COLUMNS", "RunFolder", "cells", "difference", "draw", "identity", "markdown", "read_report", "report",
+    "terminal",
+]  # fmt: skip
 
 _export(
     __name__,
     {
-        "folder": ["RunFolder", "report", "write"],
+        "folder": ["RunFolder", "difference", "read_report", "report"],
+        "identity": ["identity"],
         "plot": ["draw"],
         "tables": ["COLUMNS", "cells", "markdown", "terminal"],
     },

@@ -18,7 +18,7 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     model, split = cbs.trained_digits_mlp()
     methods = list(cbs.methods())
-    with Ticker([f"{100 * s:g}%" for s in config["sparsities"]], len(methods)) as ticker:
+    with Ticker(len(config["sparsities"]) * len(methods)) as ticker:
         results = cbs.compare(model, split.train, methods=methods, test=split.test, callback=ticker, **config)
     if any(result.status == "interrupted" for result in results):
         raise SystemExit("interrupted: nothing was written")

@@ -201,7 +201,8 @@ def test_ctrl_c_while_a_layer_is_searched_keeps_all_layers(here):
     assert report["interrupted"] is True
     assert result["status"] == "interrupted"
     first, _, last = result["layers"]
-    assert (first["solver"], first["status"]) == ("auto", "feasible")
+    assert first["solver"] == "auto"
+    assert first["status"] in ("feasible", "interrupted")
     assert 0 < first["bound"] <= first["value"]
     assert (last["solver"], last["status"]) == ("magnitude", "interrupted")
     weights = load_file(here / "out" / "joint-0.5.safetensors")

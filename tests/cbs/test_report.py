@@ -7,9 +7,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cbs import compare
+from cbs import Samples, compare
 from cbs.cli.output import plain
-from cbs.report import COLUMNS, RunFolder, cells, draw, markdown, report, terminal, write
+from cbs.report import (
+    COLUMNS,
+    RunFolder,
+    cells,
+    draw,
+    identity,
+    markdown,
+    read_report,
+    report,
+    terminal,
+)
 
 
 def network():
@@ -57,14 +67,15 @@ def test_tables_have_a_line_a_result(results):
 
 
 def test_weights_and_masks_come_back(results, tmp_path):
-    write(tmp_path, results, plain(report(results, {})))
+    fill(tmp_path / "a", results)
+    tmp_path /= "a"
     names = {
         f"{m}-{s}{kind}.safetensors"
         for m in ("magnitude", "random")
         for s in (0.25, 0.75)
         for kind in ("", ".masks")
     }
-    assert {path.name for path in tmp_path.iterdir()} == names | {"plot.png", "report.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"report.json"}
     X = torch.randn(7, 6, generator=torch.Generator().manual_seed(2))
     for result in results:
         stem = f"{result.method}-{result.asked}"
@@ -80,11 +91,10 @@ def test_weights_and_masks_come_back(results, tmp_path):
 
 
 def test_report_is_json_with_every_row(results, tmp_path):
-    facts = report(results, {"sparsities": [0.75, 0.25]})
-    write(tmp_path, results, plain(facts))
-    stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored == json.loads(json.dumps(plain(facts)))
-    assert stored["settings"] == {"sparsities": [0.75, 0.25]}
+    fill(tmp_path / "a", results)
+    stored = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert stored == json.loads(json.dumps(plain(report(results, SETTINGS | {"identity": SAME}))))
+    assert stored["settings"]["sparsities"] == [0.75, 0.25]
     assert stored["environment"]["torch"] == torch.__version__
     assert stored["interrupted"] is False
     first = stored["results"][0]
@@ -127,20 +137,47 @@ def test_plot_of_one_result_without_bound_or_accuracy(results, tmp_path):
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_folder_appears_whole(tmp_path):
+SETTINGS = {"seed": 0, "sparsities": [0.75, 0.25], "output": "a", "weights": None}
+SAME = {"model": "m", "calibration data": "c", "test data": None}
+
+
+def fill(path, results, whole=True):
+    with RunFolder(path, SETTINGS) as run:
+        assert run.revive(network(), SAME) == []
+        for result in results:
+            run.keep(result)
+        run.conclude(results, whole=whole)
+        run.finish(plot=False)
+
+
+def test_what_is_in_the_folder_at_any_time(results, tmp_path):
     path = tmp_path / "runs" / "a"
-    with RunFolder(path) as hidden:
-        (hidden / "report.json").write_text("{}")
-        assert not path.exists()
-    assert [p.name for p in path.iterdir()] == ["report.json"]
+    with RunFolder(path, SETTINGS) as run:
+        assert read_report(path)["results"] == []
+        for count, result in enumerate(results, 1):
+            run.keep(result)
+            stored = read_report(path)
+            assert stored["interrupted"] is True
+            assert stored["results"] == [plain(r.to_dict()) for r in results[:count]]
+            for ending in ("safetensors", "masks.safetensors"):
+                assert (path / f"{result.method}-{result.asked}.{ending}").exists()
+        before = {file: file.stat().st_mtime_ns for file in path.glob("*.safetensors")}
+        bounded = dataclasses.replace(results[0], bound=0.0)
+        run.keep(bounded)
+        assert read_report(path)["results"][0] == plain(bounded.to_dict())
+        assert {file: file.stat().st_mtime_ns for file in path.glob("*.safetensors")} == before
+        facts = run.conclude(results)
+        run.finish()
+    assert facts == read_report(path)
+    assert facts["interrupted"] is False
+    assert (path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in path.parent.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_folder_is_gone_after_an_exception(tmp_path, kind):
+def test_folder_is_gone_after_an_exception_without_result(tmp_path, kind):
     def fail():
-        with RunFolder(tmp_path / "runs" / "a") as hidden:
-            (hidden / "half").write_text("")
+        with RunFolder(tmp_path / "runs" / "a", SETTINGS):
             raise kind
 
     with pytest.raises(kind):
@@ -148,12 +185,132 @@ def test_folder_is_gone_after_an_exception(tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_folder_with_a_result_stays(results, tmp_path, kind):
+    def fail():
+        with RunFolder(tmp_path / "a", SETTINGS) as run:
+            run.keep(results[0])
+            raise kind
+
+    with pytest.raises(kind):
+        fail()
+    assert len(read_report(tmp_path / "a")["results"]) == 1
+
+
+def test_a_run_is_gone_on_with(results, tmp_path):
+    fill(tmp_path / "a", results[:2], whole=False)
+    with RunFolder(tmp_path / "a", SETTINGS | {"output": "elsewhere"}, resume=True) as run:
+        found = run.revive(network(), SAME)
+        assert [again.to_dict() for again in found] == [result.to_dict() for result in results[:2]]
+        X = torch.randn(7, 6, generator=torch.Generator().manual_seed(2))
+        for again, result in zip(found, results, strict=False):
+            assert torch.equal(again.model(X), result.model(X))
+            assert torch.equal(again.undo()(X), network()(X))
+            for name, mask in result.masks.items():
+                assert torch.equal(again.masks[name], mask)
+        for result in results[2:]:
+            run.keep(result)
+        assert len(run.conclude(results)["results"]) == len(results)
+        run.finish(plot=False)
+    assert read_report(tmp_path / "a")["interrupted"] is False
+
+
+def test_interrupted_results_and_those_without_files_are_computed_again(results, tmp_path):
+    stopped = dataclasses.replace(results[0], status="interrupted")
+    fill(tmp_path / "a", [stopped, *results[1:]])
+    (tmp_path / "a" / f"{results[1].method}-{results[1].asked}.masks.safetensors").unlink()
+    with RunFolder(tmp_path / "a", SETTINGS, resume=True) as run:
+        found = run.revive(network(), SAME)
+    assert [again.to_dict() for again in found] == [result.to_dict() for result in results[2:]]
+
+
+def test_a_run_of_something_else_is_not_gone_on_with(results, tmp_path):
+    fill(tmp_path / "a", results)
+    before = (tmp_path / "a" / "report.json").read_bytes()
+    with (
+        pytest.raises(ValueError, match=r"is of a run with seed 0, not 1; give that"),
+        RunFolder(tmp_path / "a", SETTINGS | {"seed": 1}, resume=True),
+    ):
+        pytest.fail("entered")
+    for what in SAME:
+        with (
+            pytest.raises(ValueError, match=f"of a run with another {what}"),
+            RunFolder(tmp_path / "a", SETTINGS, resume=True) as run,
+        ):
+            run.revive(network(), SAME | {what: "another"})
+    assert (tmp_path / "a" / "report.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "", lambda text: "[]", lambda text: "[" * 100_000, lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"results": [', '"results": [3, '), lambda text: '{"settings": {}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_report_is_told_in_one_line(results, tmp_path, damage):
+    fill(tmp_path / "a", results[:1])
+    file = tmp_path / "a" / "report.json"
+    file.write_text(damage(file.read_text()))
+    with (
+        pytest.raises(ValueError, match="is no run folder to go on with") as error,
+        RunFolder(tmp_path / "a", SETTINGS, resume=True),
+    ):
+        pytest.fail("entered")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [
+        ("safetensors", lambda data: b""),
+        ("safetensors", lambda data: data[: len(data) // 2]),
+        ("masks.safetensors", lambda data: b"\xff" * 8 + data),
+        ("masks.safetensors", lambda data: data.replace(b'"0"', b'"9"')),
+        ("json", lambda data: data.replace(b'"value": ', b'"valve": ', 1)),
+        ("json", lambda data: data.replace(b'"seconds": ', b'"seconds": "long", "old": ', 1)),
+        ("json", lambda data: data.replace(b'"shape": [', b'"shape": "wide", "old": [', 1)),
+    ],
+)
+def test_damaged_results_are_told_in_one_line(results, tmp_path, ending, damage):
+    fill(tmp_path / "a", results[:1])
+    result = results[0]
+    name = "report.json" if ending == "json" else f"{result.method}-{result.asked}.{ending}"
+    file = tmp_path / "a" / name
+    changed = damage(file.read_bytes())
+    assert changed != file.read_bytes()
+    file.write_bytes(changed)
+    with (
+        pytest.raises(ValueError, match="is damaged") as error,
+        RunFolder(tmp_path / "a", SETTINGS, resume=True) as run,
+    ):
+        run.revive(network(), SAME)
+    assert "\n" not in str(error.value)
+
+
+def test_identity_tells_networks_and_data_apart():
+    X, y = torch.randn(9, 6), torch.randint(3, (9,))
+    same = identity(network(), Samples(X, y), None)
+    order = torch.randperm(9)
+    assert identity(network(), Samples(X[order], y[order]), None) == same
+    half = network().bfloat16()
+    for other in (
+        identity(nn.Sequential(*network()[:2]), Samples(X, y), None),
+        identity(half, Samples(X, y), None),
+        identity(network(), Samples(X.bfloat16(), y), None),
+        identity(network(), Samples(X[order], y), None),
+        identity(network(), Samples(X, y), Samples(X, y)),
+        identity(network(), Samples(X[:8], y[:8]), None),
+    ):
+        assert sum(other[what] != same[what] for what in same) == 1
+
+
 def test_folder_that_can_not_be_made_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     for path, message in ((tmp_path / "file" / "a", "can't be written"), (tmp_path / "file", "exists")):
-        with pytest.raises(ValueError, match=message) as caught, RunFolder(path):
+        with pytest.raises(ValueError, match=message) as caught, RunFolder(path, {}):
             pytest.fail("entered")
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="can't be written"), RunFolder(tmp_path / "new" / ("x" * 300)):
+    with pytest.raises(ValueError, match="can't be written"), RunFolder(tmp_path / "new" / ("x" * 300), {}):
         pytest.fail("entered")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cbs import surgery
-from cbs.layers import find_layers
+from cbs.layers import named_layers
 from cbs.report.plot import draw
 from cbs.result import PruneResult
 from solvers.writing import replacing
@@ -122,7 +122,7 @@ class RunFolder:
                     )
         self.settings["identity"] = dict(identity)
         names = [layer["name"] for record in self._stored["results"][:1] for layer in record["layers"]]
-        saved = surgery.save(find_layers(surgery.clone(model), names)) if names else {}
+        saved = surgery.save(named_layers(surgery.clone(model), names)) if names else {}
         for record in self._stored["results"]:
             result = self._revived(record, model, saved)
             if result is not None and result.status != "interrupted":

@@ -15,7 +15,7 @@ from cbs.eligible import survey
 
 Visit = Callable[[str, Tensor, Tensor], Tensor | None]
 
-CHUNK = 2**25
+CHUNK = 2**21
 """Largest number of unfolded inputs held in double precision."""
 
 
@@ -72,17 +72,22 @@ class Layer:
             return squares.sum()
         return self._patches(squares.sum(dim=-3, keepdim=True)).sum()
 
-    def _patches(self, x: Tensor) -> Tensor:
-        """Patches of a convolution's inputs, `[N, channels * kh * kw, positions]`."""
+    def padded(self, x: Tensor) -> Tensor:
+        """Images `[N, C, height, width]` as a convolution pads them; one without a batch is a batch of one."""
         c, x = self.module, x.reshape(-1, *x.shape[-3:])
         assert isinstance(c, nn.Conv2d)
         mode = "constant" if c.padding_mode == "zeros" else c.padding_mode
-        x = F.pad(x, c._reversed_padding_repeated_twice, mode=mode)
-        return F.unfold(x, c.kernel_size, c.dilation, 0, c.stride)
+        return F.pad(x, c._reversed_padding_repeated_twice, mode=mode)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Patches of a convolution's inputs, `[N, channels * kh * kw, positions]`."""
+        c = self.module
+        assert isinstance(c, nn.Conv2d)
+        return F.unfold(self.padded(x), c.kernel_size, c.dilation, 0, c.stride)
 
     def augmented(self, x: Tensor) -> Tensor:
         """`unfold(x)` in double precision, with a last column of ones when there is a bias that may move."""
-        X = self.unfold(x).double()
+        X = self.unfold(x.double())
         return X if self.bias is None else F.pad(X, (0, 1), value=1.0)
 
     def parts(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from cbs.data import Samples
 from cbs.layers import Layer, visiting
 
+CHUNK = 2**20
+"""Largest number of a convolution's inputs held in double precision: few enough for a processor's cache."""
+
 
 def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> dict[str, Tensor]:
     """`H = 1/N sum_samples sum_positions x x'` of every layer, in double precision.
@@ -30,11 +33,63 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
     by_name = {layer.name: layer for layer in layers}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
-        for X in by_name[name].parts(x, y):
-            H = grams.setdefault(name, X.new_zeros(X.shape[1], X.shape[1]))
-            H.addmm_(X.T, X, alpha=1.0 / len(samples))
+        layer = by_name[name]
+        if isinstance(layer.module, nn.Conv2d):
+            x = x.reshape(-1, *x.shape[-3:])
+            size = layer.padded(x[:1]).numel() * layer.module.kernel_size[1]
+            parts = torch.split(x, max(1, CHUNK // size))
+            products = (image_products(layer, part) for part in parts)
+        else:
+            products = (X.T @ X for X in layer.parts(x, y))
+        for H in products:
+            grams[name] = grams[name].add_(H) if name in grams else H
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():
             model(inputs)
-    return grams
+    return {name: H.div_(len(samples)) for name, H in grams.items()}
+
+
+def image_products(layer: Layer, x: Tensor) -> Tensor:
+    """`sum x x'` over the patches of images `[N, C, height, width]`, without forming the patches.
+
+    Patches are unfolded along the width alone, into `V [C * kw, rows, N * positions]`. Row i of one
+    patch's window and row i' of another's meet in a product of two slices of V; where windows move by
+    one row, pairs of the same distance `i' - i` share it but for a few rows at the ends.
+    """
+    module = layer.module
+    assert isinstance(module, nn.Conv2d)
+    (kh, kw), (dh, dw), (sh, sw) = module.kernel_size, module.dilation, module.stride
+    x = layer.padded(x.double())
+    _, C, rows, width = x.shape
+    height = (rows - dh * (kh - 1) - 1) // sh + 1
+    end = width - dw * (kw - 1)
+    shifted = [x[..., dw * j : dw * j + end : sw] for j in range(kw)]
+    V = torch.stack(shifted, dim=1).permute(2, 1, 3, 0, 4).reshape(C * kw, rows, -1)
+
+    def product(start: int, stop: int, apart: int) -> Tensor:
+        A, B = V[:, start:stop:sh], V[:, start + apart : stop + apart : sh]
+        return A.flatten(1) @ B.flatten(1).T
+
+    H = x.new_empty(C, kh, kw, C, kh, kw)
+    for step in range(kh):
+        apart = dh * step
+        ends = dh * (kh - 1) - apart
+        shared = sh == 1 and ends <= height
+        core = product(ends, height, apart) if shared else None
+        for i in range(kh - step):
+            start = dh * i
+            if core is None:
+                block = product(start, start + sh * (height - 1) + 1, apart)
+            else:
+                block = core + product(start, ends, apart) + product(height, height + start, apart)
+            H[:, i, :, :, i + step, :] = block.reshape(C, kw, C, kw)
+            H[:, i + step, :, :, i, :] = block.T.reshape(C, kw, C, kw)
+    H = H.reshape(C * kh * kw, -1)
+    if layer.bias is None:
+        return H
+    sums = V.sum(dim=2)
+    windows = [sums[:, dh * i : dh * i + sh * (height - 1) + 1 : sh].sum(dim=1) for i in range(kh)]
+    ones = torch.stack(windows, dim=1).reshape(C, kw, kh).transpose(1, 2).reshape(-1, 1)
+    positions = H.new_full((1, 1), V.shape[2] * height)
+    return torch.cat([torch.cat([H, ones], dim=1), torch.cat([ones.T, positions], dim=1)])

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
+from cbs.curvature import gram
 from cbs.curvature.gram import layer_grams
-from cbs.layers import find_layers
+from cbs.layers import Layer, find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 
@@ -83,3 +84,36 @@ def test_grams_do_not_depend_on_how_inputs_are_parted(make, data, monkeypatch):
     parted = layer_grams(model, layers, data)
     for name, H in whole.items():
         torch.testing.assert_close(parted[name], H, rtol=1e-12, atol=1e-12)
+
+
+CONVOLUTIONS = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 1},
+    {"kernel_size": 1, "stride": 2},
+    {"kernel_size": (5, 2), "padding": (2, 0), "dilation": (1, 2)},
+    {"kernel_size": (2, 3), "padding": "same", "dilation": 2, "padding_mode": "reflect"},
+    {"kernel_size": 3, "dilation": 3, "padding": 3, "padding_mode": "circular"},
+    {
+        "kernel_size": (3, 4),
+        "stride": (3, 2),
+        "dilation": (2, 1),
+        "padding": (4, 3),
+        "padding_mode": "replicate",
+    },
+    {"kernel_size": (7, 7)},
+    {"kernel_size": (6, 7), "padding": (0, 2)},
+]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_grams_of_images_are_those_of_their_patches(options, bias, monkeypatch):
+    layer = Layer("conv", seeded(lambda: nn.Conv2d(3, 2, bias=bias, **options).double()))
+    data = samples(9, (3, 7, 8))
+    X = layer.augmented(data.inputs)
+    assert len(X) == layer.flatten(layer.module(data.inputs)).shape[0]
+    for chunk in (1, 500, 2**20):
+        monkeypatch.setattr(gram, "CHUNK", chunk)
+        found = gram.layer_grams(layer.module, [layer], data)["conv"]
+        torch.testing.assert_close(found, X.T @ X / 9, rtol=1e-12, atol=1e-13)

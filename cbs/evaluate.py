@@ -170,7 +170,8 @@ def output_changes(
 ) -> dict[str, Change]:
     """How much every layer's output changes on the inputs it has in the dense network.
 
-    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running the modules themselves in double precision.
+    `1/2 mean_samples (layer'(x) - layer(x))^2`, in double precision, by running a copy of the module whose
+    weights and bias are the move of the layer's: its output is the change.
 
     Args:
         model: the dense network, in evaluation mode.
@@ -182,17 +183,15 @@ def output_changes(
         ValueError: if a layer does not run.
     """
     by_name = {layer.name: layer for layer in layers}
-    pairs = {
-        layer.name: (clone(layer.module).double(), clone(after[layer.name]).double()) for layer in layers
-    }
+    moves = {layer.name: _move(layer.module, after[layer.name]) for layer in layers}
     sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
-        dense, pruned = pairs[name]
-        x = x.double()
-        rows = by_name[name].flatten(pruned.forward(x) - dense.forward(x)).square().sum(dim=0)
-        total, energy = sums.get(name, (0.0, 0.0))
-        sums[name] = total + rows, energy + by_name[name].energy(x)
+        layer, move = by_name[name], moves[name]
+        for part in layer.split(x, y):
+            rows = layer.flatten(move.forward(part.double())).square().sum(dim=0)
+            total, energy = sums.get(name, (0.0, 0.0))
+            sums[name] = total + rows, energy + layer.energy(part)
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():
@@ -205,6 +204,15 @@ def output_changes(
         name: Change(0.5 * array(rows) / N, float(energy) / (N * by_name[name].shape[1]))
         for name, (rows, energy) in sums.items()
     }
+
+
+def _move(dense: nn.Module, pruned: nn.Module) -> nn.Module:
+    """A copy of a layer's module in double precision, its weight and bias the pruned less the dense ones."""
+    move, dense = clone(pruned).double(), clone(dense).double()
+    with torch.no_grad():
+        for parameter, before in zip(move.parameters(), dense.parameters(), strict=True):
+            parameter.sub_(before)
+    return move
 
 
 def _are_classes(outputs: Tensor, targets: Tensor) -> bool:

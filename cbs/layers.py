@@ -16,7 +16,7 @@ from cbs.eligible import survey
 Visit = Callable[[str, Tensor, Tensor], Tensor | None]
 
 CHUNK = 2**21
-"""Largest number of unfolded inputs held in double precision."""
+"""Largest number of unfolded inputs held in double precision; few enough to be quick."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,15 @@ class Layer:
         X = self.unfold(x.double())
         return X if self.bias is None else F.pad(X, (0, 1), value=1.0)
 
-    def parts(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-        """`augmented(x)` a few samples at a time; `y` is the module's output, which tells how many."""
+    def split(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Inputs a few samples at a time; `y` is the module's output, which tells how many."""
         x = x.reshape(-1, *x.shape[1 - self.module.weight.ndim :])
         entries = max(1, y.numel() // self.shape[0] * self.shape[1] // max(1, len(x)))
-        for part in torch.split(x, max(1, CHUNK // entries)):
+        yield from torch.split(x, max(1, CHUNK // entries))
+
+    def parts(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """`augmented(x)` a few samples at a time, as `split` has them."""
+        for part in self.split(x, y):
             yield self.augmented(part)
 
     def flatten(self, y: Tensor) -> Tensor:

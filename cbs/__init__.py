@@ -6,8 +6,9 @@ from solvers.lazy import export as _export
 
 if TYPE_CHECKING:
     from cbs.data import Samples, Split, digits, mnist
+    from cbs.eligible import LeftOut
     from cbs.method import methods
-    from cbs.prune import LeftOut, compare, prune
+    from cbs.prune import compare, prune
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.watch import Step
     from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
@@ -22,7 +23,8 @@ _export(
     {
         "data": ["Samples", "Split", "digits", "mnist"],
         "method": ["methods"],
-        "prune": ["LeftOut", "compare", "prune"],
+        "eligible": ["LeftOut"],
+        "prune": ["compare", "prune"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "watch": ["Step"],
         "zoo": ["digits_mlp", "mlpnet", "train", "trained_digits_mlp"],

@@ -22,6 +22,10 @@ SHOWN = 3
 """Modules left out that a warning names."""
 
 
+class LeftOut(UserWarning):
+    """A layer is not understood, or a method can't prune this network; the rest is done without it."""
+
+
 @dataclass(frozen=True)
 class Survey:
     """A network's modules, by what can be done with them.
@@ -154,6 +158,7 @@ def tell(left_out: Mapping[str, str]) -> None:
         more = f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
         warnings.warn(
             f"not pruned: {', '.join(shown)}{more}; `result.left_out` has all, `layers` says which to prune",
+            LeftOut,
             stacklevel=2,
         )
 

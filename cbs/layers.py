@@ -73,7 +73,7 @@ class Layer:
         return self._patches(squares.sum(dim=-3, keepdim=True)).sum()
 
     def padded(self, x: Tensor) -> Tensor:
-        """Images `[N, C, height, width]` as a convolution pads them; one without a batch is a batch of one."""
+        """Images `[N, C, height, width]`, or one without a batch, as a convolution pads them."""
         c, x = self.module, x.reshape(-1, *x.shape[-3:])
         assert isinstance(c, nn.Conv2d)
         mode = "constant" if c.padding_mode == "zeros" else c.padding_mode

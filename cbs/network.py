@@ -18,7 +18,7 @@ from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
 from cbs.data import Samples, gather
-from cbs.eligible import masked_names, survey, tell, unwrap
+from cbs.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.evaluate import Evaluation, evaluate, require_answers
 from cbs.formulation import (
     Objective,
@@ -41,8 +41,6 @@ from solvers.hessian import Array
 from solvers.problem import Mask
 from solvers.reduction import Reduction, reduce
 
-FLOATS = (*LOW, torch.float32, torch.float64)
-"""Types that parameters may have."""
 GRADIENTS = 1_000
 """Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
 TRIED = 2
@@ -84,7 +82,7 @@ class Network:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         for name, values in model.named_parameters():
-            if values.is_complex() or (values.is_floating_point() and values.dtype not in FLOATS):
+            if values.is_complex() or (values.is_floating_point() and values.dtype not in TYPES):
                 raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
         if not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")

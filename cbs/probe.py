@@ -74,6 +74,11 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.running: list[str] = []
         self.found: set[str] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Do without PyTorch's compiler, whose import takes seconds."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

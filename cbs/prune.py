@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cbs.assemble import Run, assemble, certify_result, take_up
 from cbs.data import gather
 from cbs.earlier import check_earlier
+from cbs.eligible import LeftOut
 from cbs.losses import Loss
 from cbs.method import Method, get_method
 from cbs.method import methods as all_methods
@@ -27,10 +28,6 @@ from solvers.control import interruptible
 
 NETWORK = ("loss", "layers", "damping", "samples", "seed", "device")
 REQUEST = ("scope", "budget", "solver", "gap", "time_limit", "seed", "recalibrate", "certify", "device")
-
-
-class LeftOut(UserWarning):
-    """A method can't prune this network, and the results of the other methods are kept without it."""
 
 
 class Options(TypedDict, total=False):

@@ -18,6 +18,8 @@ from cbs.layers import find_layers
 from cbs.losses import sample_losses
 from tests.cbs.networks import mlp, samples, seeded
 
+pytestmark = pytest.mark.filterwarnings("ignore:not pruned")
+
 QUICK = {"solver": "greedy", "certify": False, "sparsity": 0.5, "scope": "row"}
 
 

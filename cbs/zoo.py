@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbs.data import Samples, Split, digits
+from cbs.data import Samples, Split, digits, first_line
 
 
 def digits_mlp(seed: int = 0) -> nn.Sequential:
@@ -75,20 +75,26 @@ def mlpnet(path: str | os.PathLike[str] | None = None) -> MLPNet:
     """The MLPNet, with the weights of an `.npz` file that holds `fc1`, `fc2` and `fc3` if one is given.
 
     Raises:
-        ValueError: if the file lacks one of them, or a shape is not the network's.
+        ValueError: if the file can't be read or lacks one of them, or a shape or type is not the network's.
     """
     model = MLPNet()
     if path is None:
         return model
-    with np.load(path) as arrays:
-        for name, layer in model.named_children():
-            if name not in arrays:
-                raise ValueError(f"{path}: no array {name!r}; MLPNet needs fc1, fc2 and fc3")
-            W = torch.from_numpy(arrays[name])
-            assert isinstance(layer, nn.Linear)
-            if W.shape != layer.weight.shape:
-                raise ValueError(
-                    f"{path}: {name} has shape {list(W.shape)}, MLPNet needs {list(layer.weight.shape)}"
-                )
-            layer.weight.data.copy_(W)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name, _ in model.named_children() if name in file}
+    except Exception as error:  # NumPy and zipfile raise many classes for bytes that are no archive
+        raise ValueError(f"{path} can't be read ({first_line(error)})") from None
+    for name, layer in model.named_children():
+        if name not in arrays:
+            raise ValueError(f"{path}: no array {name!r}; MLPNet needs fc1, fc2 and fc3")
+        W = arrays[name]
+        assert isinstance(layer, nn.Linear)
+        if W.shape != layer.weight.shape:
+            raise ValueError(
+                f"{path}: {name} has shape {list(W.shape)}, MLPNet needs {list(layer.weight.shape)}"
+            )
+        if W.dtype.kind != "f":
+            raise ValueError(f"{path}: {name} holds {W.dtype}, MLPNet needs floating-point numbers")
+        layer.weight.data.copy_(torch.from_numpy(W.astype(np.float32)))
     return model.eval()

@@ -8,16 +8,15 @@ import importlib
 import inspect
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
+from cbs.cli.weights import fill, require_archive, told
 from cbs.data import Split, digits, mnist
 from cbs.losses import Loss
 from cbs.request import check_name
@@ -71,7 +70,7 @@ def gather_job(
         network, split = _embedded(model, weights, data_dir)
         found = split if found is None else found
     else:
-        network = own if weights is None else _fill(own, weights)
+        network = own if weights is None else fill(own, weights)
     if isinstance(held_out, Split):
         held_out = held_out.test
     if isinstance(found, Split):
@@ -100,11 +99,13 @@ def find_loss(name: str) -> Loss:
 
 def _embedded(model: str, weights: Path | None, data_dir: Path | None) -> tuple[nn.Module, Split]:
     if model == "digits":
-        return trained_digits_mlp() if weights is None else (_fill(digits_mlp(), weights), digits())
+        return trained_digits_mlp() if weights is None else (fill(digits_mlp(), weights), digits())
     if weights is not None:
         if weights.suffix == ".npz" and not zipfile.is_zipfile(weights):
             raise ValueError(f"weights {str(weights)!r} is not an .npz file; mlpnet needs fc1, fc2 and fc3")
-        network = mlpnet(weights) if weights.suffix == ".npz" else _fill(mlpnet(), weights)
+        if weights.suffix == ".npz":
+            require_archive(weights)
+        network = mlpnet(weights) if weights.suffix == ".npz" else fill(mlpnet(), weights)
         return network, mnist(data_dir)
     split, network = mnist(data_dir), mlpnet()
     train(network, split.train, epochs=5)
@@ -137,67 +138,23 @@ def _resolve(kind: str, name: str) -> Any:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(where)
-    except Exception as error:
-        raise ValueError(
-            f"{kind} {name!r}: importing {where!r} failed ({_told(error)}); give {OWN}"
-        ) from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{kind} {name!r}: importing {where!r} failed ({told(error)}); give {OWN}") from None
     found: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
             near = difflib.get_close_matches(part, dir(found), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{kind} {name!r}: {where!r} has no {part!r}{hint}")
-        found = getattr(found, part)
+            raise ValueError(f"{kind} {name!r}: {where!r} has no {part!r}{hint}") from None
+        except Exception as error:
+            raise ValueError(f"{kind} {name!r}: {part!r} can't be had ({told(error)})") from None
     return found
 
 
 def _call(kind: str, name: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
-    except Exception as error:
-        raise ValueError(
-            f"{kind} {name!r} must work without arguments, but failed ({_told(error)})"
-        ) from None
-
-
-def _told(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _fill(model: nn.Module, path: Path) -> nn.Module:
-    """Load a state dict, whole and of the right shapes, into a model."""
-    state, needed = _state(path), model.state_dict()
-    for name, tensor in needed.items():
-        if name not in state:
-            raise ValueError(
-                f"weights {str(path)!r} lack {name!r}, which the model has; is it another architecture?"
-            )
-        if state[name].shape != tensor.shape:
-            raise ValueError(
-                f"weights {str(path)!r}: {name!r} has shape {list(state[name].shape)}, "
-                f"but the model needs {list(tensor.shape)}"
-            )
-    for name in state:
-        if name not in needed:
-            raise ValueError(
-                f"weights {str(path)!r} hold {name!r}, which the model has not; is it another architecture?"
-            )
-    model.load_state_dict(state)
-    return model
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"weights {str(path)!r} is not a file; give a .safetensors or .pt state dict")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix in (".pt", ".pth"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values()):
-                return dict(state)
-            raise ValueError("it holds no state dict")
-    except Exception as error:  # safetensors and pickle raise classes of their own
-        raise ValueError(f"weights {str(path)!r} can't be read ({_told(error)})") from None
-    raise ValueError(f"weights {str(path)!r} must be a .safetensors or .pt file")
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{kind} {name!r} must work without arguments, but failed ({told(error)})") from None

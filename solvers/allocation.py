@@ -30,7 +30,7 @@ def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
     Raises:
         ValueError: if there are not `total` to take.
     """
-    if _work(_sizes(curves, total), total) > EXACT_WORK:
+    if allocation_work(curves, total) > EXACT_WORK:
         return _by_envelope(curves, total)
     best = pool(curves, total)
     if not np.isfinite(best.cost[total]):
@@ -44,7 +44,7 @@ def allocation_value(curves: Sequence[Array], total: int) -> float:
     Beyond it, the Lagrangian bound `max_t sum_r min_k (curves[r][k] - t k) + t total`. Sums are
     lowered by what rounding can add to them.
     """
-    if _work(_sizes(curves, total), total) <= EXACT_WORK:
+    if allocation_work(curves, total) <= EXACT_WORK:
         best = pool(curves, total)
         return float(best.cost[total]) - best.rounding
     rounding = _rounding(curves)
@@ -95,14 +95,15 @@ def pool(curves: Sequence[Array], total: int) -> Pool:
     return Pool(best[: min(total, sum(sizes)) + 1], _rounding(curves), tuple(choices))
 
 
-def _sizes(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
+def allocation_work(curves: Sequence[Array], total: int) -> float:
+    """Additions that the dynamic programme takes.
+
+    Raises:
+        ValueError: if there are not `total` to take.
+    """
     sizes = np.array([len(curve) - 1 for curve in curves], np.int64)
     if not 0 <= total <= sizes.sum():
         raise ValueError(f"total is {total}, but the rows have {sizes.sum()} entries")
-    return sizes
-
-
-def _work(sizes: NDArray[np.int64], total: int) -> float:
     reach = np.minimum(np.cumsum(sizes), total)
     return float((reach.astype(float) * sizes).sum())
 

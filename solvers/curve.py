@@ -14,6 +14,7 @@ from solvers.allocation import allocate
 from solvers.bounds.split import WIDE
 from solvers.budget import Budget
 from solvers.certificate import certify as make_certificate
+from solvers.certificate import check_certifiable
 from solvers.control import Callback, Control, check_limits, interruptible
 from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
 from solvers.exact.branch_and_bound.row_curve import RowCurve
@@ -118,7 +119,9 @@ def curve(
         callback: called now and then with a `Progress` of the values and bounds summed over all rows and
             counts; return True to stop.
         certify: also give a `Certificate` of every bound, which needs a `per_layer` budget; its mask is the
-            best that the curves give for that. Not within the time limit; Ctrl-C leaves it out.
+            best that the curves give for that. Not within the time limit; Ctrl-C leaves it out. None, and the
+            reason in `stats["certificate"]`, if the curvature is too close to singular for rigorous
+            arithmetic.
         counts: at which counts to search; all by default. The others get what follows for them.
         device: torch device for batched array work.
 
@@ -137,6 +140,8 @@ def curve(
         raise ValueError(
             "certify needs a per_layer budget: only there a file can say how many each row prunes"
         )
+    if certify:
+        check_certifiable(problem)
     n = len(problem.prunable)
     wanted = _counts(counts, n)
     load_torch()
@@ -192,6 +197,11 @@ def _judged(
     if n <= WIDE:
         values = np.stack([_row_values(problem, draft.masks(k)) for k in range(n + 1)], axis=1)
     seconds = control.seconds
+    stats: dict[str, Any] = {
+        "nodes": sum(row.nodes for row in rows),
+        "trees": sum(row.trees for row in rows),
+        "search_seconds": sum(row.seconds for row in rows),
+    }
     certificate = None
     if control.certify:
         counts = allocate(list(values), int(problem.pools.prune[0]))
@@ -200,11 +210,8 @@ def _judged(
             certificate = make_certificate(problem, draft.masks(counts), proofs, device=control.device)
         except KeyboardInterrupt:  # the curve is there; only its proofs are not
             certificate = None
-    stats = {
-        "nodes": sum(row.nodes for row in rows),
-        "trees": sum(row.trees for row in rows),
-        "search_seconds": sum(row.seconds for row in rows),
-    }
+        except ValueError as error:
+            stats["certificate"] = str(error)
     check_bounds(draft.lower, values, problem.scale)
     found = replace(
         draft, values=values, lower=np.minimum(np.maximum(draft.lower, problem.floor), values),

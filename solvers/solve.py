@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from solvers.certificate import certify as make_certificate
+from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
 from solvers.checkpoint import Checkpoint
 from solvers.control import Callback, Control, check_limits, interruptible
@@ -121,7 +122,9 @@ def solve(
         device: torch device for batched array work.
         certify: also give a `Certificate` that `solvers.checker` verifies, of what the solver proved, and
             of root relaxations where it proves nothing; these are not within the time limit. A bound
-            that the solver did not reach is raised to the certificate's.
+            that the solver did not reach is raised to the certificate's, which may lie below the bound of
+            a solver that proves without a proof. None, and the reason in `stats["certificate"]`, if the
+            curvature is too close to singular for rigorous arithmetic.
         checkpoint: file that the search is kept in, about every half minute and at its end, and gone on
             from if it is there; for the solvers that `available()` calls resumable. It belongs to a
             problem, solver, gap, seed and `certify`; a finished one gives the answer again at once. The
@@ -140,6 +143,8 @@ def solve(
     check_limits(time_limit, gap, seed)
     chosen = get_solver(solver)
     check_support(chosen, problem)
+    if certify:
+        check_certifiable(problem)
     file = None
     if checkpoint is not None:
         file = _checkpoint(checkpoint, problem, chosen, gap=gap, seed=seed, certify=certify)
@@ -162,15 +167,17 @@ def solve(
     if warm is not None and problem.value(warm) < problem.value(mask):
         mask = warm
     bound = control.told(outcome.bound)
-    certificate, reason = outcome.certificate, outcome.reason
+    certificate, reason, stats = None, outcome.reason, outcome.stats
     if certify:
         try:
             certificate = make_certificate(problem, mask, outcome.certificate or (), device=device)
-            bound = max(bound, certificate.bound)
+            bound = max(bound, min(certificate.bound, problem.value(mask)))
         except KeyboardInterrupt:  # the answer is there; only its proof is not
-            certificate, reason = None, Status.INTERRUPTED
+            reason = Status.INTERRUPTED
+        except ValueError as error:
+            stats = {**stats, "certificate": str(error)}
     return Solution.judge(
         problem, mask, bound, reason, gap=gap,
         seconds=time.perf_counter() - start + (0.0 if file is None else file.spent),
-        solver=chosen.name, stats=outcome.stats, trace=control.trace, certificate=certificate,
+        solver=chosen.name, stats=stats, trace=control.trace, certificate=certificate,
     )  # fmt: skip

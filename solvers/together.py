@@ -97,6 +97,8 @@ def solve_together(
         callback: called with a `Progress` of all problems together; return True to stop.
         certify: also give a `Certificate`, for `cbs verify` with the problems' files in this order. Not
             within the time limit; a bound that the search did not reach is raised to the certificate's.
+            None, and the reason in `stats["certificate"]`, if a curvature is too close to singular for
+            rigorous arithmetic.
         widest: rows of more inputs are not searched; None searches all.
         device: torch device for batched array work.
 
@@ -132,7 +134,8 @@ def solve_together(
     values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
     bound = control.told(found.bound)
     seconds = control.seconds
-    certificate, reason = None, found.reason
+    certificate, reason, stats = None, found.reason, dict(found.stats)
+    value = float(sum(values))
     if certify:
         try:
             parts = [
@@ -140,17 +143,18 @@ def solve_together(
                 for problem, mask, proofs in zip(problems, masks, found.proofs, strict=True)
             ]
             certificate = together(parts, shared=True)
-            bound = max(bound, certificate.bound)
+            bound = max(bound, min(certificate.bound, value))
         except KeyboardInterrupt:  # the answer is there; only its proof is not
             reason = Status.INTERRUPTED
-    value = float(sum(values))
+        except ValueError as error:
+            stats["certificate"] = str(error)
     check_bounds(bound, value, sum(problem.scale for problem in problems))
     bound = min(bound, value)
     proven = Bounds(bound, value).gap <= gap
     if proven or reason is Status.OPTIMAL:
         reason = Status.OPTIMAL if proven else Status.FEASIBLE
     weights = tuple(problem.weights(mask) for problem, mask in zip(counted, masks, strict=True))
-    return Together(tuple(masks), weights, values, bound, reason, seconds, found.stats, certificate)
+    return Together(tuple(masks), weights, values, bound, reason, seconds, stats, certificate)
 
 
 def _recounted(problem: SubsetProblem, mask: Mask) -> SubsetProblem:

@@ -1,7 +1,7 @@
 """Certificates: proofs of lower bounds, put into files that `solvers.checker` verifies."""
 
 from solvers.certificate.certificate import Certificate
-from solvers.certificate.certify import certify, together
+from solvers.certificate.certify import certify, check_certifiable, together
 from solvers.certificate.claims import prove, root_proof
 from solvers.certificate.grouped import group_proof
 from solvers.certificate.proof import IMPOSSIBLE, OffDiagonal, Proof
@@ -12,6 +12,7 @@ __all__ = [
     "OffDiagonal",
     "Proof",
     "certify",
+    "check_certifiable",
     "group_proof",
     "prove",
     "root_proof",

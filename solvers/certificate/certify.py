@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -11,12 +12,16 @@ from solvers.bounds.curves import KNOTS, WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.certificate.certificate import Certificate, Part
-from solvers.certificate.claims import root_curve, root_proof
+from solvers.certificate.claims import root_proof
 from solvers.certificate.image import image_proof
-from solvers.certificate.original import as_it_is, restate, stored
-from solvers.certificate.points import Terms
+from solvers.certificate.original import restated, stored
 from solvers.certificate.proof import Proof
-from solvers.hessian import Array
+from solvers.certificate.witness import Witness
+from solvers.checker.claims import ImageClaim
+from solvers.checker.problem import Problem
+from solvers.checker.proofs import Prover, Refuted
+from solvers.checker.verify import shown_value
+from solvers.hessian import Array, FactorHessian
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import reduce
 
@@ -31,6 +36,9 @@ def certify(
 ) -> Certificate:
     """A certificate of a mask, from what a search proved, and from root relaxations of all other rows.
 
+    Every proof is held against the checker (`solvers.checker`) on the way, and claims what that shows: what
+    is written verifies. A proof that shows nothing is left out.
+
     Args:
         problem: what was asked.
         mask: the best mask found.
@@ -42,33 +50,32 @@ def certify(
         device: torch device of the relaxations.
 
     Raises:
-        ValueError: if the mask misses the budget, or the curvature is too close to singular for a
-            certified split.
+        ValueError: if the mask misses the budget, no file can hold the curvature, or it is too close to
+            singular for anything to be certified.
     """
+    check_certifiable(problem)
     counted = _recounted(problem, int(mask.sum())) if shared else problem
-    if problem.hessian.wide:
-        return _imaged(counted, counted.check(mask), [y for y in proofs if isinstance(y, np.ndarray)])
-    proofs = [proof for proof in proofs if isinstance(proof, Proof)]
-    proofs += _missing(reduce(problem).problem, proofs, device)
-    layer = problem.budget.kind == "per_layer"
-    curves: list[Array] = []
-    if as_it_is(problem):
-        terms = None
-        if layer:
-            found = blocks(problem, np.zeros(problem.m, np.int64))
-            terms = [Terms.of(found[int(proof.rows[0])]) for proof in proofs]
-    else:
-        restated = restate(problem, proofs)
-        proofs, terms = [proof for proof, _ in restated], [these for _, these in restated]
-    if layer:
-        assert terms is not None
-        curves = _curves(problem, proofs, terms)
-    total = int(problem.pools.prune[0]) if layer else 0
-    part = Part(
-        stored(problem).digest, counted.check(mask), counted.value(mask), problem.budget.kind, total,
-        tuple(proofs), tuple(curves),
-    )  # fmt: skip
-    return Certificate((part,))
+    mask, this = counted.check(mask), stored(problem)
+    with np.errstate(all="ignore"):
+        try:
+            if problem.hessian.wide:
+                points = [y for y in proofs if isinstance(y, np.ndarray)]
+                return Certificate((_imaged(counted, this, mask, points),))
+            given = [proof for proof in proofs if isinstance(proof, Proof)]
+            return Certificate((_proven(problem, counted.value(mask), this, mask, given, device),))
+        except (ArithmeticError, Refuted) as error:
+            raise ValueError(f"certify: {error}; add damping") from None
+
+
+def check_certifiable(problem: SubsetProblem) -> None:
+    """Raise ValueError if no certificate of a problem could be written, whatever a search finds."""
+    H = problem.hessian
+    if H.wide and not isinstance(H, FactorHessian):
+        raise ValueError(
+            "certify: only a single factor can be written to an instance file, not blocks of them"
+        )
+    if H.wide and isinstance(H, FactorHessian) and not H.damping and (problem.refit or len(problem.movable)):
+        raise ValueError("certify: a factor that is not formed needs a damping > 0 where weights move")
 
 
 def together(certificates: Sequence[Certificate], *, shared: bool = False) -> Certificate:
@@ -90,12 +97,42 @@ def together(certificates: Sequence[Certificate], *, shared: bool = False) -> Ce
     return Certificate(parts, shared)
 
 
-def _imaged(problem: SubsetProblem, mask: Mask, points: Sequence[Array]) -> Certificate:
-    """The certificate of a curvature that is not formed."""
+def _proven(
+    problem: SubsetProblem, value: float, this: Problem, mask: Mask, proofs: list[Proof], device: str
+) -> Part:
+    """What proofs about rows of decisions show."""
+    witness = Witness(this)
+    restate = restated(problem, this, witness.prover.reduced[0])
+    for proof in proofs:
+        witness.take(restate(proof))
+    for proof in _missing(reduce(problem).problem, witness.proofs, device):
+        witness.take(restate(proof))
+    low, high, _ = witness.value(mask)
+    layer = problem.budget.kind == "per_layer"
+    return Part(
+        this.digest, mask, _within(value, low, high), problem.budget.kind,
+        int(problem.pools.prune[0]) if layer else 0, tuple(witness.proofs),
+        tuple(witness.prover.curves(0)) if layer else (), witness.scale,
+    )  # fmt: skip
+
+
+def _imaged(problem: SubsetProblem, this: Problem, mask: Mask, points: Sequence[Array]) -> Part:
+    """What a point shows of a curvature that is not formed."""
     total = int(problem.pools.prune[0]) if problem.budget.kind == "per_layer" else 0
     proof = image_proof(problem, mask, points)
-    digest, value = stored(problem).digest, problem.value(mask)
-    return Certificate((Part(digest, mask, value, problem.budget.kind, total, (), (), proof),))
+    if not np.isfinite(proof.claim):
+        raise Refuted("the factor's numbers are too far apart for a bound")
+    claim = ImageClaim(0, proof.v, proof.claim)
+    prover = Prover([this], [claim])
+    prover.take_image(claim, proof.claim)
+    low, high, _ = shown_value(this, mask, prover)
+    value = _within(problem.value(mask), low, high)
+    return Part(this.digest, mask, value, problem.budget.kind, total, (), image=proof)
+
+
+def _within(value: float, low: Fraction, high: Fraction) -> float:
+    """A value as floating point found it, if it lies where it has to; else the middle of the interval."""
+    return value if low <= value <= high else float((low + high) / 2)
 
 
 def _recounted(problem: SubsetProblem, prune: int) -> SubsetProblem:
@@ -125,18 +162,3 @@ def _roots(found: list[Block], device: str) -> list[Proof]:
     if not found:
         return []
     return [root_proof(b, s) for b, s in zip(found, split_blocks(found, device=device), strict=True)]
-
-
-def _curves(problem: SubsetProblem, proofs: Sequence[Proof], terms: Sequence[Terms]) -> list[Array]:
-    """Every row's bound at every count: of trees at their own, of roots at all; joint costs never fall."""
-    n = len(problem.prunable)
-    curves = [np.full(n + 1, -np.inf) for _ in range(problem.m)]
-    for proof, these in zip(proofs, terms, strict=True):
-        curve, k = curves[int(proof.rows[0])], proof.prune
-        np.maximum(curve, these.floor, out=curve)
-        curve[k] = max(curve[k], proof.bound)
-        if len(proof.entry) == 1:
-            np.maximum(curve, root_curve(these, proof), out=curve)
-        if problem.refit:
-            np.maximum.accumulate(curve, out=curve)
-    return curves

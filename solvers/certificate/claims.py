@@ -110,22 +110,6 @@ def claims(terms: Terms, proof: Proof) -> Array:
     return out
 
 
-def root_curve(terms: Terms, proof: Proof) -> Array:
-    """`[n + 1]` bounds at the root's vector for every pruned count, of a block with one pool."""
-    if proof.blocks is not None:
-        return grouped_claims(terms, proof, np.arange(len(terms.labels), -1, -1, dtype=np.int64)[:, None])
-    base, score = points(terms, proof, slice(proof.vector[0], proof.vector[0] + 1))
-    n = len(terms.labels)
-    ranked = np.sort(score[0])[::-1] if terms.refit else np.sort(score[0])
-    total = np.concatenate([[0.0], np.cumsum(ranked)])
-    size = np.concatenate([[0.0], np.cumsum(np.abs(ranked))])
-    low = _low(terms, np.repeat(base, n + 1), total, size)
-    if terms.refit:
-        return low[::-1]
-    low[0] = max(low[0], terms.constant)
-    return low
-
-
 def leaf_fixings(proof: Proof, n: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     """Every leaf's node, and `[leaves, n]` what its path fixes: 1 kept, -1 pruned, 0 free."""
     nodes, fixings = np.zeros(1, np.int64), np.zeros((1, n), np.int8)

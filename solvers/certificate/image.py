@@ -39,15 +39,9 @@ def image_proof(problem: SubsetProblem, mask: Mask, points: Sequence[Array]) -> 
         problem: with a factor.
         mask: of the budget; its value is the relaxation's scale.
         points: y of every image of the reduced problem (`solvers.bounds.factor.image.Image.lower_bound`).
-
-    Raises:
-        ValueError: for blocks of factors, which no instance file can hold.
     """
     H = problem.hessian
-    if not isinstance(H, FactorHessian):
-        raise ValueError(
-            "certify: only a single factor can be written to an instance file, not blocks of them"
-        )
+    assert isinstance(H, FactorHessian)
     reduction = reduce(problem)
     if not points:
         value = problem.value(mask) - reduction.offset
@@ -55,7 +49,8 @@ def image_proof(problem: SubsetProblem, mask: Mask, points: Sequence[Array]) -> 
     y = np.concatenate(points).reshape(problem.m, H.N)
     v = -original_point(problem, H, y) / np.sqrt(H.N)
     claim = image_bound(stored(problem), v)
-    return ImageProof(v, claim - MARGIN * (abs(claim) + problem.scale * np.finfo(float).eps))
+    floor = 0.0 if problem.G is None else -np.inf
+    return ImageProof(v, max(claim - MARGIN * (abs(claim) + problem.scale * np.finfo(float).eps), floor))
 
 
 def original_point(problem: SubsetProblem, H: FactorHessian, y: Array) -> Array:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from solvers.certificate.claims import claims
 from solvers.certificate.grouped import resecured
-from solvers.certificate.points import Terms
 from solvers.certificate.proof import Proof
 from solvers.certificate.subtrees import secured
 from solvers.checker.piece import make_piece
 from solvers.checker.problem import Problem, parse_problem
-from solvers.checker.reduced import reduce_problem
+from solvers.checker.reduced import Reduced
 from solvers.hessian import FactorHessian
 from solvers.problem import SubsetProblem
 
@@ -46,34 +44,34 @@ def as_it_is(problem: SubsetProblem) -> bool:
     return not (len(problem.movable) or shifted or summed or factor)
 
 
-def restate(problem: SubsetProblem, proofs: Sequence[Proof]) -> list[tuple[Proof, Terms]]:
-    """Proofs with splits and claims that hold for the stored numbers, offset included.
+def restated(problem: SubsetProblem, this: Problem, reduced: Reduced) -> Callable[[Proof], Proof]:
+    """Turn proofs about a problem's reduction into such about its stored numbers.
 
     Args:
         problem: the original.
-        proofs: about its reduction.
+        this: the same as its file has it.
+        reduced: that without its movable columns.
 
-    Raises:
-        ValueError: if the curvature is too close to singular for a certified split.
+    Returns:
+        What shrinks a split until it holds for the stored numbers, or leaves it if that can't be said in
+        floating point. Claims are to be made anew.
     """
-    this = stored(problem)
-    reduced = reduce_problem(this)
+    if as_it_is(problem):
+        return lambda proof: proof
     labels = problem.pools.labels
-    out = []
-    for proof in proofs:
+
+    def restate(proof: Proof) -> Proof:
         row = int(proof.rows[0])
         pools = labels[0 if problem.pools.coupled else row]
         pools = np.zeros_like(pools) if problem.budget.kind == "per_layer" else pools - pools[0]
         prune = np.bincount(pools, minlength=len(proof.keep)) - proof.keep
         piece = make_piece(this, reduced, proof.rows, prune)
-        if proof.blocks is not None:
-            proof = resecured(proof, piece.H[0], piece.H_error[0])
-        else:
+        try:
+            if proof.blocks is not None:
+                return resecured(proof, piece.H[0], piece.H_error[0])
             d = secured(piece.H, proof.splits, proof.roots, problem.refit, piece.H_error)
-            proof = replace(proof, d=d)
-        terms = Terms(
-            piece.refit, piece.H, piece.H_error if piece.H_error.any() else None, piece.b,
-            2.0 * piece.b_error, piece.constant - 2.0**-50 * abs(piece.constant), piece.floor, pools,
-        )  # fmt: skip
-        out.append((replace(proof, claim=claims(terms, proof)), terms))
-    return out
+        except ValueError:
+            return proof
+        return replace(proof, d=d)
+
+    return restate

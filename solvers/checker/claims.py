@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.checker.archive import read_archive
+from solvers.checker.archive import Archive, Unreadable
 from solvers.checker.problem import Problem
 from solvers.checker.rounding import Array
 
@@ -20,10 +20,20 @@ FORMAT = "cbs certificate 1"
 COUNTS = ("problem", "row", "prune", "nodes", "vectors", "splits", "pairs")
 INTEGERS = (*COUNTS, "entry", "pruned", "kept", "vector", "root", "split", "pair")
 NUMBERS = ("value", "bound", "d", "u", "claim", "cross", "price")
+KINDS = {
+    "format": "U", "shared": "b", "digest": "U", "mask": "b",
+    **dict.fromkeys(INTEGERS, "iu"), **dict.fromkeys(NUMBERS, "f"),
+}  # fmt: skip
+"""Kinds of types of the fields that every file has."""
 ARRAYS = ("d", "root", "entry", "pruned", "kept", "vector", "split", "u", "claim", "pair", "cross", "price")
 """Those that every proof has a piece of."""
 IMAGES = ("image_problem", "image", "image_claim")
 """Those of bounds in the images of factors; a file may do without."""
+MOST = 8
+"""Proofs about one row and pruned count, at most."""
+INFLATION = 64
+"""How many times its size a file may declare beside masks, whose sizes the problems say: nothing else of a
+certificate repeats itself so often."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Claim:
         row: the row of decisions.
         prune: pruned count of a row whose budget is shared; else -1.
         d: `[Q, g, n]`.
-        root: `[Q, n]`.
+        root: `[Q, n]`, those that are no fixing as 2 or -2.
         entry, pruned, kept, vector: `[T]`.
         split: `[V]`.
         u: `[V, g, n, c]`.
@@ -49,7 +59,7 @@ class Claim:
     row: int
     prune: int
     d: Array
-    root: NDArray[np.int64]
+    root: NDArray[np.int8]
     entry: NDArray[np.int64]
     pruned: NDArray[np.int64]
     kept: NDArray[np.int64]
@@ -100,60 +110,85 @@ class Certificate:
     images: tuple[ImageClaim, ...] = ()
 
 
-def read_digests(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
-    """A certificate file's arrays, and the digests of the problems that it is about.
+def read_digests(path: str | os.PathLike[str]) -> tuple[Archive, tuple[str, ...]]:
+    """A certificate file, and the digests of the problems that it is about.
 
     Raises:
         ValueError: one line that names the file and what is wrong with it.
     """
-    fields = read_archive(path, "certificate")
-    name = f"certificate {os.fspath(path)!r}"
-    for field in ("format", "shared", "digest", "mask", *INTEGERS, *NUMBERS):
-        if field not in fields:
-            raise ValueError(f"{name}: field {field!r} is missing")
-        kind = (
-            "iu"
-            if field in INTEGERS
-            else "f"
-            if field in NUMBERS
-            else "b"
-            if field in ("shared", "mask")
-            else "U"
-        )
-        if fields[field].dtype.kind not in kind:
-            raise ValueError(f"{name}: field {field!r} holds {fields[field].dtype}")
-    if str(fields["format"]) != FORMAT:
-        raise ValueError(f"{name}: format is {str(fields['format'])!r}, not {FORMAT!r}")
-    return fields, tuple(str(digest) for digest in fields["digest"].ravel())
+    archive = Archive(path, "certificate")
+    try:
+        _check_declared(archive)
+        form = str(archive.read("format"))
+        if form != FORMAT:
+            raise ValueError(f"format is {form!r:.60}, not {FORMAT!r}")
+        return archive, tuple(archive.read("digest").tolist())
+    except Unreadable:
+        raise
+    except ValueError as error:
+        raise Unreadable(f"{archive.name}: {error}") from None
 
 
-def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Problem]) -> Certificate:
+def parse_certificate(archive: Archive, problems: Sequence[Problem]) -> Certificate:
     """A certificate about given problems, whose shapes say how its arrays are to be cut.
 
+    Every length is judged before what it is the length of is read.
+
     Raises:
-        ValueError: if the lengths do not fit.
+        ValueError: one line that names the file, if the lengths do not fit.
     """
-    whole: dict[str, NDArray[Any]] = {name: fields[name].astype(np.int64).ravel() for name in INTEGERS}
-    whole |= {name: fields[name].astype(np.float64).ravel() for name in ("d", "claim", "cross", "price")}
-    counts = [problem.weights.size for problem in problems]
+    try:
+        return _parse(archive, problems)
+    except Unreadable:
+        raise
+    except ValueError as error:
+        raise Unreadable(f"{archive.name}: {error}") from None
+
+
+def _check_declared(archive: Archive) -> None:
+    declared = archive.declared
+    for name in KINDS:
+        if name not in declared:
+            raise ValueError(f"field {name!r} is missing")
+    for name, field in declared.items():
+        if name not in KINDS and name not in IMAGES:
+            raise ValueError(f"unknown field {name!r:.40}")
+        if name in KINDS and field.dtype.kind not in KINDS[name]:
+            raise ValueError(f"field {name!r} holds {field.dtype}")
+        if name in ("format", "shared") and field.shape:
+            raise ValueError(f"field {name!r} has shape {field.shape}, not one entry")
+    if len(declared["digest"].shape) != 1:
+        raise ValueError("field 'digest' must list one digest a problem")
+    total = sum(field.size for name, field in declared.items() if name != "mask")
+    if total > INFLATION * archive.size + (1 << 20):
+        raise ValueError(f"it declares {total} bytes, in a file of {archive.size}")
+
+
+def _parse(archive: Archive, problems: Sequence[Problem]) -> Certificate:
+    declared = archive.declared
+    if declared["value"].shape != (len(problems),) or declared["bound"].shape != ():
+        raise ValueError(f"need a bound, and {len(problems)} values")
+    sizes = [problem.weights.size for problem in problems]
     masks = [
         part.reshape(problem.weights.shape)
-        for problem, part in zip(problems, _cut(fields["mask"], counts, "mask"), strict=True)
+        for problem, part in zip(problems, _read(archive, "mask", sizes), strict=True)
     ]
-    proofs = len(whole["problem"])
+    proofs = math.prod(declared["problem"].shape)
     for name in COUNTS:
-        if len(whole[name]) != proofs:
-            raise ValueError(f"field {name!r} has {len(whole[name])} entries for {proofs} proofs")
-    if fields["value"].shape != (len(problems),) or fields["bound"].shape != ():
-        raise ValueError(f"need a bound, and {len(problems)} values")
-    if ((whole["problem"] < 0) | (whole["problem"] >= len(problems))).any():
+        if declared[name].shape != (proofs,):
+            raise ValueError(f"field {name!r} has shape {declared[name].shape} for {proofs} proofs")
+    most = sum(MOST * problem.m * (problem.n + 1) for problem in problems)
+    if proofs > most:
+        raise ValueError(f"field 'problem' has {proofs} entries, more than {most}")
+    counts = {name: _integers(archive.read(name), name) for name in COUNTS}
+    if ((counts["problem"] < 0) | (counts["problem"] >= len(problems))).any():
         raise ValueError("a proof is about a problem that is not there")
-    if min(whole[name].min(initial=0) for name in COUNTS[3:]) < 0:
+    if min(counts[name].min(initial=0) for name in COUNTS[3:]) < 0:
         raise ValueError("a proof has a negative number of nodes, vectors, splits or pairs")
     shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in ARRAYS}
-    for i, p in enumerate(whole["problem"].tolist()):
-        g, n, c = _shape(problems[p])
-        T, V, Q, E = (int(whole[name][i]) for name in COUNTS[3:])
+    for i, p in enumerate(counts["problem"].tolist()):
+        g, n, c = shape_of(problems[p])
+        T, V, Q, E = (int(counts[name][i]) for name in COUNTS[3:])
         parts = {
             "d": (Q, g, n), "root": (Q, n), "split": (V,), "u": (V, g, n, c), "pair": (E, 2), "cross": (E,),
             "price": (problems[p].pools()[0] if E else 0,),
@@ -164,52 +199,55 @@ def parse_certificate(fields: dict[str, NDArray[Any]], problems: Sequence[Proble
         name: [
             part.reshape(shape)
             for part, shape in zip(
-                _cut(whole.get(name, fields[name]), [math.prod(s) for s in shapes[name]], name),
-                shapes[name],
-                strict=True,
+                _read(archive, name, [math.prod(s) for s in shapes[name]]), shapes[name], strict=True
             )
         ]
         for name in ARRAYS
     }
     return Certificate(
-        bool(fields["shared"]), tuple(str(s) for s in fields["digest"].ravel()), tuple(masks),
-        fields["value"].astype(np.float64), float(fields["bound"]),
+        bool(archive.read("shared")), tuple(archive.read("digest").tolist()), tuple(masks),
+        archive.read("value").astype(np.float64), float(archive.read("bound")),
         tuple(
             Claim(p, row, prune, *(cut[name][i] for name in ARRAYS))
             for i, (p, row, prune) in enumerate(
-                zip(*(whole[name].tolist() for name in COUNTS[:3]), strict=True)
+                zip(*(counts[name].tolist() for name in COUNTS[:3]), strict=True)
             )
         ),
-        _images(fields, problems),
+        _images(archive, problems),
     )  # fmt: skip
 
 
-def _images(fields: dict[str, NDArray[Any]], problems: Sequence[Problem]) -> tuple[ImageClaim, ...]:
-    given = [name for name in IMAGES if name in fields]
+def _images(archive: Archive, problems: Sequence[Problem]) -> tuple[ImageClaim, ...]:
+    declared = archive.declared
+    given = [name for name in IMAGES if name in declared]
     if not given:
         return ()
     if len(given) < len(IMAGES):
         raise ValueError(f"fields {', '.join(IMAGES)} go together, got {', '.join(given)}")
-    which, claims = fields["image_problem"].ravel(), fields["image_claim"].ravel()
-    if which.dtype.kind not in "iu" or claims.dtype.kind != "f" or fields["image"].dtype.kind != "f":
+    which, image, claim = (declared[name] for name in IMAGES)
+    if which.dtype.kind not in "iu" or claim.dtype.kind != "f" or image.dtype.kind != "f":
         raise ValueError("'image_problem' must hold whole numbers, 'image' and 'image_claim' float64")
-    if len(claims) != len(which) or len(np.unique(which)) < len(which):
+    if len(which.shape) != 1 or claim.shape != which.shape or which.shape[0] > len(problems):
+        raise ValueError("need one claim for every problem of 'image_problem', each there once")
+    index = _integers(archive.read("image_problem"), "image_problem").tolist()
+    if len(set(index)) < len(index):
         raise ValueError("need one claim for every problem of 'image_problem', each there once")
     shapes = []
-    for i in which.tolist():
-        if not 0 <= i < len(problems) or problems[i].factor is None:
+    for i in index:
+        factor = problems[i].factor if 0 <= i < len(problems) else None
+        if factor is None:
             raise ValueError("'image_problem' names a problem that is not there, or has no factor")
-        factor = problems[i].factor
-        assert factor is not None
         shapes.append((problems[i].m, len(factor)))
-    parts = _cut(fields["image"].astype(np.float64), [m * N for m, N in shapes], "image")
+    parts = _read(archive, "image", [m * N for m, N in shapes])
     return tuple(
-        ImageClaim(i, part.reshape(shape), claim)
-        for i, part, shape, claim in zip(which.tolist(), parts, shapes, claims.tolist(), strict=True)
+        ImageClaim(i, part.reshape(shape).astype(np.float64), claim)
+        for i, part, shape, claim in zip(
+            index, parts, shapes, archive.read("image_claim").astype(np.float64).tolist(), strict=True
+        )
     )
 
 
-def _shape(problem: Problem) -> tuple[int, int, int]:
+def shape_of(problem: Problem) -> tuple[int, int, int]:
     """Curvatures, decisions and right-hand sides of a piece of a problem."""
     stacked = problem.hessian is not None and problem.hessian.ndim == 3
     if problem.kind != "columns" or not problem.refit:
@@ -217,9 +255,23 @@ def _shape(problem: Problem) -> tuple[int, int, int]:
     return (problem.m, problem.n, 1) if stacked else (1, problem.n, problem.m)
 
 
-def _cut(array: NDArray[Any], lengths: Sequence[int], name: str) -> list[NDArray[Any]]:
-    if array.size != sum(lengths):
-        raise ValueError(f"field {name!r} has {array.size} entries, not {sum(lengths)}")
+def _read(archive: Archive, name: str, lengths: Sequence[int]) -> list[NDArray[Any]]:
+    """An array's pieces of given lengths, one after another; its length is judged first."""
+    declared = math.prod(archive.declared[name].shape)
+    if declared != sum(lengths):
+        raise ValueError(f"field {name!r} has {declared} entries, not {sum(lengths)}")
+    flat = archive.read(name).ravel()
+    if name == "root":
+        flat = np.clip(_integers(flat, name), -2, 2).astype(np.int8)
+    elif name in INTEGERS:
+        flat = _integers(flat, name)
+    elif name in NUMBERS and name != "u":
+        flat = flat.astype(np.float64)
     ends = itertools.accumulate(lengths, initial=0)
-    flat = array.ravel()
     return [flat[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def _integers(array: NDArray[Any], name: str) -> NDArray[np.int64]:
+    if (array > np.iinfo(np.int64).max).any():
+        raise ValueError(f"field {name!r} holds a number that is too large")
+    return array.astype(np.int64)

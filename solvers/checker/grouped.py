@@ -63,6 +63,8 @@ def groups_of(
     i, j = pairs.T
     if ((i < 0) | (i >= j) | (j >= n)).any() or len(np.unique(pairs, axis=0)) < len(pairs):
         raise Unfit("has blocks with an entry that is out of place")
+    if len(pairs) > n * (LARGEST - 1) // 2:
+        raise Unfit(f"has blocks of more than {LARGEST} entries")
     if (i // (n // pools) != j // (n // pools)).any():
         raise Unfit("has a block across pools")
     D = np.diag(d)
@@ -96,6 +98,9 @@ def grouped_bounds(
         D: `[n, n]`.
         u: `[n]`.
         price: `[pools]`.
+
+    Raises:
+        Unfit: if a block is singular in floating point.
 
     Returns:
         The bound, and `[n + 1]` bounds by pruned count, empty where there are several pools.
@@ -139,7 +144,10 @@ def _best(group: Grouped, q: Array, slack: Array, price: Array) -> Array:
     for count in range(1, group.members.shape[1] + 1):
         for S in combinations(range(group.members.shape[1]), count):
             at, D, least = group.members[:, S], group.D[np.ix_(range(len(best)), S, S)], group.least[:, S]
-            w = np.linalg.solve(D, q[at][:, :, None])[:, :, 0]
+            try:
+                w = np.linalg.solve(D, q[at][:, :, None])[:, :, 0]
+            except np.linalg.LinAlgError:
+                raise Unfit("has a block that is singular in floating point") from None
             terms = D * w[:, None, :]
             r = q[at] - terms.sum(axis=2)
             r_error = up(

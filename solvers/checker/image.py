@@ -27,10 +27,12 @@ def image_bound(problem: Problem, v: Array) -> float:
     """What no mask of a problem's budget costs less than, rounded down.
 
     Args:
-        problem: with a factor, and damping > 0 when joint.
+        problem: with a factor, and damping >= 0; > 0 where entries may move, else there is no bound.
         v: `[m, N]`, a point of every row.
     """
     X, W, c = _factor(problem), problem.weights, problem.damping
+    if not c >= 0:
+        return -np.inf
     moves = np.zeros(W.shape, dtype=bool)
     moves[:, problem.movable] = True
     a, error = _pulls(X, v)
@@ -60,7 +62,7 @@ def image_bound(problem: Problem, v: Array) -> float:
     least = _least(problem, scores)
     low = float(down(base + down(least.sum() - sum_error(least.size + 1, np.abs(least).sum()))))
     if problem.gradient is None and low < 0.0:
-        return 0.0
+        return 0.0  # the curvature is a Gram matrix and a damping that is not negative
     return low if np.isfinite(low) else -np.inf
 
 
@@ -124,13 +126,16 @@ def _least(problem: Problem, scores: Array) -> Array:
 
 
 def _move(X: Array, c: float, d: Array, g: Array, S: NDArray[np.int64]) -> None:
-    """`d_S` that is about best, in place: by Woodbury's identity where S is larger than N."""
+    """`d_S` that is about best, in place: by Woodbury's identity where S is larger than N; any is valid."""
     if not len(S):
         return
     N, Xs = len(X), X[:, S]
     small = Xs @ Xs.T / N if len(S) > N else Xs.T @ Xs / N
     small[np.diag_indices(len(small))] += c
-    inverse = np.linalg.inv(small)
+    try:
+        inverse = np.linalg.inv(small)
+    except np.linalg.LinAlgError:
+        return
     for _ in range(1 + REFINEMENTS):
         r = -(X @ d @ Xs / N + c * d[S] + g[S])
         d[S] += (r - inverse @ (Xs @ r) @ Xs / N) / c if len(S) > N else inverse @ r

@@ -14,7 +14,7 @@ CHUNK = 1 << 20
 
 
 def points(
-    piece: Piece, d: Array, root: NDArray[np.int64], split: NDArray[np.int64], u: NDArray[np.floating]
+    piece: Piece, d: Array, root: NDArray[np.int8], split: NDArray[np.int64], u: NDArray[np.floating]
 ) -> tuple[Array, Array]:
     """What a bound needs of each vector u, before any fixing is known but those that its split assumes.
 
@@ -50,7 +50,7 @@ def points(
     return np.where(np.isfinite(score).all(axis=1), base, -np.inf), score
 
 
-def _complete(piece: Piece, root: NDArray[np.int64], split: NDArray[np.int64], u: Array) -> None:
+def _complete(piece: Piece, root: NDArray[np.int8], split: NDArray[np.int64], u: Array) -> None:
     """Fill in `u_K = H_KK^-1 (b_K - H_KF u_F)`, best for d near 0, in floating point: any u is valid."""
     for q in np.unique(split):
         kept = np.flatnonzero(root[q] > 0)

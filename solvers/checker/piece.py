@@ -54,7 +54,7 @@ class Piece:
         """`[pools]` decisions to keep."""
         return self.n // len(self.prune) - self.prune
 
-    def check_split(self, d: Array, root: NDArray[np.int64]) -> str | None:
+    def check_split(self, d: Array, root: NDArray[np.int8]) -> str | None:
         """What is wrong with a split, or None.
 
         On the entries that it does not assume pruned (joint) or assumes nothing of (selection),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.checker.archive import read_archive
+from solvers.checker.archive import Shaped, read_archive
 from solvers.checker.rounding import Array
 
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
 CURVATURES = ({"hessian"}, {"factor"}, {"factor", "damping"})
 OTHERS = {"weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of"}
+NUMBERS = ("weights", "hessian", "factor", "damping", "gradient")
+INTEGERS = ("movable", "prune", "keep", "of")
+ONE = {
+    "budget": "a string", "refit": "true or false (a bool)", "damping": "one number",
+    "keep": "one whole number", "of": "one whole number",
+}  # fmt: skip
+LONGEST = 1 << 20
+"""Rows, columns and samples that rounding errors are accounted for (`solvers.checker.rounding`)."""
+ASYMMETRY = 1e-10
+"""Largest asymmetry, relative to the diagonal, that is taken for rounding and averaged away."""
 
 
 @dataclass(frozen=True)
@@ -104,77 +115,152 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
     Raises:
         ValueError: one line that names the file and what is wrong with it.
     """
-    fields = read_archive(path, "instance file")
+    fields = read_archive(path, "instance file", check_declared)
     try:
         return parse_problem(fields)
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"instance file {os.fspath(path)!r}: {what}") from None
+    except ValueError as error:
+        raise ValueError(f"instance file {os.fspath(path)!r}: {error}") from None
+
+
+def check_declared(fields: Mapping[str, Shaped]) -> None:
+    """See that the arrays of an instance file have the types and shapes of a problem.
+
+    Args:
+        fields: arrays by name, or what a file declares of them.
+
+    Raises:
+        ValueError: naming the field that is wrong.
+    """
+    for name in ("weights", "budget"):
+        if name not in fields:
+            raise ValueError(f"field {name!r} is missing")
+    for name, kinds, what in (
+        *((name, "fiu", "real numbers") for name in NUMBERS),
+        *((name, "iu", "whole numbers") for name in INTEGERS),
+    ):
+        if name in fields and fields[name].dtype.kind not in kinds:
+            raise ValueError(f"field {name!r} holds {fields[name].dtype}; it must hold {what}")
+    shape = fields["weights"].shape
+    if len(shape) != 2:
+        raise ValueError(f"weights must be a matrix [m, n] with 2 dimensions, got shape {shape}")
+    m, n = shape
+    if not 0 < m <= LONGEST or not 0 < n <= LONGEST:
+        raise ValueError(f"weights have shape {shape}; need 1 to {LONGEST} rows and inputs")
+    if "factor" in fields:
+        shape = fields["factor"].shape
+        if len(shape) != 2 or not 0 < shape[0] <= LONGEST:
+            raise ValueError(f"field 'factor' has shape {shape}; it must be a matrix [N, n]")
+        if shape[1] != n:
+            raise ValueError(f"factor has {shape[1]} columns, but the weights have {n} inputs")
+    if "hessian" in fields and fields["hessian"].shape not in ((n, n), (m, n, n)):
+        raise ValueError(
+            f"hessian has shape {fields['hessian'].shape}, but weights [{m}, {n}] need ({n}, {n}) "
+            f"or ({m}, {n}, {n})"
+        )
+    if "gradient" in fields and fields["gradient"].shape != (m, n):
+        raise ValueError(f"gradient has shape {fields['gradient'].shape}, the weights {(m, n)}")
+    if "movable" in fields and (len(fields["movable"].shape) != 1 or fields["movable"].shape[0] > n):
+        raise ValueError(f"movable must list distinct columns, got shape {fields['movable'].shape}")
+    if "prune" in fields and fields["prune"].shape not in ((), (m,)):
+        raise ValueError(
+            f"field 'prune' has shape {fields['prune'].shape}: not one number, nor {m} row counts"
+        )
+    for name, what in ONE.items():
+        if name in fields and math.prod(fields[name].shape) != 1:
+            raise ValueError(f"field {name!r} has shape {fields[name].shape}; it must be {what}")
 
 
 def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
     """A problem from the fields of an instance file.
 
     Raises:
-        ValueError: if a field has the wrong type or shape, or the budget can't be met.
-        KeyError: if a field is missing.
+        ValueError: if a field is missing or unknown, has the wrong type or shape, holds numbers that are not
+            finite, or that float64 can't hold; if a damping is negative, or the budget can't be met.
     """
     if fields.keys() - OTHERS not in CURVATURES:
         raise ValueError(
             f"need 'hessian', or 'factor' with or without 'damping', and no other fields than "
             f"{', '.join(sorted(OTHERS))}; got {', '.join(fields)}"
         )
-    W = _numbers(fields["weights"], "weights", 2)
+    check_declared(fields)
+    for name, what in ONE.items():
+        kind = {"budget": "U", "refit": "b"}.get(name, "fiu")
+        if name in fields and (fields[name].ndim or fields[name].dtype.kind not in kind):
+            raise ValueError(f"field {name!r} must be {what}")
+    W = _numbers(fields, "weights")
     m, n = W.shape
     H = X = G = None
     if "hessian" in fields:
-        H = _numbers(fields["hessian"], "hessian", fields["hessian"].ndim)
-        if H.shape not in ((n, n), (m, n, n)):
-            raise ValueError(f"hessian has shape {H.shape}, the weights {W.shape}")
-        H = 0.5 * (H + H.swapaxes(-1, -2))
+        H = _symmetric(_numbers(fields, "hessian"))
     else:
-        X = _numbers(fields["factor"], "factor", 2)
-        if X.shape[1] != n or not len(X):
-            raise ValueError(f"factor has shape {X.shape}, the weights {W.shape}")
+        X = _numbers(fields, "factor")
     if "gradient" in fields:
-        G = _numbers(fields["gradient"], "gradient", 2)
-        if G.shape != W.shape:
-            raise ValueError(f"gradient has shape {G.shape}, the weights {W.shape}")
-    movable = np.sort(_integers(fields.get("movable", np.zeros(0, np.int64)), "movable").ravel())
+        G = _numbers(fields, "gradient")
+    damping = float(_numbers(fields, "damping")) if "damping" in fields else 0.0
+    if damping < 0.0:
+        raise ValueError(f"damping is {damping!r}; it must not be negative")
+    movable = np.sort(_integers(fields, "movable")) if "movable" in fields else np.zeros(0, np.int64)
     if len(np.unique(movable)) < len(movable) or ((movable < 0) | (movable >= n)).any():
-        raise ValueError("movable must list distinct columns")
+        raise ValueError(f"movable must list distinct columns between 0 and {n - 1}")
+    if len(movable) == n:
+        raise ValueError(f"movable lists all {n} columns; need a column to prune")
     kind = str(fields["budget"])
-    problem = Problem(
-        W, H, X, float(fields.get("damping", np.zeros(()))), G, bool(fields.get("refit", np.array(True))),
-        movable, kind, _counts(fields, kind, m, n - len(movable)),
-    )  # fmt: skip
-    if not problem.n or not np.isfinite(problem.damping):
-        raise ValueError("need a finite damping, and a column to prune")
-    return problem
+    refit = "refit" not in fields or bool(fields["refit"])
+    return Problem(W, H, X, damping, G, refit, movable, kind, _counts(fields, kind, m, n - len(movable)))
 
 
 def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> NDArray[np.int64]:
     if kind not in KINDS:
-        raise ValueError(f"budget is {kind!r}, not one of {', '.join(KINDS)}")
+        raise ValueError(f"budget is {kind!r:.40}, not one of {', '.join(KINDS)}")
+    wants = ("keep", "of") if kind == "n_of_m" else ("prune",)
+    for name in wants:
+        if name not in fields:
+            raise ValueError(f"field {name!r} is missing for budget {kind!r}")
+    given = [_integers(fields, name) for name in wants]
     if kind == "n_of_m":
-        counts = np.array([int(_integers(fields[name], name)) for name in ("keep", "of")])
-        met = 0 <= counts[0] <= counts[1] and counts[1] > 0 and n % counts[1] == 0
+        keep, of = (int(count) for count in given)
+        counts = np.array([keep, of])
+        met = 0 <= keep <= of and of > 0 and n % of == 0
     else:
         size = m if kind == "per_row" else 1
-        counts = np.broadcast_to(_integers(fields["prune"], "prune"), (size,)).copy()
+        if given[0].ndim and kind != "per_row":
+            raise ValueError(f"field 'prune' has shape {given[0].shape}; it must be one whole number")
+        counts = np.broadcast_to(given[0], (size,)).copy()
         met = bool((counts >= 0).all() and (counts <= (m * n if kind == "per_layer" else n)).all())
     if not met:
-        raise ValueError(f"budget {kind} of {counts.tolist()} can't be met by {m} rows of {n} columns")
+        raise ValueError(f"budget {kind} of {counts.tolist()!s:.60} can't be met by {m} rows of {n} columns")
+    for name in {"prune", "keep", "of"} & fields.keys() - set(wants):
+        raise ValueError(f"field {name!r} does not go with budget {kind!r}")
     return counts
 
 
-def _numbers(array: NDArray[Any], name: str, ndim: int) -> Array:
-    if array.dtype.kind not in "fiu" or array.ndim != ndim or not np.isfinite(array).all():
-        raise ValueError(f"{name} must be an array of finite numbers with {ndim} dimensions")
-    return array.astype(np.float64)
+def _numbers(fields: Mapping[str, NDArray[Any]], name: str) -> Array:
+    """As float64, exactly: a proof is about the numbers that the file holds."""
+    array = fields[name]
+    numbers = array.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be an array of finite numbers")
+    whole = array.dtype.kind != "f"
+    if not (np.abs(numbers) <= 2.0**53 if whole else numbers == array).all():
+        raise ValueError(f"{name} holds numbers that float64 can't")
+    return numbers
 
 
-def _integers(array: NDArray[Any], name: str) -> NDArray[np.int64]:
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must hold whole numbers")
-    return array.astype(np.int64)
+def _symmetric(H: Array) -> Array:
+    """`(H + H') / 2` of each matrix, where they differ by no more than rounding."""
+    other = H.swapaxes(-1, -2)
+    largest = np.abs(np.diagonal(H, axis1=-2, axis2=-1)).max(axis=-1)
+    mean = 0.5 * (H + other)
+    if not (np.isfinite(mean).all() and (np.abs(H - other).max(axis=(-2, -1)) <= ASYMMETRY * largest).all()):
+        raise ValueError(
+            "hessian is not symmetric, or holds numbers too large to average; give (H + H.T) / 2"
+        )
+    return mean
+
+
+def _integers(fields: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.int64]:
+    array = fields[name]
+    numbers = array.astype(np.int64)
+    if (array > np.iinfo(np.int64).max).any():
+        raise ValueError(f"{name} holds a number that is too large")
+    return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,26 @@ from solvers.checker.tree import Broken, leaves_of
 
 class Refuted(Exception):
     """What a certificate claims is not proven; the message says what, in one line."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a proof shows.
+
+    Attributes:
+        piece: the decisions that it is about.
+        nodes: every leaf.
+        bounds: `[leaves]` what no mask with a leaf's fixings costs less than; infinite where there is none.
+        split: `[g, n]` a checked split.
+        curve: `[n + 1]` bounds for every pruned count, of a proof without branching in a row whose budget is
+            shared; else None.
+    """
+
+    piece: Piece
+    nodes: NDArray[np.int64]
+    bounds: Array
+    split: Array
+    curve: Array | None
 
 
 class Prover:
@@ -49,11 +70,18 @@ class Prover:
         Raises:
             Refuted: naming the row, the node, and by how much.
         """
+        self.take(proof, self.shown(proof))
+
+    def shown(self, proof: Claim) -> Shown:
+        """What a proof shows, whatever it claims.
+
+        Raises:
+            Refuted: if it shows nothing, naming the row and the node.
+        """
         name = f"row {proof.row} of problem {proof.problem}"
         piece = self._piece(proof, name)
         if len(proof.pair):
-            self._check_grouped(proof, piece, name)
-            return
+            return self._grouped(proof, piece, name)
         self._check_splits(proof, piece, name)
         try:
             nodes, fixings = leaves_of(piece.n, proof.entry, proof.pruned, proof.kept)
@@ -62,22 +90,43 @@ class Prover:
         vectors = proof.vector[nodes]
         if ((vectors < -1) | (vectors >= len(proof.u))).any():
             raise Refuted(f"a leaf of {name} has a vector that is not there")
-        assumed = np.where((vectors < 0)[:, None], 0, proof.root[proof.split[np.maximum(vectors, 0)]])
-        foreign = np.flatnonzero(((assumed != 0) & (assumed != fixings)).any(axis=1))
-        if len(foreign):
-            raise Refuted(f"leaf at node {nodes[foreign[0]]} of {name} lacks fixings that its split assumes")
-        claims = proof.claim[nodes]
-        proven, root = self._evaluate(piece, proof, vectors, fixings)
-        wrong_leaves = np.flatnonzero(~np.where(vectors < 0, proven == np.inf, proven >= claims))
-        if len(wrong_leaves):
-            i = wrong_leaves[0]
-            claim, shown = float(claims[i]), float(proven[i])
-            what = f"claims {claim!r}, but {shown!r} is proven ({claim - shown:.3g} less)"
-            if vectors[i] < 0:
-                what = "says that it has no masks, but it has"
-            raise Refuted(f"leaf at node {nodes[i]} of {name} {what}")
-        bound = float(claims[proven < np.inf].min(initial=np.inf))
-        self._take(proof, piece, bound, root if len(nodes) == 1 else None)
+        owners = np.append(proof.split, -1)[vectors]
+        for split in np.unique(owners[owners >= 0]):
+            assumed, mine = proof.root[split], np.flatnonzero(owners == split)
+            foreign = mine[((assumed != 0) & (assumed != fixings[mine])).any(axis=1)]
+            if len(foreign):
+                at = nodes[foreign[0]]
+                raise Refuted(f"leaf at node {at} of {name} lacks fixings that its split assumes")
+        bounds, curve = self._evaluate(piece, proof, vectors, fixings)
+        for i in np.flatnonzero((vectors < 0) & (bounds < np.inf))[:1]:
+            raise Refuted(f"leaf at node {nodes[i]} of {name} says that it has no masks, but it has")
+        return Shown(piece, nodes, bounds, proof.d[0], curve if len(nodes) == 1 else None)
+
+    def take(self, proof: Claim, shown: Shown) -> None:
+        """Hold a proof's claims against what it shows, and take its bound.
+
+        Raises:
+            Refuted: naming the row, the node, and by how much.
+        """
+        claims = proof.claim[shown.nodes]
+        for i in np.flatnonzero(~((shown.bounds == np.inf) | (shown.bounds >= claims)))[:1]:
+            claim, found = float(claims[i]), float(shown.bounds[i])
+            what = f"claims {claim!r}, but {found!r} is proven ({claim - found:.3g} less)"
+            raise Refuted(
+                f"leaf at node {shown.nodes[i]} of row {proof.row} of problem {proof.problem} {what}"
+            )
+        key = (proof.problem, proof.row)
+        self._split[key] = shown.split
+        bound = float(claims[shown.bounds < np.inf].min(initial=np.inf))
+        self._bound[key] = max(bound, self._bound.get(key, -np.inf))
+        if self.problems[proof.problem].kind != "per_layer":
+            return
+        best = self._curve.setdefault(key, np.full(shown.piece.n + 1, shown.piece.floor))
+        best[proof.prune] = max(best[proof.prune], bound)
+        if shown.curve is not None:
+            np.maximum(best, shown.curve, out=best)
+        if shown.piece.refit:
+            np.maximum.accumulate(best, out=best)
 
     def check_image(self, image: ImageClaim) -> None:
         """Verify a bound in an image.
@@ -85,14 +134,21 @@ class Prover:
         Raises:
             Refuted: by how much it fails.
         """
-        shown = image_bound(self.problems[image.problem], image.v)
+        self.take_image(image, image_bound(self.problems[image.problem], image.v))
+
+    def take_image(self, image: ImageClaim, shown: float) -> None:
+        """Hold the claim of a point in an image against what it shows, and take it.
+
+        Raises:
+            Refuted: by how much it fails.
+        """
         if not shown >= image.claim:
             what = f"claims {image.claim!r}, but {shown!r} is proven ({image.claim - shown:.3g} less)"
             raise Refuted(f"the image of problem {image.problem} {what}")
         self.images[image.problem] = image.claim
         self.vectors += len(image.v)
 
-    def _check_grouped(self, proof: Claim, piece: Piece, name: str) -> None:
+    def _grouped(self, proof: Claim, piece: Piece, name: str) -> Shown:
         """A proof without branching, whose split has blocks."""
         counts = (len(proof.entry), len(proof.u), len(proof.d))
         leaf = counts == (1, 1, 1) and proof.entry[0] == -1 and proof.vector[0] == 0
@@ -100,20 +156,16 @@ class Prover:
             raise Refuted(f"the split of {name} has blocks, but its tree is not a leaf with a vector")
         try:
             grouped, D = groups_of(piece, proof.d[0, 0], proof.pair, proof.cross)
+            u = proof.u[0, 0, :, 0].astype(np.float64)
+            bound, curve = grouped_bounds(piece, grouped, D, u, proof.price)
         except Unfit as error:
             raise Refuted(f"the split of {name} {error}") from None
-        u = proof.u[0, 0, :, 0].astype(np.float64)
-        shown, root = grouped_bounds(piece, grouped, D, u, proof.price)
         self.leaves, self.vectors = self.leaves + 1, self.vectors + 1
-        claim = float(proof.claim[0])
-        if not shown >= claim:
-            what = f"claims {claim!r}, but {shown!r} is proven ({claim - shown:.3g} less)"
-            raise Refuted(f"leaf at node 0 of {name} {what}")
         least = np.empty((1, piece.n))
         for group in grouped:
             least[0, group.members] = group.least
-        self._split[proof.problem, proof.row] = least
-        self._take(proof, piece, claim, root if self.problems[proof.problem].kind == "per_layer" else None)
+        layer = self.problems[proof.problem].kind == "per_layer"
+        return Shown(piece, np.zeros(1, np.int64), np.array([bound]), least, curve if layer else None)
 
     def row_bound(self, problem: int, row: int) -> float:
         """The best bound proven of a row of decisions.
@@ -175,7 +227,6 @@ class Prover:
                 if wrong := piece.check_split(d, root):
                     raise Refuted(f"the split of {name} {wrong}")
                 self._definite.add(key)
-        self._split[proof.problem, proof.row] = proof.d[0]
 
     def _evaluate(
         self, piece: Piece, proof: Claim, vectors: NDArray[np.int64], fixings: NDArray[np.int8]
@@ -204,15 +255,3 @@ class Prover:
         self.leaves += len(vectors)
         self.vectors += len(proof.u)
         return proven, root
-
-    def _take(self, proof: Claim, piece: Piece, bound: float, root: Array | None) -> None:
-        key = (proof.problem, proof.row)
-        self._bound[key] = max(bound, self._bound.get(key, -np.inf))
-        if self.problems[proof.problem].kind != "per_layer":
-            return
-        best = self._curve.setdefault(key, np.full(piece.n + 1, piece.floor))
-        best[proof.prune] = max(best[proof.prune], bound)
-        if root is not None:
-            np.maximum(best, root, out=best)
-        if piece.refit:
-            np.maximum.accumulate(best, out=best)

@@ -15,6 +15,8 @@ from solvers.checker.semidefinite import semidefinite
 
 PRECISION = 128
 """Bits of ball arithmetic."""
+FORMED = 1 << 14
+"""Most columns for which the matrix of a factor is formed."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def reduce_problem(problem: Problem) -> Reduced:
     """Eliminate the movable columns in ball arithmetic; without any, the stored numbers as they are.
 
     Raises:
-        ArithmeticError: if the curvature of the movable columns can't be shown to be positive definite.
+        ArithmeticError: if the curvature of the movable columns can't be shown to be positive definite, or
+            the matrix of a factor would be too large.
     """
     H, H_error = _curvature(problem)
     W = problem.weights
@@ -108,6 +111,8 @@ def _curvature(problem: Problem) -> tuple[Array, Array]:
         return H, np.broadcast_to(0.0, H.shape)
     X = problem.factor
     assert X is not None
+    if X.shape[1] > FORMED:
+        raise ArithmeticError(f"a factor of {X.shape[1]} columns can only have bounds in its image")
     P, error = product(X.T, X)
     H = P / len(X)
     error = up(SAFE * (error / len(X) + UNIT * np.abs(H)) + 2 * TINY)

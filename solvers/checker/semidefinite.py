@@ -7,15 +7,16 @@ import numpy as np
 from solvers.checker.rounding import SAFE, UNIT, Array, product, up
 
 SHIFTS = 2.0 ** np.arange(1, -16, -2)
-"""Shifts tried, in units of `(n + 4) trace UNIT`, above what `error` asks for."""
+"""Shifts tried, in units of `(n + 4) trace UNIT`, above what a row of `error` asks for."""
 
 
 def semidefinite(A: Array, error: Array) -> str | None:
     """Show that every symmetric matrix within `error` of A `[n, n]` is positive semidefinite.
 
     For any L whatsoever, `A = L L' + F`, and `L L' >= 0`; if F is diagonally dominant with a diagonal that
-    is not negative, then `F >= 0` by Gershgorin, and so is A. L is the Cholesky factor of `A - shift I`, in
-    floating point; F is computed from an exact product. A is first scaled from both sides by powers of
+    is not negative, then `F >= 0` by Gershgorin, and so is A. L is the Cholesky factor of A less a shift of
+    its diagonal, by what each row of `error` asks for and a little more, in floating point; F is computed
+    from an exact product. A is first scaled from both sides by powers of
     two, which changes neither exactness nor definiteness.
 
     Returns:
@@ -28,10 +29,10 @@ def semidefinite(A: Array, error: Array) -> str | None:
     A, error = np.ldexp(A, powers), up(np.ldexp(error, powers))
     unit = (len(A) + 4) * UNIT * float(np.trace(np.abs(A)))
     diagonal_index = np.diag_indices(len(A))
-    least = 1.01 * float(error.sum(axis=1).max())
-    for shift in least + SHIFTS * unit:
+    least = 1.01 * error.sum(axis=1)
+    for shift in SHIFTS * unit:
         B = A.copy()
-        B[diagonal_index] -= shift
+        B[diagonal_index] -= least + shift
         try:
             L = np.linalg.cholesky(B).astype(np.float64)
         except np.linalg.LinAlgError:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 Index = NDArray[np.int64]
 KEPT, PRUNED = np.int8(1), np.int8(-1)
 
+LARGEST = 1 << 34
+"""Nodes times entries of a tree that is looked at, in a byte each."""
+
 
 class Broken(Exception):
     """A tree that does not cover every mask; the message says where."""
@@ -34,6 +37,8 @@ def leaves_of(n: int, entry: Index, pruned: Index, kept: Index) -> tuple[Index, 
     count = len(entry)
     if not count:
         raise Broken("the tree has no root")
+    if count * n > LARGEST:
+        raise Broken(f"the tree has {count} nodes over {n} entries, more than can be looked at")
     inner = entry >= 0
     _require((entry >= -1) & (entry < n), "branches on no entry")
     for side, child in (("pruned", pruned), ("kept", kept)):

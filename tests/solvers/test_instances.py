@@ -163,7 +163,7 @@ BAD_FIELDS = {
     "prune negative": ({"prune": -1}, "must not be negative, got -1"),
     "prune too many": ({"prune": 5}, "prunes 5 weights, but there are only 4 in a row"),
     "prune per layer list": ({"budget": "per_layer", "prune": [1, 2]}, r"'prune' has shape \(2,\)"),
-    "prune rows": ({"prune": [1, 2, 3]}, "3 row counts for 2 rows"),
+    "prune rows": ({"prune": [1, 2, 3]}, r"'prune' has shape \(3,\): .* 2 row counts"),
     "of divides": ({"budget": "n_of_m", "prune": None, "keep": 1, "of": 3}, "`of` = 3 does not divide 4"),
     "keep above of": ({"budget": "n_of_m", "prune": None, "keep": 3, "of": 2}, "keeps 3 of 2"),
     "no of": ({"budget": "n_of_m", "prune": None, "keep": 1}, "'of' is missing for budget 'n_of_m'"),

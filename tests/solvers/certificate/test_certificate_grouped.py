@@ -135,10 +135,10 @@ def test_prices_bound_every_count(tmp_path):
 
 def test_a_checked_split_in_blocks_leaves_a_diagonal_one(files):
     """What bounds the rest of a refined move: below D, and so below H."""
-    fields, _ = read_digests(files.certificate)
+    archive, _ = read_digests(files.certificate)
     this = stored(files.problem)
     prover = Prover([this])
-    for proof in parse_certificate(fields, [this]).proofs:
+    for proof in parse_certificate(archive, [this]).proofs:
         prover.check(proof)
     for d in prover.splits(0):
         low = np.linalg.eigvalsh(files.problem.hessian.dense(0) - np.diag(d))[0]

@@ -71,7 +71,7 @@ def test_a_curvature_is_symmetric():
         ({"gradient": np.ones((1, 4))}, "gradient has shape"),
         ({"prune": 5}, "can't be met"),
         ({"prune": -1}, "can't be met"),
-        ({"prune": 1.5}, "prune must hold whole numbers"),
+        ({"prune": 1.5}, "field 'prune' holds float64; it must hold whole numbers"),
         ({"budget": "most"}, "budget is 'most'"),
         ({"movable": [1, 1]}, "distinct columns"),
         ({"movable": [4]}, "distinct columns"),

@@ -114,10 +114,14 @@ def _size(piece: Piece) -> float:
 
 def _claim(proof: Proof, problem: Problem) -> Claim:
     """A proof in the terms of a certificate file."""
-    wide = [np.asarray(part, np.int64) for part in (proof.entry, proof.pruned, proof.kept, proof.vector)]
-    blocks = proof.blocks or OffDiagonal(np.zeros((0, 2), np.int32), np.zeros(0), np.zeros(0))
+    none = OffDiagonal(np.zeros((0, 2), np.int32), np.zeros(0), np.zeros(0))
+    blocks = proof.blocks or none
+    entry, pruned, kept, vector, split, pair = (
+        np.asarray(part, np.int64)
+        for part in (proof.entry, proof.pruned, proof.kept, proof.vector, proof.owner, blocks.pair)
+    )
+    prune = proof.prune if problem.kind == "per_layer" else -1
     return Claim(
-        0, int(proof.rows[0]), proof.prune if problem.kind == "per_layer" else -1, proof.splits, proof.roots,
-        *wide, np.asarray(proof.owner, np.int64), proof.u, proof.claim,
-        np.asarray(blocks.pair, np.int64), blocks.cross, blocks.price,
+        0, int(proof.rows[0]), prune, proof.splits, proof.roots, entry, pruned, kept, vector, split,
+        proof.u, proof.claim, pair, blocks.cross, blocks.price,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ DEFLATION = 1032
 CHUNK = 1 << 20
 """Bytes that are inflated together."""
 DAMAGES = (
-    OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, RuntimeError,
+    OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, OverflowError, RuntimeError,
     struct.error, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile,
 )  # fmt: skip
 """What reading a damaged archive may raise."""
@@ -145,7 +146,9 @@ class Archive:
             if array.dtype.kind == "b" and (array.view(np.uint8) > 1).any():
                 raise ValueError(f"{name!r} holds booleans that are neither true nor false")
             if array.dtype.kind == "U":
-                array.tolist()
+                letters = into.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+                if (letters > sys.maxunicode).any():
+                    raise ValueError(f"{name!r} holds letters that are none")
         except DAMAGES as error:
             raise ValueError(f"{self.name} can't be read: {_line(error)}") from None
         return array

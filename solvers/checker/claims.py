@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checker.archive import Archive, Unreadable
-from solvers.checker.problem import Problem
+from solvers.checker.problem import Problem, exact_integers
 from solvers.checker.rounding import Array
 
 FORMAT = "cbs certificate 1"
@@ -180,7 +180,7 @@ def _parse(archive: Archive, problems: Sequence[Problem]) -> Certificate:
     most = sum(MOST * problem.m * (problem.n + 1) for problem in problems)
     if proofs > most:
         raise ValueError(f"field 'problem' has {proofs} entries, more than {most}")
-    counts = {name: _integers(archive.read(name), name) for name in COUNTS}
+    counts = {name: exact_integers(archive.read(name), name) for name in COUNTS}
     if ((counts["problem"] < 0) | (counts["problem"] >= len(problems))).any():
         raise ValueError("a proof is about a problem that is not there")
     if min(counts[name].min(initial=0) for name in COUNTS[3:]) < 0:
@@ -229,7 +229,7 @@ def _images(archive: Archive, problems: Sequence[Problem]) -> tuple[ImageClaim, 
         raise ValueError("'image_problem' must hold whole numbers, 'image' and 'image_claim' float64")
     if len(which.shape) != 1 or claim.shape != which.shape or which.shape[0] > len(problems):
         raise ValueError("need one claim for every problem of 'image_problem', each there once")
-    index = _integers(archive.read("image_problem"), "image_problem").tolist()
+    index = exact_integers(archive.read("image_problem"), "image_problem").tolist()
     if len(set(index)) < len(index):
         raise ValueError("need one claim for every problem of 'image_problem', each there once")
     shapes = []
@@ -262,16 +262,10 @@ def _read(archive: Archive, name: str, lengths: Sequence[int]) -> list[NDArray[A
         raise ValueError(f"field {name!r} has {declared} entries, not {sum(lengths)}")
     flat = archive.read(name).ravel()
     if name == "root":
-        flat = np.clip(_integers(flat, name), -2, 2).astype(np.int8)
+        flat = np.clip(exact_integers(flat, name), -2, 2).astype(np.int8)
     elif name in INTEGERS:
-        flat = _integers(flat, name)
+        flat = exact_integers(flat, name)
     elif name in NUMBERS and name != "u":
         flat = flat.astype(np.float64)
     ends = itertools.accumulate(lengths, initial=0)
     return [flat[a:b] for a, b in itertools.pairwise(ends)]
-
-
-def _integers(array: NDArray[Any], name: str) -> NDArray[np.int64]:
-    if (array > np.iinfo(np.int64).max).any():
-        raise ValueError(f"field {name!r} holds a number that is too large")
-    return array.astype(np.int64)

@@ -30,7 +30,8 @@ class Piece:
         b: `[g, n, c]`.
         b_error: `[g, n, c]`.
         constant: a lower bound on it.
-        floor: what no decisions cost less than, by signs alone.
+        floor: what no decisions cost less than, by signs alone: zero without a gradient, if the curvature
+            is positive semidefinite. (Joint: that follows from a checked split.)
         prune: `[pools]` decisions to prune in each of some pools of equal size.
     """
 
@@ -86,15 +87,15 @@ def make_piece(
 ) -> Piece:
     """The piece of some rows that share their decisions."""
     shared = len(reduced.H) == 1
-    bottom = 0.0
-    if len(problem.movable):
+    bottom, free = 0.0, problem.gradient is None
+    if len(problem.movable) and not free:
         bottom, _ = interval(np.ones(len(rows)), reduced.offset[rows], reduced.offset_error[rows])
-    free = problem.gradient is None
     mine = slice(0, 1) if shared else rows
     if not problem.refit:
         A, A_error = _selection(reduced, rows)
         c, c_error = dot(reduced.W[rows], reduced.G[rows], reduced.G_error[rows], (0,))
-        floor = bottom if _null(problem, reduced, rows) else -np.inf
+        idle = bottom if not reduced.W[rows].any() else -np.inf
+        floor = 0.0 if free and reduced.positive else idle
         return Piece(
             False,
             rows,
@@ -134,9 +135,3 @@ def _selection(reduced: Reduced, rows: NDArray[np.int64]) -> tuple[Array, Array]
         slack = np.abs(H) * weight_error + H_error * (np.abs(weight) + weight_error)
         A_error = A_error + SAFE * (slack + UNIT * (np.abs(term) + np.abs(A)) + 4 * TINY)
     return A, up(SAFE * A_error)
-
-
-def _null(problem: Problem, reduced: Reduced, rows: NDArray[np.int64]) -> bool:
-    """Whether a selection costs its offset whatever is pruned."""
-    flat = problem.gradient is None and not reduced.H.any() and not reduced.H_error.any()
-    return flat or not reduced.W[rows].any()

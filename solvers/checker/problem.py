@@ -131,6 +131,11 @@ def check_declared(fields: Mapping[str, Shaped]) -> None:
     Raises:
         ValueError: naming the field that is wrong.
     """
+    if fields.keys() - OTHERS not in CURVATURES:
+        raise ValueError(
+            f"need 'hessian', or 'factor' with or without 'damping', and no other fields than "
+            f"{', '.join(sorted(OTHERS))}; got {', '.join(map(repr, fields)):.200}"
+        )
     for name in ("weights", "budget"):
         if name not in fields:
             raise ValueError(f"field {name!r} is missing")
@@ -177,11 +182,6 @@ def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
         ValueError: if a field is missing or unknown, has the wrong type or shape, holds numbers that are not
             finite, or that float64 can't hold; if a damping is negative, or the budget can't be met.
     """
-    if fields.keys() - OTHERS not in CURVATURES:
-        raise ValueError(
-            f"need 'hessian', or 'factor' with or without 'damping', and no other fields than "
-            f"{', '.join(sorted(OTHERS))}; got {', '.join(fields)}"
-        )
     check_declared(fields)
     for name, what in ONE.items():
         kind = {"budget": "U", "refit": "b"}.get(name, "fiu")
@@ -199,7 +199,11 @@ def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
     damping = float(_numbers(fields, "damping")) if "damping" in fields else 0.0
     if damping < 0.0:
         raise ValueError(f"damping is {damping!r}; it must not be negative")
-    movable = np.sort(_integers(fields, "movable")) if "movable" in fields else np.zeros(0, np.int64)
+    movable = (
+        np.sort(exact_integers(fields["movable"], "movable"))
+        if "movable" in fields
+        else np.zeros(0, np.int64)
+    )
     if len(np.unique(movable)) < len(movable) or ((movable < 0) | (movable >= n)).any():
         raise ValueError(f"movable must list distinct columns between 0 and {n - 1}")
     if len(movable) == n:
@@ -216,7 +220,7 @@ def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> ND
     for name in wants:
         if name not in fields:
             raise ValueError(f"field {name!r} is missing for budget {kind!r}")
-    given = [_integers(fields, name) for name in wants]
+    given = [exact_integers(fields[name], name) for name in wants]
     if kind == "n_of_m":
         keep, of = (int(count) for count in given)
         counts = np.array([keep, of])
@@ -234,15 +238,35 @@ def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> ND
     return counts
 
 
+def exact_floats(array: NDArray[Any], name: str) -> Array:
+    """As float64, exactly: what is solved and proven is about the numbers that the file holds.
+
+    Raises:
+        ValueError: if float64 can't hold one of them.
+    """
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float64)
+    same = np.abs(numbers) <= 2.0**53 if array.dtype.kind != "f" else (numbers == array) | np.isnan(array)
+    if not same.all():
+        raise ValueError(f"{name} holds numbers that float64 can't")
+    return numbers
+
+
+def exact_integers(array: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """As int64.
+
+    Raises:
+        ValueError: if int64 can't hold one of them.
+    """
+    if (array > np.iinfo(np.int64).max).any():
+        raise ValueError(f"{name} holds a number that is too large")
+    return array.astype(np.int64)
+
+
 def _numbers(fields: Mapping[str, NDArray[Any]], name: str) -> Array:
-    """As float64, exactly: a proof is about the numbers that the file holds."""
-    array = fields[name]
-    numbers = array.astype(np.float64)
+    numbers = exact_floats(fields[name], name)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be an array of finite numbers")
-    whole = array.dtype.kind != "f"
-    if not (np.abs(numbers) <= 2.0**53 if whole else numbers == array).all():
-        raise ValueError(f"{name} holds numbers that float64 can't")
     return numbers
 
 
@@ -250,17 +274,8 @@ def _symmetric(H: Array) -> Array:
     """`(H + H') / 2` of each matrix, where they differ by no more than rounding."""
     other = H.swapaxes(-1, -2)
     largest = np.abs(np.diagonal(H, axis1=-2, axis2=-1)).max(axis=-1)
-    mean = 0.5 * (H + other)
-    if not (np.isfinite(mean).all() and (np.abs(H - other).max(axis=(-2, -1)) <= ASYMMETRY * largest).all()):
-        raise ValueError(
-            "hessian is not symmetric, or holds numbers too large to average; give (H + H.T) / 2"
-        )
+    with np.errstate(over="ignore"):
+        mean, apart = 0.5 * (H + other), np.abs(H - other).max(axis=(-2, -1))
+    if not (np.isfinite(mean).all() and (apart <= ASYMMETRY * largest).all()):
+        raise ValueError("hessian is asymmetric, or its numbers are too large to average; give (H + H.T) / 2")
     return mean
-
-
-def _integers(fields: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.int64]:
-    array = fields[name]
-    numbers = array.astype(np.int64)
-    if (array > np.iinfo(np.int64).max).any():
-        raise ValueError(f"{name} holds a number that is too large")
-    return numbers

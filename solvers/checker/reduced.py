@@ -34,6 +34,7 @@ class Reduced:
         G_error: `[m, n]`.
         offset: `[m]`.
         offset_error: `[m]`.
+        factored: whether H comes from a Gram matrix and a damping that is not negative.
     """
 
     W: Array
@@ -43,6 +44,16 @@ class Reduced:
     G_error: Array
     offset: Array
     offset_error: Array
+    factored: bool
+
+    @cached_property
+    def positive(self) -> bool:
+        """Whether every H is shown to be positive semidefinite: then no move costs less than nothing."""
+        for H, error in () if self.factored else zip(self.H, self.H_error, strict=True):
+            live = np.flatnonzero(H.any(axis=1) | error.any(axis=1))
+            if len(live) and semidefinite(H[np.ix_(live, live)], error[np.ix_(live, live)]):
+                return False
+        return True
 
     @cached_property
     def linear(self) -> tuple[Array, Array]:
@@ -67,10 +78,10 @@ def reduce_problem(problem: Problem) -> Reduced:
             the matrix of a factor would be too large.
     """
     H, H_error = _curvature(problem)
-    W = problem.weights
+    W, factored = problem.weights, problem.factor is not None
     G = np.zeros(W.shape) if problem.gradient is None else problem.gradient
     if not len(problem.movable):
-        return Reduced(W, H, H_error, G, np.zeros(W.shape), np.zeros(len(W)), np.zeros(len(W)))
+        return Reduced(W, H, H_error, G, np.zeros(W.shape), *np.zeros((2, len(W))), factored)
     p, b = problem.prunable, problem.movable
     stack, stack_error, gradients, offsets = [], [], [], []
     with flint.ctx.workprec(PRECISION):
@@ -101,6 +112,7 @@ def reduce_problem(problem: Problem) -> Reduced:
         W[:, p], np.stack(stack), np.stack(stack_error),
         np.concatenate([g.T for g, _ in gradients]), np.concatenate([e.T for _, e in gradients]),
         np.array([o.item() for o, _ in offsets]), np.array([e.item() for _, e in offsets]),
+        factored,
     )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from solvers.budget import KINDS, Budget
 from solvers.checker.archive import Shaped, read_archive
-from solvers.checker.problem import check_declared
+from solvers.checker.problem import check_declared, exact_floats, exact_integers
 from solvers.hessian import FactorHessian, Hessian
 from solvers.problem import SubsetProblem
 from solvers.writing import replacing
@@ -101,24 +100,26 @@ def _expected(declared: Mapping[str, Shaped]) -> None:
 
 
 def _problem(fields: Fields) -> SubsetProblem:
-    movable = _integers(fields, "movable") if "movable" in fields else np.zeros(0, np.int64)
+    movable = exact_integers(fields["movable"], "movable") if "movable" in fields else np.zeros(0, np.int64)
     return SubsetProblem(
-        _numbers(fields, "weights"),
+        exact_floats(fields["weights"], "weights"),
         _hessian(fields),
         _budget(fields),
         refit=_flag(fields, "refit", default=True),
-        gradient=_numbers(fields, "gradient") if "gradient" in fields else None,
+        gradient=exact_floats(fields["gradient"], "gradient") if "gradient" in fields else None,
         movable=movable.ravel(),
     )
 
 
 def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
     if "hessian" in fields:
-        return _numbers(fields, "hessian")
+        return exact_floats(fields["hessian"], "hessian")
     X = fields["factor"]
     if X.dtype != np.float32:
-        X = _numbers(fields, "factor")
-    damping = _numbers(fields, "damping") if "damping" in fields else np.zeros(())
+        X = exact_floats(fields["factor"], "factor")
+    damping = exact_floats(fields["damping"], "damping") if "damping" in fields else np.zeros(())
+    if damping.ndim:
+        raise ValueError(f"field 'damping' has shape {damping.shape}; it must be one number")
     return FactorHessian(X, float(damping.item()))
 
 
@@ -132,7 +133,7 @@ def _budget(fields: Fields) -> Budget:
         if (name in fields) != (name in wants):
             state = "does not go with" if name in fields else "is missing for"
             raise ValueError(f"field {name!r} {state} budget {kind!r}, which takes {' and '.join(wants)}")
-    counts = [_integers(fields, name) for name in wants]
+    counts = [exact_integers(fields[name], name) for name in wants]
     for name, count in zip(wants, counts, strict=True):
         if count.ndim > (kind == "per_row"):
             raise ValueError(f"field {name!r} has shape {count.shape}; it must be one whole number")
@@ -141,16 +142,6 @@ def _budget(fields: Fields) -> Budget:
     if kind == "per_row":
         return Budget.per_row(counts[0].tolist())
     return Budget.per_layer(int(counts[0])) if kind == "per_layer" else Budget.columns(int(counts[0]))
-
-
-def _numbers(fields: Fields, name: str) -> NDArray[np.float64]:
-    return fields[name].astype(np.float64)
-
-
-def _integers(fields: Fields, name: str) -> NDArray[np.int64]:
-    if (fields[name] > np.iinfo(np.int64).max).any():
-        raise ValueError(f"field {name!r} holds a number that is too large")
-    return fields[name].astype(np.int64)
 
 
 def _flag(fields: Fields, name: str, *, default: bool) -> bool:

@@ -10,8 +10,10 @@ from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
-from solvers.certificate.claims import claims, leaf_fixings, root_curve, root_proof
+from solvers.certificate.claims import claims, leaf_fixings, root_proof
+from solvers.certificate.original import stored
 from solvers.certificate.points import Terms, rounded
+from solvers.certificate.witness import Witness
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem, unbalanced_row
 from tests.solvers.proof_trees import branch, chain, tree_proofs
 
@@ -68,9 +70,13 @@ def test_claims_are_below_every_mask_that_respects_the_fixings(seed, refit, spre
 @pytest.mark.parametrize("refit", [True, False])
 def test_one_vector_bounds_every_count(refit):
     rng = np.random.default_rng(1)
-    block, split = first(make_problem(rng, Budget.per_row(3), m=1, refit=refit))
+    problem = make_problem(rng, Budget.per_layer(3), m=1, refit=refit)
+    (block,) = blocks(problem, np.array([3]))
+    (split,) = split_blocks([block])
     proof = root_proof(block, split)
-    low = root_curve(Terms.of(block), proof)
+    witness = Witness(stored(problem))
+    assert witness.take(proof)
+    (low,) = witness.prover.curves(0)
     best = np.full(7, np.inf)
     for code in range(2**6):
         mask = np.array([code >> i & 1 for i in range(6)], dtype=bool)
@@ -79,7 +85,8 @@ def test_one_vector_bounds_every_count(refit):
     assert low[3] == pytest.approx(proof.bound, rel=1e-9)
     for k in range(1, 7):
         other = replace(block, keep=np.array([6 - k]))
-        assert low[k] == pytest.approx(lower_bound(other, split.d, proof.u[0].astype(float)), abs=1e-12)
+        bound = lower_bound(other, split.d, proof.u[0].astype(float))
+        assert low[k] == pytest.approx(max(bound, 0.0), abs=1e-12)
 
 
 def test_many_vectors_are_taken_in_batches(monkeypatch):

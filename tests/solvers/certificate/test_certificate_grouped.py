@@ -13,10 +13,9 @@ from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.groups.split import group_bound
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, group_proof
-from solvers.certificate.claims import root_curve
 from solvers.certificate.grouped import as_split
 from solvers.certificate.original import stored
-from solvers.certificate.points import Terms
+from solvers.certificate.witness import Witness
 from solvers.checker import Refuted
 from solvers.checker.claims import parse_certificate, read_digests
 from solvers.checker.proofs import Prover
@@ -126,10 +125,13 @@ def test_prices_bound_every_count(tmp_path):
     files = Files(tmp_path, "per_layer", seed=3)
     assert files.verify().bound == files.written.bound > 0.0
     for r, (proof, _) in enumerate(files.pairs):
-        low = root_curve(Terms.of(files.blocks[r]), proof)
+        witness = Witness(stored(files.problem))
+        assert witness.take(proof)
+        low = witness.prover._curve[0, r]
         best = [least(blocks(files.problem, np.full(2, k))[r]) for k in range(9)]
         assert (low <= np.array(best) * (1 + 1e-12)).all()
-        assert low[4] == proof.bound > 0.5 * best[4]
+        assert low[4] == pytest.approx(proof.bound, rel=1e-9)
+        assert low[4] > 0.5 * best[4]
         assert low[5] > low[4]
 
 

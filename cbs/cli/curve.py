@@ -69,6 +69,8 @@ def curve(
         saves[certificate] = partial(found.certificate.save, certificate)
     status = output.deliver(partial(_show, found, as_json), saves)
     unproven = certificate is not None and found.certificate is None
+    if unproven and "certificate" in found.stats:
+        return status or output.complain(f"no certificate is written: {found.stats['certificate']}")
     if unproven:
         output.remark("interrupted before the certificate was complete; none is written")
     return status or (130 if unproven or found.status is solvers.Status.INTERRUPTED else 0)

@@ -163,8 +163,14 @@ def _run(
             f"({solution.stats['checkpoint_error']})"
         )
     unproven = certificate is not None and solution.certificate is None
+    if unproven and "certificate" in solution.stats:
+        return status or output.complain(f"no certificate is written: {solution.stats['certificate']}")
     if unproven:
         output.remark("interrupted before the certificate was complete; none is written")
+    elif certificate is not None:
+        proven, told = (output.number(x) for x in (solution.certificate.bound, solution.bound))
+        if proven != told:
+            output.remark(f"the certificate proves a bound of {proven}; {told} is the solver's word")
     return status or (130 if unproven or solution.status is solvers.Status.INTERRUPTED else 0)
 
 

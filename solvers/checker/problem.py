@@ -199,11 +199,9 @@ def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
     damping = float(_numbers(fields, "damping")) if "damping" in fields else 0.0
     if damping < 0.0:
         raise ValueError(f"damping is {damping!r}; it must not be negative")
-    movable = (
-        np.sort(exact_integers(fields["movable"], "movable"))
-        if "movable" in fields
-        else np.zeros(0, np.int64)
-    )
+    movable = np.zeros(0, np.int64)
+    if "movable" in fields:
+        movable = np.sort(exact_integers(fields["movable"], "movable"))
     if len(np.unique(movable)) < len(movable) or ((movable < 0) | (movable >= n)).any():
         raise ValueError(f"movable must list distinct columns between 0 and {n - 1}")
     if len(movable) == n:

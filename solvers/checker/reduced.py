@@ -81,7 +81,8 @@ def reduce_problem(problem: Problem) -> Reduced:
     W, factored = problem.weights, problem.factor is not None
     G = np.zeros(W.shape) if problem.gradient is None else problem.gradient
     if not len(problem.movable):
-        return Reduced(W, H, H_error, G, np.zeros(W.shape), *np.zeros((2, len(W))), factored)
+        none = np.zeros(len(W))
+        return Reduced(W, H, H_error, G, np.zeros(W.shape), none, none, factored)
     p, b = problem.prunable, problem.movable
     stack, stack_error, gradients, offsets = [], [], [], []
     with flint.ctx.workprec(PRECISION):

@@ -27,7 +27,7 @@ def paired_moments(
     inputs: list[Tensor] = []
 
     def keep(name: str, x: Tensor, y: Tensor) -> None:
-        inputs.append(x)
+        inputs.append(x.clone())  # the network may change it in place later in the pass
 
     def pair(name: str, z: Tensor, y: Tensor) -> None:
         for X, Z in zip(layers[0].parts(inputs.pop(0), y), layers[1].parts(z, y), strict=True):
@@ -38,6 +38,6 @@ def paired_moments(
 
     with no_grad(), visiting(layers[:1], keep), visiting(layers[1:], pair):
         for batch, _ in samples.batches():
-            dense(batch)
+            dense(batch.clone())
             pruned(batch)
     return sums[0], sums[1]

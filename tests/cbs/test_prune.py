@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
+from torch.utils.data import DataLoader, TensorDataset
 
 import cbs
 from cbs.layers import find_layers
@@ -275,3 +276,33 @@ def test_a_method_that_fails_is_left_out_and_the_others_are_kept(monkeypatch):
     assert told[0].filename == __file__
     with pytest.raises(ValueError, match="method 'obs' needs the inverse"):
         cbs.compare(seeded(mlp), samples(), methods=["obs"], **ask)
+
+
+class Small(nn.Module):
+    """A network that can only be given so many samples at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.fc, self.out, self.most = nn.Linear(6, 5).double(), nn.Linear(5, 3).double(), most
+
+    def forward(self, x):
+        assert len(x) <= self.most, "out of memory"
+        return self.out(torch.tanh(self.fc(x)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_network_is_never_given_more_than_the_loader_s_batch(method, size):
+    data = samples(50)
+    loader = DataLoader(TensorDataset(data.inputs, data.targets), batch_size=size)
+    model = seeded(Small, most=size)
+    result = cbs.prune(
+        model, loader, sparsity=0.5, method=method, scope="row", test=loader,
+        recalibrate=method == "joint", **QUICK,
+    )  # fmt: skip
+    model.most = 50
+    whole = cbs.prune(
+        model, data, sparsity=0.5, method=method, scope="row", recalibrate=method == "joint", **QUICK
+    )
+    assert result.value == pytest.approx(whole.value, rel=1e-9)
+    assert result.before.loss == pytest.approx(whole.before.loss, rel=1e-12)

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from cbs.curvature.paired import paired_moments
 from cbs.layers import Layer, find_layers, visiting
@@ -24,3 +25,35 @@ def test_moments_pair_the_inputs_of_both_networks(make, data):
     K, C = paired_moments(dense, pruned, (layer, twin), data)
     torch.testing.assert_close(K, Z.T @ Z / len(data), rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(C, X.T @ Z / len(data), rtol=1e-11, atol=1e-12)
+
+
+class Residual(nn.Module):
+    """A network that changes its input, and what its layers were given, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.a, self.b, self.in_place = nn.Linear(6, 6).double(), nn.Linear(6, 3).double(), in_place
+
+    def forward(self, x):
+        x = x.sub_(1.0) if self.in_place else x - 1.0
+        y = torch.tanh(self.a(x))
+        x = x.add_(y) if self.in_place else x + y
+        z = self.b(x)
+        if self.in_place:
+            x.zero_()
+        return z
+
+
+def test_moments_of_networks_that_change_things_in_place():
+    found = []
+    for in_place in (True, False):
+        dense, data = seeded(Residual, in_place=in_place), samples(20)
+        kept = data.inputs.clone()
+        pruned = copy.deepcopy(dense)
+        pruned.a.weight.data[:, 0] = 0
+        for name in ("a", "b"):
+            pair = [Layer(name, model.get_submodule(name)) for model in (dense, pruned)]
+            found.append(paired_moments(dense, pruned, tuple(pair), data))
+        assert torch.equal(data.inputs, kept)
+    for one, other in zip(found[:2], found[2:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

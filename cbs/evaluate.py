@@ -75,7 +75,7 @@ def _total(loss: Loss, outputs: Tensor, targets: Tensor) -> float:
     """The sum of a batch's losses, once it is known that the loss is additive."""
     whole = batch_loss(loss, outputs, targets)
     losses = sample_losses(loss, outputs, targets)
-    require_additive(whole, losses, outputs)
+    require_additive(whole, losses, outputs, targets)
     return float(losses.sum(dtype=torch.float64))
 
 

@@ -17,7 +17,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of (outputs, targets): the mean or the sum over a batch's samples, or a value for each of them."""
 LOW = (torch.float16, torch.bfloat16)
 """Types whose losses and curvatures are computed in single precision."""
-ADDITIVE = "give the same loss with reduction='sum', which adds up over samples"
+ADDITIVE = "give one that adds up over samples, such as the same with reduction='sum'"
 INSTEAD = (
     "for regression give loss=torch.nn.functional.mse_loss (--loss mse_loss), for several labels a sample "
     "binary_cross_entropy_with_logits"
@@ -80,7 +80,7 @@ def sample_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     return losses
 
 
-def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor) -> None:
+def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor, targets: Tensor) -> None:
     """Refuse a loss of a batch that is neither the mean nor the sum over its samples.
 
     Such are class weights that a mean is divided by, ignored labels of which samples have unequally
@@ -90,6 +90,7 @@ def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor) -> None:
         whole: what `batch_loss` gave.
         losses: `[N]` what `sample_losses` gave.
         outputs: what the loss was given.
+        targets: what the loss was given.
 
     Raises:
         ValueError: with a loss that can be given instead.
@@ -114,10 +115,15 @@ def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor) -> None:
         return
     value, mean, total = float(whole.reshape(())), float(losses.mean()), float(losses.sum())
     if abs(value - mean) > float(slack.mean()) and abs(value - total) > float(slack.sum()):
+        if targets.is_floating_point() and targets.shape != outputs.shape:
+            raise ValueError(
+                f"loss takes outputs {list(outputs.shape)} and targets {list(targets.shape)} of a batch for "
+                "more than its samples' losses, as when shapes broadcast; give targets of the outputs' shape"
+            )
         raise ValueError(
             f"loss of a batch of {len(losses)} is {value:.6g}, neither the mean ({mean:.6g}) nor the sum "
-            f"({total:.6g}) of its samples' losses, as with class weights, unequally many ignored labels, "
-            f"or shapes that broadcast; {ADDITIVE}"
+            f"({total:.6g}) of its samples' losses, as with class weights or unequally many ignored "
+            f"labels; {ADDITIVE}"
         )
 
 

@@ -137,15 +137,14 @@ class Network:
         wrong: list[str] = []
 
         def visit(name: str, x: Tensor, y: Tensor) -> None:
-            if not bool(torch.isfinite(y).all()):
-                wrong.append(name)
+            for what, values in (("input", x), ("output", y)):
+                if not bool(torch.isfinite(values).all()):
+                    wrong.append(f"the {what} of layer {name!r} is NaN or infinite")
 
         with torch.no_grad(), visiting(self.layers, visit):
             for inputs, _ in self.samples.batches():
                 self.model(inputs)
-        why = "no layer's output is NaN or infinite; is there a batch of which no label counts?"
-        if wrong:
-            why = f"the output of layer {wrong[0]!r} is NaN or infinite; look into its inputs and weights"
+        why = wrong[0] if wrong else "no layer's output is; is there a batch of which no label counts?"
         raise ValueError(f"loss of the dense network is {self.before.loss} on this data: {why}")
 
     def restore(self, model: nn.Module) -> nn.Module:

@@ -177,6 +177,18 @@ def test_a_loss_that_can_not_see_the_outputs_is_refused(loss, targets, message):
     assert "\n" not in str(error.value)
 
 
+def test_targets_that_broadcast_are_refused():
+    data = Samples(samples().inputs, torch.randn(40).double())
+    model = nn.Sequential(seeded(mlp), nn.Linear(3, 1).double())
+    for reduction in ("mean", "sum"):
+        with (
+            pytest.warns(UserWarning, match="target size"),
+            pytest.raises(ValueError, match="give targets of the outputs' shape"),
+        ):
+            evaluate(model, data, nn.MSELoss(reduction=reduction))
+    assert evaluate(model, replace(data, targets=data.targets[:, None]), F.mse_loss).loss > 0
+
+
 def test_class_probabilities_are_fine():
     data = Samples(samples().inputs, torch.rand(40, 3).double().softmax(1))
     require_answers(seeded(mlp), data, F.cross_entropy)

@@ -278,6 +278,28 @@ def test_a_method_that_fails_is_left_out_and_the_others_are_kept(monkeypatch):
         cbs.compare(seeded(mlp), samples(), methods=["obs"], **ask)
 
 
+class Odd(nn.Module):
+    """A network of which the activations between its layers are changed."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.a, self.b, self.change = nn.Linear(6, 5).double(), nn.Linear(5, 3).double(), change
+
+    def forward(self, x):
+        return self.b(self.change(self.a(x)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_activations_that_are_not_finite_are_named_by_their_layer(method):
+    for change in (torch.log, lambda y: y / 0.0):
+        with pytest.raises(ValueError, match="the input of layer 'b' is NaN or infinite") as error:
+            cbs.prune(seeded(Odd, change=change), samples(), sparsity=0.5, method=method, **QUICK)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="no layer's output is; is there a batch of which no label counts"):
+        half = cbs.Samples(samples().inputs, samples().targets.where(torch.arange(40) < 20, -100), batch=20)
+        cbs.prune(seeded(mlp), half, sparsity=0.5, method=method)
+
+
 class Small(nn.Module):
     """A network that can only be given so many samples at once."""
 

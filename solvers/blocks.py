@@ -70,6 +70,17 @@ class Block:
         """A cost that no decisions go below: zero, but for selections, whose terms may cancel."""
         return 0.0 if self.refit or not (self.H.any() or self.B.any()) else -math.inf
 
+    @cached_property
+    def rounding(self) -> float:
+        """What rounding may move the cost of pruning everything by."""
+        size = 2.0 * self.scale
+        if self.refit:
+            size = sum(
+                float((np.abs(W) * (np.abs(H) @ np.abs(W))).sum())
+                for H, W in zip(self.H, self.W, strict=True)
+            )
+        return 2.0 * (self.n + len(self.rows) + 8) * float(np.finfo(float).eps) * size
+
     def value(self, pruned: Mask) -> float:
         """Cost of a decision vector `[n]`, True where pruned."""
         if not self.refit:

@@ -39,6 +39,7 @@ class Control:
         warm_start: a mask of the reduced problem to start from, or None.
         offset: constant between the reduced and the original problem.
         margin: by which bounds of the reduced problem are lowered to hold for the original.
+        noise: what rounding in a search can move a value of the reduced problem by.
         floor: a value that no mask of the original problem goes below, whatever a search has proven.
         lift: turns a mask of the reduced problem into one of the original.
         certify: whether `Outcome.certificate` should list the `Proof` of every block.
@@ -53,6 +54,7 @@ class Control:
     warm_start: Mask | None = None
     offset: float = 0.0
     margin: float = 0.0
+    noise: float = 0.0
     floor: float = -math.inf
     lift: Callable[[Mask], Mask] = lambda mask: mask
     certify: bool = False
@@ -97,7 +99,7 @@ class Control:
 
     def report(self, value: float, bound: float, nodes: int = 0, mask: Mask | None = None) -> None:
         """Record the incumbent and bound, and tell the callback."""
-        upper = value + self.offset + self.margin
+        upper = max(self.floor, value + self.offset + self.margin + self.noise)
         bounds = Bounds(min(self.told(bound), upper), upper)
         shown = None if mask is None else self.lift(mask)
         self.trace.append(Progress(self.seconds, bounds, nodes))

@@ -16,6 +16,7 @@ from solvers.budget import Budget
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.control import Callback, Control, check_limits, interruptible
+from solvers.enumeration import least_at
 from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
 from solvers.exact.branch_and_bound.row_curve import RowCurve
 from solvers.exact.branch_and_bound.solver import compile_kernels
@@ -36,7 +37,8 @@ class Curve:
             columns that may be pruned.
         lower: `[m, n + 1]` no mask with k entries pruned has a smaller one; may be minus infinity.
         gap: that was asked for.
-        noise: `[m, n + 1]` width that rounding alone may leave open.
+        noise: `[m, n + 1]` width that rounding alone may leave open; where it is wider than the gap, counts
+            of few masks are decided by the costs of all, and others are not proven.
         status: why the search stopped; `OPTIMAL` exactly when everything asked for is `proven`.
         seconds: wall time.
         stats: counts and choices.
@@ -66,8 +68,8 @@ class Curve:
 
     @property
     def proven(self) -> NDArray[np.bool_]:
-        """`[m, n + 1]` where `values - lower <= gap |values|`, up to `noise`."""
-        return np.asarray(self.values - self.lower <= np.maximum(self.gap * np.abs(self.values), self.noise))
+        """`[m, n + 1]` where `values - lower <= gap |values|`; noise above the gap proves nothing."""
+        return np.asarray(self.values - self.lower <= self.gap * np.abs(self.values))
 
     def masks(self, counts: ArrayLike) -> Mask:
         """`[m, columns]` the best masks found with `counts[r]` (or one number) entries of each row pruned.
@@ -152,8 +154,8 @@ def curve(
     control = Control(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
-        offset=float(offsets.sum()) * (n + 1), margin=reduction.margin * (n + 1), floor=problem.floor,
-        certify=certify,
+        offset=float(offsets.sum()) * (n + 1), margin=reduction.margin * (n + 1),
+        noise=reduction.problem.rounding * (n + 1), floor=problem.floor, certify=certify,
     )  # fmt: skip
     with interruptible(control):
         rows = start_curves(reduction.problem, control)
@@ -167,7 +169,7 @@ def curve(
         progress()
         reason = close_curves(
             rows, [wanted if n <= WIDE else []] * len(rows),
-            lambda row, k: gap_of(row, k, gap, own[id(row)]), control.stopped, progress,
+            lambda row, k: gap_of(row, k, gap, own[id(row)], reduction.margin), control.stopped, progress,
         )  # fmt: skip
         progress()
     return _judged(problem, reduction, rows, offsets, wanted, reason, control)
@@ -217,10 +219,23 @@ def _judged(
         draft, values=values, lower=np.minimum(np.maximum(draft.lower, problem.floor), values),
         seconds=seconds, stats=stats, certificate=certificate,
     )  # fmt: skip
+    if reason is Status.OPTIMAL:
+        found = _decided(problem, found, wanted, control)
     done = bool(found.proven[:, wanted].all())
     if done or reason is Status.OPTIMAL:
         reason = Status.OPTIMAL if done else Status.FEASIBLE
     return replace(found, status=reason)
+
+
+def _decided(problem: SubsetProblem, found: Curve, wanted: Sequence[int], control: Control) -> Curve:
+    """Counts that rounding left open, where their masks are few: by the costs of all of them."""
+    values, lower, chosen = found.values.copy(), found.lower.copy(), dict(found._chosen)
+    for r, k in np.argwhere(~found.proven).tolist():
+        best = least_at(problem, r, k, control.stopped) if k in wanted else None
+        if best is not None:
+            values[r, k], chosen[r, k] = best.value, best.mask[0, problem.prunable]
+            lower[r, k] = min(max(lower[r, k], best.bound), best.value)
+    return replace(found, values=values, lower=lower, _chosen=chosen)
 
 
 def _ends(rows: Sequence[RowCurve]) -> list[tuple[Array, Array]]:

@@ -253,6 +253,14 @@ class SubsetProblem:
         return 0.0 if all(certainly_semidefinite(block) for block in blocks) else -math.inf
 
     @cached_property
+    def rounding(self) -> float:
+        """How far off the cost of a mask may be where a search computes it in double precision."""
+        rows = range(0 if self.hessian.wide or not self.refit else self.hessian.rows or 1)
+        condition = max((self.hessian.condition(r) for r in rows), default=1.0)
+        size = float(((np.abs(self.W) * self._root).sum(axis=1) ** 2).sum())
+        return float(4.0 * self.n * EPS * (size + condition * self.scale))
+
+    @cached_property
     def scale(self) -> float:
         """A size to measure rounding against: the cost of pruning everything, plus gradient terms."""
         D = self.W

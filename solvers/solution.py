@@ -170,13 +170,18 @@ class Solution:
         value = problem.value(mask)
         check_bounds(bound, value, problem.scale, solver)
         bound = min(bound, value)
-        proven = Bounds(bound, value).gap <= gap
+        proven = closes(bound, value, gap)
         if proven or reason is Status.OPTIMAL:
             reason = Status.OPTIMAL if proven else Status.FEASIBLE
         return cls(
             problem.check(mask).copy(), problem.weights(mask), value, bound, reason, seconds, solver,
             dict(stats or {}), tuple(trace), certificate,
         )  # fmt: skip
+
+
+def closes(bound: float, value: float, gap: float) -> bool:
+    """Whether a bound proves a value to a gap; one above it, by rounding, counts as equal."""
+    return Bounds(min(bound, value), value).gap <= gap
 
 
 def check_bounds(bound: ArrayLike, value: ArrayLike, scale: float, who: str = "search") -> None:

@@ -16,9 +16,10 @@ from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
 from solvers.checkpoint import Checkpoint
 from solvers.control import Callback, Control, check_limits, interruptible
+from solvers.enumeration import least
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
-from solvers.solution import Solution, Status
+from solvers.solution import Solution, Status, closes
 from solvers.solver import Solver
 from solvers.tensors import load_torch
 
@@ -158,15 +159,22 @@ def solve(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,
         warm_start=None if warm is None else reduction.lower(warm),
-        offset=reduction.offset, margin=reduction.margin, floor=problem.floor, lift=reduction.lift,
-        certify=certify, checkpoint=file,
+        offset=reduction.offset, margin=reduction.margin, noise=reduction.problem.rounding,
+        floor=problem.floor, lift=reduction.lift, certify=certify, checkpoint=file,
     )  # fmt: skip
     with interruptible(control):
         outcome = chosen.run(reduction.problem, control)
-    mask = reduction.lift(outcome.mask)
-    if warm is not None and problem.value(warm) < problem.value(mask):
-        mask = warm
-    bound = control.told(outcome.bound)
+        mask = reduction.lift(outcome.mask)
+        if warm is not None and problem.value(warm) < problem.value(mask):
+            mask = warm
+        bound = control.told(outcome.bound)
+        finished = outcome.reason in (Status.OPTIMAL, Status.FEASIBLE)
+        proving = chosen.proves == "optimality" and finished
+        if proving and not closes(bound, problem.value(mask), gap):
+            best = least(problem, control.stopped)
+            if best is not None:
+                mask = min((mask, best.mask), key=problem.value)
+                bound = max(bound, best.bound)
     certificate, reason, stats = None, outcome.reason, outcome.stats
     if certify:
         try:

@@ -13,12 +13,13 @@ from solvers.budget import Budget
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import together
 from solvers.control import Callback, Control, check_limits, interruptible
+from solvers.enumeration import least_together
 from solvers.exact.branch_and_bound.layer import share_budget
 from solvers.exact.branch_and_bound.solver import compile_kernels
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.reduction import reduce
-from solvers.solution import Bounds, Status, check_bounds
+from solvers.solution import Bounds, Status, check_bounds, closes
 from solvers.summary import between, first, number, summary
 from solvers.tensors import load_torch
 
@@ -125,6 +126,7 @@ def solve_together(
         deadline=None if time_limit is None else start + time_limit,
         offset=sum(reduction.offset for reduction in reductions), certify=certify,
         margin=sum(reduction.margin for reduction in reductions),
+        noise=sum(reduction.problem.rounding for reduction in reductions),
         floor=sum(problem.floor for problem in problems),
     )  # fmt: skip
     with interruptible(control):
@@ -133,6 +135,14 @@ def solve_together(
     counted = [_recounted(problem, mask) for problem, mask in zip(problems, masks, strict=True)]
     values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
     bound = control.told(found.bound)
+    if found.reason in (Status.OPTIMAL, Status.FEASIBLE) and not closes(bound, sum(values), gap):
+        total = sum(int(problem.pools.prune[0]) for problem in problems)
+        if (best := least_together(problems, total, control.stopped)) is not None:
+            bound = max(bound, best[2])
+            if best[1] < sum(values):
+                masks = best[0]
+                counted = [_recounted(problem, mask) for problem, mask in zip(problems, masks, strict=True)]
+                values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
     seconds = control.seconds
     certificate, reason, stats = None, found.reason, dict(found.stats)
     value = float(sum(values))
@@ -150,7 +160,7 @@ def solve_together(
             stats["certificate"] = str(error)
     check_bounds(bound, value, sum(problem.scale for problem in problems))
     bound = min(bound, value)
-    proven = Bounds(bound, value).gap <= gap
+    proven = closes(bound, value, gap)
     if proven or reason is Status.OPTIMAL:
         reason = Status.OPTIMAL if proven else Status.FEASIBLE
     weights = tuple(problem.weights(mask) for problem, mask in zip(counted, masks, strict=True))

@@ -151,13 +151,14 @@ def evaluate(model, z, L, q, s):
 
 
 def formation(block: Block, d: Array) -> float:
-    """What rounding in a joint block's B and constant can add to a bound; zero for selection.
+    """What rounding in a block's B and constant, or a selection's A and c, can add to a bound.
 
-    `sum_i |q_i| e_i / d_i` with `e_i` the rounding of `(H w)_i`, and `|q_i| <= (2 d_i constant)^1/2` for
-    every score that is taken, or the bound would be negative.
+    Joint: `sum_i |q_i| e_i / d_i` with `e_i` the rounding of `(H w)_i`, and `|q_i| <= (2 d_i constant)^1/2`
+    for every score that is taken, or the bound would be negative. Selection: that of a product of three in
+    every entry, summed over rows.
     """
     if not block.refit:
-        return 0.0
+        return (len(block.rows) + 4) * EPS * block.scale
     total = 0.0
     for H, W, e in zip(block.H, block.W, d, strict=True):
         size = np.abs(H) @ np.abs(W)

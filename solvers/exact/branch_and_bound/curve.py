@@ -125,10 +125,14 @@ def close_curves(
     return Status.OPTIMAL if done else Status.NODE_LIMIT
 
 
-def gap_of(row: RowCurve, k: int, gap: float, offset: float = 0.0) -> float:
-    """The gap of a reduced row that makes `gap` of the original's, whose values are higher by `offset`."""
+def gap_of(row: RowCurve, k: int, gap: float, offset: float = 0.0, margin: float = 0.0) -> float:
+    """The gap of a reduced row that makes `gap` of the original's, whose values are higher by `offset`.
+
+    Bounds are going to be lowered by `margin`, and a search can't go on below the row's noise.
+    """
     value = float(row.values[k])
-    width = max((1.0 - RESPLIT) * gap * abs(value + offset) - row.noise, row.noise)
+    whole = (1.0 - RESPLIT) * gap * abs(value + offset)
+    width = max(whole - row.noise - margin, 0.5 * whole - row.noise, row.noise)
     return width / abs(value) if value else float(np.finfo(float).max)
 
 

@@ -89,7 +89,8 @@ class RowCurve:
         )
         self.lower = np.full(n + 1, block.floor)
         for k in (0, n):
-            self.values[k] = self.lower[k] = block.value(self.mask(k))
+            self.values[k] = block.value(self.mask(k))
+            self.lower[k] = max(block.floor, self.values[k] - block.rounding) if k else self.values[k]
         self.noise = NOISE * block.scale
         self.left = np.zeros(n + 1)
         self.nodes = self.trees = 0

@@ -150,7 +150,7 @@ def curve(
     compile_kernels()
     start = time.perf_counter()
     reduction = reduce(problem)
-    offsets = _row_values(problem, np.zeros(problem.W.shape, dtype=bool))
+    offsets = reduction.offsets
     control = Control(
         gap=gap, seed=seed, device=device, callback=callback, started=start,
         deadline=None if time_limit is None else start + time_limit,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
-from solvers.problem import Mask, SubsetProblem
+from solvers.hessian.base import SINGULAR, units
+from solvers.hessian.doubled import add_product, dot, multiply
+from solvers.problem import EPS, Mask, SubsetProblem
+
+DELICATE = 1e6
+"""Condition beyond which shifts are computed in doubled precision."""
+PASSES = 3
+"""Refinements of a solve in doubled precision."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +29,19 @@ class Reduction:
     Attributes:
         original: the problem asked.
         problem: the problem to solve.
-        offset: constant taken out of the value.
+        offsets: `[m]` constants taken out of the rows' values.
         margin: what rounding in the reduction can move a value by; bounds are lowered by it.
     """
 
     original: SubsetProblem
     problem: SubsetProblem
-    offset: float
+    offsets: Array
     margin: float
+
+    @property
+    def offset(self) -> float:
+        """Constant taken out of the value."""
+        return float(self.offsets.sum())
 
     def lift(self, mask: Mask) -> Mask:
         """A mask of the original problem from one of the reduced."""
@@ -52,11 +66,11 @@ def reduce(problem: SubsetProblem) -> Reduction:
     b, p = problem.movable, problem.prunable
     shifting = problem.refit and problem.G is not None
     if not len(b) and not shifting:
-        return Reduction(problem, problem, 0.0, 0.0)
+        return Reduction(problem, problem, np.zeros(problem.m), 0.0)
     W, H, G = problem.W[:, p].copy(), problem.hessian, problem.G
     if H.wide and isinstance(H, FactorHessian | BlockDiagonalHessian):
         return _factored(problem, H)
-    offset, condition = 0.0, 1.0
+    offsets, margin = np.zeros(problem.m), 0.0
     reduced: list[Array] = []
     gradient = None if G is None or problem.refit else G[:, p].copy()
     for r in range(H.rows or 1):
@@ -64,26 +78,115 @@ def reduce(problem: SubsetProblem) -> Reduction:
         A = H.dense(r)
         if shifting:
             assert G is not None
-            L, rcond = _cholesky(A)
-            step = scipy.linalg.cho_solve((L, True), G[rows].T).T
-            W[rows] -= step[:, p]
-            offset -= 0.5 * float(np.einsum("ri,ri->", G[rows], step))
-            condition = max(condition, 1.0 / rcond)
+            given, condition = (A, problem.W[rows], G[rows]), H.condition(r)
+            shift = _mild_shift(*given, condition) if condition <= DELICATE else _shift(*given)
+            W[rows] -= shift.step[:, p]
+            offsets[rows] += shift.offsets
+            margin += shift.margin
         if len(b):
-            L, rcond = _cholesky(A[np.ix_(b, b)])
-            X = scipy.linalg.cho_solve((L, True), A[np.ix_(b, p)])
-            S = A[np.ix_(p, p)] - A[np.ix_(p, b)] @ X
-            condition = max(condition, 1.0 / rcond)
+            across = np.ascontiguousarray(A[np.ix_(p, b)])
+            X = _solve(A[np.ix_(b, b)], across, PASSES)
+            S = np.stack([_less(A[p, j], across, *x) for j, *x in zip(p, *X, strict=True)])
             if gradient is not None:
                 assert G is not None
-                gradient[rows] -= G[rows][:, b] @ X
-                pull = scipy.linalg.cho_solve((L, True), G[rows][:, b].T).T
-                offset -= 0.5 * float(np.einsum("ri,ri->", G[rows][:, b], pull))
+                for at in range(problem.m)[rows]:
+                    g = G[at]
+                    pull = [x[0] for x in _solve(A[np.ix_(b, b)], g[None, b], PASSES)]
+                    gradient[at] = _less(g[p], across, *pull)
+                    offsets[at] -= 0.5 * dot(g[b], *pull)
             reduced.append(0.5 * (S + S.T))
     hessian = H if not reduced else reduced[0] if H.shared else np.stack(reduced)
     smaller = SubsetProblem(W, hessian, problem.budget, refit=problem.refit, gradient=gradient)
-    margin = problem.n * np.finfo(float).eps * condition * (problem.scale + smaller.scale + abs(offset))
-    return Reduction(problem, smaller, offset, margin)
+    margin += 4.0 * EPS * float(smaller.scale + np.abs(offsets).sum())
+    if len(b):
+        margin += _rounded(smaller)
+    return Reduction(problem, smaller, offsets, margin)
+
+
+def _rounded(smaller: SubsetProblem) -> float:
+    """What rounding the entries of Schur complements, and gradients, can move a cost by.
+
+    `1/2 x'E x` with `|E_ij| <= eps (S_ii S_jj)^1/2`: at most n times the condition of S at unit diagonal of a
+    joint cost, and a sum over what is pruned of a selection's.
+    """
+    if smaller.refit:
+        condition = max(smaller.hessian.condition(r) for r in range(smaller.hessian.rows or 1))
+        return float(smaller.n * EPS * condition * smaller.scale)
+    root = np.sqrt(np.maximum(smaller.hessian.diagonal(), 0.0))
+    size = float(((np.abs(smaller.W) * root).sum(axis=1) ** 2).sum())
+    return EPS * (size + (0.0 if smaller.G is None else float(np.abs(smaller.G * smaller.W).sum())))
+
+
+class _Shift(NamedTuple):
+    """Steps `H^-1 g [rows, n]`, what each is worth, and what errors of theirs can move a cost by."""
+
+    step: Array
+    offsets: Array
+    margin: float
+
+
+def _mild_shift(A: Array, W: Array, G: Array, condition: float) -> _Shift:
+    """The shift of a joint problem's weights by `H^-1 g`, where a plain solve is good enough."""
+    steps, _ = _solve(A, G, 0)
+    offsets = -0.5 * np.einsum("ri,ri->r", G, steps)
+    moved = W - steps
+    size = 0.5 * float(np.abs(W * (W @ A)).sum() + np.abs(moved * (moved @ A)).sum())
+    size += float(np.abs(offsets).sum())
+    return _Shift(steps, offsets, len(A) * EPS * condition * size)
+
+
+def _shift(A: Array, W: Array, G: Array) -> _Shift:
+    """The same in doubled precision, for any condition.
+
+    A cost's root is a seminorm of the shifted weights `w~` that is nowhere above `(1/2 w~'H w~)^1/2`, so that
+    an error e in them moves a cost by at most `(w~'H w~)^1/2 |e|_H + 1/2 |e|_H^2`, where `H e` is the
+    residual and what rounding the weights adds. The offset, `1/2 s'H s - g's` at a step s, is right to
+    `1/2 |e|_H^2`.
+    """
+    steps, tails = _solve(A, G, PASSES)
+    root = np.sqrt(np.diagonal(A))
+    offsets, margin, zero = np.zeros(len(W)), 0.0, np.zeros(len(A))
+    for r, (w, g, s, t) in enumerate(zip(W, G, steps, tails, strict=True)):
+        heads = multiply(A, s, zero)
+        offsets[r] = dot(s, *add_product(0.5 * heads[0], 0.5 * heads[1], -1.0, g))
+        moved = w - s
+        size = float(dot(moved, *multiply(A, moved, zero)))
+        error = math.sqrt(max(float(dot(t, *multiply(A, t, zero))), 0.0))
+        error = 2.0 * error + EPS * float(root @ (np.abs(moved) + np.abs(s) + np.abs(w)))
+        margin += math.sqrt(max(size, 0.0)) * error + error * error
+    return _Shift(steps, offsets, margin)
+
+
+def _solve(A: Array, rhs: Array, passes: int) -> tuple[Array, Array]:
+    """`A^-1 b` of every b, `[k, n]`: heads and, after some passes of refinement, tails.
+
+    Raises:
+        ValueError: if A is singular.
+    """
+    scale = units(np.diagonal(A))
+    L, info = scipy.linalg.lapack.dpotrf(scale[:, None] * A * scale, lower=1)
+    if info != 0:
+        raise ValueError(SINGULAR)
+
+    def plain(b: Array) -> Array:
+        return np.asarray(scale * scipy.linalg.cho_solve((L, True), (scale * b).T).T)
+
+    A = np.ascontiguousarray(A)
+    heads = plain(rhs)
+    tails = np.zeros(rhs.shape)
+    for _ in range(passes):
+        left = np.stack([_less(b, A, x, y) for b, x, y in zip(rhs, heads, tails, strict=True)])
+        tails += plain(left)
+        total = heads + tails
+        heads, tails = total, tails - (total - heads)
+    return heads, tails
+
+
+def _less(b: Array, A: Array, x: Array, y: Array) -> Array:
+    """`b - A (x + y)`, rounded once."""
+    heads, tails = multiply(np.ascontiguousarray(A), x, y)
+    heads, tails = add_product(-heads, -tails, 1.0, b)
+    return np.asarray(heads + tails)
 
 
 def _factored(problem: SubsetProblem, H: FactorHessian | BlockDiagonalHessian) -> Reduction:
@@ -95,7 +198,7 @@ def _factored(problem: SubsetProblem, H: FactorHessian | BlockDiagonalHessian) -
     the cost by at most `(2 v)^1/2 e |E|`.
     """
     b, p, unit = problem.movable, problem.prunable, 2.0 * problem.n * np.finfo(float).eps
-    W, G, offset, margin = problem.W, problem.G, 0.0, 0.0
+    W, G, offsets, margin = problem.W, problem.G, np.zeros(problem.m), 0.0
     size = np.sqrt(H.diagonal())
     shifting = problem.refit and G is not None
     if shifting:
@@ -103,7 +206,7 @@ def _factored(problem: SubsetProblem, H: FactorHessian | BlockDiagonalHessian) -
         step = H.solve(0, np.arange(problem.n), G.T).T
         product = H.matmul(step)
         W = W - step
-        offset = -0.5 * float((step * (2.0 * G - product)).sum())
+        offsets -= 0.5 * (step * (2.0 * G - product)).sum(axis=1)
         rounding = unit * (np.abs(G) + (np.abs(step) @ size)[:, None] * size)
         rest = float(np.linalg.norm(np.abs(G - product) + rounding))
     cost = 0.5 * float((W * H.matmul(W)).sum())
@@ -116,7 +219,7 @@ def _factored(problem: SubsetProblem, H: FactorHessian | BlockDiagonalHessian) -
         if G is not None:
             step = np.zeros(W.shape)
             step[:, b] = H.solve(0, b, G[:, b].T).T
-            offset -= 0.5 * float((G * step).sum())
+            offsets -= 0.5 * (G * step).sum(axis=1)
             margin += unit * condition * float(np.abs(G * W).sum() + np.abs(G * step).sum())
             G = G - H.matmul(step)
         margin += unit * np.sqrt(condition * 2.0 * cost) * float(np.linalg.norm(size)) * length
@@ -124,13 +227,5 @@ def _factored(problem: SubsetProblem, H: FactorHessian | BlockDiagonalHessian) -
     smaller = SubsetProblem(
         W[:, p], H, problem.budget, refit=problem.refit, gradient=None if G is None else G[:, p]
     )
-    margin += unit * (problem.scale + smaller.scale + abs(offset))
-    return Reduction(problem, smaller, offset, margin)
-
-
-def _cholesky(A: Array) -> tuple[Array, float]:
-    L, info = scipy.linalg.lapack.dpotrf(np.ascontiguousarray(A), lower=1)
-    if info != 0:
-        raise ValueError("hessian of the movable columns is singular; add damping to its diagonal")
-    rcond, _ = scipy.linalg.lapack.dpocon(L, np.abs(A).sum(axis=0).max(), uplo="L")
-    return L, max(float(rcond), np.finfo(float).eps)
+    margin += unit * float(problem.scale + smaller.scale + np.abs(offsets).sum())
+    return Reduction(problem, smaller, offsets, margin)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from solvers.problem import Mask, SubsetProblem
 
 CLAMP = 1e-9
-"""Bounds above the value by less than this, relative to the problem's scale, are rounding."""
+"""Bounds above the value by less than this, relative to the value and the problem's scale, are rounding."""
 
 
 class Status(Enum):
@@ -187,7 +187,7 @@ def closes(bound: float, value: float, gap: float) -> bool:
 def check_bounds(bound: ArrayLike, value: ArrayLike, scale: float, who: str = "search") -> None:
     """Raise ArithmeticError where a bound is NaN, or above a mask's value by more than rounding."""
     lower, upper = np.asarray(bound), np.asarray(value)
-    wrong = np.argwhere(~(lower <= upper + CLAMP * scale))
+    wrong = np.argwhere(~(lower <= upper + CLAMP * (scale + np.abs(upper))))
     if len(wrong):
         at = tuple(wrong[0])
         low, high = float(lower[at]), float(upper[at])

@@ -89,7 +89,8 @@ def prune(
         seed: of every random choice.
         samples: how many samples to calibrate on. None: all of them, but 1000 for per-sample gradients.
         layers: names of the layers to prune; None for every `Linear` and ungrouped `Conv2d`.
-        loss: of (outputs, targets), mean or sum over samples; run sample by sample under `torch.func.vmap`.
+        loss: of (outputs, targets), mean or sum over samples, or a value for each; refused if it is none of
+            these, as with class weights in a mean: `reduction="sum"` is. Samples are seen one by one.
         certify: compute a lower bound for methods and solvers that give none.
         recalibrate: method `joint`: refit every layer to its dense outputs on the inputs that come
             out of the pruned layers before it.

@@ -295,8 +295,8 @@ def test_activations_that_are_not_finite_are_named_by_their_layer(method):
         with pytest.raises(ValueError, match="the input of layer 'b' is NaN or infinite") as error:
             cbs.prune(seeded(Odd, change=change), samples(), sparsity=0.5, method=method, **QUICK)
         assert "\n" not in str(error.value)
+    half = cbs.Samples(samples().inputs, samples().targets.where(torch.arange(40) < 20, -100), batch=20)
     with pytest.raises(ValueError, match="no layer's output is; is there a batch of which no label counts"):
-        half = cbs.Samples(samples().inputs, samples().targets.where(torch.arange(40) < 20, -100), batch=20)
         cbs.prune(seeded(mlp), half, sparsity=0.5, method=method)
 
 

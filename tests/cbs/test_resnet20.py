@@ -1,0 +1,93 @@
+"""ResNet20 on CIFAR-10, in the folder that CBS_DATA names: the sizes that small networks do not have."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import cbs
+from cbs.network import Network
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut."""
+
+    def __init__(self, before, channels, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = nn.Sequential()
+        if stride > 1:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.downsample(x))
+
+
+class ResNet20(nn.Module):
+    """He et al. 2016, section 4.2, with 1 x 1 convolutions for shortcuts."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        stages = [
+            nn.Sequential(Block(before, channels, stride), *(Block(channels, channels, 1) for _ in range(2)))
+            for before, channels, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+        ]
+        self.layer1, self.layer2, self.layer3 = stages
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.fc(self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def resnet20():
+    """The trained network, a thousand training images and a thousand test images, in -1..1."""
+    folder = os.environ.get("CBS_DATA")
+    if folder is None or not (Path(folder) / "resnet20_cifar10.npz").exists():
+        pytest.skip("CBS_DATA names no folder with ResNet20's weights and CIFAR-10")
+    model = ResNet20()
+    with np.load(Path(folder) / "resnet20_cifar10.npz") as arrays:
+        model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
+    parts = []
+    with np.load(Path(folder) / "cifar10_subset.npz") as arrays:
+        for part in ("train", "test"):
+            images = torch.from_numpy(arrays[f"{part}_images"][:1000]).float() / 255
+            parts.append(((images - 0.5) / 0.5, torch.from_numpy(arrays[f"{part}_labels"][:1000]).long()))
+    return model.eval(), *parts
+
+
+@pytest.mark.slow
+def test_magnitude_needs_no_gram(resnet20, monkeypatch):
+    model, data, test = resnet20
+    monkeypatch.setattr("cbs.network.layer_grams", lambda *args: pytest.fail("a Gram was computed"))
+    result = cbs.prune(model, data, sparsity=0.5, method="magnitude", certify=False, test=test)
+    assert result.test_before.accuracy > 0.9
+    assert 0.5 < result.test_after.accuracy < result.test_before.accuracy
+    assert len(result.layers) == 22
+
+
+@pytest.mark.slow
+def test_curvatures_agree_with_what_running_the_layers_says(resnet20):
+    model, data, _ = resnet20
+    network = Network(model, data)
+    result = cbs.prune(model, data, sparsity=0.5, method="magnitude", certify=False)
+    assert all(float(scales.min()) >= 0 and float(scales.max()) > 0 for scales in network.scales)
+    for i, layer in enumerate(result.layers):
+        W = result.permanent().get_submodule(layer.name).weight.detach().double().flatten(1).numpy()
+        D = W - network.dense[i].W
+        H = network.objectives[i].H[: D.shape[1], : D.shape[1]]
+        assert layer.damping == pytest.approx(network.objectives[i].damping, rel=1e-12)
+        assert layer.measured == pytest.approx(0.5 * np.einsum("ri,ij,rj->", D, H, D), rel=1e-9)

@@ -210,8 +210,9 @@ def _move(dense: nn.Module, pruned: nn.Module) -> nn.Module:
     """A copy of a layer's module in double precision, its weight and bias the pruned less the dense ones."""
     move, dense = clone(pruned).double(), clone(dense).double()
     with torch.no_grad():
-        for parameter, before in zip(move.parameters(), dense.parameters(), strict=True):
-            parameter.sub_(before)
+        before = dict(dense.named_parameters())
+        for name, parameter in move.named_parameters():
+            parameter.sub_(before[name])
     return move
 
 

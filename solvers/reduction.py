@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +16,8 @@ from solvers.problem import EPS, Mask, SubsetProblem
 
 DELICATE = 1e6
 """Condition beyond which shifts are computed in doubled precision."""
+RIDGE = 1e-13
+"""Part of H's diagonal, times n, by which that of a Schur complement is lifted that is not semidefinite."""
 PASSES = 3
 """Refinements of a solve in doubled precision."""
 
@@ -61,7 +63,8 @@ def reduce(problem: SubsetProblem) -> Reduction:
 
     Joint: with `w~ = w - H^-1 g` the cost is `1/2 w~_P' ([H^-1]_PP)^-1 w~_P - 1/2 g' H^-1 g`, and
     eliminating columns b leaves the Schur complement `S = H_pp - H_pb H_bb^-1 H_bp`.
-    Selection: the cost is `1/2 D_P' S D_P + (g_P - H_Pb H_bb^-1 g_b) . D_P - 1/2 g_b' H_bb^-1 g_b`.
+    Selection: the cost is `1/2 D_P' S D_P + (g_P - H_Pb H_bb^-1 g_b) . D_P - 1/2 g_b' H_bb^-1 g_b`. Where
+    H is singular up to rounding, S may be so far from semidefinite that its diagonal is lifted.
     """
     b, p = problem.movable, problem.prunable
     shifting = problem.refit and problem.G is not None
@@ -96,7 +99,16 @@ def reduce(problem: SubsetProblem) -> Reduction:
                     offsets[at] -= 0.5 * dot(g[b], *pull)
             reduced.append(0.5 * (S + S.T))
     hessian = H if not reduced else reduced[0] if H.shared else np.stack(reduced)
-    smaller = SubsetProblem(W, hessian, problem.budget, refit=problem.refit, gradient=gradient)
+    options: dict[str, Any] = {"refit": problem.refit, "gradient": gradient}
+    try:
+        smaller = SubsetProblem(W, hessian, problem.budget, **options)
+    except ValueError:
+        if problem.refit:
+            raise
+        ridge = RIDGE * problem.n * np.broadcast_to(H.diagonal()[..., p], W.shape)
+        lift = ridge[0] if H.shared else ridge
+        smaller = SubsetProblem(W, hessian + lift[..., None] * np.eye(len(p)), problem.budget, **options)
+        margin += 0.5 * float((ridge * W * W).sum())
     margin += 4.0 * EPS * float(smaller.scale + np.abs(offsets).sum())
     if len(b):
         margin += _rounded(smaller)

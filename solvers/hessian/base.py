@@ -169,16 +169,16 @@ def numbers(A: Any, name: str) -> Array:
     Raises:
         ValueError: unless it holds real numbers, densely.
     """
-    if hasattr(A, "detach"):
-        A = A.detach()
-        A = A.cpu().double() if A.is_floating_point() else A.cpu()
     try:
+        if hasattr(A, "detach"):
+            A = A.detach().cpu()
+            A = A.double() if A.is_floating_point() else A
         B = np.asarray(A)
         if B.dtype.kind in "biufO" and not np.ma.is_masked(A):
             return np.array(B, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise ValueError(f"{name} must be an array of numbers") from None
+    raise ValueError(f"{name} must be an array of numbers")
 
 
 def readonly(A: ArrayLike) -> Array:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import scipy.sparse
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -242,3 +244,46 @@ def test_a_mask_is_refitted_once_and_its_answers_are_the_callers_own(rng, monkey
     first[0] = other[0]
     assert problem.value(first) == pytest.approx(dense_value(problem, first), rel=1e-9)
     assert len(refits) == 3
+
+
+class TestWhatIsTakenForNumbers:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda A: torch.nn.Parameter(torch.tensor(A)),
+            lambda A: torch.tensor(A, dtype=torch.bfloat16),
+            lambda A: A.astype(object),
+            lambda A: A.astype(int),
+            lambda A: A.astype(np.float32),
+            lambda A: A.tolist(),
+        ],
+        ids=["parameter", "bfloat16", "objects", "integers", "single", "lists"],
+    )
+    def test_taken(self, change):
+        W, H = np.array([[1.0, -2.0, 4.0]]), np.diag([4.0, 2.0, 1.0])
+        problem = SubsetProblem(change(W), change(H), Budget.per_row(1), gradient=change(W))
+        np.testing.assert_array_equal(problem.W, W)
+        np.testing.assert_array_equal(problem.hessian.dense(0), H)
+        assert problem.W.dtype == np.float64
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda A: A * 1j,
+            lambda A: torch.tensor(A).to_sparse(),
+            lambda A: torch.tensor(A, device="meta"),
+            lambda A: torch.tensor(A * 1j),
+            scipy.sparse.csr_array,
+            lambda A: np.ma.masked_greater(A, 1.5),
+            lambda A: A.astype(str),
+            lambda A: np.array([[object()] * 3]),
+            lambda A: None,
+        ],
+        ids=["complex", "sparse", "meta", "complex tensor", "scipy", "masked", "words", "things", "none"],
+    )
+    def test_refused_in_a_line(self, change):
+        W, H = np.array([[1.0, -2.0, 4.0]]), np.diag([4.0, 2.0, 1.0])
+        for weights, hessian, name in ((change(W), H, "weights"), (W, change(H), "hessian")):
+            with pytest.raises(ValueError, match=rf"^{name} (must|has)") as error:
+                SubsetProblem(weights, hessian, Budget.per_row(1))
+            assert "\n" not in str(error.value)

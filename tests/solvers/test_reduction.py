@@ -1,4 +1,5 @@
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem
 from solvers.hessian import factor
 from solvers.reduction import reduce
+from tests.solvers.exactly import exact_row_values
 from tests.solvers.oracles import BUDGETS, all_masks, dense_value, gram, make_problem
 
 M, N = 2, 6
@@ -127,3 +129,40 @@ def test_a_singular_corner_of_a_factor_is_refused(monkeypatch):
     X = np.ones((2, 6))
     with pytest.raises(ValueError, match="singular"):
         FactorHessian(X).eliminate(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("kind", ["shared", "stacked"])
+def test_a_selection_whose_columns_repeat_a_movable_one(gradient, kind, rng):
+    """What is left of the twin is rounding, semidefinite or not: it is lifted, and the margin says so."""
+    lifted = 0
+    for _ in range(30):
+        X = np.outer(rng.standard_normal(7), rng.standard_normal(4))
+        H = X.T @ X / 7
+        problem = SubsetProblem(
+            rng.standard_normal((M, 4)), H if kind == "shared" else np.stack([H, 2.0 * H]), Budget.per_row(1),
+            refit=False, gradient=rng.standard_normal((M, 4)) if gradient else None, movable=[0],
+        )  # fmt: skip
+        reduction = reduce(problem)
+        lifted += reduction.problem.hessian.diagonal().min() > 1e-14 * H.diagonal().min()
+        for mask in all_masks(problem):
+            right = float(sum(exact_row_values(problem, mask)))
+            value = reduction.problem.value(reduction.lower(mask)) + reduction.offset
+            assert value == pytest.approx(right, rel=1e-12, abs=reduction.margin)
+    assert lifted > 0
+
+
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("condition", [1e3, 1e8, 1e12])
+def test_the_margin_holds_what_rounding_moves(refit, condition, rng):
+    basis = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    H = (basis * np.geomspace(1.0, 1.0 / condition, 6)) @ basis.T
+    problem = SubsetProblem(
+        rng.standard_normal((M, 6)), 0.5 * (H + H.T), Budget.per_row(2), refit=refit,
+        gradient=rng.standard_normal((M, 6)), movable=[4],
+    )  # fmt: skip
+    reduction = reduce(problem)
+    for mask in list(all_masks(problem))[::7]:
+        right = sum(exact_row_values(problem, mask))
+        value = sum(exact_row_values(reduction.problem, reduction.lower(mask))) + Fraction(reduction.offset)
+        assert abs(value - right) <= Fraction(reduction.margin)

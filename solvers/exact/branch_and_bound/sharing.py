@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +51,8 @@ class Sharing:
 
     def allocate(self) -> None:
         """Both programmes, over the curves as they are."""
-        self.value, self.counts = self._best("values")
+        _, self.counts = self._best("values")
+        self.value = math.fsum(row.values[k] for row, k in zip(self.rows, self.counts.tolist(), strict=True))
         bound, self.looked_at = self._best("lower")
         self.bound = max(self.bound, bound)
 

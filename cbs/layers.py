@@ -70,7 +70,7 @@ class Layer:
         squares = x.double().square()
         if isinstance(self.module, nn.Linear):
             return squares.sum()
-        return self._patches(squares.sum(dim=-3, keepdim=True)).sum()
+        return self._patches(squares.reshape(-1, *x.shape[-2:]).sum(dim=0, keepdim=True)).sum()
 
     def padded(self, x: Tensor) -> Tensor:
         """Images `[N, C, height, width]`, or one without a batch, as a convolution pads them."""

@@ -107,6 +107,8 @@ def unwrap(model: nn.Module) -> nn.Module:
             raise ValueError(
                 f"{what} ({type(module).__name__}) has no weights yet; run the model once on its inputs"
             )
+        if any(tensor.is_meta for tensor in _own(module)):
+            raise ValueError(f"{what} is on the device 'meta', without values; load its weights first")
     return model
 
 
@@ -180,8 +182,10 @@ def _why_not(module: nn.Module) -> str | None:
         return "a grouped convolution"
     kind = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
     cls = type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
-    if any(getattr(cls, key, None) is not getattr(kind, key, None) or key in vars(module) for key in STOCK):
-        return f"{cls.__name__} does not compute what torch.nn.{kind.__name__} does"
+    if replaced := [key for key in STOCK if key in vars(module)]:
+        return f"its {replaced[0]} was replaced"
+    if any(getattr(cls, key, None) is not getattr(kind, key, None) for key in STOCK):
+        return f"{cls.__module__}.{cls.__name__} does not compute what torch.nn.{kind.__name__} does"
     norms = (WeightNorm, SpectralNorm, torch_prune.BasePruningMethod)
     if not all(isinstance(hook, norms) for hook in module._forward_pre_hooks.values()):
         return "a forward pre-hook may change what it computes"

@@ -14,8 +14,10 @@ from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.hessian import Array
 from solvers.problem import Mask
 
-STACK_BYTES = 1 << 31
-"""Largest curvature with a matrix a row that is made."""
+OWN_WIDTH = 256
+"""Inputs up to which rows whose earlier masks differ get curvatures of their own."""
+OWN_BYTES = 1 << 29
+"""What these may take in a layer."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class Objective:
                 weights, which are multiplied by its root.
 
         Raises:
-            ValueError: if `H` is singular, or there are weights pruned before in a layer too large for a
-                curvature a row.
+            ValueError: if `H` is singular.
         """
         n = self.dense.W.shape[1]
         movable = () if self.dense.bias is None else (n,)
@@ -105,22 +106,17 @@ def layer_weights(layer: Layer) -> Weights:
 def decoupled(H: Array, earlier: Mask) -> Array:
     """A layer's curvature in which weights pruned before have no part: `[n, n]`, or `[m, n, n]` one a row.
 
-    Their rows and columns are zero but for the diagonal: such a weight, which is zero, never moves.
+    Their rows and columns are zero but for the diagonal: such a weight, which is zero, never moves, and it
+    costs nothing to prune it. Where the rows differ and their matrices would be too wide or large, it is `H`
+    itself: a mask that prunes what was pruned before costs the same under both, and any other no more.
 
     Args:
         H: `[n, n]`, with further columns perhaps for what is never pruned.
         earlier: `[m, n]`, True where pruned before.
-
-    Raises:
-        ValueError: if the matrices of the rows are too large.
     """
     rows = earlier[:1] if (earlier == earlier[:1]).all() else earlier
-    if (size := 8 * len(rows) * H.size) > STACK_BYTES:
-        raise ValueError(
-            f"its earlier mask differs from row to row, and a curvature for every row takes {size / 1e9:.1f} "
-            "GB; take another method with certify=False, or make the mask permanent "
-            "(torch.nn.utils.prune.remove)"
-        )
+    if len(rows) > 1 and (len(H) > OWN_WIDTH or 8 * len(rows) * H.size > OWN_BYTES):
+        return H
     keep = np.pad(~rows, ((0, 0), (0, len(H) - earlier.shape[1])), constant_values=True)
     out = H * keep[:, :, None] * keep[:, None, :]
     index = np.arange(len(H))

@@ -81,12 +81,12 @@ class Network:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        model = unwrap(model)
         for name, values in model.named_parameters():
             if values.is_complex() or (values.is_floating_point() and values.dtype not in TYPES):
                 raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
         if not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
-        model = unwrap(model)
         found = survey(model)
         found.choose(layers)
         where = next(model.parameters(), torch.empty(0)).device

@@ -81,7 +81,9 @@ def prune(
         sparsity: fraction of the weights to prune, in [0, 1); may be None for an `N:M` budget.
         method: a name of `cbs.methods()`.
         scope: where the sparsity is met: every `row`, every `layer`, or the `network` as a whole.
-        budget: `unstructured`, `N:M` (N of every M neighbours stay, e.g. `2:4`), or `columns`.
+        budget: `unstructured`, `columns`, or `N:M`: of every M neighbouring inputs of a row N stay, e.g.
+            `2:4`. A convolution's inputs are its `in_channels * kh * kw` weights in that order, so that
+            neighbours are places of a kernel, not channels as in hardware that wants 2:4.
         solver: a name of `solvers.available()`, for the methods that solve a selection problem.
         damping: added to the diagonal of every curvature, relative to its mean.
         gap: relative gap at which a search may stop.

@@ -24,8 +24,9 @@ class Request:
     Attributes:
         sparsity: fraction of the weights to prune, in [0, 1); None where the budget implies it.
         scope: `row`, `layer` or `network`: each of them prunes `round(sparsity * weights)`.
-        budget: `unstructured`; `N:M`, which keeps N of every M neighbours in a row (2:4); or
-            `columns`, which prunes whole input columns of every layer. The last two ignore the scope.
+        budget: `unstructured`; `N:M`, which keeps N of every M neighbours in a row (2:4), a convolution's
+            being the flattened `in_channels * kh * kw`; or `columns`, which prunes whole input columns of
+            every layer. The last two ignore the scope.
         solver: name of a solver of package `solvers`.
         gap: relative gap at which a search may stop.
         time_limit: seconds for the searches of one pruning, all layers together; or None.
@@ -108,7 +109,8 @@ class Request:
             keep, of = self.pattern
             if n % of:
                 raise ValueError(
-                    f"budget {self.budget!r}: {of} does not divide the {n} inputs of layer {layer.name!r}; "
+                    f"budget {self.budget!r}: {of} does not divide the {n} inputs of layer {layer.name!r}"
+                    f"{' (in_channels * kh * kw)' * (layer.module.weight.ndim > 2)}; "
                     "leave it out with `layers`"
                 )
             return Budget.n_of_m(keep, of)

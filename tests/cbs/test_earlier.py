@@ -167,9 +167,19 @@ def test_masks_in_exchange_lose_their_largest_weights():
     assert keep_out(rows, before, Budget.per_row(2).pools(2, 4), W) is rows
 
 
-def test_large_layers_with_earlier_masks_are_refused_by_the_joint_problem(monkeypatch):
-    monkeypatch.setattr("cbs.formulation.STACK_BYTES", 1000)
-    network = Network(masked(), samples())
-    objective = layer_objective(network.layers[0], torch.eye(7), 0.1, network.earlier[0])
-    with pytest.raises(ValueError, match="layer '0': its earlier mask differs from row to row"):
-        objective.problem(Budget.per_row(3))
+@pytest.mark.parametrize("scope", ["row", "layer", "network"])
+@pytest.mark.parametrize("limit", ["OWN_WIDTH", "OWN_BYTES"])
+def test_rows_too_wide_for_curvatures_of_their_own_keep_them_out_too(scope, limit, monkeypatch):
+    model = masked()
+    ask = {"sparsity": 0.6, "scope": scope, "method": "joint", "gap": 1e-9}
+    exact = cbs.prune(model, samples(), **ask)
+    monkeypatch.setattr(f"cbs.formulation.{limit}", 1)
+    result = cbs.prune(model, samples(), **ask)
+    for name, mask in earlier(model).items():
+        assert bool(result.masks[name][mask].all())
+    assert result.value >= exact.value * (1 - 1e-9) or scope == "network"
+    assert result.bound <= exact.value * (1 + 1e-9)
+    network = Network(model, samples())
+    assert network.objectives[0].problem(Budget.per_row(3)).hessian.shared
+    columns = layer_objective(network.layers[0], torch.eye(7), 0.1, np.arange(6) == np.zeros((5, 1)))
+    assert columns.problem(Budget.per_row(3)).hessian.dense(0)[0, 0] > 0

@@ -58,7 +58,7 @@ STRANGE = {
     "conv": (lambda: Same(2, 2, 3), "Same does not compute what torch.nn.Conv2d does"),
     "standardised": (lambda: Standardised(2, 2, 3), "Standardised does not compute"),
     "call": (lambda: Called(6, 6), "Called does not compute"),
-    "patched": (patched, "Linear does not compute"),
+    "patched": (patched, "its forward was replaced"),
     "pre-hook": (hooked_before, "a forward pre-hook may change what it computes"),
     "grouped": (lambda: nn.Conv2d(4, 4, 1, groups=2), "a grouped convolution"),
     "conv1d": (lambda: nn.Conv1d(4, 4, 1), "Conv1d is neither Linear nor Conv2d"),
@@ -214,6 +214,7 @@ def test_what_cannot_be_looked_into_is_refused():
         (nn.Sequential(scripted), "module '0' is TorchScript"),
         (nn.Sequential(compiled(nn.Linear(6, 3))), "module '0' is compiled; give the model as it was"),
         (nn.Sequential(nn.LazyLinear(3)), "module '0' .LazyLinear. has no weights yet; run the model once"),
+        (nn.Linear(6, 3, device="meta"), "model is on the device 'meta', without values"),
         (nn.Sequential(nn.Linear(6, 3), nn.LazyBatchNorm1d()), "module '1' .LazyBatchNorm1d. has no weights"),
     ):
         with pytest.raises(ValueError, match=message):

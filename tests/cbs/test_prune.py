@@ -328,3 +328,19 @@ def test_a_network_is_never_given_more_than_the_loader_s_batch(method, size):
     )
     assert result.value == pytest.approx(whole.value, rel=1e-9)
     assert result.before.loss == pytest.approx(whole.before.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scope", ["row", "layer"])
+def test_units_of_the_inputs_do_not_matter(method, scope):
+    found = []
+    for unit in (1.0, 1e8, 1e-8):
+        model, data = seeded(mlp), samples()
+        model[0].weight.data /= unit
+        result = cbs.prune(
+            model, (data.inputs * unit, data.targets), sparsity=0.5, method=method, scope=scope
+        )
+        found.append(result)
+        assert result.layers[0].value == pytest.approx(found[0].layers[0].value, rel=1e-6)
+        assert result.layers[0].measured == pytest.approx(result.layers[0].value, rel=1e-6)
+        assert all(torch.equal(result.masks[name], mask) for name, mask in found[0].masks.items())

@@ -203,6 +203,8 @@ def _mask(path: Path, problem: solvers.SubsetProblem) -> Mask:
         if not isinstance(rows, list) or len(rows) != problem.m:
             raise ValueError("other rows")
         for r, columns in enumerate(rows):
+            if not isinstance(columns, list):
+                raise ValueError("no list of columns")
             if not all(type(column) is int and 0 <= column < problem.n for column in columns):
                 raise ValueError("other columns")
             mask[r, columns] = True

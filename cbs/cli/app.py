@@ -84,6 +84,10 @@ def _status(argv: list[str] | None) -> int:
         return complain(cast(Any, error).format_message())
     except BrokenPipeError as error:
         return unheard(error)
+    except SystemExit as error:  # Typer's answer to a broken pipe, or a module's of the user
+        if isinstance(error.__context__, BrokenPipeError):
+            return unheard(error.__context__)
+        return complain(f"code that was called here ended the process (status {error.code!r})")
     except OSError as error:
         return complain(
             f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)

@@ -180,7 +180,7 @@ def fuzz_warm_start(place, value):
 
 FEW, MANY = (
     settings(max_examples=25, deadline=None, derandomize=True),
-    settings(max_examples=2000, deadline=None, derandomize=True),
+    settings(max_examples=1000, deadline=None, derandomize=True),
 )
 
 
@@ -224,6 +224,7 @@ WARM = [
     '{"pruned": [[NaN], [Infinity]]}',
     '{"pruned": {"0": [0, 1, 2], "1": [0, 1, 2]}}', '{"pruned": "01"}', '{"pruned": [[0, 1, 2], "012"]}',
     '{"pruned": [[0, 1, 2], [0, 1, 2], [0, 1, 2]]}', '{"pruned": [[0, 1, 2], [0, 1, 6]]}', "1e999", "\ud800",
+    '{"pruned": [[], {}]}', '{"pruned": [{}, [0, 1, 2]]}',
     '{"pruned": [[' + "9" * 5000 + "], [0, 1, 2]]}",
 ]  # fmt: skip
 

@@ -96,7 +96,7 @@ def _show(found: solvers.Curve, as_json: bool) -> None:
         gap = output.percent(solvers.Bounds(min(bound, value), value).gap)
         proven = f"{int(found.proven[:, k].sum())} of {m}"
         lines.append((f"{k} of {width - 1}", output.number(value), output.number(bound), gap, proven))
-    output.print_table(("pruned of each row", "value", "bound", "gap", "rows proven"), lines, right=True)
+    output.print_table(("pruned a row", "value", "bound", "gap", "rows proven"), lines, right=True)
     print(
         f"{int(found.proven.sum())} of {m * width} proven to {output.percent(found.gap)}, up to rounding; "
         f"{found.stats['nodes']:,} nodes, {found.seconds:.2f} s\n"

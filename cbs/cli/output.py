@@ -6,10 +6,11 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -42,7 +43,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
     console, rows = results(), list(rows)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(headings))
     for i, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=i == 0, justify="right" if right and i else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if right and i else "left"
+        table.add_column(heading, no_wrap=right or i == 0, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*row)
     if console.measure(table, options=console.options.update(max_width=1000)).minimum <= console.width:
@@ -51,7 +53,14 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
     for name, *cells in rows:
         print(name)
         for heading, cell in zip(headings[1:], cells, strict=True):
-            print(f"  {heading}: {cell}" if heading else f"  {cell}")
+            print(_indented(f"{heading}: {cell}" if heading else cell, console.width))
+
+
+def _indented(text: str, width: int) -> str:
+    return textwrap.fill(
+        text, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def print_json(data: Any) -> None:

@@ -45,3 +45,17 @@ def test_files_of_other_networks_are_refused(tmp_path):
     np.savez(tmp_path / "net.npz", fc1=np.zeros((4, 784)))
     with pytest.raises(ValueError, match=r"fc1 has shape \[4, 784\], MLPNet needs \[40, 784\]"):
         mlpnet(tmp_path / "net.npz")
+
+
+def test_the_digits_network_does_not_depend_on_threads():
+    threads = torch.get_num_threads()
+    weights = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            model, _ = trained_digits_mlp()
+            weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    finally:
+        torch.set_num_threads(threads)
+    assert weights[0].dtype == torch.float32
+    assert torch.equal(*weights)

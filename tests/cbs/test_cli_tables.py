@@ -72,6 +72,6 @@ def test_names_are_not_taken_as_markup(capsys):
 
 
 def test_words_too_wide_for_a_table_make_paragraphs(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("COLUMNS", "26")
     print_table(("name", "kind"), [("a-very-long-name-of-a-solver", "a-long-word-too")])
     assert capsys.readouterr().out == "a-very-long-name-of-a-solver\n  kind: a-long-word-too\n"

@@ -246,6 +246,6 @@ def _sparsities(values: list[str] | None, budget: str) -> list[float | None]:
     if not listed:
         return [None] if ":" in budget else [0.5, 0.75, 0.9]
     try:
-        return [float(value) for value in listed]
+        return list(dict.fromkeys(float(value) for value in listed))
     except ValueError as error:
         raise ValueError(f"sparsity must be numbers in [0, 1), separated by commas: {error}") from None

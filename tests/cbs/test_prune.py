@@ -1,5 +1,6 @@
 import json
 import signal
+import sys
 import threading
 import time
 
@@ -344,3 +345,39 @@ def test_units_of_the_inputs_do_not_matter(method, scope):
         assert result.layers[0].value == pytest.approx(found[0].layers[0].value, rel=1e-6)
         assert result.layers[0].measured == pytest.approx(result.layers[0].value, rel=1e-6)
         assert all(torch.equal(result.masks[name], mask) for name, mask in found[0].masks.items())
+
+
+def test_results_are_handed_out_as_they_finish_and_taken_up_again(monkeypatch):
+    options = {"sparsities": [0.5, 0.25], "methods": ["magnitude", "random"], "scope": "row"}
+    seen = []
+    whole = cbs.compare(seeded(mlp), samples(), on_result=seen.append, **options)
+    first, last = {}, {}
+    for result in seen:
+        first.setdefault((result.method, result.asked), result)
+        last[result.method, result.asked] = result
+    assert [r.to_dict() for r in last.values()] == [r.to_dict() for r in whole]
+    assert all(first[key].model is last[key].model for key in last)
+
+    def stop(result):
+        if result.method == "random":
+            raise KeyboardInterrupt
+
+    kept = []
+    with pytest.raises(KeyboardInterrupt):
+        cbs.compare(
+            seeded(mlp), samples(), on_result=lambda result: (kept.append(result), stop(result)), **options
+        )
+    assert [(r.method, r.asked) for r in kept] == [("magnitude", 0.5), ("random", 0.5)]
+    assert kept[0].value == whole[0].value
+    ran = []
+    inner = sys.modules["cbs.prune"]._run
+    monkeypatch.setattr(
+        sys.modules["cbs.prune"],
+        "_run",
+        lambda *args: (ran.append((args[1].name, args[2].fraction)), inner(*args))[1],
+    )
+    again = cbs.compare(seeded(mlp), samples(), finished=kept, **options)
+    assert ran == [("magnitude", 0.25), ("random", 0.25)]
+    assert [(r.value, r.bound, r.status) for r in again] == [(r.value, r.bound, r.status) for r in whole]
+    with pytest.raises(ValueError, match="finished: the result of 'magnitude' is of other layers"):
+        cbs.compare(seeded(mlp), samples(), finished=kept, layers=[kept[0].layers[0].name], **options)

@@ -25,7 +25,7 @@ from cbs.losses import (
 from cbs.surgery import clone
 from solvers.hessian import Array
 
-FEW = 32
+FEW = 100
 """Samples on which a network is tried before the work."""
 SAME = 1e-4
 """Largest difference of two answers to the same inputs, relative to the largest output."""
@@ -112,17 +112,16 @@ def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
             gradient by the outputs on any sample: every pruning would look perfect.
     """
     require_probabilities(loss, samples.targets)
-    few = replace(samples, batch=min(samples.batch, FEW))
+    few = replace(samples, inputs=samples.inputs[:FEW], targets=samples.targets[:FEW])
     with evaluating(model):
-        inputs = few.first(FEW)
-        first, second = forward(model, inputs), forward(model, few.first(FEW))
+        first, second = (torch.cat([forward(model, x) for x, _ in few.batches()]) for _ in range(2))
         slack = max(SAME, 4 * torch.finfo(first.dtype).eps) * float(first.nan_to_num().abs().max())
         if not torch.allclose(first, second, rtol=0, atol=slack, equal_nan=True):
             raise ValueError(
                 "model answers the same inputs differently every time, in evaluation mode too, as dropout "
                 "that is always on does; switch that off"
             )
-        for outputs, targets in _answers(model, few):
+        for outputs, targets in _answers(model, replace(samples, batch=min(samples.batch, FEW))):
             slope = gradient(loss, outputs, targets)
             if slope is not None and bool(slope.ne(0).any()):
                 return
@@ -148,7 +147,12 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
         ) from error
     if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
         what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"model must answer a batch of {len(inputs)} with as many outputs, got {what}")
+        raise ValueError(
+            f"model must answer a batch of {len(inputs)} with as many outputs, got {what}; wrap one that answers "
+            "otherwise, so that it gives one tensor, a sample in each entry of the first dimension"
+        )
+    if not outputs.is_floating_point():
+        raise ValueError(f"model answers with {outputs.dtype}; it must give real numbers, such as logits")
     return outputs
 
 

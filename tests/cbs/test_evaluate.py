@@ -166,7 +166,7 @@ def test_equally_many_ignored_labels_are_a_mean_and_unequally_many_are_refused()
         (lambda y, t: y.detach().sum(), torch.zeros(40), "no gradient by the outputs"),
         (lambda y, t: (y.argmax(1) != t).double().mean(), torch.zeros(40), "no gradient by the outputs"),
         (lambda y, t: 1.0, torch.zeros(40), "loss must give one value for a batch .* float"),
-        (lambda y, t: y.abs(), torch.zeros(40), r"loss must give one value .* shape \[32, 3\]"),
+        (lambda y, t: y.abs(), torch.zeros(40), r"loss must give one value .* shape \[40, 3\]"),
         (F.cross_entropy, torch.zeros(40), "loss refuses outputs .*mse_loss"),
     ],
 )
@@ -211,9 +211,11 @@ class Always(nn.Module):
     [lambda y: F.dropout(y, 0.1), lambda y: y + 0.01 * torch.randn_like(y)],
     ids=["dropout", "noise"],
 )
-def test_a_model_that_answers_differently_every_time_is_refused(change):
+@pytest.mark.parametrize("batch", [1, 500])
+def test_a_model_that_answers_differently_every_time_is_refused(change, batch):
+    data = replace(samples(), batch=batch)
     with pytest.raises(ValueError, match="answers the same inputs differently"):
-        require_answers(seeded(Always, change=change), samples(), F.cross_entropy)
+        require_answers(seeded(Always, change=change), data, F.cross_entropy)
 
 
 def test_pixels_are_classified_too():
@@ -268,6 +270,16 @@ class Pair(nn.Module):
 def test_a_model_must_answer_every_sample(model):
     with pytest.raises(ValueError, match="model must answer a batch of 40 with as many outputs"):
         forward(model, samples().inputs)
+
+
+class Classes(nn.Module):
+    def forward(self, x):
+        return x.argmax(1)
+
+
+def test_a_model_must_answer_with_real_numbers():
+    with pytest.raises(ValueError, match=r"model answers with torch.int64; it must give real numbers"):
+        forward(Classes(), samples().inputs)
 
 
 @pytest.mark.parametrize(("make", "data"), [(mlp, samples(600)), (convnet, image_samples(12))])

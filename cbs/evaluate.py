@@ -149,7 +149,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
         what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(
             f"model must answer a batch of {len(inputs)} with as many outputs, got {what}; wrap one that "
-            "answers otherwise, so that it gives one tensor, with a sample in each entry of its first dimension"
+            "answers otherwise, so that it gives one tensor, a sample in each entry of its first dimension"
         )
     if not outputs.is_floating_point():
         raise ValueError(f"model answers with {outputs.dtype}; it must give real numbers, such as logits")

@@ -19,6 +19,7 @@ from torch import nn
 
 from cbs import surgery
 from cbs.layers import named_layers
+from cbs.report.closing import page
 from cbs.report.plot import draw
 from cbs.result import PruneResult
 from solvers.writing import replacing
@@ -134,7 +135,7 @@ class RunFolder:
         self, record: Mapping[str, Any], model: nn.Module, saved: surgery.Saved
     ) -> PruneResult | None:
         try:
-            files = [self.path / name for name in _files(record["method"], record["asked"])]
+            files = [self.path / name for name in file_names(record["method"], record["asked"])]
             if not all(file.exists() for file in files):
                 return None
             state, masks = (load(file.read_bytes()) for file in files)
@@ -154,7 +155,7 @@ class RunFolder:
         key = result.method, result.asked
         self.results[key] = result
         if self._written.get(key) is not result.model:
-            for name, tensors in zip(_files(*key), (result.state, result.masks), strict=True):
+            for name, tensors in zip(file_names(*key), (result.state, result.masks), strict=True):
                 with replacing(self.path / name) as file:
                     file.write(save(_own(tensors)))
             self._written[key] = result.model
@@ -167,12 +168,14 @@ class RunFolder:
         return self._facts()
 
     def finish(self, *, plot: bool = True) -> None:
-        """Write the report that was concluded, and a plot if there is time for it.
+        """Write the report that was concluded, a page to read, and a plot if there is time for it.
 
         Raises:
             OSError: if a file can't be written.
         """
         self._write()
+        with replacing(self.path / "table.md") as file:
+            file.write(page(list(self.results.values()), self.settings, self.path).encode())
         if plot:
             with replacing(self.path / "plot.png") as file:
                 draw(list(self.results.values())).savefig(file, format="png")
@@ -182,7 +185,7 @@ class RunFolder:
         return facts | {"interrupted": facts["interrupted"] or not self._whole}
 
     def _write(self) -> None:
-        text = json.dumps(self._facts(), indent=1, allow_nan=False)
+        text = json.dumps(self._facts(), allow_nan=False)
         with replacing(self.path / REPORT) as file:
             file.write(f"{text}\n".encode())
 
@@ -219,7 +222,8 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str | 
     return None
 
 
-def _files(method: str, asked: float) -> tuple[str, str]:
+def file_names(method: str, asked: float) -> tuple[str, str]:
+    """Names of the files with a result's weights and masks."""
     stem = f"{os.path.basename(method)}-{float(asked)!r}"
     return f"{stem}.safetensors", f"{stem}.masks.safetensors"
 

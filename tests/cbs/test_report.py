@@ -75,7 +75,7 @@ def test_weights_and_masks_come_back(results, tmp_path):
         for s in (0.25, 0.75)
         for kind in ("", ".masks")
     }
-    assert {path.name for path in tmp_path.iterdir()} == names | {"report.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"report.json", "table.md"}
     X = torch.randn(7, 6, generator=torch.Generator().manual_seed(2))
     for result in results:
         stem = f"{result.method}-{result.asked}"

@@ -1,0 +1,78 @@
+"""What a run ends with: its table to read, what its files are, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cbs.report.tables import markdown
+from cbs.result import PruneResult
+
+FILES = """\
+| file | what it is |
+| --- | --- |
+| `METHOD-SPARSITY.safetensors` | state dict of the pruned network, in plain weights |
+| `METHOD-SPARSITY.masks.safetensors` | a bool tensor for every pruned layer, **True where pruned** |
+| `report.json` | settings, environment, and every result down to its rows |
+| `plot.png` | accuracy, loss and layer objectives against sparsity, over the certified bound |
+| `table.md` | this page |
+"""
+
+
+def best(results: Sequence[PruneResult]) -> list[PruneResult]:
+    """At every sparsity, the result of highest accuracy, and of least loss increase among equals.
+
+    Accuracy is that on test data if there is any; without accuracies, the loss increase decides alone.
+    """
+    chosen: dict[float, PruneResult] = {}
+    for result in results:
+        if result.asked not in chosen or _rank(result) > _rank(chosen[result.asked]):
+            chosen[result.asked] = result
+    return list(chosen.values())
+
+
+def _rank(result: PruneResult) -> tuple[float, float]:
+    accuracy = (result.test_after or result.after).accuracy
+    return (0.0 if accuracy is None else accuracy, -result.loss_increase)
+
+
+def next_steps(results: Sequence[PruneResult], folder: Path) -> str:
+    """Which method did best at each sparsity, which file that is, and how to load it and train on."""
+    winners = best(results)
+    accuracy = (winners[0].test_after or winners[0].after).accuracy
+    by = "loss increase" if accuracy is None else "accuracy"
+    words = ", ".join(f"{result.method} at {100 * result.sparsity:.1f}%" for result in winners)
+    return f"best by {by}: {words}\n\nnext, in Python:\n\n{_snippet(winners[-1], folder, '    ')}"
+
+
+def _snippet(result: PruneResult, folder: Path, indent: str = "") -> str:
+    from cbs.report.folder import file_names
+
+    weights, masks = (str(folder / name) for name in file_names(result.method, result.asked))
+    lines = (
+        "from safetensors.torch import load_file",
+        f"model.load_state_dict(load_file({weights!r}))  # into your network",
+        f"masks = load_file({masks!r})  # True where pruned",
+        "# train on: after every optimizer step, keep what is pruned at zero",
+        "for name, mask in masks.items():",
+        "    model.get_submodule(name).weight.data[mask] = 0",
+    )
+    return "\n".join(f"{indent}{line}" for line in lines)
+
+
+def page(results: Sequence[PruneResult], settings: Mapping[str, Any], folder: Path) -> str:
+    """`table.md` of a run folder: the table, how it was made, what each file is, and what to do next."""
+    dense = results[0].test_before or results[0].before
+    on = "test" if results[0].test_before else "calibration"
+    head = "" if dense.accuracy is None else f"Dense accuracy on {on} data {100 * dense.accuracy:.2f}%.\n\n"
+    asked = [f"{name} = {value}" for name, value in settings.items() if value is not None]
+    given = "\n".join(f"    {line}" for line in asked)
+    return (
+        f"# Pruned networks in {shlex.quote(folder.name)}\n\n{head}{markdown(results)}\n"
+        "The certified gap is `(value - bound) / value` of the layer objectives: 0% is a proof that no masks "
+        "of the budget do better.\n\n"
+        f"## Settings\n\n{given}\n\n## Files\n\n{FILES}\n"
+        f"## Next\n\n```python\n{_snippet(best(results)[-1], folder)}\n```\n"
+    )

@@ -12,7 +12,7 @@ from solvers.bounds.curves import KNOTS, WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.certificate.certificate import Certificate, Part
-from solvers.certificate.claims import root_proof
+from solvers.certificate.claims import plain_proof, root_proof
 from solvers.certificate.image import image_proof
 from solvers.certificate.original import restated, stored
 from solvers.certificate.proof import Proof
@@ -105,8 +105,14 @@ def _proven(
     restate = restated(problem, this, witness.prover.reduced[0])
     for proof in proofs:
         witness.take(restate(proof))
-    for proof in _missing(reduce(problem).problem, witness.proofs, device):
+    smaller = reduce(problem).problem
+    for proof in _missing(smaller, witness.proofs, device):
         witness.take(restate(proof))
+    counts = np.zeros(problem.m, np.int64) if problem.budget.kind == "per_layer" else None
+    covered = {int(proof.rows[0]) for proof in witness.proofs}
+    for block in blocks(smaller, counts):
+        if int(block.rows[0]) not in covered:
+            witness.take(plain_proof(block))
     low, high, _ = witness.value(mask)
     layer = problem.budget.kind == "per_layer"
     return Part(
@@ -161,4 +167,8 @@ def _missing(problem: SubsetProblem, proofs: Sequence[Proof], device: str) -> li
 def _roots(found: list[Block], device: str) -> list[Proof]:
     if not found:
         return []
-    return [root_proof(b, s) for b, s in zip(found, split_blocks(found, device=device), strict=True)]
+    try:
+        splits = split_blocks(found, device=device)
+    except (ValueError, ArithmeticError):  # too close to singular for floating point
+        return []
+    return [root_proof(b, s) for b, s in zip(found, splits, strict=True)]

@@ -1,5 +1,6 @@
 """What is written verifies: certificates of random problems, on the edge of double precision too."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -11,6 +12,8 @@ from solvers.checker.problem import parse_problem
 from solvers.checker.reduced import reduce_problem
 from solvers.instances import save
 from tests.solvers.claims.problems import random_problem
+from tests.solvers.exactly import exact_optimum
+from tests.solvers.oracles import BUDGETS, make_problem
 from tests.solvers.proof_trees import branch, branch_and_split, chain, tree_proofs
 
 GROWN = (branch, branch_and_split, chain)
@@ -118,3 +121,25 @@ def test_a_selection_without_gradient_costs_at_least_nothing():
     ):
         problem = parse_problem(given | curvature)
         assert reduce_problem(problem).positive == positive
+
+
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("budget", ["per_row", "per_layer", "n_of_m", "columns"])
+def test_without_any_split_a_weaker_bound_is_proven(tmp_path, monkeypatch, budget, refit):
+    def none(*_, **__):
+        raise ValueError("hessian is too close to singular for a certified split")
+
+    monkeypatch.setattr(sys.modules["solvers.certificate.certify"], "split_blocks", none)
+    for gradient in (False, True):
+        problem = make_problem(np.random.default_rng(1), BUDGETS[budget], refit=refit, gradient=gradient)
+        optimum, mask = exact_optimum(problem)
+        verdict = verdict_of(certify(problem, mask), [problem], tmp_path)
+        assert verdict.bound <= optimum
+        assert verdict.bound > 0.0 or gradient or not refit
+
+
+def test_a_curvature_whose_least_eigenvalues_are_rounding(tmp_path):
+    H = np.ones((5, 5)) + 2.0**-44 * np.eye(5)
+    problem = SubsetProblem(np.arange(1.0, 6.0)[None], H, Budget.per_row(3))
+    verdict = verdict_of(certify(problem, some_mask(problem, np.random.default_rng(0))), [problem], tmp_path)
+    assert 0.0 <= verdict.bound <= exact_optimum(problem)[0]

@@ -25,7 +25,7 @@ ONE = {
     "budget": "a string", "refit": "true or false (a bool)", "damping": "one number",
     "keep": "one whole number", "of": "one whole number",
 }  # fmt: skip
-LONGEST = 1 << 20
+LONGEST = 1 << 22
 """Rows, columns and samples that rounding errors are accounted for (`solvers.checker.rounding`)."""
 ASYMMETRY = 1e-10
 """Largest asymmetry, relative to the diagonal, that is taken for rounding and averaged away."""

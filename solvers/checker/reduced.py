@@ -15,6 +15,8 @@ from solvers.checker.semidefinite import semidefinite
 
 PRECISION = 128
 """Bits of ball arithmetic."""
+EXACT_WORK = 1e7
+"""Products up to which the matrix of a factor is formed in ball arithmetic, before columns are eliminated."""
 FORMED = 1 << 14
 """Most columns for which the matrix of a factor is formed."""
 
@@ -84,21 +86,23 @@ def reduce_problem(problem: Problem) -> Reduced:
         none = np.zeros(len(W))
         return Reduced(W, H, H_error, G, np.zeros(W.shape), none, none, factored)
     p, b = problem.prunable, problem.movable
+    small = problem.factor is not None and problem.factor.size * W.shape[1] <= EXACT_WORK
+    definite = factored and problem.damping > 0.0
     stack, stack_error, gradients, offsets = [], [], [], []
     with flint.ctx.workprec(PRECISION):
         for r in range(len(H)):
             mine = slice(None) if len(H) == 1 else slice(r, r + 1)
-            inner, inner_error = H[r][np.ix_(b, b)], H_error[r][np.ix_(b, b)]
-            corner = _balls(inner, inner_error)
-            cross = _balls(H[r][np.ix_(b, p)], H_error[r][np.ix_(b, p)])
+            corner, cross, outer = (
+                _gram(problem, *ends) if small else _balls(H[r][np.ix_(*ends)], H_error[r][np.ix_(*ends)])
+                for ends in ((b, b), (b, p), (p, p))
+            )
             pull = _balls(G[mine][:, b].T, np.zeros((len(b), len(G[mine]))))
             try:
-                if semidefinite(inner, inner_error):
+                if not definite and semidefinite(H[r][np.ix_(b, b)], H_error[r][np.ix_(b, b)]):
                     raise ZeroDivisionError
                 X, y = corner.solve(cross), corner.solve(pull)
             except ZeroDivisionError:
                 raise ArithmeticError("curvature of the movable columns is not positive definite") from None
-            outer = _balls(H[r][np.ix_(p, p)], H_error[r][np.ix_(p, p)])
             mid, error = _floats(outer - cross.transpose() * X, len(p))
             stack.append(0.5 * (mid + mid.T))
             stack_error.append(
@@ -133,6 +137,15 @@ def _curvature(problem: Problem) -> tuple[Array, Array]:
     H[diagonal] += problem.damping
     error[diagonal] = up(error[diagonal] + SAFE * UNIT * np.abs(H[diagonal]))
     return H[None], error[None]
+
+
+def _gram(problem: Problem, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> flint.arb_mat:
+    """Part of the matrix of a factor, from its stored numbers."""
+    X = problem.factor
+    assert X is not None
+    left, right = _balls(X[:, rows], 0.0), _balls(X[:, columns], 0.0)
+    product_ = left.transpose() * right / len(X)
+    return product_ + _balls(problem.damping * (rows[:, None] == columns[None, :]), 0.0)
 
 
 def _balls(mid: Array, error: Array | float) -> flint.arb_mat:

@@ -4,7 +4,7 @@ Every bound below rests on IEEE 754 alone: an operation's result is the exact on
 at most `UNIT` of it, or by at most `TINY` where it underflows; a sum never underflows. No order of summation
 is assumed. An overflow gives an infinity or a NaN, and fails every comparison that a proof asks for.
 
-Bounds are themselves computed in floating point, from non-negative numbers, in fewer than 2^20 operations:
+Bounds are themselves computed in floating point, from non-negative numbers, in fewer than 2^22 operations:
 they are off by a factor of less than `1 + 2^-30`, and `SAFE` makes up for it.
 """
 
@@ -54,7 +54,7 @@ def dot(x: Array, y: Array, y_error: Array | float, axes: tuple[int, ...]) -> tu
 
 
 def product(A: Array, B: Array) -> tuple[Array, Array]:
-    """`A [p, q] @ B [q, r]`, and `[p, r]` how far each entry may be off; q at most 2^20.
+    """`A [p, q] @ B [q, r]`, and `[p, r]` how far each entry may be off; q at most 2^22.
 
     Rows of A and columns of B are scaled by powers of two to entries below 1 and cut into slices of a few
     bits, `A = 2^e sum_k A_k 2^(-k bits)` with integers `|A_k| <= 2^bits`. With `2 bits + log2 q <= 53`

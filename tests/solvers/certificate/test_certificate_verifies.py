@@ -143,3 +143,17 @@ def test_a_curvature_whose_least_eigenvalues_are_rounding(tmp_path):
     problem = SubsetProblem(np.arange(1.0, 6.0)[None], H, Budget.per_row(3))
     verdict = verdict_of(certify(problem, some_mask(problem, np.random.default_rng(0))), [problem], tmp_path)
     assert 0.0 <= verdict.bound <= exact_optimum(problem)[0]
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_column_that_moves_and_hides_the_others(tmp_path, refit):
+    """What is left of the others once it is eliminated is rounding of the matrix, but not of the factor."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4, 1)) * 1e9 + rng.standard_normal((4, 4))
+    problem = SubsetProblem(
+        rng.standard_normal((1, 4)), FactorHessian(X, 1e-3), Budget.per_row(1), refit=refit, movable=[0]
+    )
+    optimum, mask = exact_optimum(problem)
+    verdict = verdict_of(certify(problem, mask), [problem], tmp_path)
+    assert verdict.bound <= optimum <= verdict.high
+    assert verdict.high - verdict.low <= 1e-6 * verdict.high

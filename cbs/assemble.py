@@ -124,8 +124,16 @@ def certify_result(run: Run, references: References, *, compute: bool) -> PruneR
     except KeyboardInterrupt:
         run.watch.control.interrupted = True
         layers, bound = _bounds(run, references, False)
+    if not run.request.certify and any(map(_says_nothing, layers)):
+        layers = [replace(layer, bound=None) if _says_nothing(layer) else layer for layer in layers]
+        bound = None
     result = replace(run.result, layers=layers, bound=bound)
     return replace(result, status=_status(run, result))
+
+
+def _says_nothing(layer: LayerResult) -> bool:
+    """Whether a layer's bound is the zero that no sum of squares is below, with nothing proven."""
+    return layer.bound == 0 < layer.value
 
 
 def take_up(result: PruneResult, request: Request, watch: Watch, references: References) -> Run:

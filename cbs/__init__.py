@@ -1,4 +1,7 @@
-"""Prune trained PyTorch networks by combinatorial optimization, with a bound on what was lost."""
+"""Prune trained PyTorch networks by combinatorial optimization, with a bound on what was lost.
+
+Masks are True where pruned, the reverse of `torch.nn.utils.prune`.
+"""
 
 from typing import TYPE_CHECKING
 

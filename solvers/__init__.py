@@ -1,4 +1,7 @@
-"""Quadratic subset selection for pruning: problems, solvers, bounds and proofs, in numbers only."""
+"""Quadratic subset selection for pruning: problems, solvers, bounds and proofs, in numbers only.
+
+Masks are True where pruned.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -30,10 +30,10 @@ EXACT = {"auto": Auto().patience, "branch-and-bound": None}
 
 
 def joint(network: Network, request: Request, watch: Watch, references: References) -> Plan:
-    """Minimise every layer's objective over masks and survivors together (DESIGN, section 2).
+    """Minimise every layer's objective over masks and survivors together (docs/mathematics.md).
 
     With one budget for the network, rows get their counts from their curves, scaled by `E[(dL/da_r)^2]`
-    and allocated exactly (section 5); the rows are then solved with these counts. Where an exact solver is
+    and allocated exactly; the rows are then solved with these counts. Where an exact solver is
     asked for and some layers are small enough, the curves are tightened until they prove the allocation, as
     far as wider layers let them; else they are greedy.
     """

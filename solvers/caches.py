@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = "combinatorial-brain-surgeon"
 STAMP = "compiled-by-release"
@@ -39,6 +44,25 @@ def find_a_place(folder: Path = Path(__file__).parent) -> str | None:
     if "numba" in sys.modules:
         sys.modules["numba"].config.CACHE_DIR = place
     return place
+
+
+@cache
+def spare_full_disks() -> None:
+    """Have numba go on where compiled code can't be kept, for want of space: it runs all the same.
+
+    To be called before anything is compiled, once numba is imported.
+    """
+    from numba.core.caching import FunctionCache
+
+    save = FunctionCache.save_overload
+
+    def careful(self: Any, signature: Any, code: Any) -> None:
+        try:
+            save(self, signature, code)
+        except OSError as error:
+            logger.info("compiled code could not be kept: %s", error)
+
+    FunctionCache.save_overload = careful
 
 
 def _writable_beside(folder: Path) -> bool:

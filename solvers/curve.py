@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from solvers.allocation import allocate
 from solvers.bounds.split import WIDE
 from solvers.budget import Budget
+from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.control import Callback, Control, check_limits, interruptible
@@ -147,6 +148,7 @@ def curve(
     n = len(problem.prunable)
     wanted = _counts(counts, n)
     load_torch()
+    spare_full_disks()
     compile_kernels()
     start = time.perf_counter()
     reduction = reduce(problem)

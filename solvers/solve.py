@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
@@ -151,6 +152,7 @@ def solve(
         file = _checkpoint(checkpoint, problem, chosen, gap=gap, seed=seed, certify=certify)
         file.check()
     load_torch()
+    spare_full_disks()
     chosen.prepare()
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)

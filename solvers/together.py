@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from solvers.budget import Budget
+from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import together
 from solvers.control import Callback, Control, check_limits, interruptible
@@ -118,6 +119,7 @@ def solve_together(
                 f"problem {i} has a {problem.budget.kind} budget; only per_layer ones can be shared"
             )
     load_torch()
+    spare_full_disks()
     compile_kernels()
     start = time.perf_counter()
     reductions = [reduce(problem) for problem in problems]

@@ -108,3 +108,15 @@ def test_code_is_kept_where_it_can_be(tmp_path):
     assert another.parent == place.parent
     assert another != place
     assert not another.exists()
+
+
+def test_a_full_disk_costs_the_kept_code_alone(tmp_path):
+    (tmp_path / "full.py").write_text(PACKAGE)
+    code = (
+        "import resource, signal, solvers.caches, full; solvers.caches.spare_full_disks();"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9));"
+        "print(full.twice(21))"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "42\n"), run.stderr

@@ -58,11 +58,11 @@ def spare_full_disks() -> None:
 
     def careful(self: Any, signature: Any, code: Any) -> None:
         try:
-            save(self, signature, code)
+            save(self, signature, code)  # type: ignore[no-untyped-call]
         except OSError as error:
             logger.info("compiled code could not be kept: %s", error)
 
-    FunctionCache.save_overload = careful
+    FunctionCache.save_overload = careful  # type: ignore[method-assign]
 
 
 def _writable_beside(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.portfolio import Portfolio
 from solvers.heuristics.relaxation import Relaxation
 from solvers.problem import SubsetProblem
+from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
 
@@ -20,14 +21,15 @@ class Auto(Solver):
 
     Attributes:
         exact_inputs: inputs up to which a proof is tried; any number if a checkpoint is kept.
-        patience: seconds that the proof may take when neither a time limit nor a checkpoint is given.
+        patience: seconds that the proof may take where there is neither a time limit nor a checkpoint; None
+            for no end. Past it the status is `patience`.
         search: the solver that tries to prove.
         share: part of a time limit that the mask of a wide problem may take before its bound.
         memory: bytes that the search for that mask may take; see `Portfolio`.
     """
 
     exact_inputs: int = 128
-    patience: float = 60.0
+    patience: float | None = None
     search: BranchAndBound = field(default_factory=BranchAndBound)
     share: float = 0.3
     memory: int = Portfolio.memory
@@ -39,7 +41,8 @@ class Auto(Solver):
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
-        self.search.prepare()
+        for solver in (self.search, Portfolio(), Relaxation()):
+            solver.prepare()
 
     def settings(self) -> str:
         """See `Solver.settings`."""
@@ -51,9 +54,7 @@ class Auto(Solver):
             outcome = FactorSearch().run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
         if problem.n <= self.exact_inputs or control.checkpoint is not None:
-            if control.deadline is None and control.checkpoint is None:
-                control.deadline = control.started + self.patience
-            outcome = self.search.run(problem, control)
+            outcome = self._prove(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = Portfolio(share=self.share, memory=self.memory).run(problem, control)
         ran = found.stats["ran"]
@@ -68,3 +69,11 @@ class Auto(Solver):
         stats = {**found.stats, **relaxed.stats, "ran": [*ran, "relaxation"]}
         reason = control.stopped() or relaxed.reason
         return Outcome(mask, relaxed.bound, reason, stats, relaxed.certificate)
+
+    def _prove(self, problem: SubsetProblem, control: Control) -> Outcome:
+        if self.patience is None or control.deadline is not None or control.checkpoint is not None:
+            return self.search.run(problem, control)
+        outcome = self.search.run(problem, control.within(self.patience))
+        if outcome.reason is Status.TIME_LIMIT:
+            return replace(outcome, reason=Status.PATIENCE)
+        return outcome

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +106,32 @@ class Control:
         if self.callback is not None and self.callback(Progress(self.seconds, bounds, nodes, shown)):
             self.interrupted = True
 
+    def within(self, seconds: float) -> Control:
+        """A control for a part of the search that may take so many seconds, and reports as this one."""
+        until = time.perf_counter() + seconds
+        deadline = until if self.deadline is None else min(until, self.deadline)
+        known = {each.name: getattr(self, each.name) for each in fields(Control)}
+        return _Part(**known | {"deadline": deadline}, parent=self)
+
     def quiet(self, *, gap: float | None = None, warm_start: Mask | None = None) -> Control:
         """A control for a sub-solve: the same limits and interruption, its progress not reported."""
         return _Child(
             gap=self.gap if gap is None else gap, seed=self.seed, device=self.device,
             deadline=self.deadline, warm_start=warm_start, parent=self,
         )  # fmt: skip
+
+
+@dataclass
+class _Part(Control):
+    parent: Control = field(kw_only=True)
+
+    def stopped(self) -> Status | None:
+        """As the parent, and at a deadline of its own."""
+        return self.parent.stopped() or Control.stopped(self)
+
+    def report(self, value: float, bound: float, nodes: int = 0, mask: Mask | None = None) -> None:
+        """As the parent."""
+        self.parent.report(value, bound, nodes, mask)
 
 
 @dataclass

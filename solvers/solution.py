@@ -29,6 +29,7 @@ class Status(Enum):
     TIME_LIMIT = "time_limit"
     NODE_LIMIT = "node_limit"
     MEMORY_LIMIT = "memory_limit"
+    PATIENCE = "patience"
     INTERRUPTED = "interrupted"
 
     @property
@@ -43,6 +44,7 @@ _REMEDIES = {
     Status.TIME_LIMIT: "the time limit stopped the search; try a larger time_limit",
     Status.NODE_LIMIT: "the node limit stopped the search; try a larger one",
     Status.MEMORY_LIMIT: "the memory limit stopped the search; try a larger memory_limit",
+    Status.PATIENCE: "the patience with a search without a time limit ended; try a larger patience, or None",
     Status.INTERRUPTED: "the search was interrupted; its best mask and bound are kept",
 }
 

@@ -154,6 +154,8 @@ def solve(
     load_torch()
     spare_full_disks()
     chosen.prepare()
+    if certify:
+        get_solver("relaxation").prepare()
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)
     reduction = reduce(problem)

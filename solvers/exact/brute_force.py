@@ -15,6 +15,7 @@ from solvers.allocation import allocate
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
@@ -35,6 +36,10 @@ class BruteForce(Solver):
     name: ClassVar[str] = "brute-force"
     summary: ClassVar[str] = "every mask in turn; tiny problems, the oracle of the tests"
     proves: ClassVar[str] = "optimality"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        rehearse(BruteForce())
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

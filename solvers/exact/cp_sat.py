@@ -12,7 +12,7 @@ import numpy as np
 
 from solvers.control import Control
 from solvers.exact.binary_quadratic import BinaryQuadratic, binary_quadratic
-from solvers.exact.in_turn import Event, InTurn, in_turn
+from solvers.exact.in_turn import Event, InTurn, in_turn, prepare_start
 from solvers.exact.mixed_integer import root
 from solvers.exact.models import rounded
 from solvers.exact.parts import Part
@@ -42,6 +42,10 @@ class CpSat(Solver):
     summary: ClassVar[str] = "OR-Tools CP-SAT on the selection variant in scaled integers"
     proves: ClassVar[str] = "optimality"
     variants: ClassVar[tuple[str, ...]] = ("selection",)
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        prepare_start()
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -16,6 +16,7 @@ from solvers.bounds.node.newton import relaxed_shares
 from solvers.bounds.sdp import lowest_split, sdp_splits
 from solvers.bounds.split import Split
 from solvers.control import Control
+from solvers.exact.in_turn import prepare_start
 from solvers.exact.parts import ROUNDING
 from solvers.heuristics.greedy import greedy_mask
 from solvers.problem import Mask, SubsetProblem
@@ -44,6 +45,10 @@ class CvxpySdp(Solver):
     summary: ClassVar[str] = "semidefinite relaxation in CVXPY with Clarabel, and its rounded mask"
     proves: ClassVar[str] = "a bound"
     requires: ClassVar[tuple[str, ...]] = ("cvxpy", "clarabel")
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        prepare_start()
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from solvers.control import Control
 from solvers.exact.binary_quadratic import BinaryQuadratic, binary_quadratic
-from solvers.exact.in_turn import Event, InTurn, in_turn
+from solvers.exact.in_turn import Event, InTurn, in_turn, prepare_start
 from solvers.exact.mixed_integer import SHARE, root
 from solvers.exact.models import TOLERANCE, WIDENING, rounded
 from solvers.exact.parts import Part
@@ -48,6 +48,10 @@ class Highs(Solver):
     variants: ClassVar[tuple[str, ...]] = ("selection",)
     requires: ClassVar[tuple[str, ...]] = ("highspy",)
     wheel: ClassVar[str] = "highspy>=1.15"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        prepare_start()
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

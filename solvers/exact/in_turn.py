@@ -16,6 +16,7 @@ from solvers.control import Control
 from solvers.exact.parts import Part, independent, trivial_bound
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
+from solvers.heuristics.relaxation import Relaxation
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome
@@ -172,6 +173,12 @@ def in_turn(problem: SubsetProblem, control: Control, floors: Sequence[float] | 
         floor = max(trivial_bound(piece), -math.inf if floors is None else floors[i])
         parts.append(Part(piece, rows, mask[rows], piece.value(mask[rows]), floor))
     return InTurn(parts, control)
+
+
+def prepare_start() -> None:
+    """Have ready what is compiled for the mask and the bounds that foreign solvers start from."""
+    for solver in (LocalSearch(), Relaxation()):
+        solver.prepare()
 
 
 def _keep_handler() -> None:

@@ -13,7 +13,7 @@ from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import choose_split, split_blocks
 from solvers.control import Control
-from solvers.exact.in_turn import InTurn, in_turn
+from solvers.exact.in_turn import InTurn, in_turn, prepare_start
 from solvers.exact.models import JointModel, SelectionModel, joint_model, selection_model
 from solvers.exact.parts import Part
 from solvers.hessian import Array
@@ -46,6 +46,10 @@ class MixedInteger(Solver):
         Returns:
             Whether the time cut it short.
         """
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        prepare_start()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""

@@ -16,6 +16,7 @@ from solvers.heuristics.rows.search import row_data, state, uncompiled
 from solvers.heuristics.rows.swaps import cheapest
 from solvers.heuristics.rows.tableau import prune, refresh
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import rehearse
 from solvers.solver import Outcome, Solver
 from solvers.tensors import torch
 
@@ -36,6 +37,10 @@ class Greedy(Solver):
     name: ClassVar[str] = "greedy"
     summary: ClassVar[str] = "cheapest weight first by row, rows allocated exactly"
 
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        rehearse(Greedy())
+
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
         return _no_wide_columns(problem)
@@ -54,6 +59,10 @@ class OptimalBrainSurgeon(Solver):
     name: ClassVar[str] = "obs"
     summary: ClassVar[str] = "Optimal Brain Surgeon: one weight at a time over the whole budget"
     variants: ClassVar[tuple[str, ...]] = ("joint",)
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        rehearse(OptimalBrainSurgeon())
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -12,12 +12,13 @@ from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
-from solvers.heuristics.rows.search import Effort, limits_of, row_data, state, uncompiled
+from solvers.heuristics.rows.search import Effort, compile_limits, limits_of, row_data, state, uncompiled
 from solvers.heuristics.rows.shares import Shares
 from solvers.heuristics.rows.swaps import descend
 from solvers.heuristics.rows.tableau import refresh
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 from solvers.tableau import JointTableau, Tableau
@@ -45,6 +46,11 @@ class LocalSearch(Solver):
 
     name: ClassVar[str] = "local-search"
     summary: ClassVar[str] = "greedy, then best 1-swaps until none gains"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        rehearse(LocalSearch())
+        compile_limits()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""

@@ -18,6 +18,7 @@ from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.rounds import Rounds
 from solvers.heuristics.tabu import Tabu
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
@@ -55,6 +56,11 @@ class Portfolio(Solver):
 
     name: ClassVar[str] = "portfolio"
     summary: ClassVar[str] = "annealed ADMM, then reheating and best 1-swaps by what they gain"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        for solver in (Tabu(), LocalSearch()):
+            solver.prepare()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from solvers.heuristics.wide_row import WideRow
 from solvers.heuristics.wide_rows import WideRows
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import compiling_is_told, rehearse, tiny_problems
 from solvers.solver import Outcome, Solver
 
 GREEDY_WORK = 2e11
@@ -49,6 +51,11 @@ class Relaxation(Solver):
     name: ClassVar[str] = "relaxation"
     summary: ClassVar[str] = "certified bound of the split relaxation, and its rounded mask"
     proves: ClassVar[str] = "a bound"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        rehearse(Relaxation())
+        _compile_wide_rows()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -160,6 +167,19 @@ class Relaxation(Solver):
 
             side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))
             control.report(sum(row.value for row in rows), sum(row.bound for row in rows))
+
+
+@cache
+def _compile_wide_rows() -> None:
+    """Have ready what is compiled for rows too wide for a tiny problem to come to it."""
+    with compiling_is_told():
+        for problem in tiny_problems(("joint",), ("per_row",)):
+            found = blocks(problem)
+            for block, split in zip(found, split_blocks(found), strict=True):
+                row = WideRow(block, split, round_off(block, split), block.floor)
+                for _ in range(2):
+                    row.lift(2, lambda: None)
+                row.polish(lambda: None)
 
 
 def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:

@@ -9,14 +9,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from solvers.budget import Budget
 from solvers.control import Control
 from solvers.hessian import Array
 from solvers.heuristics.greedy import greedy_mask
-from solvers.heuristics.rows.search import Effort, RowSearch, limits_of, row_data, state, uncompiled
+from solvers.heuristics.rows.search import (
+    Effort,
+    RowSearch,
+    compile_limits,
+    limits_of,
+    row_data,
+    state,
+    uncompiled,
+)
 from solvers.heuristics.rows.shares import Shares
 from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
@@ -51,8 +59,8 @@ class Tabu(Solver):
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
-        tiny = SubsetProblem(np.ones((1, 4)), np.eye(4), Budget.per_layer(2))
-        Tabu(rounds=1).run(tiny, Control())
+        rehearse(Tabu(rounds=1))
+        compile_limits()
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

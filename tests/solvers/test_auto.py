@@ -1,11 +1,11 @@
-import time
-
 import numpy as np
 import pytest
 
 from solvers import Budget, Status, solve
 from solvers.auto import Auto
 from solvers.control import Control
+from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.solver import Outcome
 from tests.solvers.oracles import BUDGETS, make_problem
 
 
@@ -48,20 +48,59 @@ def test_interruption_after_the_search_skips_the_bound(rng):
     assert found.bound == -np.inf
 
 
-def test_patience_is_the_time_limit_where_none_is_given(rng):
+def test_no_limit_is_no_limit(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(3))
-    for given, expected in ((None, 7.0), (3.0, 3.0)):
-        control = Control()
-        control.deadline = None if given is None else control.started + given
-        Auto(patience=7.0).run(problem, control)
-        assert control.deadline == pytest.approx(control.started + expected)
+    seen, run = [], BranchAndBound.run
+    monkeypatch.setattr(
+        BranchAndBound,
+        "run",
+        lambda self, *args: seen.append((args[1].deadline, args[1].remaining)) or run(self, *args),
+    )
+    control = Control()
+    Auto().run(problem, control)
+    assert seen == [(None, None)]
+    assert control.deadline is None
 
 
-def test_patience_that_is_used_up_leaves_the_best_mask(rng):
+def test_patience_holds_where_there_is_no_time_limit(rng, monkeypatch):
+    problem = make_problem(rng, Budget.per_row(3))
+    seen = []
+
+    def run(solver, problem, control):
+        seen.append(control.deadline)
+        return Outcome(control.warm_start, reason=Status.TIME_LIMIT)
+
+    monkeypatch.setattr(BranchAndBound, "run", run)
+    start = solve(problem, "greedy").mask
+    for limit, reason in ((None, Status.PATIENCE), (3.0, Status.TIME_LIMIT)):
+        control = Control(warm_start=start)
+        control.deadline = given = None if limit is None else control.started + limit
+        assert Auto(patience=7.0).run(problem, control).reason is reason
+        assert control.deadline == given
+        expected = control.started + (7.0 if limit is None else limit)
+        assert seen.pop() == pytest.approx(expected, abs=5.0)
+
+
+def test_patience_that_is_used_up_leaves_the_best_mask_and_says_so(rng):
     problem = make_problem(rng, Budget.per_row(20), n=40)
-    solve(problem, "branch-and-bound", time_limit=0.01)
-    start = time.perf_counter()
-    found = solve(problem, Auto(patience=1e-3), gap=0.0)
-    assert found.status is Status.TIME_LIMIT
-    assert time.perf_counter() - start < 30.0
+    told = []
+    found = solve(problem, Auto(patience=1e-3), gap=0.0, callback=told.append)
+    assert found.status is Status.PATIENCE
+    assert "patience" in found.status.remedy
     assert problem.pools.violation(found.mask) is None
+    assert told
+
+
+def test_a_part_of_a_search_is_interrupted_and_reports_as_the_whole():
+    told = []
+    whole = Control(callback=told.append)
+    part = whole.within(1e9)
+    part.report(2.0, 1.0)
+    assert [step.bounds.lower for step in told] == [1.0]
+    assert whole.trace
+    assert part.stopped() is None
+    whole.interrupted = True
+    assert part.stopped() is Status.INTERRUPTED
+    assert part.quiet().stopped() is Status.INTERRUPTED
+    assert Control().within(0.0).stopped() is Status.TIME_LIMIT
+    assert Control().within(0.0).quiet().stopped() is Status.TIME_LIMIT

@@ -6,14 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.split import LOOSE, WIDE, split_blocks
-from solvers.budget import Budget
 from solvers.control import Control
 from solvers.exact.branch_and_bound.batched import search_in_batches
 from solvers.exact.branch_and_bound.block_tree import BlockTree
@@ -27,6 +26,7 @@ from solvers.heuristics.relaxation import round_off
 from solvers.heuristics.tabu import Tabu
 from solvers.parallel import one_thread_each, side_by_side
 from solvers.problem import Mask, SubsetProblem
+from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 from solvers.tensors import torch
@@ -201,13 +201,10 @@ class BranchAndBound(Solver):
         return Outcome(mask, bound, reason, stats, proofs)
 
 
-@cache
 def compile_kernels() -> None:
-    """Have every compiled kernel ready, by one tiny problem of each variant."""
-    H = np.array([[2.0, 1.0, 0.5], [1.0, 2.0, 1.0], [0.5, 1.0, 2.0]])
-    for refit in (True, False):
-        problem = SubsetProblem(np.array([[1.0, 2.0, -1.0]]), H, Budget.per_row(1), refit=refit)
-        BranchAndBound().run(problem, Control())
+    """Have ready whatever is compiled for a search."""
+    rehearse(BranchAndBound())
+    LocalSearch().prepare()
 
 
 def _row(tree: BlockTree) -> dict[str, Any]:

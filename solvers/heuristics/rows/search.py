@@ -87,6 +87,11 @@ def limits_of(problem: SubsetProblem) -> Array | None:
     return found
 
 
+def compile_limits() -> None:
+    """Have ready what is compiled for wide pools alone."""
+    correlations(_read_only(np.eye(2)))
+
+
 def _in_wide_pools(problem: SubsetProblem) -> bool:
     return not problem.refit and min(problem.n, int(problem.pools.sizes.max())) >= MANY
 

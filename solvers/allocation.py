@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ EXACT_WORK = 4e9
 """Largest number of additions the dynamic programme may take before convex envelopes replace it."""
 
 
-def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
+def allocate(curves: Sequence[Array], total: int, work: float = math.inf) -> NDArray[np.int64]:
     """Counts `k_r` with `sum_r k_r = total` that minimise `sum_r curves[r][k_r]`.
 
-    Exact by dynamic programming (Bellman 1957) up to `EXACT_WORK`; beyond it by marginal analysis on
+    Exact by dynamic programming (Bellman 1957) up to so much work; beyond it by marginal analysis on
     the curves' lower convex envelopes, which is optimal for convex curves, and which may land on an
     infinite entry between two finite ones.
 
@@ -26,11 +27,12 @@ def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
         curves: `curves[r][k]` is the cost of taking k from row r, `k = 0 .. len(curves[r]) - 1`;
             finite, or infinite where k can't be had.
         total: how many to take in all.
+        work: additions that the dynamic programme may take, if that is less than `EXACT_WORK`.
 
     Raises:
         ValueError: if there are not `total` to take.
     """
-    if allocation_work(curves, total) > EXACT_WORK:
+    if not exactly(curves, total, work):
         return _by_envelope(curves, total)
     best = pool(curves, total)
     if not np.isfinite(best.cost[total]):
@@ -38,13 +40,13 @@ def allocate(curves: Sequence[Array], total: int) -> NDArray[np.int64]:
     return best.counts(total)
 
 
-def allocation_value(curves: Sequence[Array], total: int) -> float:
-    """A lower bound on `min sum_r curves[r][k_r]`; the minimum itself up to `EXACT_WORK`.
+def allocation_value(curves: Sequence[Array], total: int, work: float = math.inf) -> float:
+    """A lower bound on `min sum_r curves[r][k_r]`; the minimum itself up to so much work.
 
     Beyond it, the Lagrangian bound `max_t sum_r min_k (curves[r][k] - t k) + t total`. Sums are
     lowered by what rounding can add to them.
     """
-    if allocation_work(curves, total) <= EXACT_WORK:
+    if exactly(curves, total, work):
         best = pool(curves, total)
         return float(best.cost[total]) - best.rounding
     rounding = _rounding(curves)
@@ -93,6 +95,15 @@ def pool(curves: Sequence[Array], total: int) -> Pool:
         reach = min(total, reach + size)
         choices.append(choice)
     return Pool(best[: min(total, sum(sizes)) + 1], _rounding(curves), tuple(choices))
+
+
+def exactly(curves: Sequence[Array], total: int, work: float = math.inf) -> bool:
+    """Whether the dynamic programme takes no more additions than `EXACT_WORK`, and `work`.
+
+    Raises:
+        ValueError: if there are not `total` to take.
+    """
+    return allocation_work(curves, total) <= min(EXACT_WORK, work)
 
 
 def allocation_work(curves: Sequence[Array], total: int) -> float:

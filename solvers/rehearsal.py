@@ -1,4 +1,4 @@
-"""What is compiled at its first use is used before any clock starts: solvers run on tiny problems of every kind.
+"""Solvers run on tiny problems of every kind before any clock starts, so that all code is compiled by then.
 
 Compiled code is kept beside its source (`solvers.caches`), so that only the first run after an installation
 takes long; that one says so in the log of `solvers`.

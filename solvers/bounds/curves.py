@@ -65,8 +65,8 @@ def lower_curves(
     knots = KNOTS if n <= WIDE else WIDE_KNOTS
     counts = sorted({min(max(round(share * n), 1), n - 1) for share in knots}) if n > 1 else []
     starts: list[tuple[Block, Split]] = []
-    for k in [0, n, *counts]:
-        if stopped() and k not in (0, n):
+    for k in [*counts, 0, n]:
+        if stopped():
             break
         problem = SubsetProblem(W, H, Budget.per_row(k), refit=refit, gradient=G)
         H = problem.hessian
@@ -82,7 +82,9 @@ def lower_curves(
                 ]
             continue
         found = blocks(problem)
-        for r, (block, split) in enumerate(zip(found, split_blocks(found, device=device), strict=True)):
+        for r, (block, split) in enumerate(
+            zip(found, split_blocks(found, device=device, stopped=stopped), strict=True)
+        ):
             np.fmax(best[r], _curve(block, split), out=best[r])
             if deadline is not None and refit and n > WIDE and not block.trivial:
                 starts.append((block, split))

@@ -31,6 +31,8 @@ LOOSE = 1e-2
 """Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
 BATCH_BYTES = 1 << 30
 """Memory that one batch of interior-point work may take."""
+STEP_WORK = 1 << 28
+"""Cubes of inputs in a batch on a CPU, where more gain nothing and limits are polled between steps."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def split_blocks(
         out[i] = split
     for members in groups.values():
         common = bool(shared) and found[members[0]].refit
-        size = len(members) if common else max(1, BATCH_BYTES // (8 * 24 * found[members[0]].n ** 2))
+        n = found[members[0]].n
+        most = min(BATCH_BYTES // (8 * 24 * n**2), STEP_WORK // n**3 if device == "cpu" else len(members))
+        size = len(members) if common else max(1, most)
         for start in range(0, len(members), size):
             part = members[start : start + size]
             splits = _batch([found[i] for i in part], common, device, stopped, tolerance)
@@ -119,14 +123,14 @@ def split_blocks(
 
 def _alone(stopped: Stopped, tolerance: float, block: Block) -> Split:
     if stopped():
-        return _hasty(block)
+        return _hasty([block])[0]
     d, z, steps = split_alone(block, tolerance)
     return Split(secure(block.H[0], d, block.refit)[None], z, steps)
 
 
 def _batch(found: list[Block], shared: bool, device: str, stopped: Stopped, tolerance: float) -> list[Split]:
     if stopped():
-        return [_hasty(block) for block in found]
+        return _hasty(found)
     points = split_batch(found, shared=shared, device=device, stopped=stopped, tolerance=tolerance)
     secured: list[Split] = []
     for block, (d, z, steps) in zip(found, points, strict=True):
@@ -149,10 +153,28 @@ def representative(found: Sequence[Block], device: str, stopped: Stopped = lambd
     return [Split(d, share, shared.steps) for share in z.cpu().numpy()]
 
 
-def _hasty(block: Block) -> Split:
-    """A valid split that costs next to nothing, and is worth as much."""
-    d = np.stack([secure(H, 1e-9 * np.abs(np.diagonal(H)), block.refit) for H in block.H])
-    return Split(d, _even(block), 0)
+def _hasty(found: Sequence[Block]) -> list[Split]:
+    """Valid splits that cost next to nothing, and are worth as much; one for all joint rows of a curvature.
+
+    A selection's matrix is what it leaves on the diagonal by Gershgorin's discs, which takes no factor.
+    """
+    out: list[Split] = []
+    for before, block in zip([None, *found], found, strict=False):
+        if before is not None and block.refit and before.H.ctypes.data == block.H.ctypes.data:
+            d = out[-1].d
+        else:
+            d = np.stack([_narrowest(H, block.refit) for H in block.H])
+        out.append(Split(d, _even(block), 0))
+    return out
+
+
+def _narrowest(H: Array, positive: bool) -> Array:
+    if positive:
+        return secure(H, 1e-9 * np.abs(np.diagonal(H)), True)
+    size = np.abs(H)
+    radius = size.sum(axis=1) - np.diagonal(size)
+    rounding = 4.0 * len(H) * np.finfo(float).eps * (radius + np.diagonal(size))
+    return np.asarray(np.diagonal(H) - radius - rounding)
 
 
 def _even(block: Block) -> Array:
@@ -161,6 +183,8 @@ def _even(block: Block) -> Array:
 
 def _separate(block: Block, device: str, stopped: Stopped) -> Split:
     """Blocks without an interior get `d = lambda_min` at unit diagonal; several curvatures one by one."""
+    if block.trivial and stopped():
+        return _hasty([block])[0]
     if block.trivial:
         d = np.stack([_lowest(H, block.refit) for H in block.H])
         return Split(d, _even(block), 0)

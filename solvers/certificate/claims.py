@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,7 @@ def prove(
     vector: NDArray[np.int32],
     root: NDArray[np.int8] | None = None,
     split: NDArray[np.int32] | None = None,
+    exactly: Callable[[slice], Array] | None = None,
 ) -> Proof:
     """The proof that splits, a tree and its vectors make, with all its claims; see `Proof`.
 
@@ -48,6 +50,7 @@ def prove(
         vector: `[T]` row of u at a leaf, or `IMPOSSIBLE`.
         root: `[Q, n]` what each split assumes, 1 kept, -1 pruned, 0 nothing; the first assumes nothing.
         split: `[V]` split of each vector; the first by default.
+        exactly: gives some of the vectors in double precision, where u has them in single.
 
     Raises:
         ValueError: if a curvature is too close to singular for a certified split.
@@ -60,13 +63,14 @@ def prove(
         proof = replace(proof, d=secured(block.H, lifted, root, block.refit))
     terms = Terms.of(block)
     proof = replace(proof, claim=claims(terms, proof))
-    if proof.bounding.any() and _least_claim(terms, proof, u) - proof.bound > LOSS * abs(proof.bound):
-        proof = replace(proof, u=u.astype(np.float64))
+    exact = (lambda some: u[some].astype(np.float64)) if exactly is None else exactly
+    if proof.bounding.any() and _least_claim(terms, proof, exact) - proof.bound > LOSS * abs(proof.bound):
+        proof = replace(proof, u=exact(slice(None)))
         proof = replace(proof, claim=claims(terms, proof))
     return proof
 
 
-def _least_claim(terms: Terms, proof: Proof, u: NDArray[np.floating]) -> float:
+def _least_claim(terms: Terms, proof: Proof, exact: Callable[[slice], Array]) -> float:
     """What the leaf of least claim may claim for its vector as it is: then the proof shows no more."""
     inner = np.flatnonzero(proof.entry >= 0)
     parent = np.zeros(len(proof.entry), np.int64)
@@ -77,8 +81,9 @@ def _least_claim(terms: Terms, proof: Proof, u: NDArray[np.floating]) -> float:
         up = int(parent[node])
         fixings[0, proof.entry[up]] = -1 if proof.pruned[up] == node else 1
         node = up
-    vector = int(proof.vector[leaf])
-    base, score = points(terms, replace(proof, u=u), slice(vector, vector + 1))
+    some = slice(int(proof.vector[leaf]), int(proof.vector[leaf]) + 1)
+    alone = replace(proof, u=exact(some), split=proof.owner[some])
+    base, score = points(terms, alone, slice(0, 1))
     return float(_bounds(terms, proof.keep, base, score, fixings)[0])
 
 

@@ -15,9 +15,9 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.node.newton import relaxed_shares
 from solvers.bounds.sdp import lowest_split, sdp_splits
 from solvers.bounds.split import Split
+from solvers.bounds.trivial import ROUNDING
 from solvers.control import Control
 from solvers.exact.in_turn import prepare_start
-from solvers.exact.parts import ROUNDING
 from solvers.heuristics.greedy import greedy_mask
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status

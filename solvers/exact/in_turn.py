@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from solvers.bounds.trivial import trivial_bound
 from solvers.control import Control
-from solvers.exact.parts import Part, independent, trivial_bound
-from solvers.heuristics.greedy import greedy_mask
+from solvers.exact.parts import Part, independent
+from solvers.heuristics.greedy import opening
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.relaxation import Relaxation
 from solvers.problem import Mask, SubsetProblem
@@ -166,7 +167,7 @@ def in_turn(problem: SubsetProblem, control: Control, floors: Sequence[float] | 
         control: of the solve.
         floors: a valid bound for every part, in the order of the rows; by default `trivial_bound`.
     """
-    start = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
+    start = opening(problem, control)
     mask, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
     parts = []
     for i, (rows, piece) in enumerate(independent(problem)):

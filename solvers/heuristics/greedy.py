@@ -15,6 +15,7 @@ from solvers.heuristics.moves import make_tableau
 from solvers.heuristics.rows.search import row_data, state, uncompiled
 from solvers.heuristics.rows.swaps import cheapest
 from solvers.heuristics.rows.tableau import prune, refresh
+from solvers.parallel import workers
 from solvers.problem import Mask, SubsetProblem
 from solvers.rehearsal import rehearse
 from solvers.solver import Outcome, Solver
@@ -22,6 +23,8 @@ from solvers.tensors import torch
 
 FRESH = 100
 """Columns between two fresh tableaux."""
+SPEED = 1e10
+"""Multiplications a second of a core, about."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,37 @@ def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMOR
     if problem.G is not None:
         return curves.masks(_next_cheapest(np.diff(curves.values, axis=1), total))
     return curves.masks(allocate(list(curves.values), total))
+
+
+def opening(problem: SubsetProblem, control: Control, memory: int = MEMORY) -> Mask:
+    """Where a search starts: the warm start, else greedy's mask; the least `w_i^2 H_ii` if time is short.
+
+    Args:
+        problem: a reduced problem.
+        control: limits.
+        memory: as in `greedy_mask`.
+    """
+    if control.warm_start is not None:
+        return control.warm_start
+    if fits(problem, control):
+        return greedy_mask(problem, control.device, memory)
+    pools = problem.pools
+    scores = problem.W**2 * problem.hessian.diagonal()
+    if pools.coupled:
+        scores = scores.sum(axis=0, keepdims=True)
+    return pools.expand(pools.smallest(scores), problem.m)
+
+
+def fits(problem: SubsetProblem, control: Control) -> bool:
+    """Whether a time limit has room for greedy masks, which are not stopped on the way."""
+    left = control.remaining
+    return left is None or greedy_work(problem) <= SPEED * workers() * left
+
+
+def greedy_work(problem: SubsetProblem) -> float:
+    """Multiplications of greedy's masks, about."""
+    m, n = problem.W.shape
+    return float(m * n * n * (n if problem.refit else 60))
 
 
 def _no_wide_columns(problem: SubsetProblem) -> str | None:

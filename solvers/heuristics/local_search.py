@@ -10,7 +10,7 @@ import numpy as np
 
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
-from solvers.heuristics.greedy import greedy_mask
+from solvers.heuristics.greedy import opening
 from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
 from solvers.heuristics.rows.search import Effort, compile_limits, limits_of, row_data, state, uncompiled
 from solvers.heuristics.rows.shares import Shares
@@ -56,9 +56,7 @@ class LocalSearch(Solver):
         """See `Solver.run`."""
         if problem.hessian.wide:
             return FactorSearch().run(problem, control)
-        mask = control.warm_start
-        if mask is None:
-            mask = greedy_mask(problem, control.device, self.memory)
+        mask = opening(problem, control, self.memory)
         control.report(problem.value(mask), -np.inf, mask=mask)
         mask, moves, drift = self.improve(problem, mask, control.stopped, control.device)
         control.report(problem.value(mask), -np.inf, moves, mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -14,12 +14,13 @@ from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.secure import secure
 from solvers.bounds.split import WIDE, Split, split_blocks
+from solvers.bounds.trivial import sign_bound
 from solvers.bounds.wide import relaxation as wide
 from solvers.bounds.wide.shared_rows import SharedRows, shareable
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
-from solvers.heuristics.greedy import greedy_mask
+from solvers.heuristics.greedy import fits, greedy_mask, greedy_work, opening
 from solvers.heuristics.wide_row import WideRow
 from solvers.heuristics.wide_rows import WideRows
 from solvers.parallel import side_by_side
@@ -61,9 +62,16 @@ class Relaxation(Solver):
         """See `Solver.run`."""
         if problem.hessian.wide:
             return FactorSearch(patience=0).run(problem, control)
-        if problem.n > WIDE and shareable(problem):
-            return self._layer(problem, control)
-        greedy = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
+        wide = problem.n > WIDE and shareable(problem)
+        outcome = (self._layer if wide else self._blocks)(problem, control)
+        reason = control.stopped()
+        if reason is None:
+            return outcome
+        return replace(outcome, bound=max(outcome.bound, sign_bound(problem)), reason=reason)
+
+    def _blocks(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """Blocks with splits of their own."""
+        greedy = opening(problem, control)
         control.report(problem.value(greedy), -np.inf, mask=greedy)
         if problem.budget.kind == "per_layer":
             return _by_curves(problem, control, greedy)
@@ -81,7 +89,7 @@ class Relaxation(Solver):
     def _layer(self, problem: SubsetProblem, control: Control) -> Outcome:
         """Rows of one curvature too wide for splits of their own: all at once."""
         mask = control.warm_start
-        if mask is None and _greedy_work(problem) <= GREEDY_WORK:
+        if mask is None and greedy_work(problem) <= GREEDY_WORK and fits(problem, control):
             mask = greedy_mask(problem, control.device)
         if mask is not None:
             control.report(problem.value(mask), -np.inf, mask=mask)
@@ -104,7 +112,8 @@ class Relaxation(Solver):
             if problem.refit:
                 values = problem.row_values(mask)
                 bound = max(bound, WideRows.layer_bound(rows, shared, v, mask, values, control, stats))
-                if control.deadline is not None and self.group > 1 and problem.n <= GROUPED:
+                timed = control.deadline is not None and not control.stopped()
+                if timed and self.group > 1 and problem.n <= GROUPED:
                     bound = max(bound, _by_curves(problem, control, mask).bound)
             control.report(problem.value(mask), bound, mask=mask)
             return Outcome(mask, bound, stats=stats)
@@ -196,12 +205,6 @@ def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:
     bound = allocation_value(list(curves), int(problem.pools.prune[0]))
     control.report(problem.value(mask), bound, mask=mask)
     return Outcome(mask, bound)
-
-
-def _greedy_work(problem: SubsetProblem) -> float:
-    """Multiplications of greedy's masks, about."""
-    m, n = problem.W.shape
-    return float(m * n * n * (n if problem.refit else 60))
 
 
 def _proof(block: Block, split: Split, row: WideRow) -> Proof:

@@ -11,7 +11,7 @@ import numpy as np
 
 from solvers.control import Control
 from solvers.hessian import Array
-from solvers.heuristics.greedy import greedy_mask
+from solvers.heuristics.greedy import fits, greedy_mask, opening
 from solvers.heuristics.rows.search import (
     Effort,
     RowSearch,
@@ -69,9 +69,9 @@ class Tabu(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        start = greedy_mask(problem, control.device)
-        if control.warm_start is not None:
-            start = min((start, control.warm_start), key=problem.value)
+        start = opening(problem, control)
+        if control.warm_start is not None and fits(problem, control):
+            start = min((start, greedy_mask(problem, control.device)), key=problem.value)
         best, lowest = start, problem.value(start)
         control.report(lowest, -np.inf, mask=start)
         x = problem.pools.decisions(start)

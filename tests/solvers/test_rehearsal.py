@@ -30,8 +30,12 @@ def watched(self, signature):
     return compile(self, signature)
 
 Dispatcher.compile = watched
-HALF = {"per_row": lambda m, n: Budget.per_row(n // 2), "per_layer": lambda m, n: Budget.per_layer(m * n // 2),
-        "n_of_m": lambda m, n: Budget.n_of_m(2, 4), "columns": lambda m, n: Budget.columns(n // 2)}
+HALF = {
+    "per_row": lambda m, n: Budget.per_row(n // 2),
+    "per_layer": lambda m, n: Budget.per_layer(m * n // 2),
+    "n_of_m": lambda m, n: Budget.n_of_m(2, 4),
+    "columns": lambda m, n: Budget.columns(n // 2),
+}
 
 def problems(m, n, kinds=tuple(HALF)):
     rng = np.random.default_rng(0)

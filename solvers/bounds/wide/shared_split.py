@@ -69,7 +69,7 @@ def shared_split(
     S = _inverse(rows.H, d)
     mu = first = 0.0
     steps = 0
-    while not steps or (mu >= LAST * first and steps != most and not stopped()):
+    while mu >= LAST * first and steps != most and not stopped():
         g = slope(rows, d, at)
         if not steps:
             mu = first = float((g * d).sum()) / len(d)

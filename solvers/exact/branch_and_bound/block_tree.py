@@ -145,7 +145,7 @@ class BlockTree:
         self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
         ordered = chains(block) if symmetry and not record else np.zeros(0, np.int64)
         self.whole = Whole(part_of(block), ordered, self.halt)
-        self.storage = Storage(n, groups, memory, record)
+        self.storage = Storage(n, groups, block.B.shape[2], memory, record)
         self.integers, self.real = self.storage.integers, np.zeros(7)
         self.costs, self.incumbent = np.zeros((4, n)), np.zeros(n)
 
@@ -233,6 +233,12 @@ class BlockTree:
     def proof(self) -> Proof:
         """What has been proven so far, if it was recorded."""
         return testify(self.block, self.store, self.log, int(self.integers[state.TREE]))
+
+    def last_proof(self) -> Proof:
+        """The same, when the search does not go on: it gives away its store and log."""
+        proof = self.proof()
+        self.storage.clear()
+        return proof
 
     def _room(self) -> bool:
         """Make room for what a node may store; False if that has to wait, or can't be."""

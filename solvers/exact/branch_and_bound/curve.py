@@ -50,9 +50,7 @@ def start_curves(
         for r, block in enumerate(found)
     ]
     if n > WIDE:
-        for k in [0, n, *(round(share * n) for share in WIDE_KNOTS)]:
-            if control.stopped() and k not in (0, n):
-                break
+        for k in (round(share * n) for share in WIDE_KNOTS):
             learn(rows, [k] * m, control)
         return rows
     if n > 1 and not control.stopped():
@@ -70,10 +68,16 @@ def start_curves(
 
 
 def learn(rows: Sequence[RowCurve], counts: Sequence[int], control: Control) -> None:
-    """Splits of rows of one layer at a count each, found together; they bound all other counts, too."""
+    """Splits of rows of one layer at a count each, found together; they bound all other counts, too.
+
+    Once stopped, nothing is learnt: a split that took no time is worth as much.
+    """
+    if control.stopped():
+        return
     found = [row.at(k) for row, k in zip(rows, counts, strict=True)]
     splits = split_blocks(found, device=control.device, stopped=control.stopped)
-    items = list(zip(rows, counts, splits, strict=True))
+    worth = [split.steps > 0 or block.trivial for block, split in zip(found, splits, strict=True)]
+    items = [item for item, some in zip(zip(rows, counts, splits, strict=True), worth, strict=True) if some]
     beside(lambda item: item[0].learn(item[1], item[2]), items)
 
 

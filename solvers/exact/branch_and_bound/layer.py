@@ -113,7 +113,7 @@ def share_budget(
     keeper = Keeper(file if begun else None, lambda: chain(freeze_rows(rows), sharing.save()))
     reason: Status | None = None
     while True:
-        sharing.allocate()
+        sharing.allocate(control.remaining)
         masks = _masks(layers, sharing.counts)
         shown = masks[0] if len(masks) == 1 else None
         control.report(sharing.value, sharing.bound, sum(row.nodes for row in rows), shown)

@@ -49,7 +49,8 @@ class OpenNodes:
 
     Args:
         roots: the first ones, `[k]`.
-        memory: bytes that they may take, if that is not less than a search in depth needs.
+        memory: bytes that they may take, and their copies where room is made for more; if that is not less
+            than a search in depth needs.
 
     Attributes:
         nodes: `[places]` in their places.
@@ -59,7 +60,7 @@ class OpenNodes:
     def __init__(self, roots: Nodes, memory: int) -> None:
         n, count = roots.fix.shape[1], len(roots.owner)
         each = sum(x[0].numel() * x.element_size() for x in roots)
-        self.capacity = max(memory // each, 2 * (n + count + 1))
+        self.capacity = max(memory // (2 * each), 2 * (n + count + 1))
         self.nodes = roots
 
     def __len__(self) -> int:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, pool
+from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, exactly, pool
 from solvers.checkpoint import Arrays, Checkpoint
 from solvers.exact.branch_and_bound.row_curve import RowCurve
 from solvers.hessian import Array
 
 WORTH = 0.02
 """Share of the gap that has to close for another look at the bounds of rows that are not searched."""
+
+SPEED = 5e8
+"""Additions a second of an allocation's programme, about."""
 
 
 class Sharing:
@@ -49,11 +52,17 @@ class Sharing:
             for name in ("lower", "values"):
                 self._fixed[name] = pool([getattr(row, name) for row in still], self.total)
 
-    def allocate(self) -> None:
-        """Both programmes, over the curves as they are."""
-        _, self.counts = self._best("values")
+    def allocate(self, seconds: float | None = None) -> None:
+        """Both programmes, over the curves as they are.
+
+        Args:
+            seconds: that are left for them, about; convex envelopes take the place of programmes that are
+                longer. None for any time.
+        """
+        work = math.inf if seconds is None else SPEED * seconds
+        _, self.counts = self._best("values", work)
         self.value = math.fsum(row.values[k] for row, k in zip(self.rows, self.counts.tolist(), strict=True))
-        bound, self.looked_at = self._best("lower")
+        bound, self.looked_at = self._best("lower", work)
         self.bound = max(self.bound, bound)
 
     def open(self) -> list[tuple[int, int]]:
@@ -93,12 +102,16 @@ class Sharing:
         self._relaxed = self.bound
         return True
 
-    def _best(self, name: str) -> tuple[float, NDArray[np.int64]]:
+    def _best(self, name: str, work: float) -> tuple[float, NDArray[np.int64]]:
         """The least sum of `lower` or `values`, less rounding, and its counts."""
         curves: list[Array] = [getattr(row, name) for row in self.rows]
         if name not in self._fixed:
-            cost = allocation_value(curves, self.total)
-            return cost, allocate(curves, self.total) if np.isfinite(cost) else self.counts
+            if not exactly(curves, self.total, work):
+                cost = allocation_value(curves, self.total, work)
+                return cost, allocate(curves, self.total, work) if np.isfinite(cost) else self.counts
+            best = pool(curves, self.total)
+            cost = float(best.cost[self.total]) - best.rounding
+            return cost, best.counts(self.total) if np.isfinite(cost) else self.counts
         fixed, searched = self._fixed[name], np.array(self.searched)
         free = [curve for curve, here in zip(curves, self.searched, strict=True) if here]
         both = pool([*free, fixed.cost], self.total)

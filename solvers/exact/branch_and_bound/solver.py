@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.split import LOOSE, WIDE, split_blocks
+from solvers.bounds.trivial import sign_bound
 from solvers.control import Control
 from solvers.exact.branch_and_bound.batched import search_in_batches
 from solvers.exact.branch_and_bound.block_tree import BlockTree
@@ -20,7 +21,7 @@ from solvers.exact.branch_and_bound.checkpoint import Keeper, freeze, thaw
 from solvers.exact.branch_and_bound.forest import block_gap, grow_forest
 from solvers.exact.branch_and_bound.layer import MEMORY, solve_layer
 from solvers.exact.branch_and_bound.roots import root_bound
-from solvers.heuristics.greedy import greedy_mask
+from solvers.heuristics.greedy import fits, greedy_mask, opening
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.relaxation import round_off
 from solvers.heuristics.tabu import Tabu
@@ -83,9 +84,14 @@ class BranchAndBound(Solver):
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         with one_thread_each() if problem.n <= WIDE else nullcontext():
-            return self._search(problem, control)
+            outcome = self._search(problem, control)
+        if outcome.reason is Status.OPTIMAL:
+            return outcome
+        return replace(outcome, bound=max(outcome.bound, sign_bound(problem)))
 
     def _search(self, problem: SubsetProblem, control: Control) -> Outcome:
+        if problem.budget.kind == "per_layer" and not fits(problem, control):
+            return Outcome(self._incumbent(problem, control), reason=Status.TIME_LIMIT)
         if problem.budget.kind == "per_layer":
             return solve_layer(
                 problem, control, probe=self.probe, node_limit=self.node_limit, memory=self.memory_limit
@@ -131,9 +137,9 @@ class BranchAndBound(Solver):
         return {"probe": self.probe, "memory": share, "share": True, "record": control.certify}
 
     def _incumbent(self, problem: SubsetProblem, control: Control) -> Mask:
-        start = greedy_mask(problem, control.device)
-        if control.warm_start is not None:
-            start = min((start, control.warm_start), key=problem.value)
+        start = opening(problem, control)
+        if control.warm_start is not None and fits(problem, control):
+            start = min((start, greedy_mask(problem, control.device)), key=problem.value)
         control.report(problem.value(start), -np.inf, mask=start)
         if problem.n <= NARROW and control.device == "cpu" and not INCUMBENT.refuses(problem):
             mask = INCUMBENT.run(problem, control.quiet(warm_start=start)).mask
@@ -197,7 +203,7 @@ class BranchAndBound(Solver):
         }
         if len(found) == problem.m and not problem.pools.coupled:
             stats["rows"] = [_row(tree) for tree in trees]
-        proofs = [tree.proof() for tree in trees] if control.certify else None
+        proofs = [tree.last_proof() for tree in trees] if control.certify else None
         return Outcome(mask, bound, reason, stats, proofs)
 
 

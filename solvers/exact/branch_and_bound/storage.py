@@ -29,7 +29,9 @@ class Storage:
     Args:
         n: entries of the block.
         groups: its curvatures.
-        memory: bytes that all may take together. What a tree starts with it gets in any case.
+        columns: its right-hand sides.
+        memory: bytes that all may take together, and the proof that is made of the log. What a tree starts
+            with it gets in any case.
         record: whether a log is kept.
 
     Attributes:
@@ -38,16 +40,19 @@ class Storage:
         log: the proof as far as it goes.
     """
 
-    def __init__(self, n: int, groups: int, memory: int, record: bool) -> None:
+    def __init__(self, n: int, groups: int, columns: int, memory: int, record: bool) -> None:
         self.n, self.memory, self.record = n, memory, record
+        self._proof = {NODES: 2 * n, VECTORS: 4 * groups * n * columns}
         self.integers = np.zeros(14, np.int64)
         self.integers[state.CURRENT] = -1
         self.store, self.log = empty_store(n, groups), empty_log(n)
 
     @property
     def bytes(self) -> int:
-        """Bytes that all arrays take."""
-        return sum(array.nbytes for arrays in (self.store, self.log) for array in arrays)
+        """Bytes that all arrays take, and the proof that is made of the log."""
+        held = sum(array.nbytes for arrays in (self.store, self.log) for array in arrays)
+        proof = self._proof[NODES] * len(self.log.entry) + self._proof[VECTORS] * len(self.log.shares)
+        return held + proof
 
     def room_for_nodes(self) -> bool:
         """More places for open nodes; whether there are."""
@@ -98,6 +103,7 @@ class Storage:
         if old == 0:
             return wanted
         each, largest = weight(arrays, names)
+        each += self._proof.get(names, 0)
         left = self.memory - self.bytes - old * largest
         return min(wanted, old + max(0, left // each)) if left // each >= 0.1 * old else old
 
@@ -108,6 +114,10 @@ class Storage:
             self.store = stretched(self.store, SPLITS, 1)
             self.integers[state.SPLITS] = 1
         self.log = stretched(self.log, ("place",), 0)
+
+    def clear(self) -> None:
+        """Give back everything."""
+        self.store, self.log = stretched(stretched(self.store, PLACES, 0), SPLITS, 0), empty_log(self.n)
 
 
 def empty_store(n: int, groups: int) -> Store:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from solvers.blocks import Block
 from solvers.bounds.cholesky import backward, forward
 from solvers.bounds.node.oracle import factor
 from solvers.certificate import IMPOSSIBLE, Proof, prove
+from solvers.certificate.claims import CHUNK
+from solvers.certificate.points import rounded
 from solvers.exact.branch_and_bound.arrays import Store
 from solvers.exact.branch_and_bound.log import Log
+from solvers.hessian import Array
 
 
 def testify(block: Block, store: Store, log: Log, nodes: int) -> Proof:
@@ -21,19 +27,38 @@ def testify(block: Block, store: Store, log: Log, nodes: int) -> Proof:
     entry, vector = log.entry[:nodes].copy(), log.vector[:nodes].astype(np.int32)
     leaves = (entry < 0) & (vector != IMPOSSIBLE)
     used, vector[leaves] = np.unique(vector[leaves], return_inverse=True)
-    shares = log.shares[used].astype(np.float64)
     splits, split = np.unique(np.append(0, log.split[used]), return_inverse=True)
     split = split[1:]
     d, root = store.d[splits], store.roots[splits]
-    if block.refit:
-        u = np.zeros((len(used), *block.B.shape))
-        _points(np.ascontiguousarray(block.H), np.ascontiguousarray(block.B), d, split, shares, u)
-    else:
-        u = (1.0 - shares)[:, None, :, None]
+    H, B = np.ascontiguousarray(block.H), np.ascontiguousarray(block.B)
+
+    def exactly(some: slice) -> Array:
+        """The points of some vectors in double precision."""
+        shares = log.shares[used[some]].astype(np.float64)
+        if not block.refit:
+            return (1.0 - shares)[:, None, :, None]
+        u = np.zeros((len(shares), *block.B.shape))
+        _points(H, B, d, split[some], shares, u)
+        return u
+
     return prove(
-        block, d, u, root=root, split=split.astype(np.int32), entry=entry, vector=vector,
+        block, d, _shortened(exactly, (len(used), *block.B.shape)), exactly=exactly,
+        root=root, split=split.astype(np.int32), entry=entry, vector=vector,
         pruned=log.pruned[:nodes].copy(), kept=log.kept[:nodes].copy(),
     )  # fmt: skip
+
+
+def _shortened(exactly: Callable[[slice], Array], shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """All points in single precision, part by part, where it has room for them; else in double."""
+    u: NDArray[np.floating] = np.empty(shape, np.float32)
+    size = max(1, CHUNK // int(np.prod(shape[1:])))
+    for start in range(0, shape[0], size):
+        some = slice(start, start + size)
+        part = rounded(exactly(some))
+        if part.dtype != u.dtype:
+            return exactly(slice(None))
+        u[some] = part
+    return u
 
 
 @njit(cache=True, nogil=True)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.exact.parts import Part, independent, trivial_bound
+from solvers.bounds.trivial import trivial_bound
+from solvers.exact.parts import Part, independent
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem, optimum
 
 

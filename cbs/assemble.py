@@ -23,6 +23,9 @@ from solvers.hessian import Array
 SLACK = 1e-6
 """Largest disagreement of an objective and its measurement, relative to their size without cancellation."""
 
+STOPPED = ("time_limit", "patience", "node_limit", "memory_limit")
+"""Statuses of a layer that a whole result takes over, the first one first."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -119,6 +122,7 @@ def certify_result(run: Run, references: References, *, compute: bool) -> PruneR
         compute: whether to compute bounds that are not known, where the request asks for them.
     """
     compute = compute and run.request.certify and not run.watch.interrupted
+    run.watch.resume()
     try:
         layers, bound = _bounds(run, references, compute)
     except KeyboardInterrupt:
@@ -169,13 +173,17 @@ def _bounds(run: Run, references: References, compute: bool) -> tuple[list[Layer
     for i, layer in enumerate(run.result.layers):
         budget = _budget(network, request, layer, i)
         if compute and not run.watch.tell("certify", layer.name, i):
-            references.certify(i, budget, run.watch, by_curves=request.pooled)
+            references.certify(
+                i, budget, run.watch, value=layer.value, by_curves=request.pooled,
+                share=1.0 / (len(run.result.layers) - i),
+            )  # fmt: skip
         known = references.known(i, budget)
         layers.append(_with_bound(layer, known, request.gap))
     if request.pooled:
         if not compute or run.watch.interrupted:
             return layers, None
-        return layers, min(references.total(request.network_count(network.layers)), run.result.value)
+        value = run.result.value
+        return layers, min(references.total(request.network_count(network.layers), run.watch, value), value)
     bounds = [layer.bound for layer in layers]
     return layers, None if None in bounds else sum(bounds)  # type: ignore[arg-type]
 
@@ -197,4 +205,4 @@ def _status(run: Run, result: PruneResult) -> str:
     if result.gap is not None and result.gap <= run.request.gap:
         return "optimal"
     reasons = {layer.status for layer in result.layers}
-    return next((reason for reason in ("time_limit", "node_limit") if reason in reasons), "feasible")
+    return next((reason for reason in STOPPED if reason in reasons), "feasible")

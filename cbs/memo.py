@@ -19,6 +19,8 @@ class Memo:
     def __init__(self) -> None:
         self.spent = 0.0
         """Seconds spent computing, in all."""
+        self.tell: Callable[[Hashable], object] = lambda key: None
+        """Told the key of a value that is about to be computed."""
         self._values: dict[Hashable, Any] = {}
         self._own: dict[Hashable, float] = {}
         self._needs: dict[Hashable, set[Hashable]] = {}
@@ -28,6 +30,7 @@ class Memo:
     def __call__(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value of `key`, from `compute()` the first time."""
         if key not in self._values:
+            self.tell(key)
             outside, self._used = self._used, set()
             self._nested.append(0.0)
             start = time.perf_counter()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -248,15 +249,17 @@ class Network:
         problems = [reduction.problem for reduction in self._reductions()]
         return [row_curves(problem.W, problem.hessian) for problem in problems]
 
-    @property
-    def lower_curves(self) -> list[Array]:
-        """Certified lower bounds of every layer's rows at every number pruned, `[m, n + 1]`, unscaled."""
-        return self.memo("lower curves", self._lower_curves)
+    def lower_curves(self, stopped: Callable[[int], object] = lambda index: None) -> list[Array]:
+        """Certified lower bounds of every layer's rows at every number pruned, `[m, n + 1]`, unscaled.
 
-    def _lower_curves(self) -> list[Array]:
+        Args:
+            stopped: polled often with the place of the layer at work; a true answer leaves bounds as they
+                are, of less worth.
+        """
         return [
-            lower_curves(r.problem.W, r.problem.hessian, device=self.device) - r.margin
-            for r in self._reductions()
+            lower_curves(r.problem.W, r.problem.hessian, device=self.device, stopped=partial(stopped, i))
+            - r.margin
+            for i, r in enumerate(self._reductions())
         ]
 
     def _reductions(self) -> list[Reduction]:

@@ -20,14 +20,25 @@ from cbs.method import Method, get_method
 from cbs.method import methods as all_methods
 from cbs.network import Network
 from cbs.references import References
-from cbs.request import Request
+from cbs.request import PATIENCE, Request
 from cbs.result import PruneResult
-from cbs.watch import Callback, Watch
+from cbs.watch import Callback, Step, Watch
 from solvers import get_solver
 from solvers.control import interruptible
 
 NETWORK = ("loss", "layers", "damping", "samples", "seed", "device")
-REQUEST = ("scope", "budget", "solver", "gap", "time_limit", "seed", "recalibrate", "certify", "device")
+REQUEST = (
+    "scope",
+    "budget",
+    "solver",
+    "gap",
+    "time_limit",
+    "patience",
+    "seed",
+    "recalibrate",
+    "certify",
+    "device",
+)
 
 
 class Options(TypedDict, total=False):
@@ -39,6 +50,7 @@ class Options(TypedDict, total=False):
     damping: float
     gap: float
     time_limit: float | None
+    patience: float | None
     seed: int
     samples: int | None
     layers: Sequence[str] | None
@@ -62,6 +74,7 @@ def prune(
     damping: float = 1e-2,
     gap: float = 1e-4,
     time_limit: float | None = None,
+    patience: float | None = PATIENCE,
     seed: int = 0,
     samples: int | None = None,
     layers: Sequence[str] | None = None,
@@ -87,7 +100,9 @@ def prune(
         solver: a name of `solvers.available()`, for the methods that solve a selection problem.
         damping: added to the diagonal of every curvature, relative to its mean.
         gap: relative gap at which a search may stop.
-        time_limit: seconds for all searches together, or None.
+        time_limit: seconds for all searches and bounds together, or None.
+        patience: seconds that solver `auto` may try to prove one layer where there is no time limit, and past
+            which a layer's status is `patience`; None for no end.
         seed: of every random choice.
         samples: how many samples to calibrate on. None: all of them, but 1000 for per-sample gradients.
         layers: names of the layers to prune; None for every `Linear` and ungrouped `Conv2d`.
@@ -109,8 +124,9 @@ def prune(
     """
     return compare(
         model, data, sparsities=[sparsity], methods=[method], scope=scope, budget=budget, solver=solver,
-        damping=damping, gap=gap, time_limit=time_limit, seed=seed, samples=samples, layers=layers,
-        loss=loss, certify=certify, recalibrate=recalibrate, callback=callback, device=device, test=test,
+        damping=damping, gap=gap, time_limit=time_limit, patience=patience, seed=seed, samples=samples,
+        layers=layers, loss=loss, certify=certify, recalibrate=recalibrate, callback=callback,
+        device=device, test=test,
     )[0]  # fmt: skip
 
 
@@ -158,6 +174,8 @@ def compare(
         for method in chosen:
             method.check(request)
     given: dict[str, Any] = {key: value for key, value in options.items() if key in NETWORK}
+    if (callback := options.get("callback")) is not None:
+        callback(Step(chosen[0].name, "measure"))
     network = Network(model, data, **given)
     if options.get("test") is not None:
         network.hold_out(gather(options["test"]))
@@ -209,7 +227,11 @@ def _run(
     network.memo.reset()
     start, spent = time.perf_counter(), network.memo.spent
     with interruptible(watch.control):
+        network.memo.tell = watch.computing
+        watch.prepare()
+        start = time.perf_counter()
         plan = method.run(network, request, watch, references)
+        watch.pause()
         computing = network.memo.spent - spent
         seconds = time.perf_counter() - start - computing + network.memo.charge
         watch.tell("evaluate")

@@ -49,10 +49,14 @@ class References:
         self.network = network
         self._known: dict[tuple[int, Budget], LayerBound] = {}
         self._totals: dict[int, float] = {}
+        self._relaxed: set[tuple[int, Budget]] = set()
+        self._lower: list[Array] | None = None
 
     def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
         """Take in what a solver proved about a layer's problem."""
         found = LayerBound(solution.bound, _row_bounds(problem, solution))
+        if RELAXATION in (solution.solver, *solution.stats.get("ran", ())):
+            self._relaxed.add((index, problem.budget))
         self.recall(index, problem.budget, found)
 
     def recall(self, index: int, budget: Budget, found: LayerBound) -> None:
@@ -63,47 +67,73 @@ class References:
         """The best bound known of a layer, without computing one."""
         return self._known.get((index, budget), LayerBound())
 
-    def certify(self, index: int, budget: Budget, watch: Watch, *, by_curves: bool) -> None:
-        """Find a bound of a layer, without time limit, unless one is known.
+    def certify(
+        self, index: int, budget: Budget, watch: Watch, *, value: float, by_curves: bool, share: float = 1.0
+    ) -> None:
+        """Find a bound of a layer, unless one proves the value or all is done that can be done for one.
 
         Args:
             index: which layer.
             budget: of the layer.
             watch: of the run that asks.
+            value: of the run's mask.
             by_curves: take it from the lower curves of the rows, whose numbers pruned `budget` gives;
                 else from the relaxation.
+            share: of the time that the run has left.
         """
-        if math.isfinite(self.known(index, budget).bound):
+        bound = self.known(index, budget).bound
+        if math.isfinite(bound) and value - bound <= watch.control.gap * abs(value):
             return
         if by_curves:
-            lower, counts = self.network.lower_curves[index], np.asarray(budget.prune)
+            lower, counts = self._curves(watch)[index], np.asarray(budget.prune)
             rows = lower[np.arange(len(lower)), counts]
             self._known[index, budget] = self.known(index, budget).join(LayerBound(rows=rows))
         else:
-            objective = self.network.objectives[index]
-            problem = objective.problem(budget)
-            solution = watch.solve(
-                problem, RELAXATION, stage="certify", layer=objective.name, index=index, share=None
-            )
-            self.learn(index, problem, solution)
+            self.relax(index, self.network.objectives[index].problem(budget), watch, share)
+
+    def relax(self, index: int, problem: SubsetProblem, watch: Watch, share: float) -> None:
+        """Learn the relaxation's bound of a layer's problem, once.
+
+        Args:
+            index: which layer.
+            problem: the layer's.
+            watch: of the run that asks.
+            share: of the time that the run has left.
+        """
+        if (index, problem.budget) in self._relaxed:
+            return
+        name = self.network.objectives[index].name
+        solution = watch.solve(problem, RELAXATION, stage="certify", layer=name, index=index, share=share)
+        self.learn(index, problem, solution)
+
+    def _curves(self, watch: Watch) -> list[Array]:
+        """Every layer's lower curves; those that a limit cut short are found anew when there is time."""
+        if self._lower is None:
+            curves = self.network.lower_curves(watch.curving)
+            if watch.control.stopped():
+                return curves
+            self._lower = curves
+        return self._lower
 
     def learn_total(self, count: int, bound: float) -> None:
         """Take in a bound on the scaled objective of the network with `count` weights pruned."""
         self._totals[count] = max(bound, self._totals.get(count, 0.0))
 
-    def total(self, count: int) -> float:
+    def total(self, count: int, watch: Watch, value: float) -> float:
         """A bound on the scaled objective of the network when all layers share one budget.
 
-        What a search has proven, or `min sum_r scale_r lower_r(k_r)` over all `k` with `sum_r k_r = count`.
+        What a search has proven; or, if that does not prove the value, the better of it and
+        `min sum_r scale_r lower_r(k_r)` over all `k` with `sum_r k_r = count`.
         """
-        if count in self._totals:
-            return self._totals[count]
+        known = self._totals.get(count, 0.0)
+        if value - known <= watch.control.gap * abs(value):
+            return known
         curves = [
             scale * np.maximum(row, 0.0)
-            for scales, lower in zip(self.network.scales, self.network.lower_curves, strict=True)
+            for scales, lower in zip(self.network.scales, self._curves(watch), strict=True)
             for scale, row in zip(scales, lower, strict=True)
         ]
-        return max(0.0, float(allocation_value(curves, count)))
+        return max(known, float(allocation_value(curves, count)))
 
 
 def _row_bounds(problem: SubsetProblem, solution: Solution) -> Array | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cbs.layers import Layer
 
 SCOPES = ("row", "layer", "network")
+PATIENCE = 60.0
+"""Seconds; see `Request`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Request:
             every layer. The last two ignore the scope.
         solver: name of a solver of package `solvers`.
         gap: relative gap at which a search may stop.
-        time_limit: seconds for the searches of one pruning, all layers together; or None.
+        time_limit: seconds for the searches and bounds of one pruning, all layers together; or None.
+        patience: seconds that solver `auto` may try to prove one layer (or a budget of the network) where
+            there is no time limit; None for no end.
         seed: of every random choice.
         recalibrate: refit every layer on the inputs that come out of the pruned layers before it.
         certify: find a lower bound for methods that give none.
@@ -45,6 +49,7 @@ class Request:
     solver: str = "auto"
     gap: float = 1e-4
     time_limit: float | None = None
+    patience: float | None = PATIENCE
     seed: int = 0
     recalibrate: bool = False
     certify: bool = True
@@ -68,6 +73,8 @@ class Request:
         from solvers.control import check_limits  # imports SciPy: `--help` need not wait
 
         check_limits(self.time_limit, self.gap, self.seed)
+        if self.patience is not None and not self.patience > 0:
+            raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
 
     @cached_property
     def pattern(self) -> tuple[int, int] | None:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from cbs.request import Request
-from solvers import Progress, Solution, Solver, Status, SubsetProblem, Together, solve, solve_together
+from solvers import (
+    Progress,
+    Solution,
+    Solver,
+    Status,
+    SubsetProblem,
+    Together,
+    get_solver,
+    solve,
+    solve_together,
+)  # fmt: skip
+from solvers.auto import Auto
 from solvers.control import Control
+from solvers.tensors import load_torch
+
+HEARTBEAT = 0.5
+"""Seconds between two steps told of work that has nothing else to tell."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +36,8 @@ class Step:
 
     Attributes:
         method: the method that is run.
-        stage: `select`, `certify` or `evaluate`.
+        stage: `measure` (the dense network), `compile`, `curvature`, `curves`, `select`, `certify` or
+            `evaluate`.
         layer: name of the layer at work, or None.
         index: number of layers done in this stage.
         count: number of layers.
@@ -45,10 +62,35 @@ class Watch:
     """Runs the searches of one pruning within its limits and tells the callback how they go."""
 
     def __init__(self, method: str, request: Request, count: int, callback: Callback | None) -> None:
-        limit = request.time_limit
-        deadline = None if limit is None else time.perf_counter() + limit
-        self.control = Control(gap=request.gap, seed=request.seed, device=request.device, deadline=deadline)
+        self.control = Control(gap=request.gap, seed=request.seed, device=request.device)
         self.method, self.asked, self.count, self.callback = method, request.fraction, count, callback
+        self._request, self._left = request, request.time_limit
+        self._told = 0.0
+
+    def prepare(self) -> None:
+        """Have compiled what the searches and bounds will use, and start the time limit's clock."""
+        self.tell("compile")
+        load_torch()
+        for name in dict.fromkeys((self._request.solver, "relaxation", "greedy")):
+            get_solver(name).prepare()
+        self.resume()
+
+    def pause(self) -> None:
+        """Stop the clock of the time limit, while others are at work."""
+        self._left, self.control.deadline = self.control.remaining, None
+
+    def resume(self) -> None:
+        """Let the clock of the time limit run, from where it stood."""
+        self.control.deadline = None if self._left is None else time.perf_counter() + self._left
+
+    @contextmanager
+    def sparing(self, share: float) -> Iterator[None]:
+        """Leave a share of the time that is left for what comes after."""
+        deadline, left = self.control.deadline, self.control.remaining
+        if deadline is not None and left is not None:
+            self.control.deadline = deadline - share * left
+        yield
+        self.control.deadline = deadline
 
     @property
     def interrupted(self) -> bool:
@@ -59,11 +101,22 @@ class Watch:
         self, stage: str, layer: str | None = None, index: int = 0, progress: Progress | None = None
     ) -> bool:
         """Tell the callback; whether the pruning must stop."""
+        self._told = time.perf_counter()
         if self.callback is not None and self.callback(
             Step(self.method, stage, layer, index, self.count, progress, self.asked)
         ):
             self.control.interrupted = True
         return self.interrupted
+
+    def computing(self, key: Hashable) -> None:
+        """Tell that something of the network is computed, by its key in the memo."""
+        self.tell("curves" if key == "curves" else "curvature")
+
+    def curving(self, index: int) -> Status | None:
+        """Tell now and then that a layer's lower curves are computed; why to stop, or None."""
+        if time.perf_counter() - self._told > HEARTBEAT:
+            self.tell("curves", index=index)
+        return self.control.stopped()
 
     def solve(
         self,
@@ -88,6 +141,8 @@ class Watch:
             warm_start: a mask to start from.
         """
         limit = self._limit(share)
+        if solver == "auto":
+            solver = Auto(patience=self._request.patience)
         solution = solve(
             problem, solver, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
             time_limit=limit, warm_start=warm_start,
@@ -98,24 +153,27 @@ class Watch:
         return solution
 
     def solve_together(
-        self, problems: Sequence[SubsetProblem], *, share: float, patience: float | None, widest: int
+        self, problems: Sequence[SubsetProblem], *, share: float, patience: bool, widest: int
     ) -> Together:
         """`solvers.solve_together` on the layers of a network.
 
         Args:
             problems: that share their budgets.
             share: fraction of the time left that this search may take.
-            patience: seconds that it may take at most; None for no limit.
+            patience: whether it ends with the request's patience, where there is no time limit.
             widest: rows of more inputs are not searched.
         """
-        limits = [limit for limit in (self._limit(share), patience) if limit is not None]
+        limit = self._limit(share)
+        patient = limit is None and patience
         found = solve_together(
             problems, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
-            time_limit=min(limits, default=None), widest=widest,
+            time_limit=self._request.patience if patient else limit, widest=widest,
             callback=lambda progress: self.tell("select", progress=progress),
         )  # fmt: skip
         if found.status is Status.INTERRUPTED:
             self.control.interrupted = True
+        if patient and found.status is Status.TIME_LIMIT:
+            return replace(found, status=Status.PATIENCE)
         return found
 
     def _limit(self, share: float | None) -> float | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from solvers.problem import Mask
 
 Callback = Callable[[Progress], Any]
+HEARTBEAT = 1.0
+"""Seconds after which a callback that heard nothing new is told the same again."""
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Control:
     started: float = field(default_factory=time.perf_counter)
     trace: list[Progress] = field(default_factory=list)
     interrupted: bool = False
+    heard: float = field(default_factory=time.perf_counter)
+    thread: int = field(default_factory=threading.get_ident)
 
     @property
     def seconds(self) -> float:
@@ -74,7 +78,8 @@ class Control:
         return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
 
     def stopped(self) -> Status | None:
-        """Why the search must stop now, or None to go on."""
+        """Why the search must stop now, or None to go on; the callback hears from time to time."""
+        self._beat()
         if self.interrupted:
             return Status.INTERRUPTED
         if self.deadline is not None and time.perf_counter() >= self.deadline:
@@ -103,7 +108,18 @@ class Control:
         bounds = Bounds(min(self.told(bound), upper), upper)
         shown = None if mask is None else self.lift(mask)
         self.trace.append(Progress(self.seconds, bounds, nodes))
+        self.heard = time.perf_counter()
         if self.callback is not None and self.callback(Progress(self.seconds, bounds, nodes, shown)):
+            self.interrupted = True
+
+    def _beat(self) -> None:
+        """Repeat the last progress to the callback after `HEARTBEAT`; in the thread that made the control."""
+        now = time.perf_counter()
+        if self.callback is None or now - self.heard < HEARTBEAT or threading.get_ident() != self.thread:
+            return
+        self.heard = now
+        last = self.trace[-1] if self.trace else Progress(0.0, Bounds())
+        if self.callback(Progress(self.seconds, last.bounds, last.nodes)):
             self.interrupted = True
 
     def within(self, seconds: float) -> Control:
@@ -111,7 +127,7 @@ class Control:
         until = time.perf_counter() + seconds
         deadline = until if self.deadline is None else min(until, self.deadline)
         known = {each.name: getattr(self, each.name) for each in fields(Control)}
-        return _Part(**known | {"deadline": deadline}, parent=self)
+        return _Part(**known | {"deadline": deadline, "callback": None}, parent=self)
 
     def quiet(self, *, gap: float | None = None, warm_start: Mask | None = None) -> Control:
         """A control for a sub-solve: the same limits and interruption, its progress not reported."""

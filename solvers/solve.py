@@ -120,7 +120,8 @@ def solve(
         gap: stop once `(value - bound) / |value|` is proven to be at most this.
         seed: seed of every random choice.
         warm_start: `[m, n]` mask to start from; the answer is never worse than it.
-        callback: called with a `Progress` whenever the incumbent or bound moves; return True to stop.
+        callback: called with a `Progress` whenever the incumbent or bound moves, and about every second
+            where neither does; return True to stop.
         device: torch device for batched array work.
         certify: also give a `Certificate` that `solvers.checker` verifies, of what the solver proved, and
             of root relaxations where it proves nothing; these are not within the time limit. A bound

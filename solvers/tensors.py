@@ -6,6 +6,8 @@ of it. Modules that work on tensors write `from solvers.tensors import Tensor, t
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +27,19 @@ else:
             return value
 
     torch = _Torch()
+
+
+def _work_alone() -> None:
+    """Keep PyTorch to the one thread that a forked process has.
+
+    The threads of OpenMP are not there after a fork; a parallel region would wait for them for ever.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_work_alone)
 
 
 def load_torch() -> None:

@@ -53,8 +53,15 @@ def prune(
     solver: Annotated[str, typer.Option(metavar="NAME", help="See `cbs solvers`.")] = "auto",
     gap: Annotated[float, typer.Option(help="Relative gap at which a search stops.")] = 1e-4,
     time_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="For the searches of each method and sparsity.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="For searches and bounds of each method and sparsity."),
     ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="With the proof of one layer, where there is no time limit; 0 for no end."
+        ),
+    ] = 60.0,
     damping: Annotated[float, typer.Option(help="Of every curvature, relative to its mean diagonal.")] = 1e-2,
     samples: Annotated[int | None, typer.Option(help="Calibration samples; all of them if absent.")] = None,
     loss: Annotated[
@@ -111,7 +118,7 @@ def prune(
     chosen = _listed(method) or list(cbs.methods())
     options: dict[str, Any] = {
         "scope": scope, "budget": budget, "solver": solver, "gap": gap, "time_limit": time_limit,
-        "seed": seed, "recalibrate": recalibrate, "certify": certify,
+        "patience": patience or None, "seed": seed, "recalibrate": recalibrate, "certify": certify,
     }  # fmt: skip
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker

@@ -12,21 +12,20 @@ from cbs.formulation import Objective, pruned
 from cbs.network import Network
 from cbs.plan import LayerPlan, Plan
 from cbs.pruners.recalibrate import recalibrate
+from cbs.pruners.turns import Turn, in_turns
 from cbs.references import References
 from cbs.request import Request
 from cbs.watch import Watch
 from solvers import Budget, SubsetProblem
 from solvers.allocation import allocate
-from solvers.auto import Auto
 from solvers.hessian import Array
-from solvers.heuristics.magnitude import Magnitude
 from solvers.problem import Mask
 from solvers.together import WIDEST
 
-FALLBACK = Magnitude()
-"""What finishes the layers that an interrupted pruning had not come to."""
-EXACT = {"auto": Auto().patience, "branch-and-bound": None}
-"""Solvers for which a network's shared budget is searched, and for how many seconds at most."""
+EXACT = ("auto", "branch-and-bound")
+"""Solvers for which a network's shared budget is searched."""
+CURVES = 0.3
+"""Of the time left for a network's layers: what is kept for the lower curves of all counts."""
 
 
 def joint(network: Network, request: Request, watch: Watch, references: References) -> Plan:
@@ -50,19 +49,17 @@ def joint(network: Network, request: Request, watch: Watch, references: Referenc
         budgets = [Budget.per_row(mask.sum(axis=1).tolist()) for mask in masks]
     else:
         budgets = [request.layer_budget(layer) for layer in network.layers]
-    sizes = np.array([layer.size for layer in network.layers], dtype=float)
-    plans = []
-    for i, (objective, budget) in enumerate(zip(network.objectives, budgets, strict=True)):
+    turns = []
+    for i, (objective, budget, known) in enumerate(zip(network.objectives, budgets, starts, strict=True)):
         problem = objective.problem(budget)
-        known = starts[i]
         start = None if known is None else _widen(problem, known)
-        watch.tell("select", objective.name, i)
-        solver = FALLBACK if watch.interrupted else request.solver
-        solution = watch.solve(
-            problem, solver, stage="select", layer=objective.name, index=i,
-            share=sizes[i] / sizes[i:].sum(), warm_start=start,
-        )  # fmt: skip
-        references.learn(i, problem, solution)
+        weight = float(network.scales[i].mean()) if request.pooled else 1.0
+        turns.append(Turn(i, objective.name, problem, start, weight))
+    with watch.sparing(CURVES if request.pooled and request.certify else 0.0):
+        in_turns(turns, request, watch, references)
+    plans = []
+    for i, turn in enumerate(turns):
+        problem, solution = turn.problem, turn.answer
         p = problem.prunable
         mask = keep_out(solution.mask[:, p], network.earlier[i], problem.pools, problem.W[:, p])
         wide = _widen(problem, mask)
@@ -90,11 +87,11 @@ def _proven_shares(
         objective.problem(Budget.per_layer(part), scales)
         for objective, part, scales in zip(network.objectives, parts, network.scales, strict=True)
     ]
-    found = watch.solve_together(problems, share=0.5, patience=EXACT[request.solver], widest=WIDEST)
+    found = watch.solve_together(problems, share=0.4, patience=request.solver == "auto", widest=WIDEST)
     rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
     references.learn_total(count, found.bound - rounding)
     masks = [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]
-    return masks, {"sharing": {**found.stats, "seconds": found.seconds}}
+    return masks, {"sharing": {**found.stats, "seconds": found.seconds, "status": found.status.value}}
 
 
 def _greedy_shares(network: Network, request: Request) -> list[Mask]:

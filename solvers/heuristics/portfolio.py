@@ -18,7 +18,6 @@ from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.rounds import Rounds
 from solvers.heuristics.tabu import Tabu
 from solvers.problem import Mask, SubsetProblem
-from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 

@@ -63,7 +63,7 @@ def start_curves(
                 return
             row.root(k)
 
-    beside(ready, rows)
+    beside(ready, rows, control.stopped)
     return rows
 
 

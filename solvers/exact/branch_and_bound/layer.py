@@ -165,7 +165,8 @@ def _search(
         left = None if node_limit is None else node_limit - sum(row.nodes for row in rows)
         ended = close_curves(
             [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),
-            lambda: control.stopped() or (Status.FEASIBLE if keeper.due() else None), node_limit=left,
+            lambda: control.stopped() or (Status.FEASIBLE if keeper.due() else None),
+            progress=control.stopped, node_limit=left,
         )  # fmt: skip
         if ended is not Status.FEASIBLE:
             break

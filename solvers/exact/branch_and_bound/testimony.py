@@ -34,7 +34,7 @@ def testify(block: Block, store: Store, log: Log, nodes: int) -> Proof:
 
     def exactly(some: slice) -> Array:
         """The points of some vectors in double precision."""
-        shares = log.shares[used[some]].astype(np.float64)
+        shares: Array = log.shares[used[some]].astype(np.float64)
         if not block.refit:
             return (1.0 - shares)[:, None, :, None]
         u = np.zeros((len(shares), *block.B.shape))

@@ -175,7 +175,7 @@ def compare(
             method.check(request)
     given: dict[str, Any] = {key: value for key, value in options.items() if key in NETWORK}
     if (callback := options.get("callback")) is not None:
-        callback(Step(chosen[0].name, "measure"))
+        callback(Step(chosen[0].name, "measure", asked=requests[0].fraction))
     network = Network(model, data, **given)
     if options.get("test") is not None:
         network.hold_out(gather(options["test"]))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from solvers.problem import Mask
 
 Callback = Callable[[Progress], Any]
+SEARCH = 0.8
+"""Of a time limit, what a search may take whose certificate is to be written in the rest."""
 HEARTBEAT = 1.0
 """Seconds after which a callback that heard nothing new is told the same again."""
 
@@ -158,6 +160,22 @@ class _Child(Control):
         """As the parent's."""
         assert self.parent is not None
         return self.parent.stopped()
+
+
+def share_limit(
+    start: float, time_limit: float | None, certify: bool
+) -> tuple[float | None, Callable[[], bool]]:
+    """When a search must end, and whether its certificate must by now: both within the time limit.
+
+    Args:
+        start: `time.perf_counter()` when the clock started.
+        time_limit: seconds, or None.
+        certify: whether there will be a certificate.
+    """
+    if time_limit is None:
+        return None, lambda: False
+    end = start + time_limit
+    return start + (SEARCH if certify else 1.0) * time_limit, lambda: time.perf_counter() >= end
 
 
 def check_limits(time_limit: float | None, gap: float, seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from solvers.budget import Budget
 from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
-from solvers.control import Callback, Control, check_limits, interruptible
+from solvers.control import Callback, Control, check_limits, interruptible, share_limit
 from solvers.enumeration import least_at
 from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
 from solvers.exact.branch_and_bound.row_curve import RowCurve
@@ -122,7 +122,8 @@ def curve(
         callback: called now and then with a `Progress` of the values and bounds summed over all rows and
             counts; return True to stop.
         certify: also give a `Certificate` of every bound, which needs a `per_layer` budget; its mask is the
-            best that the curves give for that. Not within the time limit; Ctrl-C leaves it out. None, and the
+            best that the curves give for that. The search gets four fifths
+            of a time limit, and what is left to certify the rest; Ctrl-C leaves it out. None, and the
             reason in `stats["certificate"]`, if the curvature is too close to singular for rigorous
             arithmetic.
         counts: at which counts to search; all by default. The others get what follows for them.
@@ -153,9 +154,9 @@ def curve(
     start = time.perf_counter()
     reduction = reduce(problem)
     offsets = reduction.offsets
+    deadline, late = share_limit(start, time_limit, certify)
     control = Control(
-        gap=gap, seed=seed, device=device, callback=callback, started=start,
-        deadline=None if time_limit is None else start + time_limit,
+        gap=gap, seed=seed, device=device, callback=callback, started=start, deadline=deadline,
         offset=float(offsets.sum()) * (n + 1), margin=reduction.margin * (n + 1),
         noise=reduction.problem.rounding * (n + 1), floor=problem.floor, certify=certify,
     )  # fmt: skip
@@ -174,7 +175,7 @@ def curve(
             lambda row, k: gap_of(row, k, gap, own[id(row)], reduction.margin), control.stopped, progress,
         )  # fmt: skip
         progress()
-    return _judged(problem, reduction, rows, offsets, wanted, reason, control)
+    return _judged(problem, reduction, rows, offsets, wanted, reason, control, late)
 
 
 def _judged(
@@ -185,6 +186,7 @@ def _judged(
     wanted: Sequence[int],
     reason: Status,
     control: Control,
+    late: Callable[[], object],
 ) -> Curve:
     """The curve in the original's terms, its values recomputed from it where rows were searched."""
     n, margin = rows[0].n, reduction.margin
@@ -211,7 +213,9 @@ def _judged(
         counts = allocate(list(values), int(problem.pools.prune[0]))
         proofs = [proof for row in rows for proof in row.proofs()]
         try:
-            certificate = make_certificate(problem, draft.masks(counts), proofs, device=control.device)
+            certificate = make_certificate(
+                problem, draft.masks(counts), proofs, device=control.device, stopped=late
+            )
         except KeyboardInterrupt:  # the curve is there; only its proofs are not
             certificate = None
         except ValueError as error:

@@ -16,7 +16,7 @@ from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
 from solvers.checkpoint import Checkpoint
-from solvers.control import Callback, Control, check_limits, interruptible
+from solvers.control import Callback, Control, check_limits, interruptible, share_limit
 from solvers.enumeration import least
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
@@ -124,10 +124,11 @@ def solve(
             where neither does; return True to stop.
         device: torch device for batched array work.
         certify: also give a `Certificate` that `solvers.checker` verifies, of what the solver proved, and
-            of root relaxations where it proves nothing; these are not within the time limit. A bound
-            that the solver did not reach is raised to the certificate's, which may lie below the bound of
-            a solver that proves without a proof. None, and the reason in `stats["certificate"]`, if the
-            curvature is too close to singular for rigorous arithmetic.
+            of root relaxations where it proves nothing. The search gets four fifths of a time limit, and
+            these the rest; what is proven is checked whatever that takes. A bound that the solver did not
+            reach is raised to the certificate's, which may lie below the bound of a solver that proves
+            without a proof. None, and the reason in `stats["certificate"]`, if the curvature is too close
+            to singular for rigorous arithmetic.
         checkpoint: file that the search is kept in, about every half minute and at its end, and gone on
             from if it is there; for the solvers that `available()` calls resumable. It belongs to a
             problem, solver, gap, seed and `certify`; a finished one gives the answer again at once. The
@@ -160,9 +161,9 @@ def solve(
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)
     reduction = reduce(problem)
+    deadline, late = share_limit(start, time_limit, certify)
     control = Control(
-        gap=gap, seed=seed, device=device, callback=callback, started=start,
-        deadline=None if time_limit is None else start + time_limit,
+        gap=gap, seed=seed, device=device, callback=callback, started=start, deadline=deadline,
         warm_start=None if warm is None else reduction.lower(warm),
         offset=reduction.offset, margin=reduction.margin, noise=reduction.problem.rounding,
         floor=problem.floor, lift=reduction.lift, certify=certify, checkpoint=file,
@@ -183,7 +184,9 @@ def solve(
     certificate, reason, stats = None, outcome.reason, outcome.stats
     if certify:
         try:
-            certificate = make_certificate(problem, mask, outcome.certificate or (), device=device)
+            certificate = make_certificate(
+                problem, mask, outcome.certificate or (), device=device, stopped=late
+            )
             bound = max(bound, min(certificate.bound, problem.value(mask)))
         except KeyboardInterrupt:  # the answer is there; only its proof is not
             reason = Status.INTERRUPTED

@@ -13,7 +13,7 @@ from solvers.budget import Budget
 from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import together
-from solvers.control import Callback, Control, check_limits, interruptible
+from solvers.control import Callback, Control, check_limits, interruptible, share_limit
 from solvers.enumeration import least_together
 from solvers.exact.branch_and_bound.layer import share_budget
 from solvers.exact.branch_and_bound.solver import compile_kernels
@@ -97,10 +97,10 @@ def solve_together(
         time_limit: seconds of wall time; None for no limit. Compiling is not counted.
         seed: of every random choice.
         callback: called with a `Progress` of all problems together; return True to stop.
-        certify: also give a `Certificate`, for `cbs verify` with the problems' files in this order. Not
-            within the time limit; a bound that the search did not reach is raised to the certificate's.
-            None, and the reason in `stats["certificate"]`, if a curvature is too close to singular for
-            rigorous arithmetic.
+        certify: also give a `Certificate`, for `cbs verify` with the problems' files in this order. The
+            search gets four fifths of a time limit, and what is left to certify the rest. A bound that the
+            search did not reach is raised to the certificate's. None, and the reason in
+            `stats["certificate"]`, if a curvature is too close to singular for rigorous arithmetic.
         widest: rows of more inputs are not searched; None searches all.
         device: torch device for batched array work.
 
@@ -123,9 +123,9 @@ def solve_together(
     compile_kernels()
     start = time.perf_counter()
     reductions = [reduce(problem) for problem in problems]
+    deadline, late = share_limit(start, time_limit, certify)
     control = Control(
-        gap=gap, seed=seed, device=device, callback=callback, started=start,
-        deadline=None if time_limit is None else start + time_limit,
+        gap=gap, seed=seed, device=device, callback=callback, started=start, deadline=deadline,
         offset=sum(reduction.offset for reduction in reductions), certify=certify,
         margin=sum(reduction.margin for reduction in reductions),
         noise=sum(reduction.problem.rounding for reduction in reductions),
@@ -151,7 +151,7 @@ def solve_together(
     if certify:
         try:
             parts = [
-                make_certificate(problem, mask, proofs, shared=True, device=device)
+                make_certificate(problem, mask, proofs, shared=True, device=device, stopped=late)
                 for problem, mask, proofs in zip(problems, masks, found.proofs, strict=True)
             ]
             certificate = together(parts, shared=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -33,6 +33,7 @@ def certify(
     *,
     shared: bool = False,
     device: str = "cpu",
+    stopped: Callable[[], object] = lambda: None,
 ) -> Certificate:
     """A certificate of a mask, from what a search proved, and from root relaxations of all other rows.
 
@@ -48,6 +49,7 @@ def certify(
         shared: the mask's count need not be that of the problem's `per_layer` budget, which it will share
             with other problems (`together`).
         device: torch device of the relaxations.
+        stopped: polled often; a true answer leaves relaxations of less worth.
 
     Raises:
         ValueError: if the mask misses the budget, no file can hold the curvature, or it is too close to
@@ -62,7 +64,7 @@ def certify(
                 points = [y for y in proofs if isinstance(y, np.ndarray)]
                 return Certificate((_imaged(counted, this, mask, points),))
             given = [proof for proof in proofs if isinstance(proof, Proof)]
-            return Certificate((_proven(problem, counted.value(mask), this, mask, given, device),))
+            return Certificate((_proven(problem, counted.value(mask), this, mask, given, device, stopped),))
         except (ArithmeticError, Refuted) as error:
             raise ValueError(f"certify: {error}; add damping") from None
 
@@ -98,7 +100,13 @@ def together(certificates: Sequence[Certificate], *, shared: bool = False) -> Ce
 
 
 def _proven(
-    problem: SubsetProblem, value: float, this: Problem, mask: Mask, proofs: list[Proof], device: str
+    problem: SubsetProblem,
+    value: float,
+    this: Problem,
+    mask: Mask,
+    proofs: list[Proof],
+    device: str,
+    stopped: Callable[[], object],
 ) -> Part:
     """What proofs about rows of decisions show."""
     witness = Witness(this)
@@ -106,7 +114,7 @@ def _proven(
     for proof in proofs:
         witness.take(restate(proof))
     smaller = reduce(problem).problem
-    for proof in _missing(smaller, witness.proofs, device):
+    for proof in _missing(smaller, witness.proofs, device, stopped):
         witness.take(restate(proof))
     counts = np.zeros(problem.m, np.int64) if problem.budget.kind == "per_layer" else None
     covered = {int(proof.rows[0]) for proof in witness.proofs}
@@ -148,11 +156,15 @@ def _recounted(problem: SubsetProblem, prune: int) -> SubsetProblem:
     )  # fmt: skip
 
 
-def _missing(problem: SubsetProblem, proofs: Sequence[Proof], device: str) -> list[Proof]:
+def _missing(
+    problem: SubsetProblem, proofs: Sequence[Proof], device: str, stopped: Callable[[], object]
+) -> list[Proof]:
     """Root proofs of rows that have none; at several counts, where rows share a budget."""
     if problem.budget.kind != "per_layer":
         known = {int(proof.rows[0]) for proof in proofs}
-        return _roots([block for block in blocks(problem) if int(block.rows[0]) not in known], device)
+        return _roots(
+            [block for block in blocks(problem) if int(block.rows[0]) not in known], device, stopped
+        )
     n = problem.n
     done = {(int(proof.rows[0]), proof.prune) for proof in proofs if len(proof.entry) == 1}
     knots = KNOTS if n <= WIDE else WIDE_KNOTS
@@ -160,15 +172,15 @@ def _missing(problem: SubsetProblem, proofs: Sequence[Proof], device: str) -> li
     found: list[Proof] = []
     for k in counts:
         these = blocks(problem, np.full(problem.m, k))
-        found += _roots([block for block in these if (int(block.rows[0]), k) not in done], device)
+        found += _roots([block for block in these if (int(block.rows[0]), k) not in done], device, stopped)
     return found
 
 
-def _roots(found: list[Block], device: str) -> list[Proof]:
+def _roots(found: list[Block], device: str, stopped: Callable[[], object]) -> list[Proof]:
     if not found:
         return []
     try:
-        splits = split_blocks(found, device=device)
+        splits = split_blocks(found, device=device, stopped=stopped)
     except (ValueError, ArithmeticError):  # too close to singular for floating point
         return []
     return [root_proof(b, s) for b, s in zip(found, splits, strict=True)]

@@ -13,7 +13,7 @@ from solvers import Budget, solve
 from solvers.instances import random_problem
 
 def work(name):
-    return solve(random_problem(2, 200, Budget.per_row(100), seed=0), name, time_limit=1.0).bound > 0
+    return solve(random_problem(2, 200, Budget.per_row(100), seed=0), name, time_limit=1.0).value > 0
 
 if __name__ == "__main__":
     assert work(sys.argv[1])

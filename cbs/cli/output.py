@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -148,3 +149,25 @@ def complain(message: str) -> int:
     """Write one line on standard error; returns the exit status of bad input."""
     remark(message)
     return 2
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to what standard error is at the time: a live display may stand in for it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging."""
+        print(f"cbs: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def telling_the_log() -> Iterator[None]:
+    """Show on standard error what the solvers log, such as that they are being compiled."""
+    log, handler = logging.getLogger("solvers"), _ToStandardError()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

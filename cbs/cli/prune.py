@@ -21,7 +21,7 @@ from cbs.method import get_method
 
 def prune(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="digits, mlpnet, or package.module:name of your own.")
+        str, typer.Argument(metavar="MODEL", help="digits, mlpnet, or package.module:name of your own.")
     ] = "digits",
     weights: Annotated[
         Path | None,

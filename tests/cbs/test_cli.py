@@ -100,7 +100,7 @@ def test_solvers_lists_the_registry(capsys):
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip()[0].isdigit()
-    for argv in ([], ["--help"], ["-h"], ["solve", "--help"], ["bound", "-h"], ["prune", "-h"]):
+    for argv in ([], ["--help"], ["-h"], ["help"], ["solve", "--help"], ["bound", "-h"], ["prune", "-h"]):
         assert main(argv) == 0
         captured = capsys.readouterr()
         assert "Usage: cbs" in captured.out

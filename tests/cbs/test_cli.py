@@ -11,7 +11,7 @@ import pytest
 import solvers
 from cbs.cli import main
 from cbs.cli.output import number, percent, plain
-from solvers import Budget, available, solve
+from solvers import Budget, SubsetProblem, available, solve
 from solvers.instances import load, random_problem, save
 
 FIELDS = ["solver", "status", "value", "bound", "gap", "seconds", "nodes", "pruned"]
@@ -46,8 +46,10 @@ def test_solve_json_is_the_contract(capsys, instance):
     assert result["gap"] == pytest.approx((result["value"] - result["bound"]) / result["value"])
 
 
-def test_infinite_bound_and_gap_are_null(capsys, instance):
-    result = run_json(capsys, "solve", instance, "--solver", "magnitude", "--json")
+def test_infinite_bound_and_gap_are_null(capsys, tmp_path):
+    W = np.arange(1.0, 9.0)[None]  # with a gradient a cost may be negative
+    save(tmp_path / "layer.npz", SubsetProblem(W, np.eye(8), Budget.per_row(4), gradient=W))
+    result = run_json(capsys, "solve", tmp_path / "layer.npz", "--solver", "magnitude", "--json")
     assert result["status"] == "feasible"
     assert result["bound"] is None
     assert result["gap"] is None

@@ -183,3 +183,19 @@ def test_rows_too_wide_for_curvatures_of_their_own_keep_them_out_too(scope, limi
     assert network.objectives[0].problem(Budget.per_row(3)).hessian.shared
     columns = layer_objective(network.layers[0], torch.eye(7), 0.1, np.arange(6) == np.zeros((5, 1)))
     assert columns.problem(Budget.per_row(3)).hessian.dense(0)[0, 0] > 0
+
+
+def test_a_weight_that_could_stand_for_two_others_stays_out():
+    """Where coming back would pay, the optimum that is proven is the one without it."""
+    data = samples(30, classes=2)
+    data.inputs[:, 1] = data.inputs[:, 0] + data.inputs[:, 2]
+    model = nn.Sequential(nn.Linear(6, 2)).double()
+    model[0].weight.data = torch.tensor([[1.0, 0.0, 1.0, 0.9, 0.0, 1.1]] * 2, dtype=torch.float64)
+    torch_prune.custom_from_mask(model[0], "weight", (model[0].weight != 0).double())
+    model[0].weight_mask[1, 4] = 1.0  # the rows differ
+    ask = {"sparsity": 0.5, "scope": "row", "method": "joint", "gap": 1e-9}
+    result = cbs.prune(model, data, **ask)
+    free = cbs.prune(clone(model), data, **ask)
+    assert result.status == free.status == "optimal"
+    assert free.value < 0.1 * result.bound
+    assert bool(result.masks["0"][:, 1].all())

@@ -67,9 +67,7 @@ def page(results: Sequence[PruneResult], settings: Mapping[str, Any], folder: Pa
     dense = results[0].test_before or results[0].before
     on = "test" if results[0].test_before else "calibration"
     head = "" if dense.accuracy is None else f"Dense accuracy on {on} data {100 * dense.accuracy:.2f}%.\n\n"
-    asked = [
-        f"{name} = {value}" for name, value in settings.items() if value is not None and name != "identity"
-    ]
+    shown = {name: value for name, value in settings.items() if value is not None and name != "identity"}
     given = "\n".join(f"    {name} = {value}" for name, value in shown.items())
     return (
         f"# Pruned networks in {shlex.quote(folder.name)}\n\n{head}{markdown(results)}\n"

@@ -30,7 +30,7 @@ class Storage:
         n: entries of the block.
         groups: its curvatures.
         columns: its right-hand sides.
-        memory: bytes that all may take together, and the proof that is made of the log. What a tree starts
+        memory: bytes that all may take together, with the proof that is made of the log. What a tree starts
             with it gets in any case.
         record: whether a log is kept.
 
@@ -42,14 +42,14 @@ class Storage:
 
     def __init__(self, n: int, groups: int, columns: int, memory: int, record: bool) -> None:
         self.n, self.memory, self.record = n, memory, record
-        self._proof = {NODES: 2 * n, VECTORS: 4 * groups * n * columns}
+        self._proof = {NODES: 3 * n, VECTORS: 6 * groups * n * columns}
         self.integers = np.zeros(14, np.int64)
         self.integers[state.CURRENT] = -1
         self.store, self.log = empty_store(n, groups), empty_log(n)
 
     @property
     def bytes(self) -> int:
-        """Bytes that all arrays take, and the proof that is made of the log."""
+        """Bytes that all arrays take, the proof that is made of the log, and its making and checking."""
         held = sum(array.nbytes for arrays in (self.store, self.log) for array in arrays)
         proof = self._proof[NODES] * len(self.log.entry) + self._proof[VECTORS] * len(self.log.shares)
         return held + proof

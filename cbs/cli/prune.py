@@ -167,8 +167,10 @@ def prune(
         else:
             console = output.results()
             console.print(report.terminal(results))
-            console.print(f"\n{_dense(results[0])}written to {path}: begin with table.md", soft_wrap=True)
-            console.print(f"\n{report.next_steps(results, path)}", soft_wrap=True)
+            where = f"not all of it could be written to {path}" if keeper.status else f"written to {path}"
+            console.print(f"\n{_dense(results[0])}{where}: begin with table.md", soft_wrap=True)
+            if not keeper.status:
+                console.print(f"\n{report.next_steps(results, path)}", soft_wrap=True)
 
     status = output.deliver(show, {path: partial(run.finish, plot=whole)})
     return status or keeper.status or (130 if facts["interrupted"] else 0)

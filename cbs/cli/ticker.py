@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from cbs.cli import output
 from cbs.watch import Step
 
+SETUP = ("measure", "compile", "curvature", "curves")
+"""Stages before a search, which have a line of their own only after a silence."""
 EVERY = 5.0
 """Seconds between two lines about one search when standard error is not a terminal."""
 
@@ -28,7 +30,7 @@ class Ticker:
         self._pattern, self._done = budget if ":" in budget else None, 0
         self._console = output.progress()
         self._started = time.perf_counter()
-        self._shown = -EVERY
+        self._shown = 0.0
         self._result, self._search, self._last = "", "", ""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(),
@@ -64,9 +66,11 @@ class Ticker:
         if step.stage == "evaluate":
             self._done += 1
         self._bar.update(self._task, description=text, completed=self._done)
-        began = result != self._result and not behind  # most bounds are known by then
-        if self._bar.disable and (began or (self._last and self._seconds >= self._shown + EVERY)):
-            self._result = result
+        setup = step.stage in SETUP
+        began = result != self._result and not behind and not setup  # most bounds are known by then
+        late = self._seconds >= self._shown + EVERY
+        if self._bar.disable and (began or (late and (self._last or setup))):
+            self._result = self._result if setup else result
             self._print(text)
 
     @property

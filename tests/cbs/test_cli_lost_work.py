@@ -276,7 +276,7 @@ def test_what_is_finished_stays_and_the_rest_is_computed_later(capsys, here, mon
     done = stop_after(monkeypatch, -1, None)
     status, out, _ = run(capsys, *PRUNE, *ALL, "-o", "out", "--resume")
     assert (status, done) == (0, [])
-    assert "out" in out
+    assert "load_file('out/" in out
 
 
 def test_bounds_that_were_not_computed_come_later(capsys, here, monkeypatch):

@@ -66,7 +66,7 @@ def test_names_are_not_taken_as_markup(capsys):
         assert word in text
     results().print("written to [run]")
     assert capsys.readouterr().out == "written to [run]\n"
-    with Ticker(["50%"], 1) as ticker:
+    with Ticker(1) as ticker:
         ticker(Step("joint", "select", "blocks[conv]", 0, 1))
     assert "blocks[conv]" in capsys.readouterr().err
 

@@ -74,7 +74,7 @@ def test_unreadable_files_are_status_2(capsys, instance):
     assert "can't be read" in capsys.readouterr().err
     certificate.write_bytes(whole)
     assert main(["verify", str(certificate), str(instance.parent / "none.npz")]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "it does not exist" in capsys.readouterr().err
     assert main(["verify", str(instance), str(instance)]) == 2
     assert "field 'format' is missing" in capsys.readouterr().err
     assert main(["verify", str(certificate)]) == 2

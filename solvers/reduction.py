@@ -18,6 +18,8 @@ DELICATE = 1e6
 """Condition beyond which shifts are computed in doubled precision."""
 RIDGE = 1e-13
 """Part of H's diagonal, times n, by which that of a Schur complement is lifted that is not semidefinite."""
+DOUBLED = 1e-10
+"""What doubled precision leaves of H's entries in a Schur complement, in units of eps; generous."""
 PASSES = 3
 """Refinements of a solve in doubled precision."""
 
@@ -111,21 +113,27 @@ def reduce(problem: SubsetProblem) -> Reduction:
         margin += 0.5 * float((ridge * W * W).sum())
     margin += 4.0 * EPS * float(smaller.scale + np.abs(offsets).sum())
     if len(b):
-        margin += _rounded(smaller)
+        margin += _rounded(smaller, H.diagonal()[..., p])
     return Reduction(problem, smaller, offsets, margin)
 
 
-def _rounded(smaller: SubsetProblem) -> float:
+def _rounded(smaller: SubsetProblem, diagonal: Array) -> float:
     """What rounding the entries of Schur complements, and gradients, can move a cost by.
 
     `1/2 x'E x` with `|E_ij| <= eps (S_ii S_jj)^1/2`: at most n times the condition of S at unit diagonal of a
-    joint cost, and a sum over what is pruned of a selection's.
+    joint cost, and a sum over what is pruned of a selection's. Doubled precision itself leaves a part of
+    about eps^2 of H's entries, which is all there is of a complement that is zero.
+
+    Args:
+        smaller: the reduced problem.
+        diagonal: of H, `[n]` or `[m, n]`, on the columns that stay.
     """
     if smaller.refit:
         condition = max(smaller.hessian.condition(r) for r in range(smaller.hessian.rows or 1))
         return float(smaller.n * EPS * condition * smaller.scale)
     root = np.sqrt(np.maximum(smaller.hessian.diagonal(), 0.0))
     size = float(((np.abs(smaller.W) * root).sum(axis=1) ** 2).sum())
+    size += DOUBLED * float(((np.abs(smaller.W) * np.sqrt(diagonal)).sum(axis=1) ** 2).sum())
     return EPS * (size + (0.0 if smaller.G is None else float(np.abs(smaller.G * smaller.W).sum())))
 
 

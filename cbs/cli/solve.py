@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from functools import partial
@@ -131,9 +132,10 @@ def _limited(solver: solvers.Solver, node_limit: int | None, memory_limit: str |
 
 def _bytes(size: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE)
-    if match is None or not float(match[1]) > 0:
-        raise ValueError(f"--memory-limit must be a size such as 500M or 16G, got {size!r}")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    found = 0.0 if match is None else float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")
+    if not 1 <= found < math.inf:
+        raise ValueError(f"--memory-limit must be a size such as 500M or 16G, got {size[:40]!r}")
+    return int(found)
 
 
 def _run(

@@ -91,6 +91,8 @@ def test_a_proof_without_memory(capsys, instance, tmp_path):
     [
         (["--memory-limit", "much"], "--memory-limit must be a size such as 500M or 16G, got 'much'"),
         (["--memory-limit", "0"], "--memory-limit must be a size"),
+        (["--memory-limit", "9" * 400 + "G"], "--memory-limit must be a size"),
+        (["--memory-limit", "0.5"], "--memory-limit must be a size"),
         (["--node-limit", "-1"], "--node-limit must be at least 0, got -1"),
         (
             ["--node-limit", "5", "--solver", "greedy"],

@@ -35,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: if it can't be written; nothing is left behind then.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if target.exists() and not target.is_file():
         with tempfile.TemporaryFile() as whole:
             yield whole
@@ -70,7 +70,7 @@ def check_place(what: str, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: in one line, if it can't be written.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     try:
         there = target.exists()
         if there and target.is_dir():
@@ -89,6 +89,12 @@ def check_place(what: str, path: str | os.PathLike[str]) -> None:
             f"{what} {str(path)!r} can't be written ({error.strerror}); name a file in a folder that can"
         ) from None
     _remove_leftovers(target)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """What is to be replaced or written into: where links lead, but to an open pipe they name no place."""
+    target = os.path.realpath(path)
+    return Path(path if os.path.exists(path) and not os.path.exists(target) else target)
 
 
 def _open_beside(target: Path) -> tuple[Path, int]:

@@ -78,6 +78,17 @@ def test_devices_are_written_into(tmp_path):
         write("/dev/full")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no /dev/fd")
+def test_an_open_pipe_is_written_into_by_its_name():
+    """As `--csv /dev/stdout | less` does: the link leads to a pipe, which has no place of its own."""
+    out, into = os.pipe()
+    check_place("output", f"/dev/fd/{into}")
+    write(f"/dev/fd/{into}")
+    os.close(into)
+    with os.fdopen(out, "rb") as pipe:
+        assert pipe.read() == b"new"
+
+
 def test_places_that_can_not_be_are_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "file")

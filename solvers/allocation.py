@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from solvers.hessian import Array
 
+EPS = float(np.finfo(float).eps)
 EXACT_WORK = 4e9
 """Largest number of additions the dynamic programme may take before convex envelopes replace it."""
 
@@ -48,12 +49,13 @@ def allocation_value(curves: Sequence[Array], total: int, work: float = math.inf
     """
     if exactly(curves, total, work):
         best = pool(curves, total)
-        return float(best.cost[total]) - best.rounding
-    rounding = _rounding(curves)
+        return lowered(float(best.cost[total]), best)
+    magnitude = float(sum(np.abs(c[np.isfinite(c)]).max(initial=0.0) for c in curves))
+    rounding = 4 * len(curves) * EPS * magnitude
     slopes = np.sort(np.concatenate([np.diff(_envelope(c)) for c in curves]))
     t = float(slopes[min(max(total - 1, 0), len(slopes) - 1)])
     value = sum(float((c - t * np.arange(len(c))).min()) for c in curves) + t * total
-    return value - rounding - 4 * len(curves) * np.finfo(float).eps * abs(t) * total
+    return value - rounding - 4 * len(curves) * EPS * abs(t) * total
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ class Pool:
 
     Attributes:
         cost: `[min(total, entries) + 1]` least cost of taking so many from all of them.
-        rounding: what rounding can add to a cost.
+        fall: by how much each row can be negative, summed; what rounding adds to a cost is relative to the
+            cost and to this, and not to what the least cost leaves out.
         choices: of every row, how many it gives for every total of the rows so far.
     """
 
     cost: Array
-    rounding: float
+    fall: float
     choices: tuple[NDArray[np.int32], ...]
 
     def counts(self, taken: int) -> NDArray[np.int64]:
@@ -94,7 +97,24 @@ def pool(curves: Sequence[Array], total: int) -> Pool:
         best, choice = _fold(best, np.ascontiguousarray(curve, dtype=np.float64), reach, total)
         reach = min(total, reach + size)
         choices.append(choice)
-    return Pool(best[: min(total, sum(sizes)) + 1], _rounding(curves), tuple(choices))
+    within = [curve[: total + 1] for curve in curves]
+    fall = math.fsum(max(0.0, -float(c[np.isfinite(c)].min(initial=0.0))) for c in within)
+    return Pool(best[: min(total, sum(sizes)) + 1], fall, tuple(choices))
+
+
+def lowered(cost: float, *pools: Pool) -> float:
+    """A least cost less what rounding can have added to it.
+
+    A sum of terms t is off by `rows eps sum |t|` at most, and `sum |t| = sum t + 2 sum max(-t, 0)`.
+
+    Args:
+        cost: of the first of the pools.
+        pools: itself, and what it has for rows.
+    """
+    if not math.isfinite(cost):
+        return cost
+    rows = sum(len(each.choices) for each in pools)
+    return cost - 4 * rows * EPS * (abs(cost) + 2.0 * math.fsum(each.fall for each in pools))
 
 
 def exactly(curves: Sequence[Array], total: int, work: float = math.inf) -> bool:
@@ -117,11 +137,6 @@ def allocation_work(curves: Sequence[Array], total: int) -> float:
         raise ValueError(f"total is {total}, but the rows have {sizes.sum()} entries")
     reach = np.minimum(np.cumsum(sizes), total)
     return float((reach.astype(float) * sizes).sum())
-
-
-def _rounding(curves: Sequence[Array]) -> float:
-    magnitude = float(sum(np.abs(c[np.isfinite(c)]).max(initial=0.0) for c in curves))
-    return 4 * len(curves) * float(np.finfo(float).eps) * magnitude
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from solvers import allocation
-from solvers.allocation import allocate, allocation_value, pool
+from solvers.allocation import allocate, allocation_value, lowered, pool
 
 QUICK = settings(derandomize=True, max_examples=80, deadline=None)
 COST = st.floats(-5, 5).map(lambda x: round(x, 3))
@@ -120,6 +120,26 @@ def test_the_bound_allows_for_rounding_in_its_sums(work, monkeypatch):
         bound = allocation_value([np.array([x, np.inf]) for x in terms], 0)
         assert bound <= exact
         assert bound == pytest.approx(float(exact), abs=1e-6)
+
+
+def test_what_rounding_adds_is_judged_by_what_the_least_cost_takes():
+    """An entry that is far dearer than the least cost, and not part of it, costs the bound nothing."""
+    curves = [np.array([0.0, 1.0, 1e18]), np.array([0.0, 3.0, 4e17])]
+    assert allocation_value(curves, 2) == pytest.approx(4.0, rel=1e-12)
+    assert allocation_value([np.array([0.0, -5.0]), np.array([0.0, -1e9])], 0) == 0.0
+    fixed = pool(curves, 3)
+    both = pool([np.array([0.0, 1e18]), fixed.cost], 2)
+    assert lowered(float(both.cost[2]), both, fixed) == pytest.approx(4.0, rel=1e-12)
+
+
+def test_a_least_cost_is_lowered_by_more_than_rounding_where_terms_cancel():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        terms = np.concatenate([x := rng.standard_normal(20) * np.exp2(rng.uniform(0, 40, 20)), -x])
+        curves = [np.array([t]) for t in terms]
+        fixed = pool(curves[:15], 0)
+        both = pool([*curves[15:], fixed.cost], 0)
+        assert lowered(float(both.cost[0]), both, fixed) <= sum(map(Fraction, terms.tolist()))
 
 
 @QUICK

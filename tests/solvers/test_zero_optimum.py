@@ -55,3 +55,18 @@ def test_dead_columns_of_a_singular_selection_cost_nothing(rng):
         found = solve(problem)
         assert (found.value, found.bound, found.status.value) == (0.0, 0.0, "optimal")
         assert found.mask[:, 2].all()
+
+
+@pytest.mark.parametrize("solver", ["auto", "branch-and-bound"])
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("prune", [0, 1])
+def test_small_layers_are_proven_beside_a_weight_far_above_the_others(solver, refit, prune, rng):
+    W = np.array([[1e9, -2.0, 1.0], [1.0, 3.0, -1.0]])
+    problem = SubsetProblem(
+        W, gram(rng, 3), Budget.per_layer(prune), refit=refit, gradient=rng.standard_normal((2, 3))
+    )
+    found = solve(problem, solver)
+    assert found.status.value == "optimal"
+    assert found.bound == pytest.approx(found.value, rel=1e-9, abs=0.0)
+    if not refit and not prune:
+        assert found.value == found.bound == 0.0

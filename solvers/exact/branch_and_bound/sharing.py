@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, exactly, pool
+from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, exactly, lowered, pool
 from solvers.checkpoint import Arrays, Checkpoint
 from solvers.exact.branch_and_bound.row_curve import RowCurve
 from solvers.hessian import Array
@@ -110,7 +110,7 @@ class Sharing:
                 cost = allocation_value(curves, self.total, work)
                 return cost, allocate(curves, self.total, work) if np.isfinite(cost) else self.counts
             best = pool(curves, self.total)
-            cost = float(best.cost[self.total]) - best.rounding
+            cost = lowered(float(best.cost[self.total]), best)
             return cost, best.counts(self.total) if np.isfinite(cost) else self.counts
         fixed, searched = self._fixed[name], np.array(self.searched)
         free = [curve for curve, here in zip(curves, self.searched, strict=True) if here]
@@ -118,4 +118,4 @@ class Sharing:
         shares = both.counts(self.total)
         counts = np.empty(len(curves), np.int64)
         counts[searched], counts[~searched] = shares[:-1], fixed.counts(int(shares[-1]))
-        return float(both.cost[self.total]) - both.rounding - fixed.rounding, counts
+        return lowered(float(both.cost[self.total]), both, fixed), counts

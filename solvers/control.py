@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from solvers.checkpoint import Checkpoint
     from solvers.problem import Mask
 
+SHOWN = 1e-7
+"""Relative rounding of an incumbent that does not show in the digits it is told with."""
 Callback = Callable[[Progress], Any]
 SEARCH = 0.8
 """Of a time limit, what a search may take whose certificate is to be written in the rest."""
@@ -106,7 +108,8 @@ class Control:
 
     def report(self, value: float, bound: float, nodes: int = 0, mask: Mask | None = None) -> None:
         """Record the incumbent and bound, and tell the callback."""
-        upper = max(self.floor, value + self.offset + self.margin + self.noise)
+        upper = value + self.offset + self.margin
+        upper = max(self.floor, upper + max(0.0, self.noise - SHOWN * abs(upper)))
         bounds = Bounds(min(self.told(bound), upper), upper)
         shown = None if mask is None else self.lift(mask)
         self.trace.append(Progress(self.seconds, bounds, nodes))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 
-from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
+from solvers.hessian import Array, BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
 from solvers.hessian.base import SINGULAR, units
+from solvers.hessian.base import condition as unit_condition
 from solvers.hessian.doubled import add_product, dot, multiply
 from solvers.problem import EPS, Mask, SubsetProblem
 
@@ -20,6 +22,8 @@ RIDGE = 1e-13
 """Part of H's diagonal, times n, by which that of a Schur complement is lifted that is not semidefinite."""
 DOUBLED = 1e-10
 """What doubled precision leaves of H's entries in a Schur complement, in units of eps; generous."""
+Product = Callable[[Array, Array], tuple[Array, Array]]
+"""`H (x + y)` of heads and tails, as heads and tails."""
 PASSES = 3
 """Refinements of a solve in doubled precision."""
 
@@ -84,11 +88,16 @@ def reduce(problem: SubsetProblem) -> Reduction:
         if shifting:
             assert G is not None
             given, condition = (A, problem.W[rows], G[rows]), H.condition(r)
-            shift = _mild_shift(*given, condition) if condition <= DELICATE else _shift(*given)
+            mild = condition <= DELICATE
+            shift = _mild_shift(*given, condition) if mild else _shift(*given, _product(H, r))
             W[rows] -= shift.step[:, p]
             offsets[rows] += shift.offsets
             margin += shift.margin
         if len(b):
+            if not isinstance(H, DenseHessian | StackedHessian):
+                margin += _formed(
+                    H.condition(r) if problem.refit else unit_condition(A[np.ix_(b, b)]), problem
+                )
             across = np.ascontiguousarray(A[np.ix_(p, b)])
             X = _solve(A[np.ix_(b, b)], across, PASSES)
             S = np.stack([_less(A[p, j], across, *x) for j, *x in zip(p, *X, strict=True)])
@@ -137,6 +146,29 @@ def _rounded(smaller: SubsetProblem, diagonal: Array) -> float:
     return EPS * (size + (0.0 if smaller.G is None else float(np.abs(smaller.G * smaller.W).sum())))
 
 
+def _formed(condition: float, problem: SubsetProblem) -> float:
+    """What rounding the entries of a factor's matrix, which is formed, can move a cost by.
+
+    `1/2 x'E x` with `|E_ij| <= c eps (H_ii H_jj)^1/2` of a move x of condition k times what is pruned.
+    """
+    size = (np.abs(problem.W) * np.sqrt(problem.hessian.diagonal())).sum(axis=1) ** 2
+    return float(4.0 * problem.n * EPS * condition * (size.sum() + problem.scale))
+
+
+def _product(H: Hessian, row: int) -> Product:
+    """Products with a row's matrix in doubled precision, from the numbers that it is stored in."""
+    if isinstance(H, DenseHessian | StackedHessian):
+        A = np.ascontiguousarray(H.dense(row))
+        return lambda x, y: multiply(A, x, y)
+
+    def product(x: Array, y: Array) -> tuple[Array, Array]:
+        heads, tails = H.doubled(row, x)
+        heads, tails = add_product(heads, tails, 1.0, H.matmul(y[None, :])[0])
+        return heads, tails
+
+    return product
+
+
 class _Shift(NamedTuple):
     """Steps `H^-1 g [rows, n]`, what each is worth, and what errors of theirs can move a cost by."""
 
@@ -155,7 +187,7 @@ def _mild_shift(A: Array, W: Array, G: Array, condition: float) -> _Shift:
     return _Shift(steps, offsets, len(A) * EPS * condition * size)
 
 
-def _shift(A: Array, W: Array, G: Array) -> _Shift:
+def _shift(A: Array, W: Array, G: Array, product: Product) -> _Shift:
     """The same in doubled precision, for any condition.
 
     A cost's root is a seminorm of the shifted weights `w~` that is nowhere above `(1/2 w~'H w~)^1/2`, so that
@@ -163,21 +195,21 @@ def _shift(A: Array, W: Array, G: Array) -> _Shift:
     residual and what rounding the weights adds. The offset, `1/2 s'H s - g's` at a step s, is right to
     `1/2 |e|_H^2`.
     """
-    steps, tails = _solve(A, G, PASSES)
+    steps, tails = _solve(A, G, PASSES, product)
     root = np.sqrt(np.diagonal(A))
     offsets, margin, zero = np.zeros(len(W)), 0.0, np.zeros(len(A))
     for r, (w, g, s, t) in enumerate(zip(W, G, steps, tails, strict=True)):
-        heads = multiply(A, s, zero)
+        heads = product(s, zero)
         offsets[r] = dot(s, *add_product(0.5 * heads[0], 0.5 * heads[1], -1.0, g))
         moved = w - s
-        size = float(dot(moved, *multiply(A, moved, zero)))
-        error = math.sqrt(max(float(dot(t, *multiply(A, t, zero))), 0.0))
+        size = float(dot(moved, *product(moved, zero)))
+        error = math.sqrt(max(float(dot(t, *product(t, zero))), 0.0))
         error = 2.0 * error + EPS * float(root @ (np.abs(moved) + np.abs(s) + np.abs(w)))
         margin += math.sqrt(max(size, 0.0)) * error + error * error
     return _Shift(steps, offsets, margin)
 
 
-def _solve(A: Array, rhs: Array, passes: int) -> tuple[Array, Array]:
+def _solve(A: Array, rhs: Array, passes: int, product: Product | None = None) -> tuple[Array, Array]:
     """`A^-1 b` of every b, `[k, n]`: heads and, after some passes of refinement, tails.
 
     Raises:
@@ -192,10 +224,11 @@ def _solve(A: Array, rhs: Array, passes: int) -> tuple[Array, Array]:
         return np.asarray(scale * scipy.linalg.cho_solve((L, True), (scale * b).T).T)
 
     A = np.ascontiguousarray(A)
+    times = product or (lambda x, y: multiply(A, x, y))
     heads = plain(rhs)
     tails = np.zeros(rhs.shape)
     for _ in range(passes):
-        left = np.stack([_less(b, A, x, y) for b, x, y in zip(rhs, heads, tails, strict=True)])
+        left = np.stack([_left(b, *times(x, y)) for b, x, y in zip(rhs, heads, tails, strict=True)])
         tails += plain(left)
         total = heads + tails
         heads, tails = total, tails - (total - heads)
@@ -204,7 +237,11 @@ def _solve(A: Array, rhs: Array, passes: int) -> tuple[Array, Array]:
 
 def _less(b: Array, A: Array, x: Array, y: Array) -> Array:
     """`b - A (x + y)`, rounded once."""
-    heads, tails = multiply(np.ascontiguousarray(A), x, y)
+    return _left(b, *multiply(np.ascontiguousarray(A), x, y))
+
+
+def _left(b: Array, heads: Array, tails: Array) -> Array:
+    """`b - (heads + tails)`, rounded once."""
     heads, tails = add_product(-heads, -tails, 1.0, b)
     return np.asarray(heads + tails)
 

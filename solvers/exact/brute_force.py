@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from solvers.allocation import allocate
 from solvers.budget import Budget
 from solvers.control import Control
-from solvers.problem import Mask, SubsetProblem
+from solvers.problem import DIGITS, Mask, SubsetProblem
 from solvers.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
@@ -65,7 +65,8 @@ class BruteForce(Solver):
             control.report(problem.value(mask), -math.inf, mask=mask)
             return Outcome(mask, reason=stop.reason)
         value_found = problem.value(mask)
-        bound = value_found - 1e-12 * problem.scale
+        off = min(DIGITS * abs(value_found), problem.rounding)
+        bound = value_found - off - 1e-12 * problem.scale
         control.report(value_found, bound, _count(problem), mask)
         return Outcome(mask, bound, Status.OPTIMAL, {"masks": _count(problem)})
 
@@ -95,7 +96,7 @@ def _row(problem: SubsetProblem, r: int, prune: int) -> SubsetProblem:
     gradient = None if problem.G is None else problem.G[r : r + 1]
     return SubsetProblem(
         problem.W[r : r + 1],
-        problem.hessian.dense(r),
+        problem.hessian if problem.hessian.shared else problem.hessian.dense(r),
         Budget.per_row(prune),
         refit=problem.refit,
         gradient=gradient,

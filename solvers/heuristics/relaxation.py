@@ -12,6 +12,7 @@ from solvers.allocation import allocation_value
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.node.restriction import part_of, restrict
 from solvers.bounds.secure import secure
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.bounds.trivial import sign_bound
@@ -189,6 +190,7 @@ def _compile_wide_rows() -> None:
                 for _ in range(2):
                     row.lift(2, lambda: None)
                 row.polish(lambda: None)
+                restrict(part_of(block), np.zeros(block.n, dtype=np.int64))
 
 
 def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:

@@ -178,7 +178,7 @@ def test_it_searches_better_than_it_rounds(refit, window):
 @VARIANTS
 @pytest.mark.parametrize("solver", ["auto", "local-search", "relaxation", "factor-search"])
 def test_wide_factors_are_never_formed(solver, refit, rng, monkeypatch):
-    monkeypatch.setattr(factor, "WIDE", 16)
+    monkeypatch.setattr(factor, "WIDE", 3)
     monkeypatch.setattr(FactorHessian, "dense", lambda *_: pytest.fail("formed the dense matrix"))
     X = rng.standard_normal((5, 40)).astype(np.float32)
     problem = SubsetProblem(

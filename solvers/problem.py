@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from solvers.bounds.secure import certainly_semidefinite
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, FactorHessian, Hessian, as_hessian
-from solvers.hessian.base import CHUNK_BYTES, condition, numbers
+from solvers.hessian.base import CHUNK_BYTES, SINGULAR, condition, numbers
 from solvers.hessian.supports import solve_each
 from solvers.refinement import Refined, refine
 
@@ -89,7 +89,8 @@ class SubsetProblem:
         self.pools: Pools = budget.pools(self.m, len(self.prunable))
         if len(self.movable) and not self.refit:
             for r in range(self.hessian.rows or 1):
-                self.hessian.solve(r, self.movable, np.zeros(len(self.movable)))
+                if condition(self.hessian.block(r, self.movable)) * len(self.movable) * EPS >= 1.0:
+                    raise ValueError(SINGULAR)
 
     def __repr__(self) -> str:
         parts = [

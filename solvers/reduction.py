@@ -80,6 +80,7 @@ def reduce(problem: SubsetProblem) -> Reduction:
     if H.wide and isinstance(H, FactorHessian | BlockDiagonalHessian):
         return _factored(problem, H)
     offsets, margin = np.zeros(problem.m), 0.0
+    reach = np.abs(problem.W)
     reduced: list[Array] = []
     gradient = None if G is None or problem.refit else G[:, p].copy()
     for r in range(H.rows or 1):
@@ -91,13 +92,13 @@ def reduce(problem: SubsetProblem) -> Reduction:
             mild = condition <= DELICATE
             shift = _mild_shift(*given, condition) if mild else _shift(*given, _product(H, r))
             W[rows] -= shift.step[:, p]
+            reach[rows] += np.abs(shift.step)
             offsets[rows] += shift.offsets
             margin += shift.margin
         if len(b):
             if not isinstance(H, DenseHessian | StackedHessian):
-                margin += _formed(
-                    H.condition(r) if problem.refit else unit_condition(A[np.ix_(b, b)]), problem
-                )
+                moving = A if problem.refit else A[np.ix_(b, b)]
+                margin += _formed(unit_condition(moving), reach[rows] * np.sqrt(H.diagonal()))
             across = np.ascontiguousarray(A[np.ix_(p, b)])
             X = _solve(A[np.ix_(b, b)], across, PASSES)
             S = np.stack([_less(A[p, j], across, *x) for j, *x in zip(p, *X, strict=True)])
@@ -146,13 +147,17 @@ def _rounded(smaller: SubsetProblem, diagonal: Array) -> float:
     return EPS * (size + (0.0 if smaller.G is None else float(np.abs(smaller.G * smaller.W).sum())))
 
 
-def _formed(condition: float, problem: SubsetProblem) -> float:
+def _formed(condition: float, reach: Array) -> float:
     """What rounding the entries of a factor's matrix, which is formed, can move a cost by.
 
-    `1/2 x'E x` with `|E_ij| <= c eps (H_ii H_jj)^1/2` of a move x of condition k times what is pruned.
+    `1/2 x'E x` with `|E_ij| <= c eps (H_ii H_jj)^1/2`, of a move x as far as what is pruned times the
+    condition of what moves.
+
+    Args:
+        condition: at unit diagonal.
+        reach: `[m, n]` how far weights go at most without that, times `H_ii^1/2`.
     """
-    size = (np.abs(problem.W) * np.sqrt(problem.hessian.diagonal())).sum(axis=1) ** 2
-    return float(4.0 * problem.n * EPS * condition * (size.sum() + problem.scale))
+    return float(4.0 * reach.shape[1] * EPS * condition * np.square(reach.sum(axis=1)).sum())
 
 
 def _product(H: Hessian, row: int) -> Product:

@@ -62,7 +62,9 @@ def main() -> int:
     lines += [f"| {text} | {counts[kind]:,} | {len(faults[kind])} |" for kind, text in STATEMENTS.items()]
     intro = (
         f"{counts['problems']:,} problems of seeds {seeds[0]} to {seeds[-1]}, and {counts['refused']:,} "
-        f"more that were refused; {seconds / 60:.0f} minutes in {arguments.workers} processes."
+        f"more that were refused. {counts['no split']} answers were refused for want of a certified split, "
+        f"{counts['no certificate']} had no certificate. "
+        f"{seconds / 60:.0f} minutes in {arguments.workers} processes."
     )
     text = "\n".join([intro, "", *lines, ""])
     (HERE / "results").mkdir(exist_ok=True)

@@ -85,6 +85,10 @@ def hold(seed, ledger):
                 _hold_curve(problem, exact, certify and problem.budget.kind == "per_layer", where, ledger)
             else:
                 _hold_together(problem, exact, certify, seed, where, ledger)
+        except ValueError as error:  # no split, or no proof, of a curvature this close to singular
+            ledger.counts["no split"] += 1
+            fine = "singular" in str(error) and "\n" not in str(error)
+            ledger.hold("errors", fine, f"{where}: {error}")
         except Exception as error:
             ledger.hold("errors", False, f"{where}: {type(error).__name__}: {error}")
 
@@ -104,7 +108,7 @@ def _hold_solution(problem, exact, name, certify, where, ledger):
         fine = value - optimum <= Fraction(gap + DIGITS) * abs(value)
         ledger.hold("false proofs", fine, f"{where}: {float(value)!r} for {float(optimum)!r}")
     if certify:
-        _hold_certificate(solution.certificate, [problem], optimum, where, ledger)
+        _hold_certificate(solution.certificate, solution.stats, [problem], optimum, where, ledger)
 
 
 def _hold_curve(problem, exact, certify, where, ledger):
@@ -124,7 +128,7 @@ def _hold_curve(problem, exact, certify, where, ledger):
                 ledger.hold("false proofs", fine, f"{at}: {float(value)!r} for {float(least)!r}")
     if certify:
         optimum = fraction(exact.optimum)
-        _hold_certificate(found.certificate, [problem], optimum, where, ledger)
+        _hold_certificate(found.certificate, found.stats, [problem], optimum, where, ledger)
 
 
 def _hold_together(problem, exact, certify, seed, where, ledger):
@@ -151,7 +155,7 @@ def _hold_together(problem, exact, certify, seed, where, ledger):
         fine = value - optimum <= Fraction(1e-4 + DIGITS) * abs(value)
         ledger.hold("false proofs", fine, f"{where}: {float(value)!r} for {float(optimum)!r}")
     if certify:
-        _hold_certificate(found.certificate, both, optimum, where, ledger)
+        _hold_certificate(found.certificate, found.stats, both, optimum, where, ledger)
 
 
 def _hold_bound(bound, optimum, kind, where, ledger, allowance=ROUNDING):
@@ -171,7 +175,11 @@ def _hold_value(told, value, where, ledger):
     ledger.hold("values off", fine, f"{where}: {told!r} for {float(value)!r}")
 
 
-def _hold_certificate(certificate, problems, optimum, where, ledger):
+def _hold_certificate(certificate, stats, problems, optimum, where, ledger):
+    if certificate is None:
+        ledger.counts["no certificate"] += 1
+        ledger.hold("errors", bool(stats["certificate"]), f"{where}: no word about its certificate")
+        return
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.npz" for i in range(len(problems))]
         for file, problem in zip(files, problems, strict=True):

@@ -53,6 +53,8 @@ class Survey:
         Raises:
             ValueError: in one line, if there are none, or one can't be pruned.
         """
+        if isinstance(names, str):
+            raise ValueError(f"layers must be a list of names, such as [{names!r}], not a name")
         if names is None:
             chosen = [*self.prunable]
             if not chosen:

@@ -46,9 +46,7 @@ def batch_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         found = loss(wide(outputs).clone(), wide(targets).clone())
     except Exception as error:
-        hint = (
-            "; for regression give loss=torch.nn.functional.mse_loss" if _is_regression(loss, targets) else ""
-        )
+        hint = f"; class labels must be integers, {INSTEAD}" if _is_regression(loss, targets) else ""
         raise ValueError(
             f"loss refuses outputs of shape {list(outputs.shape)} with targets of shape "
             f"{list(targets.shape)} and type {targets.dtype} ({first_line(error)}){hint}"

@@ -39,6 +39,11 @@ class Method:
     columns: bool = True
     certified: bool = False
 
+    @property
+    def searches(self) -> bool:
+        """Whether it chooses by more than one number for each weight, for which code is compiled."""
+        return not self.code.startswith("separable:")
+
     def check(self, request: Request) -> None:
         """Raise ValueError, in one line, for a request that the method can't meet."""
         if request.budget == "columns" and not self.columns:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.curvature.diagonal import gauss_newton_diagonal
-from cbs.curvature.each import require_apart
+from cbs.curvature.each import WITHOUT, require_apart
 from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
-from cbs.data import Samples, gather
+from cbs.data import Samples, first_line, gather
 from cbs.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.evaluate import Evaluation, evaluate, require_answers
 from cbs.formulation import (
@@ -37,6 +37,7 @@ from cbs.probe import misbehaving
 from cbs.surgery import Saved, clone, put_mask, read_masks, save
 from solvers import Budget, FactorHessian
 from solvers.bounds.curves import lower_curves
+from solvers.control import is_number
 from solvers.curves import RowCurves, row_curves
 from solvers.hessian import Array
 from solvers.problem import Mask
@@ -86,13 +87,13 @@ class Network:
         for name, values in model.named_parameters():
             if values.is_complex() or (values.is_floating_point() and values.dtype not in TYPES):
                 raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
-        if not 0 <= damping < float("inf"):
+        if not is_number(damping) or not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
         found = survey(model)
         found.choose(layers)
         where = next(model.parameters(), torch.empty(0)).device
         self.masks = {name: read_masks(model, name) for name in masked_names(model)}
-        self.model = clone(model).to(device).eval()
+        self.model = _placed(clone(model), device).eval()
         self.layers = self._layers(found.choose(layers))
         self._origin = where, {name: module.training for name, module in model.named_modules()}
         self.samples: Samples = gather(data, samples, seed).to(device)
@@ -231,6 +232,8 @@ class Network:
         layers = [layer.of(model) for layer in self.layers]
         samples = replace(self.samples, inputs=wide(self.samples.inputs)) if low else self.samples
         model = model.float() if low else model
+        if low:
+            _require_single(model, samples)
         require_apart(model, samples)
         return model, layers, samples
 
@@ -266,6 +269,34 @@ class Network:
         return [reduce(objective.problem(Budget.per_layer(0))) for objective in self.objectives]
 
 
+def _placed(model: nn.Module, device: str) -> nn.Module:
+    """The network on a device.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} can't be used ({first_line(error)})") from error
+
+
+def _require_single(model: nn.Module, samples: Samples) -> None:
+    """Refuse a network that can't be converted to single precision.
+
+    Raises:
+        ValueError: if it does not run then, as one that converts its inputs to a fixed type of less.
+    """
+    try:
+        with torch.no_grad():
+            model(samples.first(1))
+    except Exception as error:
+        raise ValueError(
+            f"model can't run in float32, in which derivatives are computed ({first_line(error)}); give it "
+            f"as float32, or {WITHOUT}"
+        ) from error
+
+
 def _require_signal(found: list[Array]) -> list[Array]:
     """Derivatives of all layers, which say something of some weight.
 
@@ -276,7 +307,7 @@ def _require_signal(found: list[Array]) -> list[Array]:
         raise ValueError("loss has derivatives by the weights that are NaN or infinite on this data")
     if not any(bool(part.any()) for part in found):
         raise ValueError(
-            "loss has no derivative by any weight on this data, as of outputs that are computed under "
-            "torch.no_grad or detached; take method 'magnitude', or 'joint' with scope 'row' or 'layer'"
+            "loss has no derivative by any weight on this data, as where outputs are detached or units never "
+            f"active, or of the second order as nll_loss of a network that ends in log_softmax; {WITHOUT}"
         )
     return found

@@ -24,7 +24,7 @@ from cbs.request import PATIENCE, Request
 from cbs.result import PruneResult
 from cbs.watch import Callback, Step, Watch
 from solvers import get_solver
-from solvers.control import interruptible
+from solvers.control import interruptible, is_number
 
 NETWORK = ("loss", "layers", "damping", "samples", "seed", "device")
 REQUEST = (
@@ -165,6 +165,9 @@ def compare(
     Raises:
         ValueError: for bad input, in one line, or if no method can prune this network.
     """
+    if is_number(sparsities) or isinstance(methods, str):
+        what, one = ("methods", methods) if isinstance(methods, str) else ("sparsities", sparsities)
+        raise ValueError(f"{what} must be a list, such as [{one!r}]")
     chosen = [get_method(name) for name in (all_methods() if methods is None else methods)]
     asked: dict[str, Any] = {key: value for key, value in options.items() if key in REQUEST}
     requests = [Request(sparsity, **asked) for sparsity in sparsities]
@@ -228,7 +231,7 @@ def _run(
     start, spent = time.perf_counter(), network.memo.spent
     with interruptible(watch.control):
         network.memo.tell = watch.computing
-        watch.prepare()
+        watch.prepare(method.searches)
         start = time.perf_counter()
         plan = method.run(network, request, watch, references)
         watch.pause()

@@ -56,30 +56,31 @@ class Request:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        from solvers.control import check_limits, is_number  # imports SciPy: `--help` need not wait
+
         check_name("scope", self.scope, SCOPES)
         if self.pattern is None:
             check_name("budget", self.budget, ("unstructured", "columns", "2:4"))
         if self.sparsity is None:
             if self.pattern is None:
                 raise ValueError(f"sparsity must be given for budget {self.budget!r}, a number in [0, 1)")
-        elif not 0 <= self.sparsity < 1:
-            meant = f"; {self.sparsity:g}% is {self.sparsity / 100:g}" if 1 < self.sparsity < 100 else ""
+        elif not is_number(self.sparsity) or not 0 <= self.sparsity < 1:
+            percent = is_number(self.sparsity) and 1 < self.sparsity < 100
+            meant = f"; {self.sparsity:g}% is {self.sparsity / 100:g}" if percent else ""
             raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity!r}{meant}")
         elif self.pattern is not None and abs(self.sparsity - self.fraction) > 1e-9:
             raise ValueError(
                 f"sparsity {self.sparsity:g} disagrees with budget {self.budget!r}, which prunes "
                 f"{self.fraction:g}; give that, or no sparsity"
             )
-        from solvers.control import check_limits  # imports SciPy: `--help` need not wait
-
         check_limits(self.time_limit, self.gap, self.seed)
-        if self.patience is not None and not self.patience > 0:
+        if self.patience is not None and not (is_number(self.patience) and self.patience > 0):
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
 
     @cached_property
     def pattern(self) -> tuple[int, int] | None:
         """(N, M) of an `N:M` budget, or None."""
-        match = re.fullmatch(r"(\d+):(\d+)", self.budget)
+        match = re.fullmatch(r"(\d+):(\d+)", str(self.budget))
         if match is None:
             return None
         keep, of = int(match[1]), int(match[2])
@@ -94,7 +95,7 @@ class Request:
             keep, of = self.pattern
             return 1 - keep / of
         assert self.sparsity is not None
-        return self.sparsity
+        return float(self.sparsity)
 
     @property
     def pooled(self) -> bool:

@@ -67,12 +67,13 @@ class Watch:
         self._request, self._left = request, request.time_limit
         self._told = 0.0
 
-    def prepare(self) -> None:
-        """Have compiled what the searches and bounds will use, and start the time limit's clock."""
-        self.tell("compile")
-        load_torch()
-        for name in dict.fromkeys((self._request.solver, "relaxation", "greedy")):
-            get_solver(name).prepare()
+    def prepare(self, searches: bool = True) -> None:
+        """Have compiled what the searches and bounds will use, if any, and start the time limit's clock."""
+        if searches or self._request.certify:
+            self.tell("compile")
+            load_torch()
+            for name in dict.fromkeys((self._request.solver, "relaxation", "greedy")):
+                get_solver(name).prepare()
         self.resume()
 
     def pause(self) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -181,11 +182,16 @@ def share_limit(
     return start + (SEARCH if certify else 1.0) * time_limit, lambda: time.perf_counter() >= end
 
 
+def is_number(value: object) -> bool:
+    """Whether a value can be compared with numbers, as a word or a list can't."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_limits(time_limit: float | None, gap: float, seed: int) -> None:
     """Raise ValueError for a time limit, gap or seed that is none."""
-    if time_limit is not None and not 0 < time_limit < math.inf:
+    if time_limit is not None and not (is_number(time_limit) and 0 < time_limit < math.inf):
         raise ValueError(f"time_limit must be positive seconds or None, got {time_limit!r}")
-    if not 0 <= gap < math.inf:
+    if not is_number(gap) or not 0 <= gap < math.inf:
         raise ValueError(f"gap must be a finite number >= 0, got {gap!r}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ Derivative = Callable[[Tensor, Tensor], Tensor]
 
 ALIKE = 1e-3
 """Largest difference of a sample's answers alone and in a batch, relative to the largest output."""
+WITHOUT = "take method 'magnitude', or 'joint' with scope 'row' or 'layer'"
+"""What to do where there are no gradients."""
 
 
 class Each:
@@ -38,19 +42,34 @@ class Each:
         """
         if self.together is not None:
             try:
-                with torch.no_grad():
+                with torch.no_grad(), _quietly():
                     return self.together(inputs.clone(), targets.clone())
             except Exception:
                 self.together = None
         pairs = zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True)
-        try:
-            with torch.enable_grad():
-                return torch.stack([self.alone(x.clone(), y.clone()).detach() for x, y in pairs])
-        except Exception as error:
-            raise ValueError(
-                f"model or loss can't be differentiated sample by sample ({first_line(error)}); "
-                "take a method that needs no gradients, magnitude or joint"
-            ) from error
+        with differentiating(), torch.enable_grad():
+            return torch.stack([self.alone(x.clone(), y.clone()).detach() for x, y in pairs])
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Say in one line that there are no gradients, as of a network that overwrites what they need.
+
+    Raises:
+        ValueError: instead of autograd's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"model or loss can't be differentiated ({first_line(error)}); {WITHOUT}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without `vmap`'s remark, once for every operation, that it takes the samples of a batch in turn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop because we have not yet implemented")
+        yield
 
 
 def gradients(output: Tensor, parameters: list[Tensor], by: Tensor | None = None) -> list[Tensor]:
@@ -77,6 +96,5 @@ def require_apart(model: nn.Module, samples: Samples) -> None:
     if not same:
         raise ValueError(
             "model answers a sample otherwise in a batch than alone, as BatchNorm without running statistics "
-            "does, so samples have no gradients of their own; take method 'magnitude', or 'joint' with "
-            "scope 'row' or 'layer'"
+            f"does, so samples have no gradients of their own; {WITHOUT}"
         )

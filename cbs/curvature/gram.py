@@ -47,7 +47,9 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():
             model(inputs)
-    return {name: H.div_(len(samples)) for name, H in grams.items()}
+    return {
+        name: grams.pop(name) / len(samples) for name in list(grams)
+    }  # in place fails after inference mode
 
 
 def image_products(layer: Layer, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cbs.curvature.each import gradients
+from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
 from cbs.layers import Layer, visiting
 from cbs.losses import Loss, sample_losses
@@ -30,6 +30,9 @@ def output_scales(
 
     Returns:
         For every layer's name `[m]`.
+
+    Raises:
+        ValueError: if the network or the loss can't be differentiated.
     """
     by_name = {layer.name: layer for layer in layers}
     sums = {layer.name: torch.zeros(layer.shape[0], dtype=torch.float64) for layer in layers}
@@ -41,9 +44,9 @@ def output_scales(
             seen.append((name, y if y.requires_grad else y.requires_grad_()))
             return y.clone()
 
-        with torch.enable_grad(), visiting(layers, visit):
+        with differentiating(), torch.enable_grad(), visiting(layers, visit):
             total = sample_losses(loss, model(inputs), targets).sum()
-        found = gradients(total, [y for _, y in seen])
+            found = gradients(total, [y for _, y in seen])
         for (name, _), g in zip(seen, found, strict=True):
             rows = by_name[name].flatten(g).double()
             sums[name] += rows.square().sum(dim=0).cpu()

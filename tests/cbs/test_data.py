@@ -119,7 +119,7 @@ def test_bad_data_is_refused_in_one_line(data, message):
 
 
 def test_no_samples_asked_is_refused():
-    with pytest.raises(ValueError, match="samples must be at least 1 or None, got 0"):
+    with pytest.raises(ValueError, match="samples must be at least 1 or None, and whole, got 0"):
         gather((X, Y), 0)
 
 

@@ -61,6 +61,27 @@ def test_losses_with_weights_in_low_precision_are_computed_in_single():
     assert loss.weight.dtype == torch.bfloat16
 
 
+class Mixed(nn.Module):
+    """A network half of which is in bfloat16, whatever it is converted to."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5).bfloat16(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x.bfloat16()).relu().float())
+
+
+def test_a_network_that_can_not_be_single_precision_is_refused_where_that_is_needed():
+    data = samples(40, dtype=torch.float32)
+    for method, scope in (("cbs", "row"), ("obd", "row"), ("joint", "network")):
+        with pytest.raises(ValueError, match=r"model can't run in float32, .*as float32") as error:
+            cbs.prune(seeded(Mixed), data, method=method, sparsity=0.5, scope=scope)
+        assert "\n" not in str(error.value)
+    for method in ("magnitude", "joint"):
+        assert cbs.prune(seeded(Mixed), data, method=method, sparsity=0.5, scope="row").value > 0
+
+
 def test_complex_networks_and_data_are_refused():
     with pytest.raises(ValueError, match=r"parameter 'weight' of torch.complex64"):
         cbs.prune(nn.Linear(6, 3, dtype=torch.complex64), samples(), sparsity=0.5)

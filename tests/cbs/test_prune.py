@@ -171,6 +171,11 @@ def nan_weights():
         (mlp(), samples(), {"layers": ["fc9"]}, "layers: 'fc9' names no prunable layer"),
         (mlp(), samples(), {"method": "obs", "budget": "columns"}, "'obs' does not do budget 'columns'"),
         (mlp(), samples(), {"samples": 0}, "samples must be at least 1"),
+        (mlp(), samples(), {"samples": 10.0}, "samples must be at least 1 or None, and whole, got 10.0"),
+        (mlp(), samples(), {"samples": "10"}, "samples must be .* got '10'"),
+        (mlp(), samples(), {"damping": "0.1"}, "damping must be a finite number >= 0, got '0.1'"),
+        (mlp(), samples(), {"layers": "20"}, r"layers must be a list of names, such as \['20'\]"),
+        (mlp(), samples(), {"device": "gpu"}, "device 'gpu' can't be used"),
     ],
 )
 def test_bad_input_is_one_line(model, data, ask, message):
@@ -178,6 +183,25 @@ def test_bad_input_is_one_line(model, data, ask, message):
     with pytest.raises(ValueError, match=message) as error:
         cbs.prune(model, data, **ask)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "one"), [("sparsities", 0.5), ("methods", "joint")])
+def test_one_where_a_list_belongs_is_refused(key, one):
+    ask = {"sparsities": [0.5], "methods": ["joint"], key: one}
+    with pytest.raises(ValueError, match=rf"{key} must be a list, such as \[{one!r}\]"):
+        cbs.compare(mlp(), samples(), **ask)
+
+
+def test_what_needs_no_compiled_code_does_not_wait_for_it():
+    stages = {}
+    for method in ("magnitude", "joint"):
+        for certify in (True, False):
+            seen = stages[method, certify] = []
+            cbs.prune(
+                seeded(mlp), samples(), sparsity=0.5, method=method, certify=certify,
+                callback=lambda step, seen=seen: seen.append(step.stage),
+            )  # fmt: skip
+    assert {key for key, seen in stages.items() if "compile" not in seen} == {("magnitude", False)}
 
 
 def test_a_layer_that_never_runs_is_named():

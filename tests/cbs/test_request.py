@@ -47,6 +47,12 @@ def test_the_network_prunes_the_rounded_share_of_all():
         ({"sparsity": 0.5, "budget": "0:4"}, "budget '0:4' must keep between 1 and 4"),
         ({"sparsity": 0.5, "budget": "5:4"}, "budget '5:4' must keep between 1 and 4"),
         ({"sparsity": 0.75, "budget": "2:4"}, "sparsity 0.75 disagrees with budget '2:4', which prunes 0.5"),
+        ({"sparsity": "0.5"}, r"sparsity must lie in \[0, 1\), got '0.5'"),
+        ({"sparsity": [0.5]}, r"sparsity must lie in \[0, 1\), got \[0.5\]"),
+        ({"sparsity": 0.5, "budget": None}, "unknown budget None"),
+        ({"sparsity": 0.5, "gap": "0.1"}, "gap must be a finite number >= 0, got '0.1'"),
+        ({"sparsity": 0.5, "patience": "1"}, "patience must be positive seconds or None, got '1'"),
+        ({"sparsity": 0.5, "time_limit": "5"}, "time_limit must be positive seconds or None, got '5'"),
         ({"sparsity": 0.5, "time_limit": 0}, "time_limit must be positive seconds or None, got 0"),
     ],
 )

@@ -1,6 +1,7 @@
 """Networks and losses that `torch.func.vmap` can't follow: their derivatives are those of plain autograd."""
 
 import copy
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -197,6 +198,23 @@ class Cut(Net):
             return super().forward(x)
 
 
+class Inference(Net):
+    """A network that runs in inference mode."""
+
+    @torch.inference_mode()
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Overwriting(Net):
+    """A network that overwrites what its gradients need, and so can't be trained."""
+
+    def forward(self, x):
+        hidden = self.a(x).relu_()
+        hidden += 1
+        return self.b(hidden)
+
+
 class Mixing(Net):
     """A network whose answers depend on the other samples of the batch."""
 
@@ -205,8 +223,13 @@ class Mixing(Net):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [(Cut, "no derivative by any weight"), (Mixing, "otherwise in a batch than alone")]
-)
+    ("make", "message"),
+    [
+        (Cut, "no derivative by any weight"), (Mixing, "otherwise in a batch than alone"),
+        (Inference, "can't be differentiated|no derivative by any"),
+        (Overwriting, "can't be differentiated .*in-?place"),
+    ],
+)  # fmt: skip
 def test_where_there_are_no_gradients_methods_that_need_them_say_so(make, message):
     for method, scope in (("obd", "row"), ("woodfisher", "row"), ("joint", "network")):
         with pytest.raises(ValueError, match=message) as error:
@@ -214,6 +237,22 @@ def test_where_there_are_no_gradients_methods_that_need_them_say_so(make, messag
         assert "\n" not in str(error.value)
     for method in ("magnitude", "joint"):
         assert cbs.prune(seeded(make), samples(20), method=method, **QUICK).value > 0
+
+
+def test_nobody_is_told_that_samples_are_taken_in_turn():
+    model = seeded(lambda: nn.Sequential(nn.LSTM(6, 4, batch_first=True), Last(), nn.Linear(4, 3))).eval()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        data = samples(20, shape=(5, 6), dtype=torch.float32)
+        gradient_factor(model, find_layers(model), data, F.cross_entropy)
+    assert [str(one.message) for one in told] == []
+
+
+class Last(nn.Module):
+    """The last output of a recurrent module."""
+
+    def forward(self, found):
+        return found[0][:, -1]
 
 
 def test_a_sample_alone_is_answered_as_in_a_batch():

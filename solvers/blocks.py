@@ -102,13 +102,13 @@ def blocks(problem: SubsetProblem, counts: NDArray[np.int64] | None = None) -> l
     Args:
         problem: without movable columns, and without gradient when joint.
         counts: `[m]` pruned entries of every row: takes the place of the budget, which a budget over
-            the whole layer needs before its rows are independent.
+            the whole layer needs before its rows are independent, unless there is one row alone.
     """
     m, n = problem.W.shape
     pools = problem.pools
     if pools.coupled and counts is None:
         return [_coupled(problem)]
-    if counts is None and problem.budget.kind == "per_layer":
+    if counts is None and problem.budget.kind == "per_layer" and m > 1:
         raise ValueError("a per_layer budget has no independent rows until counts are given")
     products = problem.hessian.matmul(problem.W)
     found = []

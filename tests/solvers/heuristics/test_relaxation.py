@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
-from solvers import Budget, Status, solve
+from solvers import Budget, Status, SubsetProblem, solve
 from solvers.blocks import blocks
 from solvers.bounds.split import Split
+from solvers.checker import verify
 from solvers.heuristics import relaxation
 from solvers.heuristics.relaxation import round_off
-from solvers.instances import planted
+from solvers.instances import planted, save
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
 
 
@@ -58,6 +59,24 @@ def test_wide_rows_share_a_split(rng, monkeypatch):
     shared = solve(problem, "relaxation")
     assert (own.stats["split"], shared.stats["split"]) == ("own", "shared")
     assert 0.3 * own.bound < shared.bound < own.bound
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize(
+    "ask", [{"certify": True}, {"time_limit": 10.0}, {"certify": True, "time_limit": 10.0}]
+)
+def test_a_layer_of_one_wide_row_is_bounded_as_the_row_is(refit, ask, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(relaxation, "WIDE", 5)
+    alone = make_problem(rng, Budget.per_row(4), m=1, n=8, refit=refit)
+    layer = SubsetProblem(alone.W, alone.hessian, Budget.per_layer(4), refit=refit)
+    best = optimum(layer)
+    found, same = solve(layer, "relaxation", **ask), solve(alone, "relaxation", **ask)
+    assert found.bound <= best * (1 + 1e-9)
+    assert found.bound == pytest.approx(same.bound, rel=0.02)
+    if found.certificate is not None:
+        save(tmp_path / "layer.npz", layer)
+        found.certificate.save(tmp_path / "layer.cert")
+        assert verify(tmp_path / "layer.cert", tmp_path / "layer.npz").bound == found.certificate.bound
 
 
 def test_rounding_prunes_the_least_shares_of_every_pool(rng):

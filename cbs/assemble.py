@@ -51,13 +51,14 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, secon
     for layer, step in zip(after, plan.layers, strict=True):
         surgery.apply(layer, step.answer)
     modules = {layer.name: layer.module for layer in after}
-    changes = output_changes(network.model, network.layers, modules, network.samples)
+    held = request.certify or network.has_objectives  # against what the Grams say, to many digits
+    changes = output_changes(network.model, network.layers, modules, network.samples, precise=held)
     layers, value = [], 0.0
     for i, (layer, step) in enumerate(zip(after, plan.layers, strict=True)):
         moved = layer_weights(layer)
         damping, measured = _measured(network, i, moved, changes[layer.name])
         values = measured
-        if request.certify or network.has_objectives:
+        if held:
             values = network.objectives[i].row_values(moved)
             _compare(network.objectives[i], moved, measured, torch.finfo(layer.module.weight.dtype).eps)
         value += float(network.scales[i] @ values) if request.pooled else float(values.sum())

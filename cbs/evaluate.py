@@ -173,30 +173,42 @@ class Change:
 
 
 def output_changes(
-    model: nn.Module, layers: Sequence[Layer], after: Mapping[str, nn.Module], samples: Samples
+    model: nn.Module,
+    layers: Sequence[Layer],
+    after: Mapping[str, nn.Module],
+    samples: Samples,
+    *,
+    precise: bool = True,
 ) -> dict[str, Change]:
     """How much every layer's output changes on the inputs it has in the dense network.
 
-    `1/2 mean_samples (layer'(x) - layer(x))^2`, in double precision, by running a copy of the module whose
-    weights and bias are the move of the layer's: its output is the change.
+    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running a copy of the module whose weights and bias are
+    the move of the layer's, a difference taken in double precision: its output is the change.
 
     Args:
         model: the dense network, in evaluation mode.
         layers: its layers.
         after: the pruned module of every layer, by name.
         samples: N inputs.
+        precise: run the copies in double precision, else in that of the network, at least single; squares
+            are summed in double precision anyway.
 
     Raises:
         ValueError: if a layer does not run.
     """
     by_name = {layer.name: layer for layer in layers}
     moves = {layer.name: _move(layer.module, after[layer.name]) for layer in layers}
+    dtypes = {}
+    for name, layer in by_name.items():
+        own = torch.promote_types(layer.module.weight.dtype, torch.float32)
+        dtypes[name] = torch.float64 if precise else own
+        moves[name].to(dtypes[name])
     sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         layer, move = by_name[name], moves[name]
         for part in layer.split(x, y):
-            rows = layer.flatten(move.forward(part.double())).square().sum(dim=0)
+            rows = layer.flatten(move.forward(part.to(dtypes[name]))).square().sum(dim=0, dtype=torch.float64)
             total, energy = sums.get(name, (0.0, 0.0))
             sums[name] = total + rows, energy + layer.energy(part)
 

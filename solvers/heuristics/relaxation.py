@@ -12,7 +12,7 @@ from solvers.allocation import allocation_value
 from solvers.blocks import Block, assemble, blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.node.restriction import Part, part_of, restrict
+from solvers.bounds.node.restriction import part_of, restrict
 from solvers.bounds.secure import secure
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.bounds.trivial import sign_bound
@@ -191,7 +191,7 @@ def _compile_wide_rows() -> None:
                     row.lift(2, lambda: None)
                 row.polish(lambda: None)
                 part, free = part_of(block), np.zeros(block.n, dtype=np.int64)
-                for whole in (part, Part(part.refit, *(np.copy(A) for A in part[1:3]), *part[3:])):
+                for whole in (part, part._replace(H=np.copy(part.H), B=np.copy(part.B))):
                     restrict(whole, free)  # a problem's own arrays can't be written to, what is left can
 
 

@@ -90,4 +90,4 @@ def test_curvatures_agree_with_what_running_the_layers_says(resnet20):
         D = W - network.dense[i].W
         H = network.objectives[i].H[: D.shape[1], : D.shape[1]]
         assert layer.damping == pytest.approx(network.objectives[i].damping, rel=1e-12)
-        assert layer.measured == pytest.approx(0.5 * np.einsum("ri,ij,rj->", D, H, D), rel=1e-9)
+        assert layer.measured == pytest.approx(0.5 * np.einsum("ri,ij,rj->", D, H, D), rel=1e-5)  # single

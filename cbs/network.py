@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.curvature.diagonal import gauss_newton_diagonal
-from cbs.curvature.each import WITHOUT, require_apart
+from cbs.curvature.each import require_apart
 from cbs.curvature.fisher import gradient_factor
 from cbs.curvature.gram import layer_grams
 from cbs.curvature.output import output_scales
+from cbs.curvature.signal import require_signal, require_single
 from cbs.data import Samples, first_line, gather
 from cbs.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.evaluate import Evaluation, evaluate, require_answers
@@ -194,7 +195,7 @@ class Network:
     def _scales(self) -> list[Array]:
         model, layers, samples = self._differentiable()
         scales = output_scales(model, layers, samples, self.loss)
-        return _require_signal([array(scales[layer.name]) for layer in self.layers])
+        return self._checked([array(scales[layer.name]) for layer in self.layers])
 
     @property
     def diagonal(self) -> list[Array]:
@@ -204,7 +205,7 @@ class Network:
     def _diagonal(self) -> list[Array]:
         model, layers, samples = self._differentiable()
         diagonal = gauss_newton_diagonal(model, layers, samples, self.loss)
-        return _require_signal([array(diagonal[layer.name]) for layer in self.layers])
+        return self._checked([array(diagonal[layer.name]) for layer in self.layers])
 
     @property
     def fisher(self) -> FactorHessian:
@@ -219,7 +220,8 @@ class Network:
         X = gradient_factor(model, layers, samples.choose(self.gradients, self.seed), self.loss)
         X[:, torch.from_numpy(np.concatenate([mask.ravel() for mask in self.earlier])).to(X.device)] = 0.0
         hessian = factor(X, self.damping)
-        _require_signal([hessian.X])
+        ends = np.cumsum([layer.size for layer in self.layers])[:-1]
+        self._checked(np.split(hessian.X, ends, axis=1))
         return hessian
 
     def _differentiable(self) -> tuple[nn.Module, list[Layer], Samples]:
@@ -233,9 +235,14 @@ class Network:
         samples = replace(self.samples, inputs=wide(self.samples.inputs)) if low else self.samples
         model = model.float() if low else model
         if low:
-            _require_single(model, samples)
+            require_single(model, samples)
         require_apart(model, samples)
         return model, layers, samples
+
+    def _checked(self, found: list[Array]) -> list[Array]:
+        """Derivatives layer by layer, once they are found to say something of the weights."""
+        require_signal(found, self.model, self.layers, self.samples)
+        return found
 
     def fisher_block(self, index: int) -> FactorHessian:
         """The empirical Fisher of one layer's weights, damped by the mean of its own diagonal."""
@@ -279,35 +286,3 @@ def _placed(model: nn.Module, device: str) -> nn.Module:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} can't be used ({first_line(error)})") from error
-
-
-def _require_single(model: nn.Module, samples: Samples) -> None:
-    """Refuse a network that can't be converted to single precision.
-
-    Raises:
-        ValueError: if it does not run then, as one that converts its inputs to a fixed type of less.
-    """
-    try:
-        with torch.no_grad():
-            model(samples.first(1))
-    except Exception as error:
-        raise ValueError(
-            f"model can't run in float32, in which derivatives are computed ({first_line(error)}); give it "
-            f"as float32, or {WITHOUT}"
-        ) from error
-
-
-def _require_signal(found: list[Array]) -> list[Array]:
-    """Derivatives of all layers, which say something of some weight.
-
-    Raises:
-        ValueError: if all are zero, or one is not finite.
-    """
-    if not all(bool(np.isfinite(part).all()) for part in found):
-        raise ValueError("loss has derivatives by the weights that are NaN or infinite on this data")
-    if not any(bool(part.any()) for part in found):
-        raise ValueError(
-            "loss has no derivative by any weight on this data, as where outputs are detached or units never "
-            f"active, or of the second order as nll_loss of a network that ends in log_softmax; {WITHOUT}"
-        )
-    return found

@@ -46,8 +46,9 @@ def output_scales(
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
             total = sample_losses(loss, model(inputs), targets).sum()
-            found = gradients(total, [y for _, y in seen])
-        for (name, _), g in zip(seen, found, strict=True):
+            ran = [*seen]  # a checkpoint runs layers once more on the way back
+            found = gradients(total, [y for _, y in ran])
+        for (name, _), g in zip(ran, found, strict=True):
             rows = by_name[name].flatten(g).double()
             sums[name] += rows.square().sum(dim=0).cpu()
             counts[name] += len(rows)

@@ -19,6 +19,8 @@ from tests.solvers.claims.rational import Exact, fraction, rational, shared_opti
 
 DIGITS = 1e-6
 """Largest relative error of a value: the seventh digit is the last that is printed."""
+NOTHING = 1e-26
+"""Of a problem's scale, below which a value is zero to all that doubled precision can tell."""
 ROUNDING = 1e-12
 """How far a told bound may lie above the optimum, relative to it: a value's rounding where the two meet."""
 
@@ -103,7 +105,7 @@ def _hold_solution(problem, exact, name, certify, where, ledger):
     _hold_bound(solution.bound, optimum, "bounds above", where, ledger)
     _hold_told(told, optimum, where, ledger)
     value = fraction(exact.value(solution.mask))
-    _hold_value(solution.value, value, where, ledger)
+    _hold_value(solution.value, value, problem.scale, where, ledger)
     if solution.status is Status.OPTIMAL:
         fine = value - optimum <= Fraction(gap + DIGITS) * abs(value)
         ledger.hold("false proofs", fine, f"{where}: {float(value)!r} for {float(optimum)!r}")
@@ -122,7 +124,7 @@ def _hold_curve(problem, exact, certify, where, ledger):
             at = f"{where}, row {r}, {k} pruned"
             least, value = fraction(exact.curves[r][k]), fraction(exact.row_value(r, mask[r]))
             _hold_bound(float(found.lower[r, k]), least, "bounds above", at, ledger)
-            _hold_value(float(found.values[r, k]), value, at, ledger)
+            _hold_value(float(found.values[r, k]), value, problem.scale, at, ledger)
             if found.proven[r, k]:
                 fine = value - least <= Fraction(found.gap + DIGITS) * abs(value)
                 ledger.hold("false proofs", fine, f"{at}: {float(value)!r} for {float(least)!r}")
@@ -148,8 +150,8 @@ def _hold_together(problem, exact, certify, seed, where, ledger):
     _hold_bound(found.bound, optimum, "bounds above", where, ledger)
     _hold_told(told, optimum, where, ledger)
     values = [fraction(part.value(mask)) for part, mask in zip(parts, found.masks, strict=True)]
-    for told_value, value in zip(found.values, values, strict=True):
-        _hold_value(told_value, value, where, ledger)
+    for told_value, value, part in zip(found.values, values, both, strict=True):
+        _hold_value(told_value, value, part.scale, where, ledger)
     if found.status is Status.OPTIMAL:
         value = sum(values)
         fine = value - optimum <= Fraction(1e-4 + DIGITS) * abs(value)
@@ -170,8 +172,9 @@ def _hold_told(told, optimum, where, ledger):
         ledger.hold("told values below", fine, f"{where}: {bounds.upper!r} below {float(optimum)!r}")
 
 
-def _hold_value(told, value, where, ledger):
-    fine = abs(fraction(rational(told)) - value) <= Fraction(DIGITS) * abs(value)
+def _hold_value(told, value, scale, where, ledger):
+    allowed = Fraction(DIGITS) * abs(value) + Fraction(NOTHING) * Fraction(scale)
+    fine = abs(fraction(rational(told)) - value) <= allowed
     ledger.hold("values off", fine, f"{where}: {told!r} for {float(value)!r}")
 
 

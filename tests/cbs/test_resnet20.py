@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cbs
+from cbs.evaluate import output_changes
 from cbs.network import Network
 
 
@@ -85,9 +86,15 @@ def test_curvatures_agree_with_what_running_the_layers_says(resnet20):
     network = Network(model, data)
     result = cbs.prune(model, data, sparsity=0.5, method="magnitude", certify=False)
     assert all(float(scales.min()) >= 0 and float(scales.max()) > 0 for scales in network.scales)
+    pruned = result.permanent()
+    after = {layer.name: pruned.get_submodule(layer.name) for layer in result.layers}
+    precise = output_changes(network.model, network.layers, after, network.samples)
     for i, layer in enumerate(result.layers):
         W = result.permanent().get_submodule(layer.name).weight.detach().double().flatten(1).numpy()
         D = W - network.dense[i].W
         H = network.objectives[i].H[: D.shape[1], : D.shape[1]]
         assert layer.damping == pytest.approx(network.objectives[i].damping, rel=1e-12)
-        assert layer.measured == pytest.approx(0.5 * np.einsum("ri,ij,rj->", D, H, D), rel=1e-5)  # single
+        change = float(precise[layer.name].rows.sum())
+        penalty = 0.5 * layer.damping * float(np.square(D).sum())
+        assert change + penalty == pytest.approx(0.5 * np.einsum("ri,ij,rj->", D, H, D), rel=1e-9)
+        assert layer.measured == pytest.approx(change + penalty, rel=1e-5)  # in single precision

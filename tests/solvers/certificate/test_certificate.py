@@ -217,7 +217,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     found = blocks(problem)
     root = root_proof(found[0], split_blocks(found)[0])
-    assert root.bound == pytest.approx(certificate.parts[0].proofs[0].bound, rel=1e-6)
+    assert root.bound == pytest.approx(certificate.parts[0].proofs[0].bound, rel=1e-9)
 
 
 @pytest.mark.parametrize(("budget", "refit"), list(itertools.product(BUDGETS, (True, False))))

@@ -112,7 +112,7 @@ def test_progress_falls_to_the_answer_and_its_masks_keep_the_budget(wide):
     uppers = [progress.bounds.upper for progress in told]
     assert len(told) > 3
     assert uppers == sorted(uppers, reverse=True)
-    assert uppers[-1] == pytest.approx(found.value, rel=1e-5)  # with what rounding may hide
+    assert found.value <= uppers[-1] <= found.value + problem.rounding
     for progress in told:
         assert problem.value(progress.mask) == pytest.approx(progress.bounds.upper, rel=2e-4)
         assert problem.value(progress.mask) <= progress.bounds.upper * (1 + 1e-12)

@@ -20,8 +20,8 @@ from tests.solvers.claims.rational import Exact, fraction, rational, shared_opti
 DIGITS = 1e-6
 """Largest relative error of a value: the seventh digit is the last that is printed."""
 NOTHING = 1e-26
-"""Of a problem's scale, what a mask may cost more than at best: its weights are rounded to doubles, which costs
-about eps^2 times the condition, and its value is what those cost."""
+"""Of a problem's scale, what a mask may cost more than at best: its value is what its weights cost, and these
+are rounded to doubles, for about eps^2 times the condition."""
 ROUNDING = 1e-12
 """How far a told bound may lie above the optimum, relative to it: a value's rounding where the two meet."""
 

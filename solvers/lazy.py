@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec
-from threading import RLock
+from importlib.util import LazyLoader, find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
@@ -54,25 +53,6 @@ def export(package: str, homes: Mapping[str, Sequence[str]]) -> None:
             _import_later(home)
 
 
-class _Later(ModuleType):
-    """A module that is executed when it is first asked for what it defines."""
-
-    _lock = RLock()
-
-    def __getattr__(self, name: str) -> Any:
-        with self._lock:
-            waiting = self.__dict__.pop("_waiting", False)
-            if name.startswith("__") or not (waiting or name in self.__dict__):
-                self.__dict__["_waiting"] = waiting
-                raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-            if waiting:
-                assert self.__spec__ is not None
-                assert self.__spec__.loader is not None
-                self.__spec__.loader.exec_module(self)
-                self.__class__ = ModuleType  # type: ignore[assignment]
-        return getattr(self, name)
-
-
 def _import_later(name: str) -> None:
     """Put a module among the imported ones that is executed when it is first looked into.
 
@@ -80,7 +60,7 @@ def _import_later(name: str) -> None:
     """
     spec = find_spec(name)
     assert spec is not None
-    module = module_from_spec(spec)
-    module.__class__ = _Later
-    module.__dict__["_waiting"] = True
-    sys.modules[name] = module
+    assert spec.loader is not None
+    spec.loader = LazyLoader(spec.loader)
+    sys.modules[name] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)

@@ -24,6 +24,7 @@ from solvers import (
 )  # fmt: skip
 from solvers.auto import Auto
 from solvers.control import Control
+from solvers.rehearsal import rehearse_arithmetic
 from solvers.tensors import load_torch
 
 HEARTBEAT = 0.5
@@ -72,6 +73,7 @@ class Watch:
         if searches or self._request.certify:
             self.tell("compile")
             load_torch()
+            rehearse_arithmetic()
             for name in dict.fromkeys((self._request.solver, "relaxation", "greedy")):
                 get_solver(name).prepare()
         self.resume()

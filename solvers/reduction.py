@@ -13,7 +13,7 @@ import scipy.linalg
 from solvers.hessian import Array, BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
 from solvers.hessian.base import SINGULAR, units
 from solvers.hessian.base import condition as unit_condition
-from solvers.hessian.doubled import add_product, dot, multiply
+from solvers.hessian.doubled import add_product, dot, multiply, remainder
 from solvers.problem import EPS, Mask, SubsetProblem
 
 DELICATE = 1e6
@@ -101,14 +101,14 @@ def reduce(problem: SubsetProblem) -> Reduction:
                 margin += _formed(unit_condition(moving), reach[rows] * np.sqrt(H.diagonal()))
             across = np.ascontiguousarray(A[np.ix_(p, b)])
             X = _solve(A[np.ix_(b, b)], across, PASSES)
-            S = np.stack([_less(A[p, j], across, *x) for j, *x in zip(p, *X, strict=True)])
+            S = remainder(A[np.ix_(p, p)], across, *X)
             if gradient is not None:
                 assert G is not None
                 for at in range(problem.m)[rows]:
                     g = G[at]
-                    pull = [x[0] for x in _solve(A[np.ix_(b, b)], g[None, b], PASSES)]
-                    gradient[at] = _less(g[p], across, *pull)
-                    offsets[at] -= 0.5 * dot(g[b], *pull)
+                    pull = _solve(A[np.ix_(b, b)], g[None, b], PASSES)
+                    gradient[at] = remainder(g[None, p], across, *pull)[0]
+                    offsets[at] -= 0.5 * dot(g[b], pull[0][0], pull[1][0])
             reduced.append(0.5 * (S + S.T))
     hessian = H if not reduced else reduced[0] if H.shared else np.stack(reduced)
     options: dict[str, Any] = {"refit": problem.refit, "gradient": gradient}
@@ -228,21 +228,18 @@ def _solve(A: Array, rhs: Array, passes: int, product: Product | None = None) ->
     def plain(b: Array) -> Array:
         return np.asarray(scale * scipy.linalg.cho_solve((L, True), (scale * b).T).T)
 
-    A = np.ascontiguousarray(A)
-    times = product or (lambda x, y: multiply(A, x, y))
-    heads = plain(rhs)
+    A, rhs = np.ascontiguousarray(A), np.ascontiguousarray(rhs)
+    heads = np.ascontiguousarray(plain(rhs))
     tails = np.zeros(rhs.shape)
     for _ in range(passes):
-        left = np.stack([_left(b, *times(x, y)) for b, x, y in zip(rhs, heads, tails, strict=True)])
+        if product is None:
+            left = remainder(rhs, A, heads, tails)
+        else:
+            left = np.stack([_left(b, *product(x, y)) for b, x, y in zip(rhs, heads, tails, strict=True)])
         tails += plain(left)
         total = heads + tails
         heads, tails = total, tails - (total - heads)
     return heads, tails
-
-
-def _less(b: Array, A: Array, x: Array, y: Array) -> Array:
-    """`b - A (x + y)`, rounded once."""
-    return _left(b, *multiply(np.ascontiguousarray(A), x, y))
 
 
 def _left(b: Array, heads: Array, tails: Array) -> Array:

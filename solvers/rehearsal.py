@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ from numba.core import event
 
 from solvers.budget import KINDS, Budget
 from solvers.control import Control
+from solvers.hessian import FactorHessian
 from solvers.problem import SubsetProblem
+from solvers.reduction import reduce
 from solvers.solver import Solver
 
 COMPILING = "compiling, once for this installation: a minute or two"
@@ -41,6 +45,23 @@ def rehearse(solver: Solver) -> None:
             if solver.refuses(problem) is None:
                 solver.run(problem, Control(certify=True))
     _ready.add(key)
+
+
+@cache
+def rehearse_arithmetic() -> None:
+    """Have compiled what reductions and values need before and after any search, for every curvature."""
+    X = np.array([[2.0, 1.0, 0.5, -1.0], [0.5, 1.5, 1.0, 0.5]])
+    H = X.T @ X + 1e-9 * np.eye(4)  # so near to singular that it takes doubled precision
+    W = np.array([[2.0, -1.0, 0.1, 0.01], [1.0, 0.5, -2.0, 0.02]])
+    factors = [FactorHessian(A, 1e-9) for A in (X, X.astype(np.float32))]
+    with compiling_is_told():
+        for hessian in (H, np.stack([H, H]), *factors):
+            for refit, movable, gradient in product((True, False), ((), (1,)), (None, W)):
+                problem = SubsetProblem(
+                    W, hessian, Budget.per_row(1), refit=refit, movable=movable, gradient=gradient
+                )
+                for each in (problem, reduce(problem).problem):
+                    each.refined(0, np.arange(each.n) == 0)
 
 
 def tiny_problems(

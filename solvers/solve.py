@@ -20,6 +20,7 @@ from solvers.control import Callback, Control, check_limits, interruptible, shar
 from solvers.enumeration import least
 from solvers.problem import SubsetProblem
 from solvers.reduction import reduce
+from solvers.rehearsal import rehearse_arithmetic
 from solvers.solution import Solution, Status, closes
 from solvers.solver import Solver
 from solvers.tensors import load_torch
@@ -155,6 +156,7 @@ def solve(
         file.check()
     load_torch()
     spare_full_disks()
+    rehearse_arithmetic()
     chosen.prepare()
     if certify:
         get_solver("relaxation").prepare()

@@ -53,6 +53,20 @@ def multiply(A, x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def remainder(B, A, X, Y):  # type: ignore[no-untyped-def]
+    """`b - A (x + y)`, each rounded once, for all rows b of `B [k, N]`, heads x and tails y `[k, n]`."""
+    out = np.empty(B.shape)
+    for r in range(len(B)):
+        for i in range(len(A)):
+            head, tail = B[r, i], 0.0
+            for j in range(A.shape[1]):
+                if X[r, j] != 0.0:
+                    head, tail = _accumulate(head, tail, -A[i, j], X[r, j], Y[r, j])
+            out[r, i] = head + tail
+    return out
+
+
+@njit(cache=True, nogil=True)
 def pull_back(A, x, y):  # type: ignore[no-untyped-def]
     """`A' (x + y)` as heads and tails, for `A [N, n]`, heads x and tails y."""
     columns = A.shape[1]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from solvers.heuristics.layer import Layer
+from solvers.heuristics.layer import Layer, cholesky
 from solvers.heuristics.refit import refit, residual, row_costs
 from solvers.tensors import Tensor, torch
 
@@ -205,7 +205,7 @@ class Annealing:
         """Products of `[m, n]` with `(H + rho I)^-1`."""
         A = self.layer.H.clone()
         A.diagonal().add_(rho)
-        L = torch.linalg.cholesky(A)
+        L = cholesky(A)
         if 2 * self.layer.m < self.layer.n:
             return lambda rows: torch.cholesky_solve(rows.T, L).T
         inverse = torch.cholesky_inverse(L)

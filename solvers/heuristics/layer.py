@@ -116,13 +116,21 @@ def least(scores: Tensor, counts: Tensor) -> Tensor:
 
 
 def cholesky(H: Tensor) -> Tensor:
-    """The lower factor of a curvature; what rounding to single precision made indefinite gets a jitter."""
+    """The lower factor of a curvature; what rounding to single precision made indefinite gets a jitter.
+
+    Raises:
+        ValueError: if no jitter below the diagonal itself makes it definite, as with NaN.
+    """
     L: Tensor
+    jitter = JITTER
     L, failed = torch.linalg.cholesky_ex(H)
-    if bool(failed):
+    while bool(failed):
+        if jitter > 1.0:
+            raise ValueError("hessian is too close to singular for single precision; add damping")
         H = H.clone()
-        H.diagonal().mul_(1.0 + JITTER)
-        L = torch.linalg.cholesky(H)
+        H.diagonal().mul_(1.0 + jitter)
+        L, failed = torch.linalg.cholesky_ex(H)
+        jitter *= 8.0
     return L
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.control import Control
-from solvers.heuristics.layer import Layer, suits
+from solvers.heuristics.layer import Layer, cholesky, suits
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver
 from solvers.tensors import Tensor, torch
@@ -49,7 +49,7 @@ class SparseGPT(Solver):
 
     def sweep(self, layer: Layer) -> tuple[Tensor, Tensor]:
         """The pruned entries `[m, n]` of one pass, and the weights that it leaves (scaled as the layer's)."""
-        U = torch.linalg.cholesky(layer.inverse(), upper=True)
+        U = cholesky(layer.inverse()).T.contiguous()
         W, n = layer.W.clone(), layer.n
         pruned = torch.zeros_like(W, dtype=torch.bool)
         group = layer.of or 1

@@ -17,7 +17,7 @@ from itertools import product
 warnings.simplefilter("ignore")
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from solvers import Budget, SubsetProblem, curve, get_solver, solve, solve_together
+from solvers import Budget, FactorHessian, SubsetProblem, curve, get_solver, solve, solve_together
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.branch_and_bound.solver import compile_kernels
 from solvers.instances import random_problem
@@ -45,6 +45,13 @@ def problems(m, n, kinds=tuple(HALF)):
         gradient = 0.1 * rng.standard_normal((m, n)) if sloped else None
         H = np.stack([H] * m) if own else H
         yield SubsetProblem(problem.W, H, problem.budget, refit=refit, gradient=gradient)
+    for refit, sloped in product((True, False), (False, True)):  # what takes doubled precision
+        X, W = rng.standard_normal((3, n)), rng.standard_normal((m, n))
+        factors = [FactorHessian(A, 1e-9) for A in (X, X.astype(np.float32))]
+        for H in (X.T @ X + 1e-9 * np.eye(n), *factors):
+            gradient = W if sloped else None
+            budget = HALF[kinds[0]](m, n - 1)
+            yield SubsetProblem(W, H, budget, refit=refit, gradient=gradient, movable=[n - 1])
 
 def tried(run, *args, **options):
     try:

@@ -27,7 +27,7 @@ from solvers.heuristics.relaxation import round_off
 from solvers.heuristics.tabu import Tabu
 from solvers.parallel import one_thread_each, side_by_side
 from solvers.problem import Mask, SubsetProblem
-from solvers.rehearsal import rehearse
+from solvers.rehearsal import rehearse, rehearse_arithmetic
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 from solvers.tensors import torch
@@ -209,6 +209,7 @@ class BranchAndBound(Solver):
 
 def compile_kernels() -> None:
     """Have ready whatever is compiled for a search."""
+    rehearse_arithmetic()
     rehearse(BranchAndBound())
     LocalSearch().prepare()
 

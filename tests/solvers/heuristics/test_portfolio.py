@@ -186,3 +186,14 @@ def test_a_limit_on_memory_is_kept():
     limited, ample = map(int, told)
     assert limited <= 60 << 20
     assert ample > 2 * limited
+
+
+@pytest.mark.parametrize("name", ["portfolio", "alps", "sparsegpt", "auto"])
+def test_a_curvature_that_single_precision_makes_singular_is_searched_all_the_same(name, rng):
+    X = rng.standard_normal((3, 264))
+    problem = SubsetProblem(
+        rng.standard_normal((2, 264)), X.T @ X + 1e-9 * np.eye(264), Budget.per_row(132)
+    )  # fmt: skip
+    found = solve(problem, name, time_limit=2.0)
+    assert problem.pools.violation(found.mask) is None
+    assert found.bound <= found.value

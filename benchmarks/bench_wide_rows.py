@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.curves import greedy_in_pools, row_curves
+from solvers.greedy.curves import greedy_in_pools, row_curves
 from solvers.heuristics.rows.search import row_data, state
 from solvers.heuristics.rows.swaps import descend
 

@@ -5,12 +5,12 @@ Masks are True where pruned, the reverse of `torch.nn.utils.prune`.
 
 from typing import TYPE_CHECKING
 
-from solvers.lazy import export as _export
+from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
     from cbs.data import Samples, Split, digits, mnist
-    from cbs.eligible import LeftOut
     from cbs.method import methods
+    from cbs.network.eligible import LeftOut
     from cbs.prune import compare, prune
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.watch import Step
@@ -26,7 +26,7 @@ _export(
     {
         "data": ["Samples", "Split", "digits", "mnist"],
         "method": ["methods"],
-        "eligible": ["LeftOut"],
+        "network.eligible": ["LeftOut"],
         "prune": ["compare", "prune"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "watch": ["Step"],

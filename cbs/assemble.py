@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from cbs import surgery
-from cbs.evaluate import Change, evaluate, output_changes
 from cbs.formulation import Objective, Weights, absolute_damping, layer_weights
-from cbs.network import Network
+from cbs.network import surgery
+from cbs.network.evaluate import Change, evaluate, output_changes
+from cbs.network.network import Network
 from cbs.plan import Plan
 from cbs.references import LayerBound, References
 from cbs.request import Request

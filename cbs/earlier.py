@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cbs.layers import Layer
+from cbs.network.layers import Layer
 from cbs.request import Request
 from solvers import Budget
 from solvers.budget import Pools

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cbs.layers import Layer
+from cbs.network.layers import Layer
 from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.hessian import Array
 from solvers.problem import Mask

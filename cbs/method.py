@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cbs.request import Request, check_name
 
 if TYPE_CHECKING:
-    from cbs.network import Network
+    from cbs.network.network import Network
     from cbs.plan import Plan
     from cbs.references import References
     from cbs.watch import Watch

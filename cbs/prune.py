@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from cbs.assemble import Run, assemble, certify_result, take_up
 from cbs.data import gather
 from cbs.earlier import check_earlier
-from cbs.eligible import LeftOut
-from cbs.losses import Loss
 from cbs.method import Method, get_method
 from cbs.method import methods as all_methods
-from cbs.network import Network
+from cbs.network.eligible import LeftOut
+from cbs.network.losses import Loss
+from cbs.network.network import Network
 from cbs.references import References
 from cbs.request import PATIENCE, Request
 from cbs.result import PruneResult

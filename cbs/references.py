@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.watch import Watch
 from solvers import Budget, Solution, SubsetProblem
 from solvers.allocation import allocation_value
+from solvers.form.reduction import reduce
 from solvers.hessian import Array
-from solvers.reduction import reduce
 
 RELAXATION = "relaxation"
 """The solver that bounds a problem for methods that prove nothing themselves."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from solvers import Budget
 
 if TYPE_CHECKING:
-    from cbs.layers import Layer
+    from cbs.network.layers import Layer
 
 SCOPES = ("row", "layer", "network")
 PATIENCE = 60.0

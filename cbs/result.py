@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cbs import surgery
-from cbs.evaluate import Evaluation
+from cbs.network import surgery
+from cbs.network.evaluate import Evaluation
 from solvers import Bounds
 from solvers.summary import between, first, summary
 

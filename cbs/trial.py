@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cbs.evaluate import mean_loss
-from cbs.network import Network
-from cbs.surgery import clone, zero
+from cbs.network.evaluate import mean_loss
+from cbs.network.network import Network
+from cbs.network.surgery import clone, zero
 from solvers.problem import Mask
 
 SAMPLES = 5_000

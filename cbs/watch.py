@@ -24,8 +24,8 @@ from solvers import (
 )  # fmt: skip
 from solvers.auto import Auto
 from solvers.control import Control
-from solvers.rehearsal import rehearse_arithmetic
-from solvers.tensors import load_torch
+from solvers.runtime.rehearsal import rehearse_arithmetic
+from solvers.runtime.tensors import load_torch
 
 HEARTBEAT = 0.5
 """Seconds between two steps told of work that has nothing else to tell."""

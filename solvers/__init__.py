@@ -5,8 +5,8 @@ Masks are True where pruned.
 
 from typing import TYPE_CHECKING
 
-from solvers.caches import forget_older_releases
-from solvers.lazy import export as _export
+from solvers.runtime.caches import forget_older_releases
+from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
     from solvers.budget import Budget

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from solvers.control import Control
-from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.tree import BranchAndBound
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.portfolio import Portfolio
-from solvers.heuristics.relaxation import Relaxation
 from solvers.problem import SubsetProblem
+from solvers.relaxations.split import Relaxation
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 

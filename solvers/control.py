@@ -18,8 +18,8 @@ import numpy as np
 from solvers.solution import Bounds, Progress, Status
 
 if TYPE_CHECKING:
-    from solvers.checkpoint import Checkpoint
     from solvers.problem import Mask
+    from solvers.runtime.checkpoint import Checkpoint
 
 SHOWN = 1e-7
 """Relative rounding of an incumbent that does not show in the digits it is told with."""

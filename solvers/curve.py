@@ -13,20 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 from solvers.allocation import allocate
 from solvers.bounds.split import WIDE
 from solvers.budget import Budget
-from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
-from solvers.enumeration import least_at
-from solvers.exact.branch_and_bound.curve import close_curves, gap_of, start_curves
-from solvers.exact.branch_and_bound.row_curve import RowCurve
-from solvers.exact.branch_and_bound.solver import compile_kernels
+from solvers.exact.curves.closing import close_curves, gap_of, start_curves
+from solvers.exact.curves.row_search import RowCurve
+from solvers.exact.enumeration import least_at
+from solvers.exact.tree.solver import compile_kernels
+from solvers.form.reduction import Reduction, reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
-from solvers.reduction import Reduction, reduce
+from solvers.runtime.caches import spare_full_disks
+from solvers.runtime.tensors import load_torch
 from solvers.solution import Status, check_bounds
 from solvers.summary import percent, summary
-from solvers.tensors import load_torch
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from solvers.bounds.secure import certainly_semidefinite
 from solvers.budget import Budget, Pools
 from solvers.hessian import Array, FactorHessian, Hessian, as_hessian
 from solvers.hessian.base import CHUNK_BYTES, SINGULAR, condition, numbers
+from solvers.hessian.refinement import Refined, refine
 from solvers.hessian.supports import solve_each
-from solvers.refinement import Refined, refine
 
 Mask = NDArray[np.bool_]
 

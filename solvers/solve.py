@@ -11,28 +11,29 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
-from solvers.checkpoint import Checkpoint
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
-from solvers.enumeration import least
+from solvers.exact.enumeration import least
+from solvers.form.reduction import reduce
 from solvers.problem import SubsetProblem
-from solvers.reduction import reduce
-from solvers.rehearsal import rehearse_arithmetic
+from solvers.runtime.caches import spare_full_disks
+from solvers.runtime.checkpoint import Checkpoint
+from solvers.runtime.rehearsal import rehearse_arithmetic
+from solvers.runtime.tensors import load_torch
 from solvers.solution import Solution, Status, closes
 from solvers.solver import Solver
-from solvers.tensors import load_torch
 
 
 @cache
 def registry() -> Mapping[str, type[Solver]]:
     """Every solver by name, in the order they are listed to users."""
-    from solvers import exact, heuristics
+    from solvers import exact, foreign, heuristics, relaxations
     from solvers.auto import Auto
 
-    classes: list[type[Solver]] = [Auto, *exact.SOLVERS, *heuristics.SOLVERS]
+    rooms = (exact, foreign, relaxations, heuristics)
+    classes: list[type[Solver]] = [Auto, *(cls for room in rooms for cls in room.SOLVERS)]
     return {cls.name: cls for cls in classes}
 
 

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from solvers.budget import Budget
-from solvers.caches import spare_full_disks
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import together
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
-from solvers.enumeration import least_together
-from solvers.exact.branch_and_bound.layer import share_budget
-from solvers.exact.branch_and_bound.solver import compile_kernels
+from solvers.exact.curves.layer import share_budget
+from solvers.exact.enumeration import least_together
+from solvers.exact.tree.solver import compile_kernels
+from solvers.form.reduction import reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
-from solvers.reduction import reduce
+from solvers.runtime.caches import spare_full_disks
+from solvers.runtime.tensors import load_torch
 from solvers.solution import Bounds, Status, check_bounds, closes
 from solvers.summary import between, first, number, summary
-from solvers.tensors import load_torch
 
 WIDEST = 128
 """Inputs up to which rows are searched."""

@@ -17,7 +17,7 @@ from cbs.cli import output
 from cbs.cli.solve import File, Json, Limit
 from cbs.cli.watch import Watch
 from solvers import instances
-from solvers.writing import replacing
+from solvers.runtime.writing import replacing
 
 LINES = 10
 """Lines of the table that is printed, the first one not counted."""

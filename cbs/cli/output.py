@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cbs.cli.streams import unheard
+from solvers.runtime.writing import check_place
 from solvers.summary import number as number
 from solvers.summary import percent as percent
-from solvers.writing import check_place
 
 
 def results() -> Console:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cbs.cli.weights import fill, require_archive, told
 from cbs.data import Split, digits, mnist
-from cbs.losses import Loss
+from cbs.network.losses import Loss
 from cbs.request import check_name
 from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 

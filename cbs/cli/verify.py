@@ -33,7 +33,7 @@ def verify(certificate: Certificate, files: Files, as_json: Json = False) -> int
     `cbs verify layer.cert layer.npz`
     """
     from solvers import checker
-    from solvers.parallel import one_thread_each
+    from solvers.runtime.parallel import one_thread_each
 
     try:
         with one_thread_each():

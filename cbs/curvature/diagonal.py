@@ -11,8 +11,8 @@ from torch.func import functional_call, jacrev, vjp, vmap
 
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
-from cbs.layers import Layer
-from cbs.losses import Loss, single_loss
+from cbs.network.layers import Layer
+from cbs.network.losses import Loss, single_loss
 
 CHUNK = 2**24
 """Largest number of Jacobian entries in flight."""

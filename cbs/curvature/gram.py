@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples
-from cbs.layers import Layer, visiting
+from cbs.network.layers import Layer, visiting
 
 CHUNK = 2**20
 """Largest number of a convolution's inputs held in double precision: few enough for a processor's cache."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
-from cbs.layers import Layer, visiting
-from cbs.losses import Loss, sample_losses
+from cbs.network.layers import Layer, visiting
+from cbs.network.losses import Loss, sample_losses
 
 
 def output_scales(

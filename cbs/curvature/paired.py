@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn, no_grad
 
 from cbs.data import Samples
-from cbs.layers import Layer, visiting
+from cbs.network.layers import Layer, visiting
 
 
 def paired_moments(

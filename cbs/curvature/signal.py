@@ -10,9 +10,9 @@ from torch import nn
 
 from cbs.curvature.each import WITHOUT
 from cbs.data import Samples, first_line
-from cbs.evaluate import FEW, SAME, forward
-from cbs.layers import Layer
-from cbs.surgery import clone
+from cbs.network.evaluate import FEW, SAME, forward
+from cbs.network.layers import Layer
+from cbs.network.surgery import clone
 from solvers.hessian import Array
 
 NUDGE = 2.0**-7

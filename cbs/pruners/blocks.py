@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cbs.earlier import keep_out
 from cbs.formulation import Weights, flat_budget
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.request import Request
 from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.hessian import Array

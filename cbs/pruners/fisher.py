@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from cbs.formulation import Pruned, Weights
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.plan import LayerPlan, Plan
 from cbs.pruners.blocks import Block, block_problem, blocks, keep_out_of_block, layer_blocks
 from cbs.pruners.separable import select

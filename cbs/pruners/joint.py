@@ -9,7 +9,7 @@ import numpy as np
 
 from cbs.earlier import keep_all_out, keep_out
 from cbs.formulation import Objective, pruned
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.plan import LayerPlan, Plan
 from cbs.pruners.recalibrate import recalibrate
 from cbs.pruners.turns import Turn, in_turns

@@ -9,10 +9,10 @@ from torch import Tensor, no_grad
 
 from cbs.curvature.paired import paired_moments
 from cbs.formulation import Pruned, refitted
-from cbs.layers import visiting
-from cbs.network import Network
+from cbs.network.layers import visiting
+from cbs.network.network import Network
+from cbs.network.surgery import clone, write
 from cbs.plan import LayerPlan
-from cbs.surgery import clone, write
 
 
 def recalibrate(network: Network, plans: Sequence[LayerPlan]) -> list[LayerPlan]:

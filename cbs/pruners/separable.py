@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbs.formulation import masked, smallest
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.plan import LayerPlan, Plan
 from cbs.request import Request
 from cbs.watch import Watch

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cbs.formulation import Pruned, Weights, masked
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.plan import LayerPlan, Plan
 from cbs.pruners.blocks import block_problem, blocks, keep_out_of_block
 from cbs.pruners.fisher import FALLBACK, fisher_plan
@@ -16,7 +16,7 @@ from cbs.request import Request
 from cbs.trial import Trial
 from cbs.watch import Watch
 from solvers import Budget, Solver, SubsetProblem
-from solvers.heuristics.swapping import Swapping
+from solvers.heuristics.published.swapping import Swapping
 
 
 def cbs_selection(network: Network, request: Request, watch: Watch) -> Plan:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from solvers.lazy import export as _export
+from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
     from cbs.report.closing import next_steps

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from cbs import surgery
-from cbs.layers import named_layers
+from cbs.network import surgery
+from cbs.network.layers import named_layers
 from cbs.report.closing import page
 from cbs.report.plot import draw
 from cbs.result import PruneResult
-from solvers.writing import replacing
+from solvers.runtime.writing import replacing
 
 REPORT = "report.json"
 ASIDE = ("weights", "data_dir", "output", "identity")

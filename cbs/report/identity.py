@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cbs.data import Samples
-from cbs.surgery import clone
+from cbs.network.surgery import clone
 
 
 def identity(model: nn.Module, data: Samples, test: Samples | None) -> dict[str, str | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import cbs
-from cbs.network import Network
+from cbs.network.network import Network
 from solvers import Budget, SubsetProblem, available, solve
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ import torch
 from networks import networks
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.tree import BranchAndBound
 
 HERE = Path(__file__).parent
 COLUMNS = "{:>7} {:>10} {:>7} {:>10} {:>9} {:>8} {:>9} {:>10} {:>12}"

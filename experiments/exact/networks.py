@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import cbs
 from cbs.data import Samples, mnist
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.zoo import mlpnet, train
 
 

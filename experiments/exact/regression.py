@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from solvers import Budget, Solution, SubsetProblem, solve
+from solvers.form.reduction import reduce
 from solvers.heuristics.greedy import greedy_mask
-from solvers.reduction import reduce
 
 HERE = Path(__file__).parent
 

@@ -15,8 +15,8 @@ from regression import environment, run_peer
 from table import FIELDS, write_tables
 
 from solvers import Budget, Solution, Solver, SubsetProblem, available, solve
-from solvers.exact.cplex import CplexPlain
-from solvers.exact.gurobi import GurobiPlain
+from solvers.foreign.cplex import CplexPlain
+from solvers.foreign.gurobi import GurobiPlain
 from solvers.instances import random_problem
 from solvers.solve import check_support, get_solver
 

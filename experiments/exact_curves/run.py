@@ -12,11 +12,11 @@ import numpy as np
 
 import cbs
 from cbs.data import mnist
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.zoo import mlpnet
 from solvers import Bounds, Budget, SubsetProblem, checker, curve, solve_together
 from solvers.instances import save
-from solvers.parallel import one_thread_each
+from solvers.runtime.parallel import one_thread_each
 
 HERE = Path(__file__).parent
 WIDE = 160

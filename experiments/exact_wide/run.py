@@ -15,16 +15,16 @@ import numpy as np
 
 from cbs.data import mnist
 from solvers import Budget, SubsetProblem
-from solvers.blocks import Block, blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.rows import SharedRows
 from solvers.bounds.split import Split
-from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.shared_rows import SharedRows
+from solvers.form.blocks import Block, blocks
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
-from solvers.heuristics.wide_row import WideRow
-from solvers.parallel import side_by_side
+from solvers.relaxations.lone_row import WideRow
+from solvers.runtime.parallel import side_by_side
 
 HERE = Path(__file__).parent
 FIELDS = ("pruned", "row", "split", "bound", "value", "seconds", "limit")

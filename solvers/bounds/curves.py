@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from solvers.blocks import Block, blocks
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.groups.split import group_curve
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.layer_bound import curves_at
+from solvers.bounds.shared.rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
-from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.layer_bound import curves_at
-from solvers.bounds.wide.shared_rows import SharedRows, shareable
 from solvers.budget import Budget
-from solvers.curves import row_curves
+from solvers.form.blocks import Block, blocks
+from solvers.greedy.curves import row_curves
 from solvers.hessian import Array, Hessian
-from solvers.parallel import side_by_side
 from solvers.problem import SubsetProblem
+from solvers.runtime.parallel import side_by_side
 
 KNOTS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 """Shares pruned at which the relaxation is solved."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from solvers.blocks import Block
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.problem import Mask
 

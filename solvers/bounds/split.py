@@ -10,16 +10,16 @@ import numpy as np
 import scipy.linalg
 
 from solvers.allocation import allocate
-from solvers.blocks import Block, blocks
 from solvers.bounds.interior.scaling import split_alone, split_batch
 from solvers.bounds.secure import secure
-from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.shared_rows import SharedRows, alike
-from solvers.curves import row_curves
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.rows import SharedRows, alike
+from solvers.form.blocks import Block, blocks
+from solvers.greedy.curves import row_curves
 from solvers.hessian import Array
 from solvers.hessian.base import units
-from solvers.parallel import side_by_side
 from solvers.problem import SubsetProblem
+from solvers.runtime.parallel import side_by_side
 
 Stopped = Callable[[], object]
 

@@ -19,8 +19,8 @@ from solvers.certificate.witness import MARGIN
 from solvers.checker.allocation import least_total
 from solvers.hessian import Array
 from solvers.problem import Mask
+from solvers.runtime.writing import replacing
 from solvers.summary import number
-from solvers.writing import replacing
 
 FORMAT = "cbs certificate 1"
 

@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from solvers.blocks import Block, blocks
 from solvers.bounds.curves import KNOTS, WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
@@ -21,9 +20,10 @@ from solvers.checker.claims import ImageClaim
 from solvers.checker.problem import Problem
 from solvers.checker.proofs import Prover, Refuted
 from solvers.checker.verify import shown_value
+from solvers.form.blocks import Block, blocks
+from solvers.form.reduction import reduce
 from solvers.hessian import Array, FactorHessian
 from solvers.problem import Mask, SubsetProblem
-from solvers.reduction import reduce
 
 
 def certify(
@@ -43,7 +43,7 @@ def certify(
     Args:
         problem: what was asked.
         mask: the best mask found.
-        proofs: about the blocks of the reduced problem (`solvers.reduction.reduce`); where rows share a
+        proofs: about the blocks of the reduced problem (`solvers.form.reduction.reduce`); where rows share a
             budget, about a row and a count each, in any number. Of a curvature that is not formed, points
             of its reduced images (`image_proof`) in their place.
         shared: the mask's count need not be that of the problem's `per_layer` budget, which it will share

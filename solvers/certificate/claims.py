@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.blocks import Block
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.split import Split
 from solvers.certificate.grouped import grouped_claims
 from solvers.certificate.points import Terms, points, rounded, rounding
 from solvers.certificate.proof import IMPOSSIBLE, Proof
 from solvers.certificate.subtrees import lift, secured
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 LOSS = 1e-6

@@ -8,10 +8,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.blocks import Block
 from solvers.bounds.groups.split import Family, GroupSplit, best_states, relaxed, secure_groups
 from solvers.certificate.points import Terms, rounded, rounding
 from solvers.certificate.proof import OffDiagonal, Proof
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 

@@ -11,9 +11,9 @@ from solvers.bounds.factor.ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
 from solvers.certificate.original import stored
 from solvers.checker.image import image_bound
+from solvers.form.reduction import reduce
 from solvers.hessian import Array, FactorHessian
 from solvers.problem import Mask, SubsetProblem
-from solvers.reduction import reduce
 
 MARGIN = 1e-12
 """Share of the bound that is not claimed: sums may round otherwise on another machine."""

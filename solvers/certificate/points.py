@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.blocks import Block
 from solvers.certificate.proof import Proof
 from solvers.certificate.subtrees import completed
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 

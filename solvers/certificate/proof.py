@@ -30,7 +30,7 @@ class OffDiagonal:
 
 @dataclass(frozen=True)
 class Proof:
-    """A branching tree over one block (`solvers.blocks.Block`) whose leaves bound its cost.
+    """A branching tree over one block (`solvers.form.blocks.Block`) whose leaves bound its cost.
 
     Every inner node branches on one entry: a child where it is pruned, and one where it is kept. A leaf's
     fixings are those on its path; its claim is at most `solvers.bounds.evaluate.lower_bound` at its vector

@@ -15,7 +15,7 @@ from solvers.allocation import allocate
 from solvers.budget import Budget
 from solvers.control import Control
 from solvers.problem import DIGITS, Mask, SubsetProblem
-from solvers.rehearsal import rehearse
+from solvers.runtime.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from solvers.hessian.base import CHUNK_BYTES, Array, Hessian, Index, cholesky_solve
 from solvers.hessian.lapack import Single, factor, substitute
-from solvers.parallel import one_thread_each, side_by_side, workers
+from solvers.runtime.parallel import one_thread_each, side_by_side, workers
 
 LARGE = 512
 """Least support whose rows are solved side by side; smaller ones are done before threads have taken turns."""

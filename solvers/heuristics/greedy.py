@@ -9,17 +9,17 @@ import numpy as np
 
 from solvers.allocation import allocate
 from solvers.control import Control
-from solvers.curves import MEMORY, greedy_in_pools, row_curves
+from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
 from solvers.heuristics.factor.greedy import greedy_factor_mask
-from solvers.heuristics.moves import make_tableau
 from solvers.heuristics.rows.search import row_data, state, uncompiled
 from solvers.heuristics.rows.swaps import cheapest
 from solvers.heuristics.rows.tableau import prune, refresh
-from solvers.parallel import workers
+from solvers.heuristics.tensor.moves import make_tableau
 from solvers.problem import Mask, SubsetProblem
-from solvers.rehearsal import rehearse
+from solvers.runtime.parallel import workers
+from solvers.runtime.rehearsal import rehearse
+from solvers.runtime.tensors import torch
 from solvers.solver import Outcome, Solver
-from solvers.tensors import torch
 
 FRESH = 100
 """Columns between two fresh tableaux."""
@@ -89,7 +89,7 @@ def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMOR
     Args:
         problem: what to prune.
         device: torch device for joint columns with a curvature a row.
-        memory: bytes that copies of curvatures may take; see `solvers.curves.row_curves`.
+        memory: bytes that copies of curvatures may take; see `solvers.greedy.curves.row_curves`.
     """
     pools = problem.pools
     if problem.hessian.wide:

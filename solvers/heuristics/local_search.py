@@ -11,18 +11,18 @@ import numpy as np
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import opening
-from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
 from solvers.heuristics.rows.search import Effort, compile_limits, limits_of, row_data, state, uncompiled
 from solvers.heuristics.rows.shares import Shares
 from solvers.heuristics.rows.swaps import descend
 from solvers.heuristics.rows.tableau import refresh
-from solvers.parallel import side_by_side
+from solvers.heuristics.tensor.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
+from solvers.heuristics.tensor.tableau import JointTableau, Tableau
 from solvers.problem import Mask, SubsetProblem
-from solvers.rehearsal import rehearse
+from solvers.runtime.parallel import side_by_side
+from solvers.runtime.rehearsal import rehearse
+from solvers.runtime.tensors import torch
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
-from solvers.tableau import JointTableau, Tableau
-from solvers.tensors import torch
 
 SELECTIONS = 20
 """Times as many moves of a selection, whose errors only add up, as of joint rows, where they multiply."""

@@ -13,9 +13,9 @@ import numpy as np
 from solvers.control import Control
 from solvers.hessian.base import FORM_BYTES
 from solvers.hessian.supports import seconds
-from solvers.heuristics.layer import Layer
+from solvers.heuristics.layer.rounds import Rounds
+from solvers.heuristics.layer.scaled import Layer
 from solvers.heuristics.local_search import LocalSearch
-from solvers.heuristics.rounds import Rounds
 from solvers.heuristics.tabu import Tabu
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status

@@ -22,9 +22,9 @@ from solvers.heuristics.rows.search import (
     uncompiled,
 )
 from solvers.heuristics.rows.shares import Shares
-from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
-from solvers.rehearsal import rehearse
+from solvers.runtime.parallel import side_by_side
+from solvers.runtime.rehearsal import rehearse
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 

@@ -30,7 +30,7 @@ from solvers.checker.archive import Shaped, read_archive
 from solvers.checker.problem import check_declared, exact_floats, exact_integers
 from solvers.hessian import FactorHessian, Hessian
 from solvers.problem import SubsetProblem
-from solvers.writing import replacing
+from solvers.runtime.writing import replacing
 
 Fields = Mapping[str, NDArray[Any]]
 

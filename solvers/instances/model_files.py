@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from solvers.exact.mixed_integer import root
-from solvers.exact.models import joint_model, selection_model
-from solvers.exact.parts import Part
-from solvers.exact.programme import Programme, programme
+from solvers.foreign.mixed_integer import root
+from solvers.foreign.models import joint_model, selection_model
+from solvers.foreign.programme import Programme, programme
+from solvers.form.parts import Part
+from solvers.form.reduction import reduce
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.problem import SubsetProblem
-from solvers.reduction import reduce
-from solvers.writing import check_place, replacing
+from solvers.runtime.writing import check_place, replacing
 
 CONSTANT = "constant"
 """Name of a variable fixed to 1, since not every reader takes a constant in the objective."""
@@ -33,7 +33,7 @@ def export(path: str | os.PathLike[str], problem: SubsetProblem, *, split: bool 
 
     The joint variant has binary `z_r_i` (1 = kept), weights `v_r_i` within bounds that hold for every
     mask no worse than that of a local search, and with a split the squares `s_r_i` with
-    `v^2 <= s z` (see `solvers.exact.models`); selection has binary `x_r_i` (1 = pruned). Rows r share
+    `v^2 <= s z` (see `solvers.foreign.models`); selection has binary `x_r_i` (1 = pruned). Rows r share
     decisions of row 0 where the budget is of columns; i counts the columns that may be pruned.
 
     Args:

@@ -13,11 +13,11 @@ def test_a_value_that_running_the_layer_contradicts_is_an_error(monkeypatch, how
     """As a layer would be that passed every check and yet computes something else."""
     if how == "weights":
         plain = nn.Linear.forward
-        monkeypatch.setattr("cbs.network.misbehaving", lambda *args: {})
+        monkeypatch.setattr("cbs.network.network.misbehaving", lambda *args: {})
         monkeypatch.setattr(nn.Linear, "forward", lambda self, x: 1.01 * plain(self, x))
     else:
-        plain = cbs.layers.Layer.augmented
-        monkeypatch.setattr("cbs.layers.Layer.augmented", lambda self, x: 1.01 * plain(self, x))
+        plain = cbs.network.layers.Layer.augmented
+        monkeypatch.setattr("cbs.network.layers.Layer.augmented", lambda self, x: 1.01 * plain(self, x))
     with pytest.raises(ValueError, match="layer '0' does not do what its weights say") as error:
         cbs.prune(seeded(mlp), samples(), sparsity=0.5, method="joint", solver="greedy", certify=False)
     assert "\n" not in str(error.value)
@@ -28,7 +28,7 @@ def test_a_value_that_running_the_layer_contradicts_is_an_error(monkeypatch, how
 def test_without_a_gram_the_value_is_the_measured_one(make, scope, monkeypatch):
     ask = {"sparsity": 0.5, "method": "magnitude", "scope": scope}
     full = cbs.prune(seeded(make), DATA[make], certify=True, **ask)
-    monkeypatch.setattr("cbs.network.layer_grams", lambda *args: pytest.fail("a Gram was computed"))
+    monkeypatch.setattr("cbs.network.network.layer_grams", lambda *args: pytest.fail("a Gram was computed"))
     quick = cbs.prune(seeded(make), DATA[make], certify=False, **ask)
     assert quick.value == pytest.approx(full.value, rel=1e-9)
     for a, b in zip(quick.layers, full.layers, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cbs
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.references import LayerBound
 from cbs.request import Request
 from solvers import Budget, solve

@@ -16,8 +16,8 @@ from cbs.cli import main
 from cbs.report import RunFolder
 from solvers import Budget
 from solvers.certificate import Certificate
-from solvers.checkpoint import Checkpoint
 from solvers.instances import random_problem, save
+from solvers.runtime.checkpoint import Checkpoint
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="has other signals and devices")
 
@@ -112,7 +112,7 @@ def test_a_full_disk_under_a_checkpoint_costs_the_file_alone(capsys, here, monke
 
 def test_an_old_table_survives_a_full_disk(capsys, here, monkeypatch):
     (here / "curve.csv").write_text("old")
-    monkeypatch.setattr("solvers.writing.os.fsync", full_disk)
+    monkeypatch.setattr("solvers.runtime.writing.os.fsync", full_disk)
     status, out, _ = run(capsys, "curve", "layer.npz", "--json", "--csv", "curve.csv")
     assert status == 2
     assert json.loads(out)["status"] == "optimal"

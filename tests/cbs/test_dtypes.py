@@ -6,7 +6,7 @@ from torch import nn
 
 import cbs
 from cbs.data import Samples
-from cbs.layers import find_layers, visiting
+from cbs.network.layers import find_layers, visiting
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]

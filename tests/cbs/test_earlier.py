@@ -11,8 +11,8 @@ from torch.nn.utils import prune as torch_prune
 import cbs
 from cbs.earlier import keep_out
 from cbs.formulation import layer_objective
-from cbs.network import Network
-from cbs.surgery import clone
+from cbs.network.network import Network
+from cbs.network.surgery import clone
 from solvers import Budget
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 

@@ -15,7 +15,7 @@ from cbs.formulation import (
     refitted,
     smallest,
 )  # fmt: skip
-from cbs.layers import Layer
+from cbs.network.layers import Layer
 from solvers import Budget
 from tests.cbs.networks import seeded
 

@@ -11,7 +11,7 @@ from torch.nn.utils import prune as torch_prune
 from torch.utils.data import DataLoader, TensorDataset
 
 import cbs
-from cbs.layers import find_layers
+from cbs.network.layers import find_layers
 from cbs.request import Request
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 

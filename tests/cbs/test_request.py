@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from cbs.layers import Layer
+from cbs.network.layers import Layer
 from cbs.request import Request
 
 LAYER = Layer("fc", nn.Linear(10, 7))

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import cbs
-from cbs.evaluate import output_changes
-from cbs.network import Network
+from cbs.network.evaluate import output_changes
+from cbs.network.network import Network
 
 
 class Block(nn.Module):
@@ -73,7 +73,7 @@ def resnet20():
 @pytest.mark.slow
 def test_magnitude_needs_no_gram(resnet20, monkeypatch):
     model, data, test = resnet20
-    monkeypatch.setattr("cbs.network.layer_grams", lambda *args: pytest.fail("a Gram was computed"))
+    monkeypatch.setattr("cbs.network.network.layer_grams", lambda *args: pytest.fail("a Gram was computed"))
     result = cbs.prune(model, data, sparsity=0.5, method="magnitude", certify=False, test=test)
     assert result.test_before.accuracy > 0.9
     assert 0.5 < result.test_after.accuracy < result.test_before.accuracy

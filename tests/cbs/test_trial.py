@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from cbs import trial as module
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.trial import Trial
 from tests.cbs.networks import convnet, image_samples, seeded
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from solvers import Budget
-from solvers.blocks import blocks
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import make_problem
 
 CASES = {

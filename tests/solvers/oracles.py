@@ -5,9 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import scipy.linalg
+from sklearn.datasets import load_digits
 
 from solvers import Budget, FactorHessian, SubsetProblem
-from solvers.bounds.sdp import import_cvxpy
+from solvers.relaxations.programme import import_cvxpy
 
 cp = import_cvxpy()
 
@@ -148,3 +149,15 @@ def unbalanced_row(seed, refit, spread, n=5):
     G = None if refit else rng.standard_normal((1, n)) / size
     prune = Budget.per_row(int(rng.integers(1, n)))
     return SubsetProblem(W, 0.5 * (H + H.T), prune, refit=refit, gradient=G)
+
+
+def digits_rows(rows, inputs, prune):
+    """Rows of a linear layer over the brightest pixels of the digits, fitted by least squares."""
+    data = load_digits()
+    X = data.data / 16.0
+    X = X[:, np.sort(np.argsort(-X.std(axis=0))[:inputs])]
+    H = X.T @ X / len(X)
+    H += 1e-2 * np.trace(H) / inputs * np.eye(inputs)
+    Y = np.eye(10)[data.target][:, :rows]
+    W = np.linalg.solve(H, X.T @ (Y - 0.1) / len(X)).T
+    return SubsetProblem(W, H, Budget.per_row(prune))

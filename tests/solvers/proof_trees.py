@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from solvers.blocks import Block, blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
-from solvers.bounds.wide.waterfill import fill
+from solvers.bounds.waterfill import fill
 from solvers.certificate import IMPOSSIBLE, prove
 from solvers.certificate.claims import leaf_fixings
-from solvers.reduction import reduce
+from solvers.form.blocks import Block, blocks
+from solvers.form.reduction import reduce
 
 
 def branch(block, split, depth):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from solvers import Budget, Status, SubsetProblem, checker, curve, solve
+from solvers.form.reduction import reduce
 from solvers.instances import save
-from solvers.reduction import reduce
 from tests.solvers.oracles import gram, make_problem, optimum
 
 CASES = [

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from solvers import Budget, Status, solve
-from solvers.blocks import blocks
 from solvers.bounds import split as splitting
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.control import Control
-from solvers.exact.branch_and_bound.block_tree import BlockTree
-from solvers.exact.branch_and_bound.forest import grow_forest
-from solvers.exact.branch_and_bound.roots import root_bound
+from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.forest import grow_forest
+from solvers.exact.tree.roots import root_bound
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import BUDGETS, make_problem
 
 KINDS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.exact import copt, cplex, gurobi, xpress
+from solvers.foreign import copt, cplex, gurobi, xpress
 from solvers.instances import export
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.parallel import workers
+from solvers.runtime.parallel import workers
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "layers"))

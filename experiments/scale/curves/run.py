@@ -7,13 +7,13 @@ import tomllib
 from pathlib import Path
 
 from cbs.data import mnist
-from cbs.network import Network
+from cbs.network.network import Network
 from cbs.zoo import mlpnet
 from solvers import Budget, solve
-from solvers.curves import row_curves
+from solvers.form.reduction import reduce
+from solvers.greedy.curves import row_curves
 from solvers.heuristics.tabu import Tabu
-from solvers.parallel import workers
-from solvers.reduction import reduce
+from solvers.runtime.parallel import workers
 
 HERE = Path(__file__).parent
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from cbs.curvature.fisher import gradient_factor
 from cbs.data import mnist
-from cbs.evaluate import evaluate
-from cbs.layers import find_layers
-from cbs.surgery import clone
+from cbs.network.evaluate import evaluate
+from cbs.network.layers import find_layers
+from cbs.network.surgery import clone
 from cbs.zoo import mlpnet
 from solvers import Budget, FactorHessian, SubsetProblem, get_solver, solve
 

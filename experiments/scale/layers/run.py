@@ -16,10 +16,10 @@ from torch import nn
 
 from cbs.curvature.gram import layer_grams
 from cbs.data import Samples, mnist
-from cbs.layers import find_layers
+from cbs.network.layers import find_layers
 from cbs.zoo import mlpnet, train
 from solvers import Budget, SubsetProblem, solve
-from solvers.parallel import workers
+from solvers.runtime.parallel import workers
 
 HERE = Path(__file__).parent
 FIELDS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from solvers import Budget, Solution, SubsetProblem, solve
-from solvers.parallel import workers
+from solvers.runtime.parallel import workers
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "exact"))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.parallel import workers
+from solvers.runtime.parallel import workers
 
 HERE = Path(__file__).parent
 FIELDS = ("rows", "inputs", "budget", "solver", "limit", "seconds", "value", "peak_mib", "device", "cores")

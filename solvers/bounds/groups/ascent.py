@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 
-from solvers.blocks import Block
 from solvers.bounds.groups.grouping import cluster, joined, start
 from solvers.bounds.groups.split import GroupSplit, group_bound, secure_groups
 from solvers.bounds.groups.step import Multipliers, Step, newton_step
 from solvers.bounds.groups.system import GroupSystem, Point
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 FIRST = 1.0

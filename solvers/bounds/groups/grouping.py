@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from solvers.blocks import Block
 from solvers.bounds.groups.split import Family, GroupSplit, Index
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from solvers.blocks import Block
 from solvers.bounds.groups.split import EPS, GroupSplit, Index
 from solvers.bounds.groups.table import Choices, Table
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 lapack = scipy.linalg.lapack

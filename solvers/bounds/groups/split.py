@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from solvers.blocks import Block
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 EPS = float(np.finfo(np.float64).eps)

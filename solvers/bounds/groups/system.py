@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
-from solvers.blocks import Block
 from solvers.bounds.groups.split import Family, GroupSplit, Index
 from solvers.bounds.groups.states import States, counts, entries
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 lapack = scipy.linalg.lapack

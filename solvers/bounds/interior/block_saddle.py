@@ -19,7 +19,7 @@ class Data(NamedTuple):
         refit: joint, or selection.
         H: `[n, n]`.
         B: `[n, c]`.
-        constant: as in `solvers.blocks.Block`.
+        constant: as in `solvers.form.blocks.Block`.
         labels: `[n]` pool of every entry, never falling.
         counts: `[pools]` sums of z, the shares kept (joint) or pruned (selection).
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from solvers.bounds.interior.saddle import Saddle
-from solvers.tensors import Tensor, torch
+from solvers.runtime.tensors import Tensor, torch
 
 SHORTEN = 0.9
 """Share of the way to the boundary that a step may go."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from solvers.tensors import Tensor, torch
+from solvers.runtime.tensors import Tensor, torch
 
 
 @dataclass(frozen=True)

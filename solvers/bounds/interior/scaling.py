@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from solvers.blocks import Block
 from solvers.bounds.interior import block_interior_point, interior_point, saddle
 from solvers.bounds.interior.block_saddle import Data
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.hessian.base import units
-from solvers.tensors import torch
+from solvers.runtime.tensors import torch
 
 MAX_STEPS = 40
 """Newton steps at most."""

@@ -19,8 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.blocks import Block
 from solvers.bounds.cholesky import FLAGS, backward, forward
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 EPS = float(np.finfo(np.float64).eps)

@@ -9,9 +9,9 @@ import scipy.linalg
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.blocks import Block
 from solvers.bounds.cholesky import FLAGS
 from solvers.bounds.node.oracle import EPS
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.blocks import blocks
+from solvers.form.blocks import blocks
 from solvers.hessian import Array
 from solvers.heuristics.rows.elites import insert
 from solvers.heuristics.rows.path_relinking import relink

@@ -11,8 +11,8 @@ from solvers.allocation import allocate
 from solvers.heuristics.rows.search import Effort, RowData, RowSearch, limits_of, row_data, state
 from solvers.heuristics.rows.swaps import cheapest, descend
 from solvers.heuristics.rows.tableau import prune, refresh, restore
-from solvers.parallel import side_by_side
 from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.parallel import side_by_side
 
 GAIN = 1e-9
 """Counts move when the layer's cost falls by more than this, relative."""

@@ -4,7 +4,7 @@ from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 from cbs.curvature import diagonal
-from cbs.layers import find_layers
+from cbs.network.layers import find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 

@@ -15,8 +15,8 @@ from cbs.curvature import fisher
 from cbs.curvature.diagonal import gauss_newton_diagonal
 from cbs.curvature.each import require_apart
 from cbs.curvature.fisher import gradient_factor
-from cbs.layers import find_layers
-from cbs.losses import sample_losses
+from cbs.network.layers import find_layers
+from cbs.network.losses import sample_losses
 from tests.cbs.networks import mlp, samples, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:not pruned")

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from cbs.curvature import fisher
-from cbs.layers import find_layers
+from cbs.network.layers import find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 

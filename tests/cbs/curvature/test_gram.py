@@ -5,7 +5,7 @@ from torch.func import functional_call, jacrev
 
 from cbs.curvature import gram
 from cbs.curvature.gram import layer_grams
-from cbs.layers import Layer, find_layers
+from cbs.network.layers import Layer, find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 
@@ -80,7 +80,7 @@ def test_grams_do_not_depend_on_how_inputs_are_parted(make, data, monkeypatch):
     model = seeded(make)
     layers = find_layers(model)
     whole = layer_grams(model, layers, data)
-    monkeypatch.setattr("cbs.layers.CHUNK", 100)
+    monkeypatch.setattr("cbs.network.layers.CHUNK", 100)
     parted = layer_grams(model, layers, data)
     for name, H in whole.items():
         torch.testing.assert_close(parted[name], H, rtol=1e-12, atol=1e-12)

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cbs.curvature.output import output_scales
-from cbs.layers import find_layers, visiting
+from cbs.network.layers import find_layers, visiting
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cbs.curvature.paired import paired_moments
-from cbs.layers import Layer, find_layers, visiting
+from cbs.network.layers import Layer, find_layers, visiting
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 

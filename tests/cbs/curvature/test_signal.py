@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import cbs
-from cbs.network import Network
+from cbs.network.network import Network
 from tests.cbs.networks import samples, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")

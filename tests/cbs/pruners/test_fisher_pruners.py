@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 import cbs
 from cbs.curvature.fisher import gradient_factor
-from cbs.layers import find_layers
+from cbs.network.layers import find_layers
 from cbs.pruners import fisher
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -163,7 +163,7 @@ def test_a_column_without_weights_goes_first():
 
 
 def test_gradients_come_from_at_most_a_thousand_samples_unless_asked(monkeypatch):
-    monkeypatch.setattr(cbs.network, "GRADIENTS", 15)
+    monkeypatch.setattr(cbs.network.network, "GRADIENTS", 15)
     model, data = seeded(mlp), samples(40)
     assert run(model, data, "cbs-s", sparsity=0.5).stats["gradient_samples"] == 15
     assert run(model, data, "cbs-s", sparsity=0.5, samples=30).stats["gradient_samples"] == 30

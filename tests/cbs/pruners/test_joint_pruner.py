@@ -6,8 +6,8 @@ import torch
 
 import cbs
 from cbs.formulation import layer_weights, masked
-from cbs.layers import Layer
-from cbs.network import Network
+from cbs.network.layers import Layer
+from cbs.network.network import Network
 from cbs.plan import LayerPlan
 from cbs.pruners.recalibrate import recalibrate
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded

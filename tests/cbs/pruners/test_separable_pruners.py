@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import cbs
-from cbs.network import Network
+from cbs.network.network import Network
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 ASK = {"certify": False, "damping": 0.01}

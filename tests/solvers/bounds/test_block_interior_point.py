@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.interior import block_interior_point, scaling
 from solvers.bounds.secure import secure
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import make_problem
 
 CASES = {

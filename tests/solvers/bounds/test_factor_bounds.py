@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.factor import ascent, directions
 from solvers.bounds.factor import image as factor_image
 from solvers.bounds.factor.ascent import ascend
 from solvers.bounds.factor.directions import All, Few
 from solvers.bounds.factor.image import Coordinates, coordinates, images, sketched
 from solvers.bounds.factor.smoothing import smoothed_shares
+from solvers.form.blocks import blocks
 from solvers.hessian import factor, sketch
 from tests.solvers.oracles import fractions, optimum, relaxed_value
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
@@ -14,6 +13,7 @@ from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.groups.grouping import start
 from solvers.bounds.groups.split import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import gram, make_problem, optimum
 
 BUDGETS = {"one pool": Budget.per_row(5), "pools": Budget.n_of_m(2, 5)}

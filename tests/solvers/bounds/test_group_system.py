@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.groups.grouping import cluster, joined, start
 from solvers.bounds.groups.split import group_bound, secure_groups
 from solvers.bounds.groups.step import Multipliers, newton_step
 from solvers.bounds.groups.system import GroupSystem, central
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import gram
 
 BUDGETS = {"one pool": Budget.per_row(5), "pools": Budget.n_of_m(2, 5)}

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.groups.grouping import cluster, joined, start
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, relaxed, secure_groups
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.exactly import exact_optimum
 from tests.solvers.oracles import _solve_exactly as solve_exactly
 from tests.solvers.oracles import fractions, gram, optimum, unbalanced_row

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.bounds.wide import lifted, lifted_blocks
-from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.lifted import cover, lift
-from solvers.bounds.wide.lifted_blocks import cells_in_blocks
-from solvers.bounds.wide.shared_rows import SharedRows
-from solvers.heuristics import relaxation
+from solvers.bounds.shared import lifted, lifted_blocks
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.lifted import cover, lift
+from solvers.bounds.shared.lifted_blocks import cells_in_blocks
+from solvers.bounds.shared.rows import SharedRows
+from solvers.relaxations import split as relaxation
 from tests.solvers.oracles import all_masks, gram
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.secure import secure
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import (
     BUDGETS,
     all_masks,

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.node.descent import descend
 from solvers.bounds.node.newton import relax, relaxed_shares, repair
 from solvers.bounds.node.oracle import best_sum, curvature, evaluate, formation, model_of
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import (
     BUDGETS,
     all_masks,

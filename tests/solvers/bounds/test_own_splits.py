@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.own_splits import own_bounds, plain_bound
+from solvers.bounds.shared.rows import SharedRows
 from solvers.bounds.split import split_blocks
-from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.own_splits import own_bounds, plain_bound
-from solvers.bounds.wide.shared_rows import SharedRows
-from solvers.heuristics import relaxation
+from solvers.form.blocks import blocks
+from solvers.relaxations import split as relaxation
 from tests.solvers.oracles import gram, make_problem, optimum
 
 

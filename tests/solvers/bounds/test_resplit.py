@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from solvers import Budget
-from solvers.blocks import blocks
 from solvers.bounds.node import newton, oracle
 from solvers.bounds.node.resplit import improve
 from solvers.bounds.node.restriction import part_of, restrict
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.fixings import LONE, block_of, completions, random_fixings
 from tests.solvers.oracles import fractions, make_problem
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.exactly import solve_exactly
 from tests.solvers.fixings import CASES, block_of, completions, random_fixings
 from tests.solvers.oracles import fractions, gram

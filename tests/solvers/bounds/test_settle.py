@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.groups.grouping import cluster, joined, start
 from solvers.bounds.groups.settle import Place, Shared, bound_at, settle
 from solvers.bounds.groups.split import group_bound, secure_groups
 from solvers.bounds.groups.states import States
 from solvers.bounds.groups.table import Table
 from solvers.bounds.split import split_blocks
+from solvers.form.blocks import blocks
 from tests.solvers.exactly import exact_optimum
 from tests.solvers.oracles import gram
 

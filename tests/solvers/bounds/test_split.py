@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
 from solvers.allocation import allocate
-from solvers.blocks import Block, blocks
 from solvers.bounds import split
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.interior import saddle
 from solvers.bounds.interior.interior_point import saddle_point
 from solvers.bounds.secure import secure
 from solvers.bounds.split import choose_split, split_blocks
-from solvers.curves import row_curves
+from solvers.form.blocks import Block, blocks
+from solvers.greedy.curves import row_curves
 from tests.solvers.oracles import BUDGETS, cp, fractions, gram, make_problem, relaxed_value
 
 QUICK = settings(derandomize=True, max_examples=25, deadline=None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from solvers.bounds.wide.waterfill import fill
+from solvers.bounds.waterfill import fill
 
 
 def bisected(offset, slope, count):

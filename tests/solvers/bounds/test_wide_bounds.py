@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from solvers import Budget, FactorHessian, SubsetProblem, solve
-from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.shared import layer_bound
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.ascent import ascend, slope, start
+from solvers.bounds.shared.rows import SharedRows, alike, shareable
+from solvers.bounds.shared.split import largest_split, shared_split
 from solvers.bounds.split import split_blocks
-from solvers.bounds.wide import layer_bound
-from solvers.bounds.wide import relaxation as wide
-from solvers.bounds.wide.ascent import ascend, slope, start
-from solvers.bounds.wide.shared_rows import SharedRows, alike, shareable
-from solvers.bounds.wide.shared_split import largest_split, shared_split
-from solvers.heuristics import relaxation
+from solvers.form.blocks import blocks
+from solvers.relaxations import split as relaxation
 from tests.solvers.oracles import _solve_exactly, fractions, gram, make_problem, optimum
 
 BUDGETS = {

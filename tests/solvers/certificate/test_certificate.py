@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, checker, solve
-from solvers.blocks import blocks
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, root_proof, together
+from solvers.form.blocks import blocks
 from solvers.instances import save
 from tests.solvers.exactly import exact_optimum, exact_row_values
 from tests.solvers.oracles import BUDGETS, all_masks, gram, make_problem

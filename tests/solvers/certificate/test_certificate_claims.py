@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.blocks import blocks
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
@@ -14,6 +13,7 @@ from solvers.certificate.claims import claims, leaf_fixings, root_proof
 from solvers.certificate.original import stored
 from solvers.certificate.points import Terms, rounded
 from solvers.certificate.witness import Witness
+from solvers.form.blocks import blocks
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem, unbalanced_row
 from tests.solvers.proof_trees import branch, chain, tree_proofs
 

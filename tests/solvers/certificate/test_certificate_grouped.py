@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem, checker
-from solvers.blocks import blocks
 from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.groups.split import group_bound
 from solvers.bounds.split import split_blocks
@@ -19,8 +18,9 @@ from solvers.certificate.witness import Witness
 from solvers.checker import Refuted
 from solvers.checker.claims import parse_certificate, read_digests
 from solvers.checker.proofs import Prover
+from solvers.form.blocks import blocks
+from solvers.form.reduction import reduce
 from solvers.instances import save
-from solvers.reduction import reduce
 from tests.solvers.oracles import all_masks, make_problem
 
 BUDGETS = {"per_row": Budget.per_row(4), "n_of_m": Budget.n_of_m(2, 4), "per_layer": Budget.per_layer(7)}

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 import solvers.checker
 from solvers import Budget, SubsetProblem, checker
-from solvers.blocks import blocks
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify
 from solvers.certificate.original import stored
 from solvers.checker import Refuted
 from solvers.checker.claims import parse_certificate, read_digests
 from solvers.checker.proofs import Prover
+from solvers.form.blocks import blocks
 from solvers.instances import save
 from tests.solvers.exactly import exact_optimum, exact_row_values
 from tests.solvers.oracles import BUDGETS, all_masks, gram, make_problem

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.blocks import blocks
 from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, group_proof
 from solvers.certificate.original import stored
 from solvers.checker import Refuted, verify
 from solvers.checker.problem import read_problem
+from solvers.form.blocks import blocks
 from solvers.hessian import factor
 from solvers.instances import load, save
 from tests.solvers.exactly import exact_optimum

@@ -6,10 +6,10 @@ import torch
 
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers.allocation import allocate
-from solvers.curves import row_curves
+from solvers.greedy.curves import row_curves
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
-from solvers.heuristics.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
+from solvers.heuristics.tensor.moves import best_coupled_swap, best_swaps, best_transfer, make_tableau
 from tests.solvers.oracles import BUDGETS, gram, make_problem
 
 VARIANTS = pytest.mark.parametrize(

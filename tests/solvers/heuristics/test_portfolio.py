@@ -8,8 +8,8 @@ import pytest
 
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers.heuristics import portfolio
-from solvers.heuristics.annealing import STEPS, Annealing
-from solvers.heuristics.layer import Layer
+from solvers.heuristics.layer.annealing import STEPS, Annealing
+from solvers.heuristics.layer.scaled import Layer
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.portfolio import NARROW, Portfolio
 from tests.solvers.oracles import gram, make_problem

@@ -77,7 +77,7 @@ def test_answers_depend_on_the_seed_not_on_threads(budget, monkeypatch):
     problem = rows(1, budget)
     solver = Tabu(rounds=3)
     first = solve(problem, solver, seed=7)
-    monkeypatch.setattr("solvers.parallel.workers", lambda: 4)
+    monkeypatch.setattr("solvers.runtime.parallel.workers", lambda: 4)
     again = solve(problem, solver, seed=7)
     np.testing.assert_array_equal(first.mask, again.mask)
     assert first.stats == again.stats

@@ -1,0 +1,240 @@
+"""Loss and accuracy of a network, and how far a pruned layer's output really moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from cbs.data import Samples, first_line
+from cbs.formulation import array
+from cbs.network.layers import Layer, never_ran, visiting
+from cbs.network.losses import (
+    INSTEAD,
+    Loss,
+    batch_loss,
+    counted,
+    gradient,
+    require_additive,
+    require_probabilities,
+    sample_losses,
+)
+from cbs.network.surgery import clone
+from solvers.hessian import Array
+
+FEW = 100
+"""Samples on which a network is tried before the work."""
+SAME = 1e-4
+"""Largest difference of two answers to the same inputs, relative to the largest output."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's mean loss over some samples.
+
+    Attributes:
+        loss: mean over samples of the loss of one sample.
+        accuracy: fraction of the labels that count whose class has the largest output; None unless
+            targets are class indices.
+        samples: how many.
+    """
+
+    loss: float
+    accuracy: float | None
+    samples: int
+
+
+def evaluate(model: nn.Module, samples: Samples, loss: Loss) -> Evaluation:
+    """Mean loss and accuracy in evaluation mode; the modules' modes are left as they were.
+
+    Raises:
+        ValueError: if the model refuses the inputs, the loss refuses the outputs and targets, or the
+            loss of a batch is neither the mean nor the sum of its samples' losses.
+    """
+    total, correct, labels = 0.0, 0, 0
+    with evaluating(model):
+        for outputs, targets in _answers(model, samples):
+            total += _total(loss, outputs, targets)
+            if _are_classes(outputs, targets):
+                counts = counted(loss, outputs, targets)
+                correct += int(((outputs.argmax(dim=1) == targets) & counts).sum())
+                labels += int(counts.sum())
+    return Evaluation(total / len(samples), correct / labels if labels else None, len(samples))
+
+
+def mean_loss(model: nn.Module, samples: Samples, loss: Loss) -> float:
+    """The loss of `evaluate` alone, which must have found it additive on these samples before."""
+    total = 0.0
+    with evaluating(model):
+        for outputs, targets in _answers(model, samples):
+            total += float(sample_losses(loss, outputs, targets).sum(dtype=torch.float64))
+    return total / len(samples)
+
+
+def _total(loss: Loss, outputs: Tensor, targets: Tensor) -> float:
+    """The sum of a batch's losses, once it is known that the loss is additive."""
+    whole = batch_loss(loss, outputs, targets)
+    losses = sample_losses(loss, outputs, targets)
+    require_additive(whole, losses, outputs, targets)
+    return float(losses.sum(dtype=torch.float64))
+
+
+def _answers(model: nn.Module, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and targets, batch by batch; batches of one sample in pairs, to tell a mean from a sum."""
+    held: list[tuple[Tensor, Tensor]] = []
+    left = len(samples)
+    for inputs, targets in samples.batches():
+        left -= len(inputs)
+        held.append((forward(model, inputs), targets))
+        if len(inputs) > 1 or len(held) > 1 or not left:
+            yield torch.cat([outputs for outputs, _ in held]), torch.cat([target for _, target in held])
+            held.clear()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the modules' modes are put back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
+    """Refuse a network and a loss of which nothing that is measured would hold.
+
+    Raises:
+        ValueError: if the model answers the same inputs differently every time, or the loss has no
+            gradient by the outputs on any sample: every pruning would look perfect.
+    """
+    require_probabilities(loss, samples.targets)
+    few = replace(samples, inputs=samples.inputs[:FEW], targets=samples.targets[:FEW])
+    with evaluating(model):
+        first, second = (torch.cat([forward(model, x) for x, _ in few.batches()]) for _ in range(2))
+        slack = max(SAME, 4 * torch.finfo(first.dtype).eps) * float(first.nan_to_num().abs().max())
+        if not torch.allclose(first, second, rtol=0, atol=slack, equal_nan=True):
+            raise ValueError(
+                "model answers the same inputs differently every time, in evaluation mode too, as dropout "
+                "that is always on does; switch that off"
+            )
+        for outputs, targets in _answers(model, replace(samples, batch=min(samples.batch, FEW))):
+            slope = gradient(loss, outputs, targets)
+            if slope is not None and bool(slope.ne(0).any()):
+                return
+    name = getattr(loss, "__name__", type(loss).__name__)
+    raise ValueError(
+        f"loss {name} has no gradient by the outputs {list(outputs.shape)} on any sample, so every pruning "
+        f"would look perfect; {INSTEAD}"
+    )
+
+
+def forward(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The model's output.
+
+    Raises:
+        ValueError: if the model refuses the inputs, or answers with anything but one tensor a sample.
+    """
+    try:
+        outputs = model(inputs)
+    except Exception as error:
+        raise ValueError(
+            f"data: the model refuses inputs of shape {list(inputs.shape)} and type {inputs.dtype} "
+            f"({first_line(error)})"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
+        what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"model must answer a batch of {len(inputs)} with as many outputs, got {what}; wrap one that "
+            "answers otherwise, so that it gives one tensor, a sample in each entry of its first dimension"
+        )
+    if not outputs.is_floating_point():
+        raise ValueError(f"model answers with {outputs.dtype}; it must give real numbers, such as logits")
+    return outputs
+
+
+@dataclass(frozen=True)
+class Change:
+    """What running a layer's modules, before and after pruning, says of its output.
+
+    Attributes:
+        rows: `[m]` half the mean squared change of every row's output, summed over positions.
+        diagonal: mean diagonal of the weights' part of the layer's Gram, undamped.
+    """
+
+    rows: Array
+    diagonal: float
+
+
+def output_changes(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    after: Mapping[str, nn.Module],
+    samples: Samples,
+    *,
+    precise: bool = True,
+) -> dict[str, Change]:
+    """How much every layer's output changes on the inputs it has in the dense network.
+
+    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running a copy of the module whose weights and bias are
+    the move of the layer's, a difference taken in double precision: its output is the change.
+
+    Args:
+        model: the dense network, in evaluation mode.
+        layers: its layers.
+        after: the pruned module of every layer, by name.
+        samples: N inputs.
+        precise: run the copies in double precision, else in that of the network, at least single; squares
+            are summed in double precision anyway.
+
+    Raises:
+        ValueError: if a layer does not run.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    moves = {layer.name: _move(layer.module, after[layer.name]) for layer in layers}
+    dtypes = {}
+    for name, layer in by_name.items():
+        own = torch.promote_types(layer.module.weight.dtype, torch.float32)
+        dtypes[name] = torch.float64 if precise else own
+        moves[name].to(dtypes[name])
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def visit(name: str, x: Tensor, y: Tensor) -> None:
+        layer, move = by_name[name], moves[name]
+        for part in layer.split(x, y):
+            rows = layer.flatten(move.forward(part.to(dtypes[name]))).square().sum(dim=0, dtype=torch.float64)
+            total, energy = sums.get(name, (0.0, 0.0))
+            sums[name] = total + rows, energy + layer.energy(part)
+
+    with torch.no_grad(), visiting(layers, visit):
+        for inputs, _ in samples.batches():
+            model(inputs)
+    for name in by_name:
+        if name not in sums:
+            raise never_ran(name)
+    N = len(samples)
+    return {
+        name: Change(0.5 * array(rows) / N, float(energy) / (N * by_name[name].shape[1]))
+        for name, (rows, energy) in sums.items()
+    }
+
+
+def _move(dense: nn.Module, pruned: nn.Module) -> nn.Module:
+    """A copy of a layer's module in double precision, its weight and bias the pruned less the dense ones."""
+    move, dense = clone(pruned).double(), clone(dense).double()
+    with torch.no_grad():
+        before = dict(dense.named_parameters())
+        for name, parameter in move.named_parameters():
+            parameter.sub_(before[name])
+    return move
+
+
+def _are_classes(outputs: Tensor, targets: Tensor) -> bool:
+    integral = not targets.is_floating_point() and not targets.is_complex() and targets.dtype != torch.bool
+    return integral and outputs.ndim >= 2 and outputs.shape[:1] + outputs.shape[2:] == targets.shape

@@ -1,0 +1,288 @@
+"""The dense network with its calibration data: everything that methods ask of it, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbs.curvature.diagonal import gauss_newton_diagonal
+from cbs.curvature.each import require_apart
+from cbs.curvature.fisher import gradient_factor
+from cbs.curvature.gram import layer_grams
+from cbs.curvature.output import output_scales
+from cbs.curvature.signal import require_signal, require_single
+from cbs.data import Samples, first_line, gather
+from cbs.formulation import (
+    Objective,
+    Weights,
+    array,
+    damped_block,
+    factor,
+    layer_objective,
+    layer_weights,
+)
+from cbs.memo import Memo
+from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
+from cbs.network.evaluate import Evaluation, evaluate, require_answers
+from cbs.network.layers import Layer, named_layers, never_ran, visiting
+from cbs.network.losses import LOW, Loss, require_probabilities, wide, wide_loss
+from cbs.network.probe import misbehaving
+from cbs.network.surgery import Saved, clone, put_mask, read_masks, save
+from solvers import Budget, FactorHessian
+from solvers.bounds.curves import lower_curves
+from solvers.control import is_number
+from solvers.form.reduction import Reduction, reduce
+from solvers.greedy.curves import RowCurves, row_curves
+from solvers.hessian import Array
+from solvers.problem import Mask
+
+GRADIENTS = 1_000
+"""Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
+TRIED = 2
+"""Samples on which layers are watched before the work."""
+
+
+class Network:
+    """A dense network, its prunable layers, and what was computed from them and the data.
+
+    Nothing is computed before it is asked for, or twice; `memo` keeps it.
+
+    Args:
+        model: the trained network; it is copied, not changed.
+        data: calibration data, see `cbs.data.gather`.
+        loss: of outputs and targets, mean or sum over samples.
+        layers: names of the layers to prune; None for all.
+        damping: relative to the mean diagonal of a curvature; positive.
+        samples: how many samples to take; None for all, but `GRADIENTS` for per-sample gradients.
+        seed: of the draw of samples.
+        device: torch device.
+
+    Raises:
+        ValueError: in one line, for a model without prunable layers, data or targets that model or
+            loss refuse, values that are not finite, or a negative damping.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        loss: Loss = F.cross_entropy,
+        layers: Sequence[str] | None = None,
+        damping: float = 1e-2,
+        samples: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        model = unwrap(model)
+        for name, values in model.named_parameters():
+            if values.is_complex() or (values.is_floating_point() and values.dtype not in TYPES):
+                raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
+        if not is_number(damping) or not 0 <= damping < float("inf"):
+            raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
+        found = survey(model)
+        found.choose(layers)
+        where = next(model.parameters(), torch.empty(0)).device
+        self.masks = {name: read_masks(model, name) for name in masked_names(model)}
+        self.model = _placed(clone(model), device).eval()
+        self.layers = self._layers(found.choose(layers))
+        self._origin = where, {name: module.training for name, module in model.named_modules()}
+        self.samples: Samples = gather(data, samples, seed).to(device)
+        self.loss, self.damping, self.device = wide_loss(loss), damping, device
+        self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
+        self.memo = Memo()
+        found = found.without(misbehaving(self.model, self.layers, self.samples.first(TRIED)))
+        self.layers = self._layers(found.choose(layers))
+        self.left_out = found.left_out if layers is None else {}
+        tell(self.left_out)
+        self.saved: Saved = save(self.layers)
+        require_answers(self.model, self.samples, self.loss)
+        self.before: Evaluation = evaluate(self.model, self.samples, self.loss)
+        if not math.isfinite(self.before.loss):
+            self._refuse_loss()
+        self.held_out: Samples | None = None
+        self.test_before: Evaluation | None = None
+
+    def _layers(self, names: Sequence[str]) -> list[Layer]:
+        """Layers of the copy; a bias of which entries were pruned before stays as it is."""
+        fixed = self.masks.get("bias", {})
+        return [replace(layer, fixed_bias=layer.name in fixed) for layer in named_layers(self.model, names)]
+
+    @property
+    def earlier(self) -> list[Mask]:
+        """For every layer the mask `[m, n]` that it came with, True where pruned."""
+        found = self.masks.get("weight", {})
+        return [
+            found[layer.name].reshape(layer.shape).cpu().numpy()
+            if layer.name in found
+            else np.zeros(layer.shape, dtype=bool)
+            for layer in self.layers
+        ]
+
+    def hold_out(self, samples: Samples) -> None:
+        """Evaluate on `samples`, too."""
+        self.held_out = samples.to(self.device)
+        require_probabilities(self.loss, samples.targets)
+        self.test_before = evaluate(self.model, self.held_out, self.loss)
+
+    def _refuse_loss(self) -> None:
+        """Say which layer's output is not finite first, or whose labels do not count."""
+        wrong: list[str] = []
+
+        def visit(name: str, x: Tensor, y: Tensor) -> None:
+            for what, values in (("input", x), ("output", y)):
+                if not bool(torch.isfinite(values).all()):
+                    wrong.append(f"the {what} of layer {name!r} is NaN or infinite")
+
+        with torch.no_grad(), visiting(self.layers, visit):
+            for inputs, _ in self.samples.batches():
+                self.model(inputs)
+        why = wrong[0] if wrong else "no layer's output is; is there a batch of which no label counts?"
+        raise ValueError(f"loss of the dense network is {self.before.loss} on this data: {why}")
+
+    def restore(self, model: nn.Module) -> nn.Module:
+        """Give a copy of the network the device, modes and other masks of the user's model, in place."""
+        where, modes = self._origin
+        pruned = {layer.name for layer in self.layers}
+        for parameter, masks in self.masks.items():
+            for name, mask in masks.items():
+                if parameter != "weight" or name not in pruned:
+                    put_mask(model.get_submodule(name), parameter, mask)
+        for name, module in model.named_modules():
+            module.training = modes[name]
+        return model.to(where)
+
+    @property
+    def dense(self) -> list[Weights]:
+        """Every layer's dense parameters."""
+        return self.memo("dense", lambda: [layer_weights(layer) for layer in self.layers])
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Every layer's objective, from its damped Gram."""
+        return self.memo("objectives", self._objectives)
+
+    @property
+    def has_objectives(self) -> bool:
+        """Whether `objectives` are there without computing them."""
+        return "objectives" in self.memo
+
+    def _objectives(self) -> list[Objective]:
+        grams = layer_grams(self.model, self.layers, self.samples)
+        idle = [layer.name for layer in self.layers if layer.name not in grams]
+        if idle:
+            raise never_ran(idle[0])
+        return [
+            layer_objective(layer, grams[layer.name], self.damping, mask)
+            for layer, mask in zip(self.layers, self.earlier, strict=True)
+        ]
+
+    @property
+    def scales(self) -> list[Array]:
+        """Every layer's row scales `E[(dL/da_r)^2]`, `[m]`."""
+        return self.memo("scales", self._scales)
+
+    def _scales(self) -> list[Array]:
+        model, layers, samples = self._differentiable()
+        scales = output_scales(model, layers, samples, self.loss)
+        return self._checked([array(scales[layer.name]) for layer in self.layers])
+
+    @property
+    def diagonal(self) -> list[Array]:
+        """Every layer's diagonal of the generalized Gauss-Newton matrix, `[m, n]`, undamped."""
+        return self.memo("diagonal", self._diagonal)
+
+    def _diagonal(self) -> list[Array]:
+        model, layers, samples = self._differentiable()
+        diagonal = gauss_newton_diagonal(model, layers, samples, self.loss)
+        return self._checked([array(diagonal[layer.name]) for layer in self.layers])
+
+    @property
+    def fisher(self) -> FactorHessian:
+        """The empirical Fisher of all weights, layer after layer, damped; from `gradients` samples.
+
+        Weights that were pruned before have no part in it.
+        """
+        return self.memo("fisher", self._fisher)
+
+    def _fisher(self) -> FactorHessian:
+        model, layers, samples = self._differentiable()
+        X = gradient_factor(model, layers, samples.choose(self.gradients, self.seed), self.loss)
+        X[:, torch.from_numpy(np.concatenate([mask.ravel() for mask in self.earlier])).to(X.device)] = 0.0
+        hessian = factor(X, self.damping)
+        ends = np.cumsum([layer.size for layer in self.layers])[:-1]
+        self._checked(np.split(hessian.X, ends, axis=1))
+        return hessian
+
+    def _differentiable(self) -> tuple[nn.Module, list[Layer], Samples]:
+        """A copy of the network, its layers and the samples, of single precision at least, for derivatives.
+
+        Whatever the network keeps of a pass goes with the copy.
+        """
+        model = clone(self.model)
+        low = any(values.dtype in LOW for values in model.parameters())
+        layers = [layer.of(model) for layer in self.layers]
+        samples = replace(self.samples, inputs=wide(self.samples.inputs)) if low else self.samples
+        model = model.float() if low else model
+        if low:
+            require_single(model, samples)
+        require_apart(model, samples)
+        return model, layers, samples
+
+    def _checked(self, found: list[Array]) -> list[Array]:
+        """Derivatives layer by layer, once they are found to say something of the weights."""
+        require_signal(found, self.model, self.layers, self.samples)
+        return found
+
+    def fisher_block(self, index: int) -> FactorHessian:
+        """The empirical Fisher of one layer's weights, damped by the mean of its own diagonal."""
+        ends = np.cumsum([layer.size for layer in self.layers])
+        columns = np.arange(ends[index] - self.layers[index].size, ends[index])
+        return self.memo(("fisher", index), lambda: damped_block(self.fisher, columns, self.damping))
+
+    @property
+    def curves(self) -> list[RowCurves]:
+        """Every layer's greedy row curves, unscaled, its bias eliminated."""
+        return self.memo("curves", self._curves)
+
+    def _curves(self) -> list[RowCurves]:
+        problems = [reduction.problem for reduction in self._reductions()]
+        return [row_curves(problem.W, problem.hessian) for problem in problems]
+
+    def lower_curves(self, stopped: Callable[[int], object] = lambda index: None) -> list[Array]:
+        """Certified lower bounds of every layer's rows at every number pruned, `[m, n + 1]`, unscaled.
+
+        Args:
+            stopped: polled often with the place of the layer at work; a true answer leaves bounds as they
+                are, of less worth.
+        """
+        return [
+            lower_curves(r.problem.W, r.problem.hessian, device=self.device, stopped=partial(stopped, i))
+            - r.margin
+            for i, r in enumerate(self._reductions())
+        ]
+
+    def _reductions(self) -> list[Reduction]:
+        return [reduce(objective.problem(Budget.per_layer(0))) for objective in self.objectives]
+
+
+def _placed(model: nn.Module, device: str) -> nn.Module:
+    """The network on a device.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} can't be used ({first_line(error)})") from error

@@ -1,0 +1,127 @@
+"""The bounds of many rows at their points, with a margin for rounding: `evaluate.lower_bound` in products.
+
+With `R = H - diag(d)`, a row's point v gives
+
+    joint      base = 1/2 w'Hw - 1/2 v'Rv,  score_i = q_i^2 / (2 d_i),  q = H w - R v
+    selection  base = -1/2 v'Rv,            score_i = -(w_i (R v)_i + 1/2 d_i w_i^2 - c_i)
+
+and `LB = base - sum of the largest scores`, as many of each pool as are kept (joint) or pruned (selection).
+A selection's split is that of `A = diag(w) H diag(w)`, with d_i w_i^2 on the diagonal and u = v / w.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from solvers.bounds.shared.rows import SharedRows
+from solvers.hessian import Array
+from solvers.runtime.tensors import Tensor, torch
+
+CHUNK_BYTES = 1 << 28
+"""Memory of one temporary."""
+
+
+def row_bounds(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
+    """`[m]` a valid lower bound on every row's cost, for budgets whose pools lie within rows.
+
+    Rows with a price pay it for what they keep, so that every score above it is taken, less the price. Each
+    bound is lowered by an a priori estimate of the rounding in its own evaluation; joint ones are not below
+    zero.
+
+    Args:
+        rows: the rows, in double precision.
+        d: `[n]`, or `[m, n]`: `H - diag(d)` is positive semidefinite for certain
+            (`solvers.bounds.secure.secure`), and d > 0 when joint.
+        v: `[m, n]` any points, in double precision.
+    """
+    m, n = v.shape
+    taken = torch.as_tensor(rows.taken.reshape(m, -1), device=v.device)
+    found = []
+    for part, base, score in _parts(rows, d, v):
+        ranked = score.reshape(len(score), -1, rows.size).sort(dim=2, descending=True).values
+        if rows.price is None:
+            chosen = torch.arange(rows.size, device=v.device) < taken[part][:, :, None]
+            some = torch.where(chosen, ranked, 0.0)
+        else:
+            some = (ranked - rows.price).clamp_min(0.0)
+        total, size = some.sum((1, 2)), some.abs().sum((1, 2))
+        if rows.price is not None:
+            size = size + 2.0 * abs(rows.price) * rows.size
+        found.append(_floor(rows, base - total - _gamma(n) * size))
+    return np.concatenate([low.cpu().numpy() for low in found])
+
+
+def layer_bound(rows: SharedRows, d: Tensor, v: Tensor) -> float:
+    """As `row_bounds`, for one pool over all rows."""
+    n, taken = v.shape[1], int(rows.taken[0])
+    bases: list[float] = []
+    best = v.new_zeros(0)
+    for _, base, score in _parts(rows, d, v):
+        bases += base.tolist()
+        best = torch.cat([best, score.flatten()])
+        best = best.topk(min(taken, len(best)), sorted=False).values
+    top = best.cpu().numpy()
+    parts = [top[i : i + n] for i in range(0, len(top), n)]
+    total = math.fsum(float(part.sum()) for part in parts)
+    size = math.fsum(float(np.abs(part).sum()) for part in parts)
+    constant = math.fsum(bases)
+    low = constant - total - _gamma(n) * size - 8.0 * np.finfo(float).eps * (abs(constant) + size)
+    return max(low, 0.0) if rows.refit else low
+
+
+def layer_price(rows: SharedRows, d: Tensor, v: Tensor) -> float:
+    """The least score that one pool over all rows takes at points v: Lagrange's price of keeping an entry."""
+    taken, best = int(rows.taken[0]), v.new_zeros(0)
+    for _, _, score in _parts(rows, d, v):
+        best = torch.cat([best, score.flatten()])
+        best = best.topk(min(taken, len(best)), sorted=False).values
+    return float(best.min()) if len(best) else 0.0
+
+
+def curves_at(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
+    """`[m, n + 1]` bounds of rows of one pool for every pruned count, from the same points."""
+    m, n = v.shape
+    found = np.empty((m, n + 1))
+    for part, base, score in _parts(rows, d, v):
+        ranked = score.sort(dim=1, descending=True).values
+        lost = ranked.cumsum(1) + _gamma(n) * ranked.abs().cumsum(1)
+        low = _floor(rows, base[:, None] - torch.cat([torch.zeros_like(lost[:, :1]), lost], dim=1))
+        found[part] = (low.flip(1) if rows.refit else low).cpu().numpy()
+    return found
+
+
+def _parts(rows: SharedRows, d: Tensor, v: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Chunks of rows with their bases, from below, and scores `[., n]`, from above."""
+    m, n = v.shape
+    gamma = _gamma(n)
+    size_H = rows.H.abs()
+    step = max(1, CHUNK_BYTES // (8 * n))
+    for first in range(0, m, step):
+        part = slice(first, min(first + step, m))
+        W, u = rows.W[part], v[part]
+        D = d if d.ndim == 1 else d[part]
+        Ru = u @ rows.H - D * u
+        size = u.abs() @ size_H + D.abs() * u.abs()
+        base = -0.5 * (u * Ru).sum(1) - gamma * 0.5 * (u.abs() * size).sum(1)
+        if rows.refit:
+            B, size_B = W @ rows.H, W.abs() @ size_H
+            base += 0.5 * (W * B).sum(1) - gamma * 0.5 * (W.abs() * size_B).sum(1)
+            q = (B - Ru).abs() + gamma * (size + size_B)
+            yield part, base, (1.0 + gamma) * q * q / (2.0 * D)
+        else:
+            own = 0.5 * D * W * W
+            t, slack = W * Ru + own, W.abs() * size + own.abs()
+            if rows.C is not None:
+                t, slack = t - rows.C[part], slack + rows.C[part].abs()
+            yield part, base, gamma * slack - t
+
+
+def _gamma(n: int) -> float:
+    return 2.0 * (n + 8) * float(np.finfo(float).eps)
+
+
+def _floor(rows: SharedRows, low: Tensor) -> Tensor:
+    return low.clamp_min(0.0) if rows.refit else low

@@ -1,0 +1,185 @@
+"""Bounds of joint rows whose curvature is flat in one direction that runs through many inputs.
+
+A diagonal split obeys `sum d_i a_i^2 <= a'H a` for every a, so that one dense direction in which H is next to
+nothing (inputs behind a layer norm have one) keeps all of d small, though a mask can hardly make use of it.
+With `H' = H + mu a a'` a row that moves by D, `s = a'D`, costs
+
+    1/2 D'H D = 1/2 D'H'D - mu/2 s^2  >=  1/2 D'H'D - mu c s + mu (c^2 - h^2) / 2     for |s - c| <= h
+
+since a concave function lies above its chord. The right side is the cost of other weights at `H'`: with
+`H'e = mu c a`, that of `w + e`, plus `mu (c^2 - h^2) / 2 - 1/2 e'H'e`. `H'` has a much larger split, and the
+cells `[c - h, c + h]` are one more dimension of a batch. Masks that cost less than U have
+`s^2 <= 2 U a'H^-1 a`, so that finitely many cells cover them: the bound is the least over the cells, or U.
+(Spatial branching in one variable; compare Locatelli and Schoen 2013, chapter 5.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.bounds.secure import secure
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.layer_bound import row_bounds
+from solvers.bounds.shared.rows import SharedRows
+from solvers.hessian import Array
+from solvers.runtime.tensors import Tensor, torch
+
+Stopped = Callable[[], object]
+
+EDGES = np.array([0.02, 0.05, 0.1, 0.17, 0.27, 0.45, 1.0])
+"""First edges of cells on either side, as shares of the largest |s|."""
+ROUNDS = 10
+"""Times that each row's worst cell is halved."""
+GAIN = 0.03
+"""Share of the gap that the bounds at `s = 0` must close at least, for the cells to be looked at."""
+POWERS = 100
+"""Steps of the power method."""
+SPREAD = 0.25
+"""Share of the inputs that the direction must run through, by its participation ratio."""
+EPS = float(np.finfo(float).eps)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What is lifted.
+
+    Attributes:
+        a: `[n]` unit vector.
+        mu: weight of `a a'`: the harmonic mean of H's other eigenvalues, about.
+        lowest: no eigenvalue of H is below it, for certain.
+        rows: the rows at `H'`.
+        split: of `H'`.
+        off: bound on the spectral norm of `H' - H - mu a a'`, which rounding leaves.
+    """
+
+    a: Tensor
+    mu: float
+    lowest: float
+    rows: SharedRows
+    split: wide.SharedSplit
+    off: float
+
+
+def lift(rows: SharedRows, plain: wide.SharedSplit, stopped: Stopped = lambda: None) -> Direction | None:
+    """The curvature's lowest eigenvector lifted, or None if it runs through few inputs.
+
+    Args:
+        rows: joint rows whose pools lie within them, in double precision.
+        plain: their split without a lift.
+        stopped: polled; a true answer leaves the new split as good as it is.
+    """
+    inverse = plain.inverse
+    a = torch.randn(len(inverse), generator=torch.Generator().manual_seed(0), dtype=inverse.dtype)
+    a = a.to(inverse.device)
+    for _ in range(POWERS):
+        a = inverse @ (a / torch.linalg.vector_norm(a))
+    a = a / torch.linalg.vector_norm(a)
+    if float((a**4).sum()) * len(a) * SPREAD > 1.0:
+        return None
+    value = float(a @ rows.H @ a)
+    lowest = float(secure(rows.H.cpu().numpy(), np.full(len(a), 0.99 * value), True).min())
+    mu = (len(a) - 1) / max(float(torch.diagonal(inverse).sum()) - 1.0 / value, 1e-3 / value)
+    off = 4.0 * EPS * (float(torch.linalg.matrix_norm(rows.H)) + mu)
+    lifted = replace(rows, H=rows.H + mu * torch.outer(a, a))
+    return Direction(a, mu, lowest, lifted, wide.choose(lifted, stopped), off)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What covers `s` of every row: no mask of `row` with `low <= s <= high` costs less than `bound`.
+
+    That holds for masks below the row's value; `[cells]` each.
+    """
+
+    row: NDArray[np.int64]
+    low: Array
+    high: Array
+    bound: Array
+
+    def bounds(self, known: Array, values: Array) -> Array:
+        """`[m]` bounds of whole rows, not below `known`."""
+        least = np.full(len(known), np.inf)
+        np.minimum.at(least, self.row, self.bound)
+        return np.asarray(np.maximum(known, np.minimum(least, values)))
+
+    def of(self, row: int) -> Cells:
+        """Those of one row, which is row 0 then."""
+        own = np.flatnonzero(self.row == row)
+        return Cells(np.zeros(len(own), dtype=np.int64), self.low[own], self.high[own], self.bound[own])
+
+
+def cover(direction: Direction, known: Array, values: Array, stopped: Stopped = lambda: None) -> Cells | None:
+    """Cells and their bounds for all rows; None if the lift does not pay.
+
+    Args:
+        direction: rows and split at the lifted curvature.
+        known: `[m]` bounds at hand.
+        values: `[m]` what a mask of each row costs.
+        stopped: polled between batches; a true answer leaves the bounds as they are by then.
+    """
+    m, most = len(values), at_most(values)
+    centre = _cells(direction, np.arange(m), np.zeros(m), np.zeros(m), most, stopped)
+    if stopped() or (centre - known).sum() <= GAIN * (values - known).sum():
+        return None
+    reach = np.sqrt(2.0 * most / direction.lowest) * (1.0 + 1e-9)
+    edges = np.concatenate([-EDGES[::-1], EDGES])
+    row = np.repeat(np.arange(m), len(edges) - 1)
+    low, high = (reach[:, None] * edges[:-1]).ravel(), (reach[:, None] * edges[1:]).ravel()
+    bound = _cells(direction, row, low, high, most, stopped)
+    for _ in range(ROUNDS):
+        if stopped():
+            break
+        order = np.lexsort((bound, row))
+        worst = order[np.unique(row[order], return_index=True)[1]]
+        worst = worst[bound[worst] < most[row[worst]]]
+        if not len(worst):
+            break
+        middle = 0.5 * (low[worst] + high[worst])
+        halves = [
+            _cells(direction, row[worst], *ends, most, stopped)
+            for ends in ((low[worst], middle), (middle, high[worst]))
+        ]
+        row, low = np.concatenate([row, row[worst]]), np.concatenate([low, middle])
+        high = np.concatenate([high, high[worst]])
+        high[worst] = middle
+        bound[worst] = np.maximum(bound[worst], halves[0])
+        bound = np.concatenate([bound, halves[1]])
+    return Cells(row, low, high, bound)
+
+
+def at_most(values: Array) -> Array:
+    """What masks cost that cells are about: a little more than those at hand."""
+    return values * (1.0 + 1e-9)
+
+
+def _cells(
+    direction: Direction, row: NDArray[np.int64], low: Array, high: Array, most: Array, stopped: Stopped
+) -> Array:
+    """Bounds of cells `low <= s <= high`, a row each, on the cost of masks that cost at most `most`."""
+    moved, own = shifted(direction, direction.rows.W[row], low, high, most[row])
+    batch = replace(direction.rows.some(row), W=moved)
+    v, _ = wide.relax(batch, direction.split, stopped)
+    return np.nan_to_num(row_bounds(batch, direction.split.d, v) + own, nan=0.0)
+
+
+def shifted(direction: Direction, W: Tensor, low: Array, high: Array, most: Array) -> tuple[Tensor, Array]:
+    """Weights `[cells, n]` of rows W in cells, and what to add `[cells]` to bounds on their cost at `H'`."""
+    H, a, mu = direction.rows.H, direction.a, direction.mu
+    c, h = 0.5 * (low + high), 0.5 * (high - low) * (1.0 + 4.0 * EPS)
+    along = mu / float(a @ H @ a)
+    centre = torch.as_tensor(c, device=a.device)[:, None]
+    moved = W + along * centre * a
+    # What rounding leaves of H'e = mu c a, and of e'H'e, for the e that was added.
+    e, gamma = moved - W, 2.0 * (len(a) + 8) * EPS
+    He, size = e @ H, e.abs() @ H.abs()
+    wanted = mu * centre * a
+    rest = torch.linalg.vector_norm((He - wanted).abs() + gamma * (size + wanted.abs()), dim=1).cpu().numpy()
+    square = (e * He).sum(1) + gamma * (e.abs() * size).sum(1)
+    own = 0.5 * mu * (c * c - h * h) - 0.5 * square.cpu().numpy()
+    length = np.sqrt(2.0 * most / direction.lowest)
+    slack = length * rest + 0.5 * direction.off * length**2 + 8.0 * EPS * (np.abs(own) + mu * c * c)
+    return moved, np.asarray(own - (1.0 + 1e-9) * slack)

@@ -1,0 +1,157 @@
+"""Rows' curves side by side: what every count starts from, and the searches that close them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import numpy as np
+
+from solvers.bounds.curves import WIDE_KNOTS
+from solvers.bounds.split import WIDE, split_blocks
+from solvers.control import Control
+from solvers.exact.curves.row_search import MEMORY, RowCurve
+from solvers.exact.tree.block_tree import RESPLIT
+from solvers.form.blocks import blocks
+from solvers.greedy.curves import row_curves
+from solvers.problem import SubsetProblem
+from solvers.runtime.parallel import one_thread_each, workers
+from solvers.solution import Status
+
+LIMITS = (2_000, 20_000, 200_000, None)
+"""Nodes that a count may take before the others get as many: a time limit then finds all of them alike."""
+POLL = 0.05
+"""Seconds between two looks at the limits."""
+
+Item = TypeVar("Item")
+
+
+def start_curves(
+    problem: SubsetProblem, control: Control, *, probe: int = 1, memory: int = MEMORY
+) -> list[RowCurve]:
+    """Every row's greedy curve and first bounds.
+
+    Rows of up to `WIDE` inputs get a split at half their count, from which those of other counts follow, and
+    masks that no swap improves; wider ones get splits at `WIDE_KNOTS` and keep their greedy masks.
+
+    Args:
+        problem: a reduced problem; its budget does not matter.
+        control: limits; a stopped search leaves the greedy curves.
+        probe: of the trees to come.
+        memory: bytes that each of them may take.
+    """
+    m, n = problem.W.shape
+    greedy = row_curves(problem.W, problem.hessian, refit=problem.refit, gradient=problem.G)
+    found = blocks(problem, np.full(m, n // 2))
+    values = [None if n <= WIDE else greedy.values[r] for r in range(m)]
+    rows = [
+        RowCurve(block, greedy.order[r], values[r], probe=probe, record=control.certify, memory=memory)
+        for r, block in enumerate(found)
+    ]
+    if n > WIDE:
+        for k in (round(share * n) for share in WIDE_KNOTS):
+            learn(rows, [k] * m, control)
+        return rows
+    if n > 1 and not control.stopped():
+        learn(rows, [n // 2] * m, control)
+
+    def ready(row: RowCurve) -> None:
+        row.polish(control.stopped)
+        for k in [*range(n // 2, n + 1), *range(n // 2, -1, -1)]:
+            if control.stopped():
+                return
+            row.root(k)
+
+    beside(ready, rows, control.stopped)
+    return rows
+
+
+def learn(rows: Sequence[RowCurve], counts: Sequence[int], control: Control) -> None:
+    """Splits of rows of one layer at a count each, found together; they bound all other counts, too.
+
+    Once stopped, nothing is learnt: a split that took no time is worth as much.
+    """
+    if control.stopped():
+        return
+    found = [row.at(k) for row, k in zip(rows, counts, strict=True)]
+    splits = split_blocks(found, device=control.device, stopped=control.stopped)
+    worth = [split.steps > 0 or block.trivial for block, split in zip(found, splits, strict=True)]
+    items = [item for item, some in zip(zip(rows, counts, splits, strict=True), worth, strict=True) if some]
+    beside(lambda item: item[0].learn(item[1], item[2]), items)
+
+
+def close_curves(
+    rows: Sequence[RowCurve],
+    counts: Sequence[Sequence[int]],
+    gaps: Callable[[RowCurve, int], float],
+    stopped: Callable[[], Status | None],
+    progress: Callable[[], object] = lambda: None,
+    node_limit: int | None = None,
+) -> Status:
+    """Search every row at some counts; why it ended.
+
+    A thread takes a row and its counts one after another, so that what is found does not depend on the
+    number of threads.
+
+    Args:
+        rows: the rows, changed in place.
+        counts: of every row, those to prove.
+        gaps: the gap to prove of a row at a count, relative to its value.
+        stopped: polled often; a status ends the work.
+        progress: called now and then from this thread.
+        node_limit: nodes of all rows together, from now on.
+    """
+    before = sum(row.nodes for row in rows)
+
+    def halt() -> Status | None:
+        spent = sum(row.nodes for row in rows) - before
+        over = node_limit is not None and spent >= node_limit
+        return stopped() or (Status.NODE_LIMIT if over else None)
+
+    def search(item: tuple[RowCurve, Sequence[int], int | None]) -> None:
+        row, wanted, limit = item
+        for k in wanted:
+            if halt():
+                return
+            row.prove(k, gaps(row, k), halt, limit)
+            row.follow(k, 1)
+
+    for limit in LIMITS:
+        work = [
+            (row, [k for k in wanted if not row.closed(k, gaps(row, k))], limit)
+            for row, wanted in zip(rows, counts, strict=True)
+        ]
+        beside(search, [item for item in work if item[1]], progress)
+        if reason := halt():
+            return reason
+    done = all(row.closed(k, gaps(row, k)) for row, wanted in zip(rows, counts, strict=True) for k in wanted)
+    return Status.OPTIMAL if done else Status.NODE_LIMIT
+
+
+def gap_of(row: RowCurve, k: int, gap: float, offset: float = 0.0, margin: float = 0.0) -> float:
+    """The gap of a reduced row that makes `gap` of the original's, whose values are higher by `offset`.
+
+    Bounds are going to be lowered by `margin`, and a search can't go on below the row's noise.
+    """
+    value = float(row.values[k])
+    whole = (1.0 - RESPLIT) * gap * abs(value + offset)
+    width = max(whole - row.noise - margin, 0.5 * whole - row.noise, row.noise)
+    return width / abs(value) if value else float(np.finfo(float).max)
+
+
+def beside(
+    work: Callable[[Item], None], items: Sequence[Item], progress: Callable[[], object] = lambda: None
+) -> None:
+    """Call `work` on all items, a thread each as far as there are cores, with `progress` now and then."""
+    with one_thread_each(), ThreadPoolExecutor(workers()) as pool:
+        waiting = {pool.submit(work, item) for item in items}
+        while waiting:
+            done, waiting = wait(waiting, timeout=POLL)
+            try:
+                for future in done:
+                    future.result()
+                progress()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

@@ -1,0 +1,204 @@
+"""One budget for the rows of a layer, or of several: curves tightened only where the allocation looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.bounds.split import WIDE
+from solvers.budget import Budget
+from solvers.certificate import Proof
+from solvers.control import Control
+from solvers.exact.curves.checkpoint import freeze_rows, go_on
+from solvers.exact.curves.closing import close_curves, gap_of, learn, start_curves
+from solvers.exact.curves.row_search import RowCurve
+from solvers.exact.curves.sharing import Sharing
+from solvers.exact.tree.checkpoint import Keeper
+from solvers.exact.tree.forest import block_gap
+from solvers.heuristics.local_search import LocalSearch
+from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.parallel import workers
+from solvers.solution import Status
+from solvers.solver import Outcome
+
+MEMORY = 4 << 30
+"""Bytes that trees may take together, by default."""
+SHARE = 0.95
+"""Of the gap asked for, that each row at the bound's allocation may leave open; the rest is for rounding."""
+
+
+def solve_layer(
+    problem: SubsetProblem,
+    control: Control,
+    *,
+    probe: int,
+    node_limit: int | None = None,
+    memory: int = MEMORY,
+) -> Outcome:
+    """Branch and bound for a `per_layer` budget: see `share_budget`."""
+    warm = None if control.warm_start is None else [control.warm_start]
+    found = share_budget([problem], control, starts=warm, probe=probe, node_limit=node_limit, memory=memory)
+    proofs = found.proofs[0] if control.certify else None
+    return Outcome(found.masks[0], found.bound, found.reason, found.stats, proofs)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How several reduced problems share their budgets.
+
+    Attributes:
+        masks: of every problem.
+        bound: no masks of the budget cost less together.
+        reason: why the search stopped.
+        stats: counts and choices.
+        proofs: of every problem, where they were recorded.
+    """
+
+    masks: list[Mask]
+    bound: float
+    reason: Status
+    stats: dict[str, Any]
+    proofs: list[list[Proof]]
+
+
+def share_budget(
+    problems: Sequence[SubsetProblem],
+    control: Control,
+    *,
+    widest: int | None = None,
+    starts: Sequence[Mask] | None = None,
+    probe: int = 1,
+    node_limit: int | None = None,
+    memory: int = MEMORY,
+) -> Shared:
+    """Branch and bound for reduced problems that share one budget, the sum of their `per_layer` budgets.
+
+    With `lower_r(k) <= f_r(k) <= values_r(k)` for every row, allocating over `lower` bounds the optimum and
+    allocating over `values` gives masks. The rows whose interval is open at the bound's allocation are
+    solved at that count, and the two programmes are solved again. Once the bound's allocation has only
+    closed rows it is within the gap, as its values are no less than those of the best allocation.
+
+    Args:
+        problems: reduced, with `per_layer` budgets.
+        control: limits; progress is told of all problems together. A checkpoint is kept of one problem.
+        widest: rows of more inputs are not searched, but keep their first bounds; None searches all.
+        starts: masks to start from.
+        probe: probes of an entry before its pseudo-costs are trusted.
+        node_limit: nodes over all trees, or None.
+        memory: bytes that the trees at work may take together.
+    """
+    total = sum(int(problem.pools.prune[0]) for problem in problems)
+    file = control.checkpoint if len(problems) == 1 else None
+    saved = None if file is None else file.load()
+    options: dict[str, Any] = {"probe": probe, "memory": memory // workers()}
+    if saved is None or file is None:
+        layers = [start_curves(problem, control, **options) for problem in problems]
+    else:
+        layers = [go_on(problems[0], saved, file, record=control.certify, **options)]
+    for layer, start in zip(layers, starts or (), strict=starts is not None):
+        for row, pruned in zip(layer, start, strict=True):
+            row.offer(pruned)
+    rows = [row for layer in layers for row in layer]
+    sharing = Sharing(rows, total, widest)
+    if saved is not None and file is not None:
+        sharing.restore(saved, file)
+    for row in rows:
+        row.keeps = file is not None
+    begun = saved is not None or not control.stopped()
+    keeper = Keeper(file if begun else None, lambda: chain(freeze_rows(rows), sharing.save()))
+    reason: Status | None = None
+    while True:
+        sharing.allocate(control.remaining)
+        masks = _masks(layers, sharing.counts)
+        shown = masks[0] if len(masks) == 1 else None
+        control.report(sharing.value, sharing.bound, sum(row.nodes for row in rows), shown)
+        if sharing.bound >= control.target(sharing.value):
+            reason = Status.OPTIMAL
+        if reason := reason or control.stopped():
+            break
+        if wanted := sharing.open():
+            _relax(layers, [(r, k) for r, k in wanted if rows[r].n > WIDE], control)
+            reason = _search(sharing, wanted, control, node_limit, keeper)
+        elif sharing.worth_relaxing():
+            _relax(layers, sharing.still(), control)
+            sharing.fix()
+        else:
+            reason = Status.FEASIBLE
+            break
+    keeper.save()
+    if not all(sharing.searched):
+        masks = [
+            _improved(problem, mask, control) if problem.n > (widest or 0) else mask
+            for problem, mask in zip(problems, masks, strict=True)
+        ]
+    stats: dict[str, Any] = {
+        "nodes": sum(row.nodes for row in rows),
+        "rounds": sharing.rounds,
+        "row_solves": sum(row.trees for row in rows),
+        "split": "own",
+        "resumed": saved is not None,
+        **keeper.stats,
+    }
+    proofs = (
+        [[proof for row in layer for proof in row.proofs()] for layer in layers] if control.certify else []
+    )
+    return Shared(masks, sharing.bound, reason, stats, proofs)
+
+
+def _search(
+    sharing: Sharing,
+    wanted: Sequence[tuple[int, int]],
+    control: Control,
+    node_limit: int | None,
+    keeper: Keeper,
+) -> Status | None:
+    """Search rows at their counts, with breaks to keep what is found; why that ended early, or None."""
+    rows = sharing.rows
+    values = [float(row.values[k]) for row, k in zip(rows, sharing.counts.tolist(), strict=True)]
+    gap = SHARE * block_gap(control, values)
+    while True:
+        left = None if node_limit is None else node_limit - sum(row.nodes for row in rows)
+        ended = close_curves(
+            [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),
+            lambda: control.stopped() or (Status.FEASIBLE if keeper.due() else None),
+            progress=control.stopped, node_limit=left,
+        )  # fmt: skip
+        if ended is not Status.FEASIBLE:
+            break
+        keeper.save()
+    if ended is not Status.OPTIMAL:
+        return ended
+    sharing.close(wanted)
+    return None
+
+
+def _relax(layers: Sequence[Sequence[RowCurve]], pairs: Sequence[tuple[int, int]], control: Control) -> None:
+    """Splits of rows at counts, those of a layer found together."""
+    start = 0
+    for layer in layers:
+        mine = [(layer[r - start], k) for r, k in pairs if start <= r < start + len(layer)]
+        start += len(layer)
+        if mine and not control.stopped():
+            learn([row for row, _ in mine], [k for _, k in mine], control)
+
+
+def _masks(layers: Sequence[Sequence[RowCurve]], counts: NDArray[np.int64]) -> list[Mask]:
+    ends = np.cumsum([len(layer) for layer in layers])[:-1]
+    return [
+        np.stack([row.mask(k) for row, k in zip(layer, mine.tolist(), strict=True)])
+        for layer, mine in zip(layers, np.split(counts, ends), strict=True)
+    ]
+
+
+def _improved(problem: SubsetProblem, mask: Mask, control: Control) -> Mask:
+    """Best swaps in rows that no search improved."""
+    counted = SubsetProblem(
+        problem.W, problem.hessian, Budget.per_row(mask.sum(axis=1).tolist()),
+        refit=problem.refit, gradient=problem.G,
+    )  # fmt: skip
+    return LocalSearch().improve(counted, mask, control.stopped, control.device)[0]

@@ -1,0 +1,225 @@
+"""The registered solver: incumbents, splits, trees, and the total over blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from solvers.bounds.split import LOOSE, WIDE, split_blocks
+from solvers.bounds.trivial import sign_bound
+from solvers.control import Control
+from solvers.exact.batched.problems import search_in_batches
+from solvers.exact.curves.layer import MEMORY, solve_layer
+from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.checkpoint import Keeper, freeze, thaw
+from solvers.exact.tree.forest import block_gap, grow_forest
+from solvers.exact.tree.roots import root_bound
+from solvers.form.blocks import Block, assemble, blocks
+from solvers.heuristics.greedy import fits, greedy_mask, opening
+from solvers.heuristics.local_search import LocalSearch
+from solvers.heuristics.tabu import Tabu
+from solvers.problem import Mask, SubsetProblem
+from solvers.relaxations.split import round_off
+from solvers.runtime.parallel import one_thread_each, side_by_side
+from solvers.runtime.rehearsal import rehearse, rehearse_arithmetic
+from solvers.runtime.tensors import torch
+from solvers.solution import Status
+from solvers.solver import Outcome, Solver
+
+INCUMBENT = Tabu(rounds=5, share=0.15)
+"""Where trees of narrow rows start: better than where no swap gains, and hardly slower."""
+NARROW = 128
+"""Inputs up to which they do; the walks of wider rows take longer."""
+GRACE = 0.5
+"""Seconds for bounds of rows whose search a limit kept from starting."""
+ENGINES = ("auto", "compiled", "batched")
+"""Ways to search."""
+
+
+@dataclass(frozen=True)
+class BranchAndBound(Solver):
+    """Best-first branch and bound on the split relaxation, block by block.
+
+    Rows are independent under `per_row` and `n_of_m` budgets and are solved side by side; a
+    `columns` budget is one tree over the columns; a `per_layer` budget is shared among the rows by
+    dynamic programming over bounds that are tightened where the allocation needs them.
+
+    There are two engines. `compiled` grows a tree for every block on the CPU's cores, with splits for
+    subtrees. `batched` bounds thousands of nodes of all blocks at once in tensors on the control's device.
+    `auto` takes `batched` on any other device than the CPU. Whatever the engine asked for, a `per_layer`
+    budget, a certificate and a checkpoint take the compiled one.
+
+    Attributes:
+        engine: `auto`, `compiled` or `batched`.
+        probe: how often an entry is probed before its pseudo-costs are trusted.
+        node_limit: nodes over all trees, or None.
+        memory_limit: bytes that the open nodes, splits and proofs of all trees may take together. Trees
+            that run short of it search depth-first.
+    """
+
+    engine: str = "auto"
+    probe: int = 1
+    node_limit: int | None = None
+    memory_limit: int = MEMORY
+
+    name: ClassVar[str] = "branch-and-bound"
+    summary: ClassVar[str] = "own exact search on the split relaxation"
+    proves: ClassVar[str] = "optimality"
+    resumable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine {self.engine!r}: not one of {', '.join(ENGINES)}")
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        compile_kernels()
+
+    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """See `Solver.run`."""
+        with one_thread_each() if problem.n <= WIDE else nullcontext():
+            outcome = self._search(problem, control)
+        if outcome.reason is Status.OPTIMAL:
+            return outcome
+        return replace(outcome, bound=max(outcome.bound, sign_bound(problem)))
+
+    def _search(self, problem: SubsetProblem, control: Control) -> Outcome:
+        if problem.budget.kind == "per_layer" and not fits(problem, control):
+            return Outcome(self._incumbent(problem, control), reason=Status.TIME_LIMIT)
+        if problem.budget.kind == "per_layer":
+            return solve_layer(
+                problem, control, probe=self.probe, node_limit=self.node_limit, memory=self.memory_limit
+            )
+        found = blocks(problem)
+        began = time.perf_counter()
+        saved = None if control.checkpoint is None else control.checkpoint.load()
+        if saved is not None and control.checkpoint is not None:
+            trees = thaw(
+                found, saved, control.checkpoint, partial(BlockTree.blank, **self._options(control, found))
+            )
+        else:
+            mask = self._incumbent(problem, control)
+            if reason := control.stopped():
+                return Outcome(mask, float(sum(block.floor for block in found)), reason)
+            if self._in_batches(control):
+                splits = split_blocks(found, device=control.device, stopped=control.stopped)
+                return search_in_batches(
+                    problem, found, splits, mask, control,
+                    node_limit=self.node_limit, memory=self.memory_limit,
+                )  # fmt: skip
+            roots = self._plant(problem, found, mask, control)
+            trees = [root for root in roots if isinstance(root, BlockTree)]
+            if len(trees) < len(roots):
+                bound = sum(root.bound if isinstance(root, BlockTree) else root for root in roots)
+                return Outcome(mask, float(bound), control.stopped() or Status.TIME_LIMIT)
+        seconds = time.perf_counter() - began
+        return self._grow(
+            problem, found, trees, control, {"resumed": saved is not None, "split_seconds": seconds}
+        )
+
+    def settings(self) -> str:
+        """See `Solver.settings`."""
+        return f"{self.name} probe={self.probe}"
+
+    def _in_batches(self, control: Control) -> bool:
+        if self.engine == "compiled" or control.certify or control.checkpoint is not None:
+            return False
+        return self.engine == "batched" or torch.device(control.device).type != "cpu"
+
+    def _options(self, control: Control, found: Sequence[Block]) -> dict[str, Any]:
+        share = self.memory_limit // len(found)
+        return {"probe": self.probe, "memory": share, "share": True, "record": control.certify}
+
+    def _incumbent(self, problem: SubsetProblem, control: Control) -> Mask:
+        start = opening(problem, control)
+        if control.warm_start is not None and fits(problem, control):
+            start = min((start, greedy_mask(problem, control.device)), key=problem.value)
+        control.report(problem.value(start), -np.inf, mask=start)
+        if problem.n <= NARROW and control.device == "cpu" and not INCUMBENT.refuses(problem):
+            mask = INCUMBENT.run(problem, control.quiet(warm_start=start)).mask
+        else:
+            mask, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
+        control.report(problem.value(mask), -np.inf, mask=mask)
+        return mask
+
+    def _plant(
+        self, problem: SubsetProblem, found: list[Block], mask: Mask, control: Control
+    ) -> list[BlockTree | float]:
+        """Every block's tree; once stopped, a bound instead, as good as `GRACE` allows."""
+        splits = split_blocks(found, device=control.device, stopped=control.stopped, tolerance=LOOSE)
+        values = [block.value(problem.pools.decisions(mask[block.rows])[0]) for block in found]
+        gap, options = block_gap(control, values), self._options(control, found)
+        until = time.perf_counter() + GRACE
+
+        def plant(i: int) -> BlockTree | float:
+            block, split, pruned, value = found[i], splits[i], mask[found[i].rows[0]], values[i]
+            if control.stopped():
+                return block.floor if time.perf_counter() > until else root_bound(block, split)
+            rounded = round_off(block, split)
+            if block.value(rounded) < value:
+                pruned, value = rounded, block.value(rounded)
+            return BlockTree(block, split, pruned, value, gap=gap, **options)
+
+        return side_by_side(plant, range(len(found)))
+
+    def _grow(
+        self,
+        problem: SubsetProblem,
+        found: list[Block],
+        trees: list[BlockTree],
+        control: Control,
+        stats: dict[str, Any],
+    ) -> Outcome:
+        shown: list[tuple[float, float]] = []
+
+        def progress() -> None:
+            total = sum(tree.value for tree in trees)
+            bound = sum(tree.bound for tree in trees)
+            if not shown or (total, bound) != shown[-1]:
+                shown.append((total, bound))
+                control.report(total, bound, sum(tree.nodes for tree in trees))
+
+        keeper = Keeper(control.checkpoint, lambda: freeze(trees))
+        reason = grow_forest(
+            trees, control.stopped, progress, self.node_limit, due=keeper.due, save=keeper.save
+        )
+        keeper.save()
+        mask = assemble(problem, found, [tree.pruned for tree in trees])
+        bound = float(sum(tree.bound for tree in trees))
+        nodes = sum(tree.nodes for tree in trees)
+        control.report(problem.value(mask), bound, nodes, mask)
+        stats |= {
+            "engine": "compiled",
+            "nodes": nodes,
+            "split": "own",
+            "splits": sum(tree.splits for tree in trees),
+            **keeper.stats,
+        }
+        if len(found) == problem.m and not problem.pools.coupled:
+            stats["rows"] = [_row(tree) for tree in trees]
+        proofs = [tree.last_proof() for tree in trees] if control.certify else None
+        return Outcome(mask, bound, reason, stats, proofs)
+
+
+def compile_kernels() -> None:
+    """Have ready whatever is compiled for a search."""
+    rehearse_arithmetic()
+    rehearse(BranchAndBound())
+    LocalSearch().prepare()
+
+
+def _row(tree: BlockTree) -> dict[str, Any]:
+    return {
+        "value": tree.value,
+        "bound": tree.bound,
+        "nodes": tree.nodes,
+        "splits": tree.splits,
+        "seconds": tree.seconds,
+        "status": (Status.OPTIMAL if tree.done else Status.FEASIBLE).value,
+    }

@@ -1,0 +1,135 @@
+"""Row curves: what it costs to prune k weights of a row, for every k at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from solvers.greedy.elimination import BLOCK, Inverses, accumulate, eliminate
+from solvers.hessian import Array, Hessian, as_hessian
+from solvers.problem import Mask
+from solvers.runtime.parallel import side_by_side
+
+MEMORY = 2 << 30
+"""Bytes that the matrices of the rows in work may take by default."""
+
+
+@dataclass(frozen=True)
+class RowCurves:
+    """Greedy values and certified lower bounds of every row at every k.
+
+    Attributes:
+        values: `[m, n + 1]` cost of pruning the first k entries of `order`.
+        order: `[m, n]` entries in the order greedy prunes them.
+        lower: `[m, n + 1]` valid lower bound for every k, or None when not asked for.
+    """
+
+    values: Array
+    order: NDArray[np.int64]
+    lower: Array | None = None
+
+    def masks(self, counts: ArrayLike) -> NDArray[np.bool_]:
+        """`[m, n]` masks that prune the first `counts[r]` entries of each row's order."""
+        m, n = self.order.shape
+        mask = np.zeros((m, n), dtype=bool)
+        counts = np.broadcast_to(np.asarray(counts), (m,))
+        np.put_along_axis(mask, self.order, np.arange(n)[None, :] < counts[:, None], axis=1)
+        return mask
+
+
+def row_curves(
+    weights: ArrayLike,
+    hessian: ArrayLike | Hessian,
+    *,
+    refit: bool = True,
+    gradient: Array | None = None,
+    bounds: bool = False,
+    device: str = "cpu",
+    memory: int = MEMORY,
+) -> RowCurves:
+    """Greedy pruning of every row from nothing to everything.
+
+    Joint: the weight of least OBS saliency `w^_j^2 / (2 T_jj)` goes next, and the survivors move
+    (OBC, Frantar & Alistarh 2022, without its approximations). Selection: the weight that adds least
+    to `1/2 w_P' H_PP w_P - g_P' w_P` goes next.
+
+    Args:
+        weights: `W [m, n]`.
+        hessian: `[n, n]`, `[m, n, n]` or a `Hessian`; positive definite when `refit`.
+        refit: whether survivors move.
+        gradient: `G [m, n]` of a selection problem, or None for zero.
+        bounds: also compute `lower`.
+        device: torch device for the bounds.
+        memory: bytes that joint elimination may take beyond curvature and curves: a matrix `[n, n]` for
+            every row in work, of which there is at least one, and the inverse of a shared curvature.
+
+    Raises:
+        ValueError: as `SubsetProblem` does.
+    """
+    W = np.ascontiguousarray(weights, dtype=np.float64)
+    m, n = W.shape
+    H = as_hessian(hessian, m, n, definite=refit)
+    values, order = np.zeros((m, n + 1)), np.zeros((m, n), np.int64)
+    one_pool, everything = np.zeros(n, np.int64), np.array([n])
+    linear = np.zeros((m, n)) if gradient is None else gradient * W
+    if refit:
+        inverses = Inverses(H, m, memory)
+
+        def row(r: int) -> None:
+            with inverses.of(r) as T:
+                eliminate(T, W[r], BLOCK, one_pool, everything, order[r], values[r])
+    else:
+
+        def row(r: int) -> None:
+            accumulate(H.dense(r), W[r], linear[r], one_pool, everything, order[r], values[r])
+
+    side_by_side(row, range(m))
+    lower = None
+    if bounds:
+        from solvers.bounds.curves import lower_curves
+
+        lower = lower_curves(W, H, gradient, refit=refit, device=device)
+        np.minimum(lower, values, out=lower)
+    return RowCurves(values, order, lower)
+
+
+def greedy_in_pools(
+    W: Array,
+    H: Hessian,
+    labels: NDArray[np.int64],
+    prune: NDArray[np.int64],
+    *,
+    refit: bool = True,
+    gradient: Array | None = None,
+    memory: int = MEMORY,
+) -> Mask:
+    """`[m, n]` mask of greedy pruning, row by row, that takes `prune[p]` entries of every pool p.
+
+    Args:
+        W: `[m, n]`.
+        H: curvature, positive definite when `refit`.
+        labels: `[m, n]` pools, each within a row.
+        prune: `[pools]` entries to take.
+        refit: whether survivors move.
+        gradient: `[m, n]` of a selection problem, or None for zero.
+        memory: bytes; see `row_curves`.
+    """
+    mask = np.zeros(W.shape, dtype=bool)
+    inverses = Inverses(H, len(W), memory) if refit else None
+
+    def row(r: int) -> None:
+        order, values = np.zeros(H.n, np.int64), np.zeros(H.n + 1)
+        first, w = labels[r].min(), np.ascontiguousarray(W[r])
+        pools, quota = labels[r] - first, prune[first : labels[r].max() + 1]
+        if inverses is None:
+            linear = np.zeros(H.n) if gradient is None else gradient[r] * w
+            taken = accumulate(H.dense(r), w, linear, pools, quota, order, values)
+        else:
+            with inverses.of(r) as T:
+                taken = eliminate(T, w, BLOCK, pools, quota, order, values)
+        mask[r, order[:taken]] = True
+
+    side_by_side(row, range(len(W)))
+    return mask

@@ -1,0 +1,1 @@
+"""Whole dense layers as tensors: alternating directions whose penalty anneals, and rounds of row search."""

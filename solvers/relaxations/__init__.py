@@ -1,0 +1,7 @@
+"""Convex relaxations as solvers: each proves a lower bound, and rounds to a mask."""
+
+from solvers.relaxations.sdp import CvxpySdp
+from solvers.relaxations.split import Relaxation
+from solvers.solver import Solver
+
+SOLVERS: tuple[type[Solver], ...] = (Relaxation, CvxpySdp)

@@ -1,0 +1,232 @@
+"""The split relaxation alone: a certified bound at any size, and the mask it rounds to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from solvers.allocation import allocation_value
+from solvers.bounds.curves import lower_curves
+from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.node.restriction import part_of, restrict
+from solvers.bounds.secure import secure
+from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared.rows import SharedRows, shareable
+from solvers.bounds.split import WIDE, Split, split_blocks
+from solvers.bounds.trivial import sign_bound
+from solvers.certificate import Proof, group_proof, root_proof
+from solvers.control import Control
+from solvers.form.blocks import Block, assemble, blocks
+from solvers.heuristics.factor_search import FactorSearch
+from solvers.heuristics.greedy import fits, greedy_mask, greedy_work, opening
+from solvers.problem import Mask, SubsetProblem
+from solvers.relaxations.lone_row import WideRow
+from solvers.relaxations.shared_rows import WideRows
+from solvers.runtime.parallel import side_by_side
+from solvers.runtime.rehearsal import compiling_is_told, rehearse, tiny_problems
+from solvers.solver import Outcome, Solver
+
+GREEDY_WORK = 2e11
+"""Multiplications that greedy's mask of a wide layer may take, where no other mask is at hand."""
+GROUPED = 1024
+"""Inputs up to which rows get splits in blocks."""
+
+
+@dataclass(frozen=True)
+class Relaxation(Solver):
+    """The perspective (joint) or convexified (selection) relaxation at its best split.
+
+    With a time limit, lone joint rows that are wide get splits in blocks of their own
+    (`solvers.relaxations.lone_row`), for as long as it lasts and the widest gaps first: all rows in blocks of
+    half of `group` inputs, then of `group`, and again once entries are fixed. No entries are fixed where a
+    certificate is asked for.
+
+    Attributes:
+        group: inputs of a block at most, a power of two; 1 for diagonal splits only.
+    """
+
+    group: int = 8
+
+    name: ClassVar[str] = "relaxation"
+    summary: ClassVar[str] = "certified bound of the split relaxation, and its rounded mask"
+    proves: ClassVar[str] = "a bound"
+
+    def prepare(self) -> None:
+        """See `Solver.prepare`."""
+        rehearse(Relaxation())
+        _compile_wide_rows()
+
+    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """See `Solver.run`."""
+        if problem.hessian.wide:
+            return FactorSearch(patience=0).run(problem, control)
+        wide = problem.n > WIDE and shareable(problem)
+        outcome = (self._layer if wide else self._blocks)(problem, control)
+        reason = control.stopped()
+        if reason is None:
+            return outcome
+        return replace(outcome, bound=max(outcome.bound, sign_bound(problem)), reason=reason)
+
+    def _blocks(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """Blocks with splits of their own."""
+        greedy = opening(problem, control)
+        control.report(problem.value(greedy), -np.inf, mask=greedy)
+        if problem.budget.kind == "per_layer":
+            return _by_curves(problem, control, greedy)
+        found = blocks(problem)
+        splits = split_blocks(found, device=control.device, stopped=control.stopped)
+        bounds = [
+            lower_bound(block, split.d, relaxed_point(block, split.d, split.z))
+            for block, split in zip(found, splits, strict=True)
+        ]
+        rounded = assemble(problem, found, [round_off(b, s) for b, s in zip(found, splits, strict=True)])
+        mask = min((greedy, rounded), key=problem.value)
+        stats = {"split": "own", "steps": splits[0].steps}
+        return self._finish(problem, control, mask, bounds, found, splits, stats)
+
+    def _layer(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """Rows of one curvature too wide for splits of their own: all at once."""
+        mask = control.warm_start
+        if mask is None and greedy_work(problem) <= GREEDY_WORK and fits(problem, control):
+            mask = greedy_mask(problem, control.device)
+        if mask is not None:
+            control.report(problem.value(mask), -np.inf, mask=mask)
+        rows = SharedRows.of(problem, control.device)
+        shared = wide.choose(rows, control.stopped)
+        v, z = wide.relax(rows, shared, control.stopped)
+        bounds = wide.bounds(rows, shared, v).tolist()
+        shares = z.cpu().numpy()
+        rounded = problem.pools.smallest(shares)
+        mask = rounded if mask is None else min((mask, rounded), key=problem.value)
+        stats: dict[str, Any] = {"split": "shared", "steps": shared.steps}
+        if problem.refit and not rows.whole and not control.certify:
+            control.report(problem.value(mask), sum(bounds), mask=mask)
+            in_blocks = self.group if problem.n <= GROUPED else 1
+            wide_rows = WideRows(rows, shared, problem.row_values(mask), control, stats)
+            bounds = wide_rows.raised(np.array(bounds), in_blocks).tolist()
+        if rows.whole:
+            bound = float(bounds[0])
+            control.report(problem.value(mask), bound, mask=mask)
+            if problem.refit:
+                values = problem.row_values(mask)
+                bound = max(bound, WideRows.layer_bound(rows, shared, v, mask, values, control, stats))
+                timed = control.deadline is not None and not control.stopped()
+                if timed and self.group > 1 and problem.n <= GROUPED:
+                    bound = max(bound, _by_curves(problem, control, mask).bound)
+            control.report(problem.value(mask), bound, mask=mask)
+            return Outcome(mask, bound, stats=stats)
+        found: list[Block] = []
+        splits: list[Split] = []
+        if control.certify or (control.deadline is not None and problem.refit):
+            found, d = blocks(problem), shared.d.cpu().numpy()
+            for block, share in zip(found, shares, strict=True):
+                own = d if problem.refit else secure(block.H[0], d * problem.W[block.rows[0]] ** 2, False)
+                splits.append(Split(own[None], share, shared.steps))
+        return self._finish(problem, control, mask, bounds, found, splits, stats)
+
+    def _finish(
+        self,
+        problem: SubsetProblem,
+        control: Control,
+        mask: Mask,
+        bounds: list[float],
+        found: list[Block],
+        splits: list[Split],
+        stats: dict[str, Any],
+    ) -> Outcome:
+        """Lift wide rows while time lasts, and write proofs, from the blocks' splits."""
+        bound = float(np.sum(bounds))
+        control.report(problem.value(mask), bound, mask=mask)
+        proofs = None
+        if control.deadline is not None and self.group > 1 and groupable(found):
+            rows = [
+                WideRow(block, split, mask[block.rows[0]], low)
+                for block, split, low in zip(found, splits, bounds, strict=True)
+            ]
+            self._raise(rows, control)
+            stats |= {"split": "blocks", "blocks_of": self.group}
+            stats |= {
+                "block_splits": sum(row.rounds > 0 for row in rows),
+                "fixed": sum(r.fixed for r in rows),
+            }
+            bounds = [row.bound for row in rows]
+            mask = min((mask, assemble(problem, found, [row.pruned for row in rows])), key=problem.value)
+            bound = float(np.sum(bounds))
+            control.report(problem.value(mask), bound, mask=mask)
+            if control.certify:
+                proofs = [_proof(*each) for each in zip(found, splits, rows, strict=True)]
+        elif control.certify:
+            proofs = [root_proof(block, split) for block, split in zip(found, splits, strict=True)]
+        if not problem.pools.coupled:
+            stats["rows"] = [{"bound": float(b)} for b in bounds]
+        return Outcome(mask, bound, stats=stats, certificate=proofs)
+
+    def _raise(self, rows: list[WideRow], control: Control) -> None:
+        """Lift rows' bounds, the widest gaps first, round by round while time lasts."""
+        half = self.group // 2
+        for size in (half, self.group) if control.certify else (half, self.group, self.group):
+
+            def lift(row: WideRow, size: int = size) -> None:
+                if sum(each.bound for each in rows) >= control.target(sum(each.value for each in rows)):
+                    return
+                row.lift(size, control.stopped, fixing=not control.certify)
+                row.polish(control.stopped)
+
+            side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))
+            control.report(sum(row.value for row in rows), sum(row.bound for row in rows))
+
+
+@cache
+def _compile_wide_rows() -> None:
+    """Have ready what is compiled for rows too wide for a tiny problem to come to it."""
+    with compiling_is_told():
+        for problem in tiny_problems(("joint",), ("per_row",)):
+            found = blocks(problem)
+            for block, split in zip(found, split_blocks(found), strict=True):
+                row = WideRow(block, split, round_off(block, split), block.floor)
+                for _ in range(2):
+                    row.lift(2, lambda: None)
+                row.polish(lambda: None)
+                part, free = part_of(block), np.zeros(block.n, dtype=np.int64)
+                for whole in (part, part._replace(H=np.copy(part.H), B=np.copy(part.B))):
+                    restrict(whole, free)  # a problem's own arrays can't be written to, what is left can
+
+
+def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:
+    """The bound of a layer's budget from its rows' curves."""
+    curves = lower_curves(
+        problem.W,
+        problem.hessian,
+        problem.G,
+        refit=problem.refit,
+        device=control.device,
+        stopped=control.stopped,
+        deadline=control.deadline,
+    )
+    bound = allocation_value(list(curves), int(problem.pools.prune[0]))
+    control.report(problem.value(mask), bound, mask=mask)
+    return Outcome(mask, bound)
+
+
+def _proof(block: Block, split: Split, row: WideRow) -> Proof:
+    root = root_proof(block, split)
+    if row.split is None or not any(len(family.D[0]) > 1 for family in row.split.families):
+        return root
+    return max(group_proof(block, row.split), root, key=lambda proof: proof.bound)
+
+
+def groupable(found: list[Block]) -> bool:
+    """Whether blocks are lone joint rows too wide for the tree, and not for splits in blocks."""
+    return bool(found) and all(b.refit and WIDE < b.n <= GROUPED and b.B.shape == (1, b.n, 1) for b in found)
+
+
+def round_off(block: Block, split: Split) -> Mask:
+    """Prune the least relaxed indicators of every pool: `[n]`, True where pruned."""
+    pruned = np.zeros(block.n, dtype=bool)
+    for p, count in enumerate(block.prune):
+        pool = np.flatnonzero(block.labels == p)
+        pruned[pool[np.argsort(split.z[pool], kind="stable")[:count]]] = True
+    return pruned

@@ -1,0 +1,1 @@
+"""Run-time plumbing that knows nothing of pruning: threads, compiled code, files, late imports."""

@@ -1,0 +1,107 @@
+"""Solvers run on tiny problems of every kind before any clock starts, so that all code is compiled by then.
+
+Compiled code is kept beside its source (`solvers.runtime.caches`), so that only the first run after an
+installation takes long; that one says so in the log of `solvers`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numba.core import event
+
+from solvers.budget import KINDS, Budget
+from solvers.control import Control
+from solvers.form.reduction import reduce
+from solvers.hessian import FactorHessian
+from solvers.problem import SubsetProblem
+from solvers.solver import Solver
+
+COMPILING = "compiling, once for this installation: a minute or two"
+"""The log's line when code is compiled that was not kept from an earlier run."""
+VARIANTS = ("joint", "selection")
+
+_log = logging.getLogger("solvers")
+_ready: set[tuple[type[Solver], str]] = set()
+
+
+def rehearse(solver: Solver) -> None:
+    """Run a solver on a tiny problem of every kind that it takes; once a process.
+
+    Args:
+        solver: with fields that let it come to all of its code.
+    """
+    key = type(solver), repr(solver)
+    if key in _ready:
+        return
+    with compiling_is_told():
+        for problem in tiny_problems(solver.variants, solver.budgets):
+            if solver.refuses(problem) is None:
+                solver.run(problem, Control(certify=True))
+    _ready.add(key)
+
+
+@cache
+def rehearse_arithmetic() -> None:
+    """Have compiled what reductions and values need before and after any search, for every curvature."""
+    X = np.array([[2.0, 1.0, 0.5, -1.0], [0.5, 1.5, 1.0, 0.5]])
+    H = X.T @ X + 1e-9 * np.eye(4)  # so near to singular that it takes doubled precision
+    W = np.array([[2.0, -1.0, 0.1, 0.01], [1.0, 0.5, -2.0, 0.02]])
+    factors = [FactorHessian(A, 1e-9) for A in (X, X.astype(np.float32))]
+    with compiling_is_told():
+        for hessian in (H, np.stack([H, H]), *factors):
+            for refit, movable, gradient in product((True, False), ((), (1,)), (None, W)):
+                problem = SubsetProblem(
+                    W, hessian, Budget.per_row(1), refit=refit, movable=movable, gradient=gradient
+                )
+                for each in (problem, reduce(problem).problem):
+                    each.refined(0, np.arange(each.n) == 0)
+
+
+def tiny_problems(
+    variants: Iterable[str] = VARIANTS, budgets: Iterable[str] = KINDS
+) -> Iterator[SubsetProblem]:
+    """Two rows of four weights, in every variant, under every budget, with one curvature and one a row."""
+    X = np.array([[2.0, 1.0, 0.0, -1.0], [0.0, 1.5, 1.0, 0.5], [1.0, 0.0, 1.0, 0.0]])
+    H = X.T @ X + 0.1 * np.eye(4)
+    W = np.array([[2.0, -1.0, 0.1, 0.01], [1.0, 0.5, -2.0, 0.02]])
+    half = {
+        "per_row": Budget.per_row(2),
+        "per_layer": Budget.per_layer(4),
+        "n_of_m": Budget.n_of_m(1, 2),
+        "columns": Budget.columns(2),
+    }
+    for variant in variants:
+        for kind in budgets:
+            for hessian in (H, np.stack([H, 2.0 * H])):
+                yield SubsetProblem(W, hessian, half[kind], refit=variant == "joint")
+
+
+@contextmanager
+def compiling_is_told() -> Iterator[None]:
+    """Log one line as soon as something is compiled."""
+    listener = _Listener()
+    with event.install_listener("numba:compile", listener):
+        yield
+
+
+class _Listener(event.Listener):
+    """Tells the first compilation."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_start(self, event: Any) -> None:
+        """See numba."""
+        if not self.told:
+            _log.info(COMPILING)
+        self.told = True
+
+    def on_end(self, event: Any) -> None:
+        """See numba."""

@@ -1,0 +1,48 @@
+"""PyTorch, imported when the first tensor is made.
+
+Importing it takes longer than everything else here together, and narrow rows, files and checks need none
+of it. Modules that work on tensors write `from solvers.runtime.tensors import Tensor, torch` for
+`import torch`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch as torch
+    from torch import Tensor as Tensor
+else:
+    Tensor = Any  # stands in annotations only, which are not evaluated
+
+    class _Torch:
+        """The module by its attributes; each is kept once it was asked for."""
+
+        def __getattr__(self, name: str) -> Any:
+            import torch
+
+            value = getattr(torch, name)
+            setattr(self, name, value)
+            return value
+
+    torch = _Torch()
+
+
+def _work_alone() -> None:
+    """Keep PyTorch to the one thread that a forked process has.
+
+    The threads of OpenMP are not there after a fork; a parallel region would wait for them for ever.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_work_alone)
+
+
+def load_torch() -> None:
+    """Import PyTorch now: for who is about to start a clock."""
+    _ = torch.float64

@@ -1,0 +1,24 @@
+"""Gurobi: what its licence refuses. See also test_mixed_integer."""
+
+import numpy as np
+import pytest
+
+from solvers import Budget, SubsetProblem, solve
+from solvers.foreign.gurobi import FREE_VARIABLES, Gurobi, GurobiPlain, licence
+from tests.solvers.oracles import gram
+
+
+def test_free_licence_is_refused_in_one_line():
+    pytest.importorskip("gurobipy")
+    rng = np.random.default_rng(0)
+    n = FREE_VARIABLES // 3 + 1
+    problem = SubsetProblem(rng.standard_normal((1, n)), gram(rng, n), Budget.per_row(3))
+    if licence()[0] != FREE_VARIABLES:
+        pytest.skip("Gurobi has another licence here")
+    with pytest.raises(ValueError, match=f"{3 * n} variables") as error:
+        solve(problem, "gurobi")
+    assert "\n" not in str(error.value)
+    assert GurobiPlain().refuses(problem) is None
+    layer = SubsetProblem(rng.standard_normal((5, 21)), gram(rng, 21), Budget.per_layer(3))
+    assert "210 variables" in (GurobiPlain().refuses(layer) or "")
+    assert Gurobi().refuses(SubsetProblem(layer.W, layer.hessian, Budget.per_row(3))) is None

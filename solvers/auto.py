@@ -50,7 +50,7 @@ class Auto(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.hessian.wide and control.checkpoint is None:
+        if problem.hessian.implicit and control.checkpoint is None:
             outcome = FactorSearch().run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
         if problem.n <= self.exact_inputs or control.checkpoint is not None:

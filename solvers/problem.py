@@ -214,7 +214,7 @@ class SubsetProblem:
     def _parts(self) -> Iterator[slice]:
         """Rows that are worked on at once: all of them, or as many as fit a part of memory."""
         rows = self.m
-        if self.hessian.shared and not self.hessian.wide:
+        if self.hessian.shared and not self.hessian.implicit:
             rows = max(1, CHUNK_BYTES // (64 * self.n))
         for start in range(0, self.m, rows):
             yield slice(start, min(start + rows, self.m))
@@ -256,7 +256,7 @@ class SubsetProblem:
     @cached_property
     def rounding(self) -> float:
         """How far off the cost of a mask may be where a search computes it in double precision."""
-        rows = range(0 if self.hessian.wide or not self.refit else self.hessian.rows or 1)
+        rows = range(0 if self.hessian.implicit or not self.refit else self.hessian.rows or 1)
         condition = max((self.hessian.condition(r) for r in rows), default=1.0)
         size = float(((np.abs(self.W) * self._root).sum(axis=1) ** 2).sum())
         return float(4.0 * self.n * EPS * (size + condition * self.scale))

@@ -60,7 +60,7 @@ def certify(
     mask, this = counted.check(mask), stored(problem)
     with np.errstate(all="ignore"):
         try:
-            if problem.hessian.wide:
+            if problem.hessian.implicit:
                 points = [y for y in proofs if isinstance(y, np.ndarray)]
                 return Certificate((_imaged(counted, this, mask, points),))
             given = [proof for proof in proofs if isinstance(proof, Proof)]
@@ -72,11 +72,11 @@ def certify(
 def check_certifiable(problem: SubsetProblem) -> None:
     """Raise ValueError if no certificate of a problem could be written, whatever a search finds."""
     H = problem.hessian
-    if H.wide and not isinstance(H, FactorHessian):
+    if H.implicit and not isinstance(H, FactorHessian):
         raise ValueError(
             "certify: only a single factor can be written to an instance file, not blocks of them"
         )
-    if H.wide and isinstance(H, FactorHessian) and not H.damping and (problem.refit or len(problem.movable)):
+    if H.implicit and isinstance(H, FactorHessian) and not H.damping and (problem.refit or len(problem.movable)):
         raise ValueError("certify: a factor that is not formed needs a damping > 0 where weights move")
 
 

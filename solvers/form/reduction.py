@@ -77,7 +77,7 @@ def reduce(problem: SubsetProblem) -> Reduction:
     if not len(b) and not shifting:
         return Reduction(problem, problem, np.zeros(problem.m), 0.0)
     W, H, G = problem.W[:, p].copy(), problem.hessian, problem.G
-    if H.wide and isinstance(H, FactorHessian | BlockDiagonalHessian):
+    if H.implicit and isinstance(H, FactorHessian | BlockDiagonalHessian):
         return _factored(problem, H)
     offsets, margin = np.zeros(problem.m), 0.0
     reach = np.abs(problem.W)

@@ -116,7 +116,7 @@ class Hessian(ABC):
         return self.rows is None
 
     @property
-    def wide(self) -> bool:
+    def implicit(self) -> bool:
         """Whether solvers should leave the dense matrix alone, and work on products and sub-blocks."""
         return False
 

@@ -36,9 +36,9 @@ class BlockDiagonalHessian(Hessian):
         self.rows = None
 
     @property
-    def wide(self) -> bool:
-        """See `Hessian.wide`: where a block is, or several together are."""
-        return any(block.wide for block in self.blocks) or (self.factored and self.n > self.N)
+    def implicit(self) -> bool:
+        """See `Hessian.implicit`: where a block is, or several together are."""
+        return any(block.implicit for block in self.blocks) or (self.factored and self.n > self.N)
 
     @property
     def factored(self) -> bool:

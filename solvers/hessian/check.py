@@ -69,7 +69,7 @@ def _check_block(H: Hessian, definite: bool) -> None:
             f"hessian: factor with damping {H.damping} is not positive definite; give a damping > 0, "
             f"e.g. {DAMPING * float(np.mean(H.diagonal())):.3g}"
         )
-    if definite and not H.wide and H.damping < NEGLIGIBLE * float(H.diagonal().min()):
+    if definite and not H.implicit and H.damping < NEGLIGIBLE * float(H.diagonal().min()):
         _require_psd(H, 0, definite)
 
 

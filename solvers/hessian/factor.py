@@ -66,8 +66,8 @@ class FactorHessian(Hessian):
         self._sketch: tuple[Array, Array] | None = None
 
     @property
-    def wide(self) -> bool:
-        """See `Hessian.wide`."""
+    def implicit(self) -> bool:
+        """See `Hessian.implicit`."""
         return bool(self.n > max(self.N, WIDE))
 
     @property
@@ -156,7 +156,7 @@ class FactorHessian(Hessian):
 
     def condition(self, row: int) -> float:
         """See `Hessian.condition`; of a wide factor a bound, by its trace and damping."""
-        if not self.wide:
+        if not self.implicit:
             return super().condition(row)
         if self.damping == 0.0:
             return math.inf

@@ -74,7 +74,7 @@ def _solver(hessian: Hessian, row: int, index: Index) -> Callable[[Array], Array
     """`H_MM^-1 b` by one factor, at unit diagonal; wide curvatures have their own ways."""
     if not len(index):
         return lambda b: b
-    if hessian.wide:
+    if hessian.implicit:
         return lambda b: hessian.solve(row, index, b)
     A = hessian.block(row, index)
     scale = units(np.diagonal(A))

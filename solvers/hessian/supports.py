@@ -53,7 +53,7 @@ def solve_each(hessian: Hessian, supports: Support, rhs: Array) -> Array:
     groups = _alike(supports, rows) if hessian.shared else list(rows[:, None])
     widest = int(supports.sum(axis=1).max(initial=0))
     lone: list[int] = []
-    if hessian.shared and not hessian.wide and widest >= WIDE:
+    if hessian.shared and not hessian.implicit and widest >= WIDE:
         lone = [int(group[0]) for group in groups if len(group) == 1]
         groups = [group for group in groups if len(group) > 1]
 
@@ -91,7 +91,7 @@ def seconds(hessian: Hessian, rows: int, size: int) -> float:
 def _seconds_each(hessian: Hessian, rows: int, size: int) -> float:
     """The same of one row, alone."""
     index = np.sort(np.random.default_rng(0).choice(hessian.n, size, replace=False))
-    if hessian.wide or size < WIDE:
+    if hessian.implicit or size < WIDE:
         lone, products = _least(lambda: hessian.solve(0, index, np.zeros(size))), 2.0
     else:
         scale, unit = hessian.unit

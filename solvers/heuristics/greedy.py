@@ -73,7 +73,7 @@ class OptimalBrainSurgeon(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.budget.kind == "per_layer" and not problem.hessian.wide:
+        if problem.budget.kind == "per_layer" and not problem.hessian.implicit:
             curves = row_curves(problem.W, problem.hessian)
             rises = np.diff(curves.values, axis=1)
             mask = curves.masks(_next_cheapest(rises, int(problem.pools.prune[0])))
@@ -92,7 +92,7 @@ def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMOR
         memory: bytes that copies of curvatures may take; see `solvers.greedy.curves.row_curves`.
     """
     pools = problem.pools
-    if problem.hessian.wide:
+    if problem.hessian.implicit:
         return greedy_factor_mask(problem)
     if pools.coupled:
         if uncompiled(problem):
@@ -143,7 +143,7 @@ def greedy_work(problem: SubsetProblem) -> float:
 
 def _no_wide_columns(problem: SubsetProblem) -> str | None:
     shared = problem.m > 1 and problem.budget.kind == "columns"
-    return "its columns are too many for a matrix; take swapping" if problem.hessian.wide and shared else None
+    return "its columns are too many for a matrix; take swapping" if problem.hessian.implicit and shared else None
 
 
 def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:

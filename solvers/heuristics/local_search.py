@@ -54,7 +54,7 @@ class LocalSearch(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.hessian.wide:
+        if problem.hessian.implicit:
             return FactorSearch().run(problem, control)
         mask = opening(problem, control, self.memory)
         control.report(problem.value(mask), -np.inf, mask=mask)

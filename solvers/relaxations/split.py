@@ -61,7 +61,7 @@ class Relaxation(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.hessian.wide:
+        if problem.hessian.implicit:
             return FactorSearch(patience=0).run(problem, control)
         wide = problem.n > WIDE and shareable(problem)
         outcome = (self._layer if wide else self._blocks)(problem, control)

@@ -103,7 +103,7 @@ def alike(found: Sequence[Block]) -> bool:
 
 def shareable(problem: SubsetProblem) -> bool:
     """Whether a reduced problem's rows have masks of their own, and one curvature that may be formed."""
-    return problem.hessian.shared and not problem.pools.coupled and not problem.hessian.wide
+    return problem.hessian.shared and not problem.pools.coupled and not problem.hessian.implicit
 
 
 def _tensor(A: NDArray[np.float64], device: str) -> Tensor:

@@ -109,10 +109,10 @@ def test_wide_is_a_factor_of_many_inputs_and_fewer_samples(rng, monkeypatch):
     monkeypatch.setattr(factor, "WIDE", N - 1)
     assert [build(kind, rng)[0].wide for kind in KINDS] == [False, False, False, True, False, True, True]
     single = build("one sample", rng)[0]
-    assert BlockDiagonalHessian([build("dense", rng)[0], single]).wide
+    assert BlockDiagonalHessian([build("dense", rng)[0], single]).implicit
     monkeypatch.setattr(factor, "WIDE", N)
-    assert not single.wide
-    assert BlockDiagonalHessian([single, single]).wide
+    assert not single.implicit
+    assert BlockDiagonalHessian([single, single]).implicit
 
 
 def test_blocks_of_factors_have_images(rng):

@@ -107,7 +107,7 @@ def test_a_factor_too_large_is_not_formed(rng, monkeypatch):
 
 def test_wide_is_a_factor_of_many_inputs_and_fewer_samples(rng, monkeypatch):
     monkeypatch.setattr(factor, "WIDE", N - 1)
-    assert [build(kind, rng)[0].wide for kind in KINDS] == [False, False, False, True, False, True, True]
+    assert [build(kind, rng)[0].implicit for kind in KINDS] == [False, False, False, True, False, True, True]
     single = build("one sample", rng)[0]
     assert BlockDiagonalHessian([build("dense", rng)[0], single]).implicit
     monkeypatch.setattr(factor, "WIDE", N)

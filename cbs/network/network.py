@@ -40,7 +40,7 @@ from solvers import Budget, FactorHessian
 from solvers.bounds.curves import lower_curves
 from solvers.control import is_number
 from solvers.form.reduction import Reduction, reduce
-from solvers.greedy.curves import RowCurves, row_curves
+from solvers.greedy.curves import GreedyCurves, row_curves
 from solvers.hessian import Array
 from solvers.problem import Mask
 
@@ -251,11 +251,11 @@ class Network:
         return self.memo(("fisher", index), lambda: damped_block(self.fisher, columns, self.damping))
 
     @property
-    def curves(self) -> list[RowCurves]:
+    def curves(self) -> list[GreedyCurves]:
         """Every layer's greedy row curves, unscaled, its bias eliminated."""
         return self.memo("curves", self._curves)
 
-    def _curves(self) -> list[RowCurves]:
+    def _curves(self) -> list[GreedyCurves]:
         problems = [reduction.problem for reduction in self._reductions()]
         return [row_curves(problem.W, problem.hessian) for problem in problems]
 

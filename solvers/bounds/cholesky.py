@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-FLAGS = {"reassoc", "contract"}
-"""What compiled sums may be rearranged by: order and fused products, nothing that hides infinities."""
+from solvers.runtime.compiled import FLAGS
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

@@ -9,16 +9,13 @@ from functools import partial
 import numpy as np
 import scipy.linalg
 
-from solvers.allocation import allocate
 from solvers.bounds.interior.scaling import split_alone, split_batch
 from solvers.bounds.secure import secure
 from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.rows import SharedRows, alike
-from solvers.form.blocks import Block, blocks
-from solvers.greedy.curves import row_curves
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.hessian.base import units
-from solvers.problem import SubsetProblem
 from solvers.runtime.parallel import side_by_side
 
 Stopped = Callable[[], object]
@@ -50,49 +47,24 @@ class Split:
     steps: int
 
 
-def choose_split(problem: SubsetProblem, *, shared: bool = False, device: str = "cpu") -> Array:
-    """`d [m, n]` that maximises the root bound of every row (or of all rows at once, `shared`).
-
-    Rows of a `per_layer` budget get the counts of a greedy allocation.
-
-    Args:
-        problem: a reduced problem.
-        shared: one d for all rows, where they share a curvature and the variant is joint.
-        device: torch device.
-    """
-    if problem.budget.kind == "per_layer":
-        curves = row_curves(problem.W, problem.hessian, refit=problem.refit)
-        found = blocks(problem, allocate(list(curves.values), int(problem.pools.prune[0])))
-    else:
-        found = blocks(problem)
-    splits = split_blocks(found, shared=shared, device=device)
-    d = np.empty(problem.W.shape)
-    for block, split in zip(found, splits, strict=True):
-        if not block.refit and len(block.rows) > 1:
-            raise ValueError("coupled selection has one split for all rows: use split_blocks")
-        d[block.rows] = split.d
-    return d
-
-
 def split_blocks(
     found: Sequence[Block],
     *,
-    shared: bool | None = None,
     device: str = "cpu",
     stopped: Stopped = lambda: None,
     tolerance: float = TOLERANCE,
 ) -> list[Split]:
     """The best split of every block: narrow ones side by side, others in batches of one shape.
 
+    Wide rows of one curvature share a split (`representative`).
+
     Args:
         found: the blocks.
-        shared: one split for all joint blocks of one shape, which must have one curvature; None
-            decides by size, and then wide rows share one (`representative`).
         device: torch device.
         stopped: polled often; a true answer ends the work soon, with valid splits of less worth.
         tolerance: complementarity gap at which to stop, as a share of a quick mask's cost.
     """
-    if shared is None and representable(found):
+    if representable(found):
         return representative(found, device, stopped)
     out: list[Split | None] = [None] * len(found)
     lone: list[int] = []
@@ -100,7 +72,7 @@ def split_blocks(
     for i, block in enumerate(found):
         if block.trivial or (block.refit and len(block.H) > 1):
             out[i] = _separate(block, device, stopped)
-        elif block.n <= WIDE and device == "cpu" and not (shared and block.refit):
+        elif block.n <= WIDE and device == "cpu":
             lone.append(i)
         else:
             key = (block.refit, block.B.shape, block.labels.tobytes())
@@ -109,13 +81,12 @@ def split_blocks(
     for i, split in zip(lone, side_by_side(work, [found[i] for i in lone]), strict=True):
         out[i] = split
     for members in groups.values():
-        common = bool(shared) and found[members[0]].refit
         n = found[members[0]].n
         most = min(BATCH_BYTES // (8 * 24 * n**2), STEP_WORK // n**3 if device == "cpu" else len(members))
-        size = len(members) if common else max(1, most)
+        size = max(1, most)
         for start in range(0, len(members), size):
             part = members[start : start + size]
-            splits = _batch([found[i] for i in part], common, device, stopped, tolerance)
+            splits = _batch([found[i] for i in part], device, stopped, tolerance)
             for i, split in zip(part, splits, strict=True):
                 out[i] = split
     return [split for split in out if split is not None]
@@ -128,15 +99,14 @@ def _alone(stopped: Stopped, tolerance: float, block: Block) -> Split:
     return Split(secure(block.H[0], d, block.refit)[None], z, steps)
 
 
-def _batch(found: list[Block], shared: bool, device: str, stopped: Stopped, tolerance: float) -> list[Split]:
+def _batch(found: list[Block], device: str, stopped: Stopped, tolerance: float) -> list[Split]:
     if stopped():
         return _hasty(found)
-    points = split_batch(found, shared=shared, device=device, stopped=stopped, tolerance=tolerance)
-    secured: list[Split] = []
-    for block, (d, z, steps) in zip(found, points, strict=True):
-        own = secured[0].d if shared and secured else secure(block.H[0], d, block.refit)[None]
-        secured.append(Split(own, z, steps))
-    return secured
+    points = split_batch(found, device=device, stopped=stopped, tolerance=tolerance)
+    return [
+        Split(secure(block.H[0], d, block.refit)[None], z, steps)
+        for block, (d, z, steps) in zip(found, points, strict=True)
+    ]
 
 
 def representable(found: Sequence[Block]) -> bool:

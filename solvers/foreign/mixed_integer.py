@@ -9,13 +9,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from solvers.allocation import allocate
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.split import choose_split, split_blocks
+from solvers.bounds.split import split_blocks
 from solvers.control import Control
 from solvers.foreign.in_turn import InTurn, in_turn, prepare_start
 from solvers.foreign.models import JointModel, SelectionModel, joint_model, selection_model
 from solvers.form.blocks import blocks
 from solvers.form.parts import Part
+from solvers.greedy.curves import row_curves
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver
@@ -90,14 +92,21 @@ class Root:
 
 
 def root(problem: SubsetProblem, device: str = "cpu") -> Root:
-    """Split a reduced problem for its strengthened model, see `solvers.bounds.split`."""
+    """Split a reduced problem for its strengthened model, see `solvers.bounds.split`.
+
+    Rows of a `per_layer` budget are split at the counts of a greedy allocation.
+    """
+    counts = None
     if problem.budget.kind == "per_layer":
-        return Root(choose_split(problem, device=device), None)
-    found = blocks(problem)
+        curves = row_curves(problem.W, problem.hessian, refit=problem.refit)
+        counts = allocate(list(curves.values), int(problem.pools.prune[0]))
+    found = blocks(problem, counts)
     splits = split_blocks(found, device=device)
+    d = np.concatenate([split.d for split in splits])
+    if counts is not None:
+        return Root(d, None)
     floors = [
         lower_bound(block, split.d, relaxed_point(block, split.d, split.z))
         for block, split in zip(found, splits, strict=True)
     ]
-    d = np.concatenate([split.d for split in splits])
     return Root(np.broadcast_to(d, problem.W.shape) if problem.refit else d, floors)

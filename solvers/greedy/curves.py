@@ -1,4 +1,4 @@
-"""Row curves: what it costs to prune k weights of a row, for every k at once."""
+"""Greedy curves: what the greedy rule pays to prune k weights of a row, for every k at once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ MEMORY = 2 << 30
 
 
 @dataclass(frozen=True)
-class RowCurves:
-    """Greedy values and certified lower bounds of every row at every k.
+class GreedyCurves:
+    """What greedy pruning of every row costs at every k, and the order in which it prunes.
 
     Attributes:
         values: `[m, n + 1]` cost of pruning the first k entries of `order`.
         order: `[m, n]` entries in the order greedy prunes them.
-        lower: `[m, n + 1]` valid lower bound for every k, or None when not asked for.
     """
 
     values: Array
     order: NDArray[np.int64]
-    lower: Array | None = None
 
     def masks(self, counts: ArrayLike) -> NDArray[np.bool_]:
         """`[m, n]` masks that prune the first `counts[r]` entries of each row's order."""
@@ -45,10 +43,8 @@ def row_curves(
     *,
     refit: bool = True,
     gradient: Array | None = None,
-    bounds: bool = False,
-    device: str = "cpu",
     memory: int = MEMORY,
-) -> RowCurves:
+) -> GreedyCurves:
     """Greedy pruning of every row from nothing to everything.
 
     Joint: the weight of least OBS saliency `w^_j^2 / (2 T_jj)` goes next, and the survivors move
@@ -60,8 +56,6 @@ def row_curves(
         hessian: `[n, n]`, `[m, n, n]` or a `Hessian`; positive definite when `refit`.
         refit: whether survivors move.
         gradient: `G [m, n]` of a selection problem, or None for zero.
-        bounds: also compute `lower`.
-        device: torch device for the bounds.
         memory: bytes that joint elimination may take beyond curvature and curves: a matrix `[n, n]` for
             every row in work, of which there is at least one, and the inverse of a shared curvature.
 
@@ -86,13 +80,7 @@ def row_curves(
             accumulate(H.dense(r), W[r], linear[r], one_pool, everything, order[r], values[r])
 
     side_by_side(row, range(m))
-    lower = None
-    if bounds:
-        from solvers.bounds.curves import lower_curves
-
-        lower = lower_curves(W, H, gradient, refit=refit, device=device)
-        np.minimum(lower, values, out=lower)
-    return RowCurves(values, order, lower)
+    return GreedyCurves(values, order)
 
 
 def greedy_in_pools(

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
-from solvers.bounds.cholesky import FLAGS
 from solvers.hessian import Array, Hessian
+from solvers.runtime.compiled import FLAGS
 from solvers.runtime.parallel import workers
 
 BLOCK = 32

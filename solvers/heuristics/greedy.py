@@ -143,7 +143,11 @@ def greedy_work(problem: SubsetProblem) -> float:
 
 def _no_wide_columns(problem: SubsetProblem) -> str | None:
     shared = problem.m > 1 and problem.budget.kind == "columns"
-    return "its columns are too many for a matrix; take swapping" if problem.hessian.implicit and shared else None
+    return (
+        "its columns are too many for a matrix; take swapping"
+        if problem.hessian.implicit and shared
+        else None
+    )
 
 
 def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:

@@ -13,10 +13,10 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
-from solvers.bounds.cholesky import FLAGS
 from solvers.bounds.groups.states import States, entries
 from solvers.bounds.groups.system import GroupSystem, Point
 from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 INSIDE = 0.95
 """Share of the way to the boundary that multipliers may go."""

@@ -12,7 +12,6 @@ import numpy as np
 from numba import njit
 
 from solvers.bounds.cholesky import (
-    FLAGS,
     backward,
     count_pools,
     factorise,
@@ -27,6 +26,7 @@ from solvers.bounds.cholesky import (
 )
 from solvers.bounds.interior.block_saddle import Derivatives, joint, selection
 from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 SHORTEN = 0.9
 """Share of the way to the boundary that a step may go."""

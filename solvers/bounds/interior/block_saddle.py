@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.bounds.cholesky import FLAGS, factorise, inverse
+from solvers.bounds.cholesky import factorise, inverse
 from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 
 class Data(NamedTuple):

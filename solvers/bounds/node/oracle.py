@@ -19,9 +19,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.bounds.cholesky import FLAGS, backward, forward
+from solvers.bounds.cholesky import backward, forward
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 EPS = float(np.finfo(np.float64).eps)
 

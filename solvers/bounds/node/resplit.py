@@ -6,7 +6,6 @@ import numpy as np
 from numba import njit
 
 from solvers.bounds.cholesky import (
-    FLAGS,
     backward,
     count_pools,
     factorise,
@@ -19,6 +18,7 @@ from solvers.bounds.cholesky import (
 )
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import EPS, Model, curvature, evaluate
+from solvers.runtime.compiled import FLAGS
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

@@ -9,10 +9,10 @@ import scipy.linalg
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.bounds.cholesky import FLAGS
 from solvers.bounds.node.oracle import EPS
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 
 class Part(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.bounds.cholesky import FLAGS
+from solvers.runtime.compiled import FLAGS
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from solvers.bounds.cholesky import FLAGS
+from solvers.runtime.compiled import FLAGS
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

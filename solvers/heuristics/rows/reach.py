@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.bounds.cholesky import FLAGS
 from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 GROUP = 32
 """Entries of a group."""

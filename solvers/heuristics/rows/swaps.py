@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.bounds.cholesky import FLAGS
 from solvers.heuristics.rows.columns import betters
 from solvers.heuristics.rows.reach import best_reached_swap
 from solvers.heuristics.rows.tableau import open_row, prune, restore
+from solvers.runtime.compiled import FLAGS
 
 NO_GRAM, NO_LIMITS = np.zeros((0, 0)), np.zeros((3, 0))
 

@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.bounds.cholesky import FLAGS
 from solvers.hessian import Array
 from solvers.heuristics.rows.columns import gather, turn
 from solvers.heuristics.rows.reach import Reach, open_reach
+from solvers.runtime.compiled import FLAGS
 
 
 class Row(NamedTuple):

@@ -5,13 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.allocation import allocate
 from solvers.bounds import split
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.interior import saddle
 from solvers.bounds.interior.interior_point import saddle_point
 from solvers.bounds.secure import secure
-from solvers.bounds.split import choose_split, split_blocks
+from solvers.bounds.split import split_blocks
 from solvers.form.blocks import Block, blocks
 from solvers.greedy.curves import row_curves
 from tests.solvers.oracles import BUDGETS, cp, fractions, gram, make_problem, relaxed_value
@@ -133,46 +132,21 @@ def test_the_point_makes_the_bound_tight_at_its_split(refit, rng):
 @VARIANTS
 def test_chosen_splits_are_valid(budget, kind, refit, rng):
     problem = make_problem(rng, BUDGETS[budget], refit=refit, kind=kind)
-    if budget == "columns" and not refit:
-        with pytest.raises(ValueError, match=r"^coupled selection has one split for all rows"):
-            choose_split(problem)
-        (block,) = blocks(problem)
-        (best,) = split_blocks([block])
-        assert psd(block.H[0], best.d[0])
-        return
-    d = choose_split(problem)
-    assert d.shape == problem.W.shape
-    for r in range(problem.m):
-        H, w = problem.hessian.dense(r), problem.W[r]
-        assert psd(H if refit else w[:, None] * H * w, d[r])
-        assert (d[r] > 0).all() or not refit
-
-
-def test_a_layers_rows_are_split_at_their_greedy_counts(rng):
-    problem = make_problem(rng, Budget.per_layer(5))
-    counts = allocate(list(row_curves(problem.W, problem.hessian).values), 5)
-    found = split_blocks(blocks(problem, counts))
-    np.testing.assert_array_equal(choose_split(problem), np.concatenate([best.d for best in found]))
-
-
-def test_one_split_for_all_rows_is_weaker_than_one_each(rng):
-    found = blocks(make_problem(rng, Budget.per_row(5), m=4, n=9))
-    own, shared = split_blocks(found), split_blocks(found, shared=True)
-    for best in shared[1:]:
-        np.testing.assert_array_equal(best.d, shared[0].d)
-    totals = [sum(root_bound(b, s) for b, s in zip(found, splits, strict=True)) for splits in (own, shared)]
-    lowest = np.full(9, np.linalg.eigvalsh(found[0].H[0])[0] * (1 - 1e-9))
-    assert totals[1] <= totals[0] * (1 + 1e-3)
-    assert totals[1] > sum(relaxed_value(b, lowest[None]) for b in found)
-    assert totals[0] > 1.01 * totals[1]
+    counts = np.array([2, 3]) if budget == "per_layer" else None
+    found = blocks(problem, counts)
+    for block, best in zip(found, split_blocks(found), strict=True):
+        assert best.d.shape == block.H.shape[:2]
+        for H, d in zip(block.H, best.d, strict=True):
+            assert psd(H, d)
+            assert (d > 0).all() or not refit
 
 
 def test_small_batches_give_the_same_splits(rng, monkeypatch):
-    found = blocks(make_problem(rng, Budget.per_row(5), m=5, n=9))
+    found = blocks(make_problem(rng, Budget.per_row(5), m=5, n=9, kind="stacked"))
     monkeypatch.setattr(split, "WIDE", 8)
-    together = split_blocks(found, shared=False)
+    together = split_blocks(found)
     monkeypatch.setattr(split, "BATCH_BYTES", 1)
-    alone = split_blocks(found, shared=False)
+    alone = split_blocks(found)
     assert [best.steps for best in alone] != [best.steps for best in together]
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.d, other.d, rtol=1e-2)

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
+from solvers.allocation import allocate
+from solvers.bounds.split import split_blocks
 from solvers.foreign.mixed_integer import root
 from solvers.foreign.models import factor, joint_model, rounded, selection_model
+from solvers.form.blocks import blocks
 from solvers.form.parts import Part
+from solvers.greedy.curves import row_curves
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem
 
 WHOLE = ["per_layer", "columns"]
@@ -78,7 +82,12 @@ def test_root_bounds_every_part(rng):
     assert found.floors is not None
     for floor, value in zip(found.floors, problem.row_values(best), strict=True):
         assert 0.0 < floor <= value
-    assert root(make_problem(rng, Budget.per_layer(5))).floors is None
+    layer = make_problem(rng, Budget.per_layer(5))
+    counts = allocate(list(row_curves(layer.W, layer.hessian).values), 5)
+    np.testing.assert_array_equal(
+        root(layer).d, np.concatenate([best.d for best in split_blocks(blocks(layer, counts))])
+    )
+    assert root(layer).floors is None
 
 
 def test_factor_leaves_out_what_is_not_there(rng):

@@ -76,7 +76,12 @@ def check_certifiable(problem: SubsetProblem) -> None:
         raise ValueError(
             "certify: only a single factor can be written to an instance file, not blocks of them"
         )
-    if H.implicit and isinstance(H, FactorHessian) and not H.damping and (problem.refit or len(problem.movable)):
+    if (
+        H.implicit
+        and isinstance(H, FactorHessian)
+        and not H.damping
+        and (problem.refit or len(problem.movable))
+    ):
         raise ValueError("certify: a factor that is not formed needs a damping > 0 where weights move")
 
 

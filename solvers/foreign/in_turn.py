@@ -168,7 +168,7 @@ def in_turn(problem: SubsetProblem, control: Control, floors: Sequence[float] | 
         floors: a valid bound for every part, in the order of the rows; by default `trivial_bound`.
     """
     start = opening(problem, control)
-    mask, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
+    mask, _, _ = LocalSearch().improve(problem, start, control.stopped)
     parts = []
     for i, (rows, piece) in enumerate(independent(problem)):
         floor = max(trivial_bound(piece), -math.inf if floors is None else floors[i])

@@ -11,14 +11,13 @@ from solvers.allocation import allocate
 from solvers.control import Control
 from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
 from solvers.heuristics.factor.greedy import greedy_factor_mask
-from solvers.heuristics.rows.search import row_data, state, uncompiled
+from solvers.heuristics.rows.search import row_data, state
+from solvers.heuristics.rows.stacked import StackedColumns, stacked
 from solvers.heuristics.rows.swaps import cheapest
 from solvers.heuristics.rows.tableau import prune, refresh
-from solvers.heuristics.tensor.moves import make_tableau
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import workers
 from solvers.runtime.rehearsal import rehearse
-from solvers.runtime.tensors import torch
 from solvers.solver import Outcome, Solver
 
 FRESH = 100
@@ -50,7 +49,7 @@ class Greedy(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        mask = greedy_mask(problem, control.device, self.memory)
+        mask = greedy_mask(problem, self.memory)
         control.report(problem.value(mask), -np.inf, mask=mask)
         return Outcome(mask)
 
@@ -78,26 +77,24 @@ class OptimalBrainSurgeon(Solver):
             rises = np.diff(curves.values, axis=1)
             mask = curves.masks(_next_cheapest(rises, int(problem.pools.prune[0])))
         else:
-            mask = greedy_mask(problem, control.device)
+            mask = greedy_mask(problem)
         control.report(problem.value(mask), -np.inf, mask=mask)
         return Outcome(mask)
 
 
-def greedy_mask(problem: SubsetProblem, device: str = "cpu", memory: int = MEMORY) -> Mask:
+def greedy_mask(problem: SubsetProblem, memory: int = MEMORY) -> Mask:
     """The mask of the greedy rule, for any budget of a reduced problem; in steps where no matrix is formed.
 
     Args:
         problem: what to prune.
-        device: torch device for joint columns with a curvature a row.
         memory: bytes that copies of curvatures may take; see `solvers.greedy.curves.row_curves`.
     """
     pools = problem.pools
     if problem.hessian.implicit:
         return greedy_factor_mask(problem)
     if pools.coupled:
-        if uncompiled(problem):
-            return _on_tableaux(problem, device)
-        return pools.expand(_columns(problem)[None], problem.m)
+        columns = _stacked_columns(problem) if stacked(problem) else _columns(problem)
+        return pools.expand(columns[None], problem.m)
     if problem.budget.kind != "per_layer":
         return greedy_in_pools(
             problem.W, problem.hessian, pools.labels, pools.prune,
@@ -121,7 +118,7 @@ def opening(problem: SubsetProblem, control: Control, memory: int = MEMORY) -> M
     if control.warm_start is not None:
         return control.warm_start
     if fits(problem, control):
-        return greedy_mask(problem, control.device, memory)
+        return greedy_mask(problem, memory)
     pools = problem.pools
     scores = problem.W**2 * problem.hessian.diagonal()
     if pools.coupled:
@@ -157,13 +154,11 @@ def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:
     return np.bincount(rows[np.argsort(heads.ravel(), kind="stable")[:total]], minlength=len(rises))
 
 
-def _on_tableaux(problem: SubsetProblem, device: str) -> Mask:
-    """Columns, one at a time, with a tableau for every row."""
-    tableau = make_tableau(problem, device=device)
-    rows = torch.arange(problem.m, device=device)
-    for _ in range(int(problem.pools.prune[0])):
-        tableau.flip(rows, tableau.prune_costs().sum(0).argmin().expand(problem.m))
-    return np.array(tableau.pruned.cpu().numpy())
+def _stacked_columns(problem: SubsetProblem) -> Mask:
+    """`[n]` columns, one at a time, in a compiled state for every row."""
+    columns = StackedColumns(problem, np.zeros(problem.n, dtype=bool))
+    columns.prune_cheapest(int(problem.pools.prune[0]))
+    return columns.pruned
 
 
 def _columns(problem: SubsetProblem) -> Mask:

@@ -12,16 +12,9 @@ import numpy as np
 from solvers.control import Control
 from solvers.hessian import Array
 from solvers.heuristics.greedy import fits, greedy_mask, opening
-from solvers.heuristics.rows.search import (
-    Effort,
-    RowSearch,
-    compile_limits,
-    limits_of,
-    row_data,
-    state,
-    uncompiled,
-)
+from solvers.heuristics.rows.search import Effort, RowSearch, compile_limits, limits_of, row_data, state
 from solvers.heuristics.rows.shares import Shares
+from solvers.heuristics.rows.stacked import stacked
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import rehearse
@@ -64,14 +57,15 @@ class Tabu(Solver):
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        reason = uncompiled(problem)
-        return reason and f"{reason}; take local-search"
+        if stacked(problem):
+            return "joint columns with a hessian a row have no single state to walk from; take local-search"
+        return None
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         start = opening(problem, control)
         if control.warm_start is not None and fits(problem, control):
-            start = min((start, greedy_mask(problem, control.device)), key=problem.value)
+            start = min((start, greedy_mask(problem)), key=problem.value)
         best, lowest = start, problem.value(start)
         control.report(lowest, -np.inf, mask=start)
         x = problem.pools.decisions(start)

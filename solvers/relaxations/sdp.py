@@ -60,7 +60,7 @@ class CvxpySdp(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        mask = greedy_mask(problem, control.device) if control.warm_start is None else control.warm_start
+        mask = greedy_mask(problem) if control.warm_start is None else control.warm_start
         groups = _groups(problem)
         bounds = [group.bound([lowest_split(block) for block in group.found]) for group in groups]
         z = np.zeros(problem.pools.labels.shape)

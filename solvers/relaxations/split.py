@@ -91,7 +91,7 @@ class Relaxation(Solver):
         """Rows of one curvature too wide for splits of their own: all at once."""
         mask = control.warm_start
         if mask is None and greedy_work(problem) <= GREEDY_WORK and fits(problem, control):
-            mask = greedy_mask(problem, control.device)
+            mask = greedy_mask(problem)
         if mask is not None:
             control.report(problem.value(mask), -np.inf, mask=mask)
         rows = SharedRows.of(problem, control.device)

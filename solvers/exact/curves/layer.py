@@ -201,4 +201,4 @@ def _improved(problem: SubsetProblem, mask: Mask, control: Control) -> Mask:
         problem.W, problem.hessian, Budget.per_row(mask.sum(axis=1).tolist()),
         refit=problem.refit, gradient=problem.G,
     )  # fmt: skip
-    return LocalSearch().improve(counted, mask, control.stopped, control.device)[0]
+    return LocalSearch().improve(counted, mask, control.stopped)[0]

@@ -139,12 +139,12 @@ class BranchAndBound(Solver):
     def _incumbent(self, problem: SubsetProblem, control: Control) -> Mask:
         start = opening(problem, control)
         if control.warm_start is not None and fits(problem, control):
-            start = min((start, greedy_mask(problem, control.device)), key=problem.value)
+            start = min((start, greedy_mask(problem)), key=problem.value)
         control.report(problem.value(start), -np.inf, mask=start)
         if problem.n <= NARROW and control.device == "cpu" and not INCUMBENT.refuses(problem):
             mask = INCUMBENT.run(problem, control.quiet(warm_start=start)).mask
         else:
-            mask, _, _ = LocalSearch().improve(problem, start, control.stopped, control.device)
+            mask, _, _ = LocalSearch().improve(problem, start, control.stopped)
         control.report(problem.value(mask), -np.inf, mask=mask)
         return mask
 

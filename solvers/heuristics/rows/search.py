@@ -48,18 +48,11 @@ class RowData(NamedTuple):
     limits: Array = np.zeros((3, 0))
 
 
-def uncompiled(problem: SubsetProblem) -> str | None:
-    """Why the decisions of a reduced problem are no `RowData`, or None."""
-    if problem.refit and problem.pools.coupled and not problem.hessian.shared:
-        return "joint columns with a hessian a row have no compiled moves"
-    return None
-
-
 def row_data(problem: SubsetProblem, r: int, limits: Array | None = None) -> RowData:
     """Row r of the decisions of a reduced problem.
 
     Args:
-        problem: of which `uncompiled` has nothing to say.
+        problem: whose decisions are not `solvers.heuristics.rows.stacked.StackedColumns`.
         r: the row.
         limits: from `limits_of`, if they are known.
     """

@@ -17,9 +17,12 @@ from solvers.runtime.compiled import FLAGS
 class Row(NamedTuple):
     """The state of one row, as compiled code takes it.
 
-    Joint: with survivors S, `A = H_SS^-1` and P the rest, the rows of `JointTableau`'s E that belong to S
-    are `E_SS = A`, `E_SP = -A H_SP`, and the other blocks follow from them: `M_iP = H_iP + H_iS E_SP`. So
-    `|S| n` numbers are enough, a move costs `O(|S| n)`, and so does a look at every swap.
+    Joint: the sweep of `H^-1` on the pruned set P, of which the rows of the survivors S are kept:
+    `E_SS = A = H_SS^-1` and `E_SP = -A H_SP`. The other block follows from them:
+    `M = (H^-1)_PP^-1 = H_PP + H_PS E_SP`. Survivors have the weights `w^ = w_S - E_SP w_P`, and what is
+    pruned has the multipliers `u = M w_P`. Pruning j costs the OBS saliency `w^_j^2 / (2 E_jj)` (Hassibi &
+    Stork 1992), restoring i gains `u_i^2 / (2 M_ii)`. So `|S| n` numbers are enough, a move costs `O(|S| n)`,
+    and so does a look at every swap.
     Joint columns, with one mask for rows W: all that their y, the columns of Y, have a say in is `K = Y Y'`,
     which `G = W'W` is enough for; a move costs `O(n^2)`.
     Selection: `y = A x` with `A = diag(w) H diag(w)`; a move costs `O(n)`.
@@ -132,7 +135,7 @@ def refresh(row):  # type: ignore[no-untyped-def]
         for a in range(s):
             for k in range(n):
                 across[a, k] = H[kept[a], k]
-        T = A @ across
+        T = A @ across if s < n else across
         for a in range(s):
             for k in range(n):
                 E[a, k] = -T[a, k]

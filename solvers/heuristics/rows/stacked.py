@@ -1,0 +1,108 @@
+"""Joint columns with a curvature a row: one mask for all rows, and a compiled state of every row."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from solvers.heuristics.rows.search import RowData, state
+from solvers.heuristics.rows.tableau import prune, refresh, restore
+from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.compiled import FLAGS
+
+FRESH = 100
+"""Columns that are pruned between two fresh states."""
+
+
+def stacked(problem: SubsetProblem) -> bool:
+    """Whether a reduced problem's decisions are `StackedColumns`."""
+    return problem.refit and problem.pools.coupled and not problem.hessian.shared
+
+
+class StackedColumns:
+    """The pruned columns of rows `w_r` with curvatures `H_r`, whose costs add up.
+
+    Every row keeps a state `[survivors, n]` of its own (`Row`), about as large as its curvature.
+
+    Args:
+        problem: joint, with a budget on columns.
+        pruned: `[n]` columns to start from.
+    """
+
+    def __init__(self, problem: SubsetProblem, pruned: Mask) -> None:
+        labels, none = problem.pools.labels[0], np.zeros(problem.n)
+        self.rows = [
+            state(RowData(True, problem.hessian.dense(r), w.copy(), none, labels), pruned.copy())
+            for r, w in enumerate(problem.W)
+        ]
+
+    @property
+    def pruned(self) -> Mask:
+        """`[n]` columns pruned now (a view)."""
+        pruned: Mask = self.rows[0].pruned
+        return pruned
+
+    @property
+    def cost(self) -> float:
+        """What they cost, all rows together."""
+        return float(sum(row.cost[0] for row in self.rows))
+
+    def refresh(self) -> None:
+        """Compute every state from the data, dropping whatever rounding the moves have gathered."""
+        for row in self.rows:
+            refresh(row)
+
+    def prune_cheapest(self, count: int) -> None:
+        """Prune so many columns in turn, each of least saliency `sum_r w^_rj^2 / (2 [H_r,SS^-1]_jj)`."""
+        choice = -1
+        for done in range(count + 1):
+            total = np.zeros(len(self.pruned))
+            for row in self.rows:
+                _prune_and_add(row, choice, done % FRESH == 0, total)
+            choice = int(total.argmin())
+
+    def swap(self, gain: float) -> bool:
+        """Make the best swap of two columns if it lowers the cost by more than `gain`; whether it does."""
+        total = np.zeros((int(self.rows[0].size[0]), len(self.pruned)))
+        for row in self.rows:
+            _add_swaps(row, total)
+        if not total.size or not total.min() < -gain:
+            return False
+        slot, come = divmod(int(total.argmin()), total.shape[1])
+        go = int(self.rows[0].kept[slot])
+        for row in self.rows:
+            restore(row, come)
+            prune(row, go)
+        return True
+
+
+@njit(cache=True, nogil=True)
+def _prune_and_add(row, choice, fresh, total):  # type: ignore[no-untyped-def]
+    """Prune a column, if it is one; then add what pruning each of the others costs the row to `total [n]`."""
+    if choice >= 0:
+        prune(row, choice)
+        if fresh:
+            refresh(row)
+    for k in range(len(total)):
+        total[k] += np.inf if row.pruned[k] else 0.5 * row.y[k] * row.y[k] / row.E[row.slot[k], k]
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _add_swaps(row, total):  # type: ignore[no-untyped-def]
+    """Add the row's change of cost by every swap to `total [survivors, n]`: the k-th column comes back.
+
+    If i comes back and j goes, `-u_i^2/(2 M_ii) + (w^_j + E_ji u_i/M_ii)^2 / (2 (E_jj + E_ji^2/M_ii))`, in the
+    terms of `Row`; infinite where i is not pruned.
+    """
+    n, ratio, inverse, back = len(row.w), row.spare[0], row.spare[1], row.spare[2]
+    for k in range(n):
+        inverse[k], ratio[k], back[k] = 0.0, 0.0, np.inf
+        if row.pruned[k]:
+            inverse[k] = 1.0 / row.M[k]
+            ratio[k] = row.y[k] * inverse[k]
+            back[k] = -0.5 * row.y[k] * ratio[k]
+    for a in range(len(total)):
+        line, now, scale = row.E[a], row.y[row.kept[a]], row.E[a, row.kept[a]]
+        for k in range(n):
+            top = now + line[k] * ratio[k]
+            total[a, k] += back[k] + 0.5 * top * top / (scale + line[k] * line[k] * inverse[k])

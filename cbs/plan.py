@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cbs.formulation import Pruned
 from cbs.watch import Watch
 from solvers import Solution, Status
@@ -37,14 +35,12 @@ class LayerPlan:
     @classmethod
     def solved(cls, answer: Pruned, solution: Solution, watch: Watch, share: float = 1.0) -> LayerPlan:
         """The plan of a layer that a solver answered, alone or as a share of several."""
-        rows = solution.stats.get("rows")
-        waits = [row["seconds"] for row in rows or () if "seconds" in row]
         return cls(
             answer, solution.solver,
             Status.INTERRUPTED.value if watch.interrupted else solution.status.value,
             share * solution.seconds,
-            np.array(waits) if waits else None,
-            {key: value for key, value in solution.stats.items() if key != "rows"},
+            None if solution.rows is None else solution.rows.seconds,
+            solution.stats,
         )  # fmt: skip
 
 

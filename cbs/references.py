@@ -11,7 +11,6 @@ from cbs.network.network import Network
 from cbs.watch import Watch
 from solvers import Budget, Solution, SubsetProblem
 from solvers.allocation import allocation_value
-from solvers.form.reduction import reduce
 from solvers.hessian import Array
 
 RELAXATION = "relaxation"
@@ -54,7 +53,7 @@ class References:
 
     def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
         """Take in what a solver proved about a layer's problem."""
-        found = LayerBound(solution.bound, _row_bounds(problem, solution))
+        found = LayerBound(solution.bound, None if solution.rows is None else solution.rows.bound)
         if RELAXATION in (solution.solver, *solution.stats.get("ran", ())):
             self._relaxed.add((index, problem.budget))
         self.recall(index, problem.budget, found)
@@ -134,10 +133,3 @@ class References:
             for scale, row in zip(scales, lower, strict=True)
         ]
         return max(known, float(allocation_value(curves, count)))
-
-
-def _row_bounds(problem: SubsetProblem, solution: Solution) -> Array | None:
-    rows = solution.stats.get("rows")
-    if rows is None:
-        return None
-    return np.array([row["bound"] for row in rows]) - reduce(problem).margin

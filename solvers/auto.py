@@ -68,7 +68,7 @@ class Auto(Solver):
         control.report(min(value, problem.value(relaxed.mask)), relaxed.bound, mask=mask)
         stats = {**found.stats, **relaxed.stats, "ran": [*ran, "relaxation"]}
         reason = control.stopped() or relaxed.reason
-        return Outcome(mask, relaxed.bound, reason, stats, relaxed.certificate)
+        return replace(relaxed, mask=mask, reason=reason, stats=stats)
 
     def _prove(self, problem: SubsetProblem, control: Control) -> Outcome:
         if self.patience is None or control.deadline is not None or control.checkpoint is not None:

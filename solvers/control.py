@@ -49,7 +49,7 @@ class Control:
         noise: what rounding in a search can move a value of the reduced problem by.
         floor: a value that no mask of the original problem goes below, whatever a search has proven.
         lift: turns a mask of the reduced problem into one of the original.
-        certify: whether `Outcome.certificate` should list the `Proof` of every block.
+        certify: whether `Outcome.proof` is asked for.
         checkpoint: the file to go on from and to keep the search in, or None.
     """
 

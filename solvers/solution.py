@@ -9,11 +9,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from solvers.summary import between, summary
 
 if TYPE_CHECKING:
+    from solvers.certificate import Certificate
     from solvers.hessian import Array
     from solvers.problem import Mask, SubsetProblem
 
@@ -92,6 +93,28 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class RowBounds:
+    """What is proven of every row, where rows have budgets of their own.
+
+    Attributes:
+        bound: `[m]` no mask of the row's budget costs that row less; their sum bounds the whole.
+        proven: `[m]` whether the search closed the row, where rows were searched one by one; else None.
+        nodes: `[m]` nodes that this took, or None.
+        seconds: `[m]` wall time that it took, or None.
+    """
+
+    bound: Array
+    proven: Mask | None = None
+    nodes: NDArray[np.int64] | None = None
+    seconds: Array | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"RowBounds({len(self.bound)} rows, bounds from {self.bound.min():.7g} to {self.bound.max():.7g})"
+        )
+
+
+@dataclass(frozen=True)
 class Solution:
     """A mask with its value and bound. Build it with `judge`, which trusts the data, not the solver.
 
@@ -103,9 +126,10 @@ class Solution:
         status: why the solver stopped; `OPTIMAL` exactly when `gap` is at most the gap asked for.
         seconds: wall time of the solve.
         solver: name of the solver.
-        stats: counts and choices of the solver, and every repair of the data.
+        stats: counts and choices of the solver, and every repair of the data; for display only.
         trace: the incumbent and bound over time.
         certificate: `solvers.certificate.Certificate`, a proof that a checker can read, or None.
+        rows: bounds of every row, where the solver has them; else None.
     """
 
     mask: Mask
@@ -117,7 +141,8 @@ class Solution:
     solver: str
     stats: Mapping[str, Any] = field(default_factory=dict)
     trace: Sequence[Progress] = ()
-    certificate: Any = None
+    certificate: Certificate | None = None
+    rows: RowBounds | None = None
 
     def __repr__(self) -> str:
         return summary(
@@ -149,7 +174,8 @@ class Solution:
         solver: str,
         stats: Mapping[str, Any] | None = None,
         trace: Sequence[Progress] = (),
-        certificate: Any = None,
+        certificate: Certificate | None = None,
+        rows: RowBounds | None = None,
     ) -> Solution:
         """Recompute a mask's value from the problem and set the status that the gap deserves.
 
@@ -164,6 +190,7 @@ class Solution:
             stats: see the class.
             trace: see the class.
             certificate: see the class.
+            rows: see the class.
 
         Raises:
             ValueError: if the mask misses the budget.
@@ -177,7 +204,7 @@ class Solution:
             reason = Status.OPTIMAL if proven else Status.FEASIBLE
         return cls(
             problem.check(mask).copy(), problem.weights(mask), value, bound, reason, seconds, solver,
-            dict(stats or {}), tuple(trace), certificate,
+            dict(stats or {}), tuple(trace), certificate, rows,
         )  # fmt: skip
 
 

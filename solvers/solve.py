@@ -6,9 +6,11 @@ import difflib
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from solvers.certificate import certify as make_certificate
@@ -184,12 +186,14 @@ def solve(
             if best is not None:
                 mask = min((mask, best.mask), key=problem.value)
                 bound = max(bound, best.bound)
-    certificate, reason, stats = None, outcome.reason, outcome.stats
+    certificate, reason, stats, rows = None, outcome.reason, outcome.stats, outcome.rows
+    if rows is not None:
+        rows = replace(
+            rows, bound=np.maximum(rows.bound + reduction.offsets - reduction.margin, problem.floor)
+        )
     if certify:
         try:
-            certificate = make_certificate(
-                problem, mask, outcome.certificate or (), device=device, stopped=late
-            )
+            certificate = make_certificate(problem, mask, outcome.proof or (), device=device, stopped=late)
             bound = max(bound, min(certificate.bound, problem.value(mask)))
         except KeyboardInterrupt:  # the answer is there; only its proof is not
             reason = Status.INTERRUPTED
@@ -198,5 +202,5 @@ def solve(
     return Solution.judge(
         problem, mask, bound, reason, gap=gap,
         seconds=time.perf_counter() - start + (0.0 if file is None else file.spent),
-        solver=chosen.name, stats=stats, trace=control.trace, certificate=certificate,
+        solver=chosen.name, stats=stats, trace=control.trace, certificate=certificate, rows=rows,
     )  # fmt: skip

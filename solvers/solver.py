@@ -7,12 +7,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from solvers.budget import KINDS
 from solvers.control import Control
 from solvers.problem import Mask, SubsetProblem
-from solvers.solution import Status
+from solvers.solution import RowBounds, Status
+
+if TYPE_CHECKING:
+    from solvers.certificate.proof import BlockProofs, ImagePoints
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,17 @@ class Outcome:
         bound: valid lower bound, or minus infinity.
         reason: why it stopped.
         stats: counts, choices, repairs.
-        certificate: the `Proof` of every block, where `Control.certify` asks for them, or None.
+        proof: where `Control.certify` asks for it, what a certificate is made of: the proofs of all blocks,
+            or points of the images of a curvature that is not formed. Else None.
+        rows: bounds of the rows, where they have budgets of their own and the solver has them; else None.
     """
 
     mask: Mask = field(repr=False)
     bound: float = -math.inf
     reason: Status = Status.FEASIBLE
     stats: Mapping[str, Any] = field(default_factory=dict)
-    certificate: Any = field(default=None, repr=False)
+    proof: BlockProofs | ImagePoints | None = field(default=None, repr=False)
+    rows: RowBounds | None = field(default=None, repr=False)
 
 
 class Solver(ABC):

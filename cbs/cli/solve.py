@@ -169,7 +169,7 @@ def _run(
         return status or output.complain(f"no certificate is written: {solution.stats['certificate']}")
     if unproven:
         output.remark("interrupted before the certificate was complete; none is written")
-    elif certificate is not None:
+    elif solution.certificate is not None:
         lacks = solution.bound - solution.certificate.bound
         if lacks > 1e-6 * abs(solution.bound):  # what shows in the digits that are printed
             proven, told = (output.number(x) for x in (solution.certificate.bound, solution.bound))

@@ -39,13 +39,13 @@ def main() -> None:
             m, n = objective.dense.W.shape
             problem = objective.problem(Budget.per_row(round(sparsity * n)))
             whole = solve(problem, "branch-and-bound", gap=config["gap"])
-            rows = whole.stats["rows"]
+            rows = whole.rows
             cells = [
                 objective.name,
                 f"{sparsity:.0%}",
                 str(m),
-                str(sum(row["status"] == "optimal" for row in rows)),
-                f"{np.mean([row['nodes'] for row in rows]):,.0f}",
+                str(rows.proven.sum()),
+                f"{rows.nodes.mean():,.0f}",
                 f"{whole.seconds / m:.3f}",
             ]
             for peer in peers:

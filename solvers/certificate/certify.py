@@ -14,7 +14,7 @@ from solvers.certificate.certificate import Certificate, Part
 from solvers.certificate.claims import plain_proof, root_proof
 from solvers.certificate.image import image_proof
 from solvers.certificate.original import restated, stored
-from solvers.certificate.proof import Proof
+from solvers.certificate.proof import BlockProofs, ImagePoints, Proof
 from solvers.certificate.witness import Witness
 from solvers.checker.claims import ImageClaim
 from solvers.checker.problem import Problem
@@ -29,7 +29,7 @@ from solvers.problem import Mask, SubsetProblem
 def certify(
     problem: SubsetProblem,
     mask: Mask,
-    proofs: Sequence[Proof] | Sequence[Array] = (),
+    proofs: BlockProofs | ImagePoints = (),
     *,
     shared: bool = False,
     device: str = "cpu",
@@ -45,7 +45,7 @@ def certify(
         mask: the best mask found.
         proofs: about the blocks of the reduced problem (`solvers.form.reduction.reduce`); where rows share a
             budget, about a row and a count each, in any number. Of a curvature that is not formed, points
-            of its reduced images (`image_proof`) in their place.
+            of its images in their place.
         shared: the mask's count need not be that of the problem's `per_layer` budget, which it will share
             with other problems (`together`).
         device: torch device of the relaxations.
@@ -61,9 +61,9 @@ def certify(
     with np.errstate(all="ignore"):
         try:
             if problem.hessian.implicit:
-                points = [y for y in proofs if isinstance(y, np.ndarray)]
+                points = proofs.points if isinstance(proofs, ImagePoints) else ()
                 return Certificate((_imaged(counted, this, mask, points),))
-            given = [proof for proof in proofs if isinstance(proof, Proof)]
+            given = () if isinstance(proofs, ImagePoints) else proofs
             return Certificate((_proven(problem, counted.value(mask), this, mask, given, device, stopped),))
         except (ArithmeticError, Refuted) as error:
             raise ValueError(f"certify: {error}; add damping") from None
@@ -109,7 +109,7 @@ def _proven(
     value: float,
     this: Problem,
     mask: Mask,
-    proofs: list[Proof],
+    proofs: BlockProofs,
     device: str,
     stopped: Callable[[], object],
 ) -> Part:

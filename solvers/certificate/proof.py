@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,3 +106,18 @@ class Proof:
     def bound(self) -> float:
         """What the proof shows: the least claim."""
         return float(self.claim[self.bounding].min())
+
+
+BlockProofs = Sequence[Proof]
+"""Proofs about blocks of a reduced problem."""
+
+
+@dataclass(frozen=True)
+class ImagePoints:
+    """Points of the images of a reduced problem whose curvature is not formed, which a bound follows from.
+
+    Attributes:
+        points: y of every image, see `solvers.bounds.factor.image.Image.lower_bound`.
+    """
+
+    points: Sequence[Array]

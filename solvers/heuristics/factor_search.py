@@ -12,6 +12,7 @@ import numpy as np
 from solvers.bounds.factor.ascent import Relaxed, ascend
 from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images
 from solvers.budget import Budget
+from solvers.certificate.proof import ImagePoints
 from solvers.control import Control
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
 from solvers.heuristics.factor.opening import open_factor_row
@@ -19,7 +20,7 @@ from solvers.heuristics.factor.selection import SelectionRow
 from solvers.heuristics.factor.windows import Items, margins, near
 from solvers.heuristics.rows.search import Effort
 from solvers.problem import Mask, SubsetProblem
-from solvers.solution import Status
+from solvers.solution import RowBounds, Status
 from solvers.solver import Outcome, Solver
 
 WIDER = 4
@@ -105,11 +106,10 @@ class FactorSearch(Solver):
             best.take(r, search)
             stats["ascent_steps"] += search.relaxed.steps
             stats["windows"] += search.windows
-        if len(found) > 1:
-            stats["rows"] = [{"bound": float(bound)} for bound in bounds]
         return Outcome(
             best.whole, best.bound, control.stopped() or Status.FEASIBLE, stats,
-            points if control.certify else None,
+            proof=ImagePoints(points) if control.certify else None,
+            rows=RowBounds(np.array(bounds)) if len(found) > 1 else None,
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from solvers.relaxations.lone_row import WideRow
 from solvers.relaxations.shared_rows import WideRows
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import compiling_is_told, rehearse, tiny_problems
+from solvers.solution import RowBounds
 from solvers.solver import Outcome, Solver
 
 GREEDY_WORK = 2e11
@@ -160,9 +161,8 @@ class Relaxation(Solver):
                 proofs = [_proof(*each) for each in zip(found, splits, rows, strict=True)]
         elif control.certify:
             proofs = [root_proof(block, split) for block, split in zip(found, splits, strict=True)]
-        if not problem.pools.coupled:
-            stats["rows"] = [{"bound": float(b)} for b in bounds]
-        return Outcome(mask, bound, stats=stats, certificate=proofs)
+        alone = None if problem.pools.coupled else RowBounds(np.array(bounds))
+        return Outcome(mask, bound, stats=stats, proof=proofs, rows=alone)
 
     def _raise(self, rows: list[WideRow], control: Control) -> None:
         """Lift rows' bounds, the widest gaps first, round by round while time lasts."""

@@ -24,8 +24,8 @@ def plugins(
         [project.entry-points."cbs.solvers"]
         mine = "my_package:MySolver"
 
-    The object is an instance of `kind`, or a class of it that is made without arguments; its attribute `name`
-    is the name announced. One that is broken never stops the others: it is left out, with a warning of a line.
+    The object is an instance of `kind`, or a class of it that is made without arguments; its `name`
+    is the name announced. A broken one never stops the others: it is left out with a line of warning.
 
     Args:
         group: of entry points, such as `cbs.solvers`.

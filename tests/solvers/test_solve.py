@@ -215,3 +215,18 @@ def test_scaling_the_curvature_scales_value_and_bound(seed, refit, budget, solve
     if np.isfinite(first.bound):
         assert second.bound == pytest.approx(scale * first.bound, rel=1e-3)
     np.testing.assert_array_equal(second.mask, first.mask)
+
+
+@pytest.mark.parametrize("name", ["branch-and-bound", "relaxation"])
+def test_bounds_of_rows_are_those_of_the_problem_asked(name, rng):
+    """A gradient and movable columns take constants out of every row's value; they are put back."""
+    plain = make_problem(rng, Budget.per_row(2), m=3)
+    gradient = rng.standard_normal(plain.W.shape)
+    problem = SubsetProblem(plain.W, plain.hessian, plain.budget, gradient=gradient, movable=[1])
+    found = solve(problem, name)
+    best = problem.row_values(solve(problem, "brute-force").mask)
+    assert (found.rows.bound <= best + 1e-9 * problem.scale).all()
+    assert found.rows.bound.sum() == pytest.approx(found.bound, rel=1e-9)
+    if name == "branch-and-bound":
+        assert found.rows.proven.all()
+        np.testing.assert_allclose(found.rows.bound, best, rtol=1e-3, atol=1e-6 * problem.scale)

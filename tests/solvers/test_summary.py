@@ -7,7 +7,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem, curve, solve, solve_together
 from solvers.instances import planted, random_problem
-from solvers.solution import Solution, Status
+from solvers.solution import RowBounds, Solution, Status
 from solvers.solver import Outcome
 from solvers.summary import first, number, percent
 
@@ -42,7 +42,8 @@ def test_a_solution_without_a_bound_says_so(problem):
     )
     assert "bound unknown, gap unknown" in shown(solution)
     assert "1.25 s" in shown(solution)
-    shown(Outcome(mask, certificate=(mask,)))
+    assert shown(RowBounds(np.arange(6.0))) == "RowBounds(6 rows, bounds from 0 to 5)"
+    shown(Outcome(mask, proof=(mask,), rows=RowBounds(np.zeros(6))))
 
 
 def test_curves_and_shared_budgets(problem):

@@ -48,7 +48,7 @@ def main() -> None:
                         solve(problem, name)
                     compiled = True
                 best = solve(problem, "branch-and-bound", gap=config["gap"], time_limit=config["seconds"])
-                proven = np.array([row["status"] == "optimal" for row in best.stats["rows"]])
+                proven = best.rows.proven
                 optima = problem.row_values(best.mask)
                 whole = SubsetProblem(problem.W, problem.hessian, Budget.per_row(n), movable=problem.movable)
                 pruned = np.zeros(problem.W.shape, dtype=bool)

@@ -29,7 +29,7 @@ from solvers.relaxations.split import round_off
 from solvers.runtime.parallel import one_thread_each, side_by_side
 from solvers.runtime.rehearsal import rehearse, rehearse_arithmetic
 from solvers.runtime.tensors import torch
-from solvers.solution import Status
+from solvers.solution import RowBounds, Status
 from solvers.solver import Outcome, Solver
 
 INCUMBENT = Tabu(rounds=5, share=0.15)
@@ -201,10 +201,9 @@ class BranchAndBound(Solver):
             "splits": sum(tree.splits for tree in trees),
             **keeper.stats,
         }
-        if len(found) == problem.m and not problem.pools.coupled:
-            stats["rows"] = [_row(tree) for tree in trees]
+        alone = len(found) == problem.m and not problem.pools.coupled
         proofs = [tree.last_proof() for tree in trees] if control.certify else None
-        return Outcome(mask, bound, reason, stats, proofs)
+        return Outcome(mask, bound, reason, stats, proofs, _rows(trees) if alone else None)
 
 
 def compile_kernels() -> None:
@@ -214,12 +213,10 @@ def compile_kernels() -> None:
     LocalSearch().prepare()
 
 
-def _row(tree: BlockTree) -> dict[str, Any]:
-    return {
-        "value": tree.value,
-        "bound": tree.bound,
-        "nodes": tree.nodes,
-        "splits": tree.splits,
-        "seconds": tree.seconds,
-        "status": (Status.OPTIMAL if tree.done else Status.FEASIBLE).value,
-    }
+def _rows(trees: Sequence[BlockTree]) -> RowBounds:
+    return RowBounds(
+        np.array([tree.bound for tree in trees]),
+        np.array([tree.done for tree in trees]),
+        np.array([tree.nodes for tree in trees]),
+        np.array([tree.seconds for tree in trees]),
+    )

@@ -187,7 +187,7 @@ def test_wide_factors_are_never_formed(solver, refit, rng, monkeypatch):
     found = solve(problem, solver)
     assert np.isfinite(found.bound)
     assert found.bound <= found.value
-    assert len(found.stats["rows"]) == 2
+    assert len(found.rows.bound) == 2
 
 
 def test_blocks_of_factors_are_searched(rng):

@@ -44,12 +44,12 @@ def test_the_better_of_greedy_and_the_rounded_mask_is_kept():
 def test_rows_have_bounds_that_add_up(rng):
     problem = make_problem(rng, Budget.per_row(3), m=4)
     found = solve(problem, "relaxation")
-    rows = [row["bound"] for row in found.stats["rows"]]
+    rows = found.rows.bound
     assert len(rows) == 4
     assert sum(rows) == pytest.approx(found.bound, rel=1e-12)
     values = problem.row_values(solve(problem, "brute-force").mask)
     assert all(bound <= value for bound, value in zip(rows, values, strict=True))
-    assert "rows" not in solve(make_problem(rng, Budget.columns(3)), "relaxation").stats
+    assert solve(make_problem(rng, Budget.columns(3)), "relaxation").rows is None
 
 
 def test_wide_rows_share_a_split(rng, monkeypatch):

@@ -1,10 +1,39 @@
 """Fixtures that every test module may use."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests share few cores
+
+
+class Clock:
+    """A clock that a test turns: it stands still but for `advance`, and goes on by `tick` at a glance."""
+
+    def __init__(self):
+        self.start = self.now = time.perf_counter()
+        self.tick = 0.0
+
+    def __call__(self):
+        self.now += self.tick
+        return self.now
+
+    def advance(self, seconds):
+        self.now += seconds
+
+    @property
+    def passed(self):
+        return self.now - self.start
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """The clock by which everything goes that asks for `time.perf_counter()` during a test."""
+    turned = Clock()
+    monkeypatch.setattr(time, "perf_counter", turned)
+    return turned
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Of exact/branch_and_bound/frontier.py, open_nodes.py, costs.py and batched.py: searches in batches."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -225,10 +223,8 @@ def test_limits_and_interruption_keep_mask_and_bound(rng):
     few = solve(problem, BranchAndBound(engine="batched", node_limit=7), gap=0.0)
     assert few.status is Status.NODE_LIMIT
     assert few.stats["nodes"] == 7
-    start = time.perf_counter()
     short = solve(problem, BranchAndBound(engine="batched"), gap=0.0, time_limit=1.0)
     assert short.status is Status.TIME_LIMIT
-    assert time.perf_counter() - start < 20.0
     told = solve(problem, BranchAndBound(engine="batched"), gap=0.0, callback=lambda step: step.nodes > 0)
     assert told.status is Status.INTERRUPTED
     for found in (few, short, told):

@@ -13,7 +13,8 @@ from solvers.foreign.highs import Highs, linearised
 from solvers.form.binary_quadratic import binary_quadratic
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem, optimum
 
-pytestmark = pytest.mark.skipif(not Highs.installed(), reason="highspy is not installed")
+if not Highs.installed():
+    pytest.skip("highspy is not installed", allow_module_level=True)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from types import ModuleType
 
 import numpy as np
@@ -21,11 +22,14 @@ WIDEST = [
     (xpress, "xpress", 33),
     (xpress, "xpress-plain", 49),
 ]
-BACKENDS = {cplex: "cplex", copt: "coptpy", xpress: "xpress"}
+MODULES = {cplex: "cplex", copt: "coptpy", xpress: "xpress"}
+BACKENDS = {backend: name for backend, name in MODULES.items() if importlib.util.find_spec(name)}
+WIDEST = [each for each in WIDEST if each[0] in BACKENDS]
+if not BACKENDS:
+    pytest.skip("none of cplex, coptpy, xpress is installed", allow_module_level=True)
 
 
 def need(backend: ModuleType) -> None:
-    pytest.importorskip(BACKENDS[backend])
     size, reason = backend.licence()
     if size == 0:
         pytest.skip(reason)

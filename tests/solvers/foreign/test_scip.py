@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from solvers import Budget, SubsetProblem, get_solver, solve
+from solvers import Budget, Status, SubsetProblem, get_solver, solve
 from solvers.foreign.scip import Scip
-from tests.solvers.oracles import gram
+from tests.solvers.oracles import digits_rows, gram
 
 
 def test_strengthening_pays():
@@ -15,6 +15,14 @@ def test_strengthening_pays():
     strong, plain = solve(problem, "scip"), solve(problem, "scip-plain")
     assert strong.value == pytest.approx(plain.value, rel=1e-4)
     assert strong.stats["nodes"] < plain.stats["nodes"]
+
+
+def test_it_agrees_with_branch_and_bound_on_rows_of_a_real_layer():
+    pytest.importorskip("pyscipopt")
+    problem = digits_rows(rows=2, inputs=28, prune=18)
+    found = solve(problem, "scip")
+    assert found.status is Status.OPTIMAL
+    assert found.value == pytest.approx(solve(problem, "branch-and-bound").value, rel=2e-4)
 
 
 def test_scip_refuses_what_it_would_never_finish(rng):

@@ -24,6 +24,8 @@ GROUPING = 0.3
 """And where entries are put into groups."""
 LAST = 0.1
 """And at the end, as a share of the gap."""
+SETTLED = 0.03
+"""The same where blocks are held."""
 COOLING = 0.3
 """Factor between two temperatures."""
 CENTRED = 0.1
@@ -74,6 +76,22 @@ def group_split(
     return safe, group_bound(block, safe)
 
 
+def settled(
+    block: Block, split: GroupSplit, value: float, *, stopped: Callable[[], object] = lambda: None
+) -> tuple[GroupSplit, float]:
+    """The best point and prices of a lone joint row at blocks that stay as they are, and its bound there.
+
+    Args:
+        block: the row.
+        split: secured for the row's curvature; where to start.
+        value: of a mask of the row; positive.
+        stopped: polled between Newton steps; a true answer ends the work.
+    """
+    path = CentralPath(block, split, value, held=True)
+    path.follow(lambda gap: SETTLED * gap, stopped)
+    return path.best, group_bound(block, path.best)
+
+
 class CentralPath:
     """Where the ascent of a row stands.
 
@@ -81,14 +99,14 @@ class CentralPath:
         best: the best split so far.
     """
 
-    def __init__(self, block: Block, split: GroupSplit, value: float) -> None:
-        self.block, self.value, self.best = block, value, split
+    def __init__(self, block: Block, split: GroupSplit, value: float, *, held: bool = False) -> None:
+        self.block, self.value, self.held, self.best = block, value, held, split
         self._least = np.inf
         self._enter(split, None, None)
 
     def _enter(self, split: GroupSplit, T: float | None, L: Array | None) -> None:
-        self.split, self.system = split, GroupSystem(self.block, split, self.value)
-        self.T = FIRST / self.system.size if T is None else T
+        self.split, self.system = split, GroupSystem(self.block, split, self.value, held=self.held)
+        self.T = (GROUPING if self.held else FIRST) / self.system.size if T is None else T
         self.point = self.system.at(self.system.pack(split), self.T)
         if self.point is not None:
             central = Multipliers.central(self.system, self.point, self.T)
@@ -136,7 +154,7 @@ class CentralPath:
         at, T = self.point, self.T
         assert at is not None
         share = 0.8 if self._decrement(step) < 0.5 * CENTRED else 0.5
-        reach = min(1.0, share * self._room(at, self.system.whole(step.x)))
+        reach = 1.0 if self.held else min(1.0, share * self._room(at, self.system.whole(step.x)))
         while reach > 1e-3:
             point = self.system.at(at.x + reach * step.x, T)
             if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * reach * step.slope:

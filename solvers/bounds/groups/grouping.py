@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from solvers.bounds.groups.split import Family, GroupSplit, Index
+from solvers.bounds.groups.split import Family, GroupSplit
+from solvers.bounds.groups.states import Index
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 

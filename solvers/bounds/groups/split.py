@@ -12,20 +12,15 @@ prices the budget. (As constraints, for pairs: Han, Gomez and Atamturk 2023.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
+from solvers.bounds.groups.states import Index, States, counts, kept_by
+from solvers.bounds.secure import EPS
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-
-EPS = float(np.finfo(np.float64).eps)
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,20 +34,6 @@ class Family:
 
     members: Index
     D: Array
-
-    def states(self, q: Array) -> Iterator[tuple[tuple[int, ...], Array, Array]]:
-        """Every state but the empty one: its members, `(D_SS)^-1` and `w = (D_SS)^-1 q_S`, padded.
-
-        Args:
-            q: `[B, s]`.
-        """
-        size = self.members.shape[1]
-        for count in range(1, size + 1):
-            for S in combinations(range(size), count):
-                part = np.ix_(range(len(self.members)), S, S)
-                inverse = np.zeros_like(self.D)
-                inverse[part] = np.linalg.inv(self.D[part])
-                yield S, inverse, np.einsum("bij,bj->bi", inverse, q)
 
 
 @dataclass(frozen=True)
@@ -138,22 +119,29 @@ def _lines(block: Block, split: GroupSplit, keep: Index) -> Array:
 def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[float, float]:
     """`sum_B max_S (h_S - t |S|)` from above for q `[n]` within an error, and the size of its terms.
 
-    The norm of the error of `q_S` in `D_SS^-1` is added to that of `q_S`.
+    For any w on S, `h_S = q'w - 1/2 w'Dw + 1/2 r'(D_SS)^-1 r` with `r = (q - Dw)_S`. In units in which the
+    diagonal of D is one, the last term is at most `1/2 |r|^2` over the least eigenvalue, so that an inexact w
+    costs little and no more is asked of it. Infinite where rounding hides whether a block is definite.
     """
-    price = split.t[labels]
     taken = around = 0.0
     for family in split.families:
-        at, cost = family.members, price[family.members[:, 0]]
-        best = np.zeros(len(at))
-        for S, inverse, w in family.states(q[at]):
-            part = family.D[np.ix_(range(len(at)), S, S)]
-            twist = 1.0 + 64.0 * len(S) ** 2 * EPS * np.linalg.cond(part) if len(S) > 1 else 1.0 + 8.0 * EPS
-            square = np.maximum(np.einsum("bi,bi->b", q[at], w), 0.0)
-            slack = np.einsum("bi,bij,bj->b", error[at], np.abs(inverse), error[at])
-            h = 0.5 * (np.sqrt(square) + np.sqrt(slack)) ** 2 * twist
-            best = np.maximum(best, h - len(S) * cost)
-            around += float((h + len(S) * np.abs(cost)).sum())
-        taken += float(best.sum())
+        at, D, size = family.members, family.D, family.members.shape[1]
+        diagonal = np.diagonal(D, axis1=1, axis2=2)
+        unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+        lowest = np.linalg.eigvalsh(unit[:, :, None] * D * unit[:, None, :])[:, 0] - 16.0 * size**2 * EPS
+        states = States.of(D, q[at])
+        if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
+            return np.inf, np.inf
+        gamma = 4.0 * (size + 8) * EPS
+        w, own, off = states.w, q[at][:, None], error[at][:, None]
+        Dw, reach = w @ D, np.abs(w) @ np.abs(D)
+        r = (np.abs(own - Dw) + off + gamma * (np.abs(own) + reach)) * unit[:, None] * kept_by(size)
+        h = ((own - 0.5 * Dw) * w).sum(axis=2)
+        h += (np.abs(w) * (off + gamma * (np.abs(own) + reach))).sum(axis=2)
+        h += 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest[:, None]
+        paid = split.t[labels[at[:, 0]]][:, None] * counts(size)
+        taken += float((h - paid).max(axis=1).sum())
+        around += float((np.abs(h) + np.abs(paid)).max(axis=1).sum())
     return taken, around
 
 
@@ -162,20 +150,16 @@ def regrets(block: Block, split: GroupSplit) -> tuple[Array, Array]:
     b = block.B[0, :, 0]
     R = split.remainder(block.H[0])
     q = b - R @ relaxed(R, b - split.q)
-    kept, pruned = np.full(block.n, -np.inf), np.full(block.n, -np.inf)
-    best = np.zeros(block.n)
+    kept, pruned = np.empty(block.n), np.empty(block.n)
     for family in split.families:
-        at, price = family.members, split.t[block.labels[family.members[:, 0]]]
-        scores: list[tuple[tuple[int, ...], Array]] = [((), np.zeros(len(at)))]
-        scores += [
-            (S, 0.5 * np.einsum("bi,bi->b", q[at], w) - len(S) * price) for S, _, w in family.states(q[at])
-        ]
-        best[at] = np.max([score for _, score in scores], axis=0)[:, None]
-        for k in range(at.shape[1]):
-            for S, score in scores:
-                side = kept if k in S else pruned
-                side[at[:, k]] = np.maximum(side[at[:, k]], score)
-    return best - kept, best - pruned
+        at, size = family.members, family.members.shape[1]
+        score = States.of(family.D, q[at]).h - split.t[block.labels[at[:, 0]]][:, None] * counts(size)
+        best = score.max(axis=1)
+        for k in range(size):
+            inside = kept_by(size)[:, k]
+            kept[at[:, k]] = best - score[:, inside].max(axis=1)
+            pruned[at[:, k]] = best - score[:, ~inside].max(axis=1)
+    return kept, pruned
 
 
 def relaxed(R: Array, y: Array) -> Array:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from solvers.bounds.groups.split import Index
 from solvers.hessian import Array
+
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class States:
             h = np.concatenate([h, h + 0.5 * pull * pull * r], axis=1)
         return cls(inverse, w, h, logdet)
 
+    def at(self, q: Array) -> States:
+        """The same blocks at other residuals `[B, s]`."""
+        B, size = q.shape
+        w = (self.inverse.reshape(B, -1, size) @ q[:, :, None]).reshape(self.w.shape)
+        return States(self.inverse, w, 0.5 * (w @ q[:, :, None])[..., 0], self.logdet)
+
     def slopes(self) -> Array:
         """`[B, 2^s, v]` gradients of the scores in `q_1 .., D_11, D_12 .., t`.
 
@@ -90,9 +98,15 @@ class States:
 
 
 @cache
+def kept_by(size: int) -> NDArray[np.bool_]:
+    """`[2^s, s]` which entries every state keeps."""
+    return (np.arange(1 << size)[:, None] >> np.arange(size) & 1).astype(bool)
+
+
+@cache
 def counts(size: int) -> Array:
     """`[2^s]` entries that every state keeps."""
-    return np.array([number.bit_count() for number in range(1 << size)], dtype=np.float64)
+    return np.asarray(kept_by(size).sum(axis=1), dtype=np.float64)
 
 
 @cache

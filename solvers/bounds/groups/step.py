@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
-from solvers.bounds.groups.states import States, entries
+from solvers.bounds.groups.states import States, counts, entries
 from solvers.bounds.groups.system import GroupSystem, Point
 from solvers.hessian import Array
 from solvers.runtime.compiled import FLAGS
@@ -24,7 +24,7 @@ INSIDE = 0.95
 
 @dataclass(frozen=True)
 class Multipliers:
-    """`L [n, n]` of the remainder, and `p [B, 2^s]` of the states of every family."""
+    """`L [n, n]` of the remainder, empty where blocks are held, and `p [B, 2^s]` of every family's states."""
 
     L: Array
     p: tuple[Array, ...]
@@ -32,7 +32,8 @@ class Multipliers:
     @classmethod
     def central(cls, system: GroupSystem, point: Point, T: float) -> Multipliers:
         """Those of a point of the central path."""
-        return cls(T * point.S, tuple(a * T / s for a, s in zip(system.weights, point.slack, strict=True)))
+        L = np.zeros((0, 0)) if system.held else T * point.S
+        return cls(L, tuple(a * T / s for a, s in zip(system.weights, point.slack, strict=True)))
 
     def moved(self, step: Multipliers) -> tuple[Multipliers, float]:
         """These and what of a step keeps them positive, with the share of it that was taken."""
@@ -41,7 +42,10 @@ class Multipliers:
             falling = change < 0.0
             if falling.any():
                 reach = min(reach, INSIDE * float((old[falling] / -change[falling]).min()))
-        while scipy.linalg.lapack.dpotrf(self.L + reach / INSIDE * step.L, lower=1, overwrite_a=1)[1]:
+        while (
+            len(self.L)
+            and scipy.linalg.lapack.dpotrf(self.L + reach / INSIDE * step.L, lower=1, overwrite_a=1)[1]
+        ):
             reach *= 0.8
         p = tuple(old + reach * change for old, change in zip(self.p, step.p, strict=True))
         return Multipliers(self.L + reach * step.L, p), reach
@@ -71,23 +75,23 @@ class Share(NamedTuple):
 
 def newton_step(system: GroupSystem, point: Point, dual: Multipliers, T: float) -> Step | None:
     """The step towards the central path at T, or None if rounding leaves its matrix indefinite."""
-    n, S, y, prices = system.n, point.S, point.y, system.prices
+    n, S, y, prices, held = system.n, point.S, point.y, system.prices, system.held
     first, second = system.first, system.second
     A = np.zeros((len(point.x), len(point.x)))
-    fill(A, S, np.outer(y, y) + dual.L, y, first, second, system.half)
     gradient = np.empty(len(point.x))
-    gradient[:n] = -y
-    gradient[n:prices] = system.half * (y[first] * y[second] + 2.0 * T * S[first, second])
-    gradient[prices:] = system.keep
+    gradient[:n], gradient[prices:] = -y, system.keep
+    if held:
+        A[:n, :n] = S
+    else:
+        fill(A, S, np.outer(y, y) + dual.L, y, first, second, system.half)
+        gradient[n:prices] = system.half * (y[first] * y[second] + 2.0 * T * S[first, second])
     shares = []
-    for k, (columns, pool) in enumerate(zip(system.columns, system.pools, strict=True)):
-        share, rise, curve = _family(point.states[k], point.slack[k], dual.p[k], system.weights[k], T)
+    for k, columns in enumerate(system.columns):
+        found = point.states[k], point.slack[k], dual.p[k], system.weights[k]
+        share, rise, curve = (_settled if held else _family)(*found, T)
         shares.append(share)
-        gradient[columns] += rise[:, :-1]
-        np.add.at(gradient, prices + pool, rise[:, -1])
-        A[columns[:, :, None], columns[:, None, :]] += curve[:, :-1, :-1]
-        A[prices + pool[:, None], columns] += curve[:, -1, :-1]
-        np.add.at(A, (prices + pool, prices + pool), curve[:, -1, -1])
+        np.add.at(gradient, columns, rise)
+        np.add.at(A, (columns[:, :, None], columns[:, None, :]), curve)
     A[np.diag_indices(len(A))] *= 1.0 + 1e-13
     factor, info = scipy.linalg.lapack.dpotrf(A.T, lower=0, overwrite_a=1, clean=0)
     if info:
@@ -95,10 +99,12 @@ def newton_step(system: GroupSystem, point: Point, dual: Multipliers, T: float) 
     dx = -scipy.linalg.lapack.dpotrs(factor, gradient, lower=0)[0]
     slope, dp = float(gradient @ dx), []
     for k, share in enumerate(shares):
-        own = np.concatenate([dx[system.columns[k]], dx[prices + system.pools[k]][:, None]], axis=1)
+        own = dx[system.columns[k]]
         tau = (np.einsum("bv,bv->b", share.lean, own) - share.short) / share.total
         slack = tau[:, None] - np.einsum("bmv,bv->bm", share.slopes, own)
         dp.append(share.pull - dual.p[k] - share.weight * slack)
+    if held:
+        return Step(dx, Multipliers(dual.L, tuple(dp)), slope)
     dL = dual.L @ system.whole(dx) @ S
     return Step(dx, Multipliers(T * S - dual.L + 0.5 * (dL + dL.T), tuple(dp)), slope)
 
@@ -107,19 +113,34 @@ def _family(states: States, slack: Array, p: Array, a: float, T: float) -> tuple
     """A family's share, and its gradients `[B, v]` and second derivatives `[B, v, v]` with tau eliminated."""
     size = states.w.shape[2]
     i, j, half = entries(size)
-    slopes = states.slopes()
+    share, slope, curve = _scores(states.slopes(), states.curvature(p), slack, p, a, T)
+    C = states.inverse[:, -1]
+    one, other = np.ix_(range(len(i)), range(len(i)))
+    bend = C[:, i[one], i[other]] * C[:, j[one], j[other]] + C[:, i[one], j[other]] * C[:, j[one], i[other]]
+    curve[:, size:-1, size:-1] += 2.0 * T * half[:, None] * half * bend
+    slope[:, size:-1] -= 2.0 * T * half * C[:, i, j]
+    return share, slope, curve
+
+
+def _settled(states: States, slack: Array, p: Array, a: float, T: float) -> tuple[Share, Array, Array]:
+    """As `_family`, in q and the price alone."""
+    B, _, size = states.w.shape
+    kept = np.broadcast_to(counts(size), states.h.shape)[:, :, None]
+    bend = (p[:, None] @ states.inverse.reshape(*p.shape, -1)).reshape(B, size, size)
+    return _scores(np.concatenate([states.w, -kept], axis=2), bend, slack, p, a, T)
+
+
+def _scores(
+    slopes: Array, bend: Array, slack: Array, p: Array, a: float, T: float
+) -> tuple[Share, Array, Array]:
+    """What the scores of a family add, from their slopes and their second derivatives, prices left out."""
     pull, weight = a * T / slack, p / slack
     total, lean = weight.sum(axis=1), (weight[:, :, None] * slopes).sum(axis=1)
     short = 1.0 - pull.sum(axis=1)
     curve = (weight[:, :, None] * slopes).transpose(0, 2, 1) @ slopes
     curve -= lean[:, :, None] * (lean / total[:, None])[:, None, :]
-    curve[:, :-1, :-1] += states.curvature(p)
-    C = states.inverse[:, -1]
-    one, other = np.ix_(range(len(i)), range(len(i)))
-    bend = C[:, i[one], i[other]] * C[:, j[one], j[other]] + C[:, i[one], j[other]] * C[:, j[one], i[other]]
-    curve[:, size:-1, size:-1] += 2.0 * T * half[:, None] * half * bend
+    curve[:, :-1, :-1] += bend
     slope = (pull[:, :, None] * slopes).sum(axis=1) + lean * (short / total)[:, None]
-    slope[:, size:-1] -= 2.0 * T * half * C[:, i, j]
     return Share(slopes, weight, pull, lean, total, short), slope, curve
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solvers.bounds.groups.ascent import group_split
-from solvers.bounds.groups.settle import Place, Shared, bound_at, settle
+from solvers.bounds.groups.ascent import group_split, settled
+from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.lifted import Cells, Direction, at_most, shifted
 from solvers.bounds.shared.rows import SharedRows
@@ -20,10 +20,6 @@ SPLITS, LOOKS = 5, 60
 """Splits that a row gets, and cells of it that are bounded, at most."""
 CHORD = 0.005
 """Share of the row's value that a cell may lose by its width for good."""
-COLD, LAST, COOLING = 1e-3, 1e-6, 0.1
-"""Temperatures of a cell's point, in units of the row's value: first, last, and their ratio."""
-STEPS = 12
-"""Steps at a temperature, at most."""
 
 
 def cells_in_blocks(
@@ -99,13 +95,11 @@ class _Cell:
 
 @dataclass
 class _Split:
-    """A split, the middle it was made for, and the right-hand side and place of the cell bounded last."""
+    """The middle that a split was made for, and the right-hand side and split of the cell bounded last."""
 
     middle: float
-    shared: Shared
-    R: Array
     b: Array
-    place: Place
+    split: GroupSplit
 
 
 class _Search:
@@ -127,27 +121,21 @@ class _Search:
         d, value = self.direction.split.d.cpu().numpy(), max(self.value - own, 1e-3 * self.value)
         try:
             split, _ = group_split(block, d, z[0].cpu().numpy(), value, size=self.size, stopped=self.stopped)
-            shared = Shared.of(block, split)
         except ValueError:
             return False
-        R, place = split.remainder(block.H[0]), Place(split.q, split.t)
-        self.splits.append(_Split(cell.middle, shared, R, block.B[0, :, 0], place))
+        self.splits.append(_Split(cell.middle, block.B[0, :, 0], split))
         return True
 
     def bounded(self, cell: _Cell) -> _Cell:
         """A cell's bound by the nearest split."""
         k = min(range(len(self.splits)), key=lambda k: abs(self.splits[k].middle - cell.middle))
-        split = self.splits[k]
+        near = self.splits[k]
         block, own = self._at(cell)
         b = block.B[0, :, 0]
-        place = Place(split.place.q + b - split.b, split.place.t)
-        T = COLD * self.value
-        while LAST * self.value < T:
-            place, _ = settle(split.shared, b, place, T, STEPS)
-            T *= COOLING
-        split.b, split.place = b, place
-        bound = bound_at(split.shared, block, split.R, place) + own
-        return replace(cell, bound=max(cell.bound, bound), split=k)
+        start = replace(near.split, q=near.split.q + b - near.b)
+        near.split, bound = settled(block, start, self.value, stopped=self.stopped)
+        near.b = b
+        return replace(cell, bound=max(cell.bound, bound + own), split=k)
 
     def _at(self, cell: _Cell) -> tuple[Block, float]:
         """The row as it is in a cell, and what to add to its bound."""

@@ -30,6 +30,15 @@ def test_every_state_is_the_solution_on_its_entries(size):
             assert states.h[B, number] == pytest.approx(0.5 * w @ q[B], rel=1e-8, abs=1e-12)
 
 
+def test_states_move_to_other_residuals():
+    D, q, rng = some_groups(3, 4)
+    other = rng.standard_normal(q.shape)
+    moved, fresh = States.of(D, q).at(other), States.of(D, other)
+    assert moved.w == pytest.approx(fresh.w, rel=1e-9, abs=1e-12)
+    assert moved.h == pytest.approx(fresh.h, rel=1e-9, abs=1e-12)
+    assert moved.logdet == fresh.logdet
+
+
 def test_blocks_that_are_not_definite_are_seen():
     D, q, _ = some_groups(1, 3)
     D[1, 2, 2] = 0.0

@@ -1,5 +1,6 @@
 """Splits in blocks: every bound of theirs is below brute force, whatever the blocks, point and prices."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, combinations, product
 
@@ -229,16 +230,35 @@ def test_the_most_correlated_are_together():
     assert frozenset({0, 1, 3, 4}) in fours
 
 
-def test_states_are_every_subset_with_its_solution():
-    rng = np.random.default_rng(1)
-    A = rng.standard_normal((2, 3, 3))
-    family = Family(np.arange(6).reshape(2, 3), A @ A.transpose(0, 2, 1) + np.eye(3))
-    q = rng.standard_normal((2, 3))
-    seen = set()
-    for S, _, w in family.states(q):
-        seen.add(S)
-        out = [k for k in range(3) if k not in S]
-        assert (w[:, out] == 0.0).all()
-        for b in range(2):
-            assert np.allclose(family.D[b][np.ix_(S, S)] @ w[b, list(S)], q[b, list(S)], rtol=0.0, atol=1e-12)
-    assert len(seen) == 7
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_bounds_follow_the_curvatures_scale(scale):
+    rng = np.random.default_rng(3)
+    H, w = gram(rng, 11, 0.1), rng.standard_normal((1, 11))
+    found = []
+    for factor in (1.0, scale):
+        (block,) = blocks(SubsetProblem(w, factor * H, Budget.per_row(5)))
+        split = secure_groups(block.H[0], started(block, 4))
+        assert len(split.families) > 1
+        found.append(group_bound(block, split) / factor)
+    assert 0.0 < found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_bounds_hold_where_blocks_are_nearly_singular():
+    """Rounding is part of the bound: blocks of condition 1e8 still give one below the optimum."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        a = rng.standard_normal((8, 2))
+        H = a @ a.T + 1e-8 * gram(rng, 8, 0.1)
+        problem = SubsetProblem(rng.standard_normal((1, 8)), 0.5 * (H + H.T), Budget.per_row(4))
+        (block,) = blocks(problem)
+        split = secure_groups(block.H[0], started(block, 4))
+        assert group_bound(block, split) <= exact_optimum(problem)[0]
+
+
+def test_blocks_that_are_not_definite_prove_nothing():
+    _, block = lone_row(1)
+    split = started(block, 4)
+    bad = replace(
+        split, families=tuple(replace(f, D=f.D - 10.0 * np.eye(f.D.shape[1])) for f in split.families)
+    )
+    assert group_bound(block, bad) == block.floor

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from cbs.data import Samples, Split, digits, mnist
     from cbs.method import methods
     from cbs.network.eligible import LeftOut
-    from cbs.prune import compare, prune
+    from cbs.prune import ScopeIgnored, compare, prune
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.watch import Step
     from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 
 __all__ = [
-    "LayerResult", "LeftOut", "PruneResult", "RowResult", "Samples", "Split", "Step", "compare", "digits",
-    "digits_mlp", "methods", "mlpnet", "mnist", "prune", "train", "trained_digits_mlp",
+    "LayerResult", "LeftOut", "PruneResult", "RowResult", "Samples", "ScopeIgnored", "Split", "Step",
+    "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -27,7 +27,7 @@ _export(
         "data": ["Samples", "Split", "digits", "mnist"],
         "method": ["methods"],
         "network.eligible": ["LeftOut"],
-        "prune": ["compare", "prune"],
+        "prune": ["ScopeIgnored", "compare", "prune"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "watch": ["Step"],
         "zoo": ["digits_mlp", "mlpnet", "train", "trained_digits_mlp"],

@@ -8,7 +8,6 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +117,6 @@ def gather(data: Any, samples: int | None = None, seed: int = 0) -> Samples:
     Raises:
         ValueError: if the data has none of these forms, no samples, or values that are not finite.
     """
-    whole = isinstance(samples, Integral) and not isinstance(samples, bool)
-    if samples is not None and not (whole and samples >= 1):
-        raise ValueError(f"samples must be at least 1 or None, and whole, got {samples!r}")
     if isinstance(data, Samples):
         return data.choose(samples, seed)
     if _is_pair(data):

@@ -2,88 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from cbs.assemble import Run, assemble, certify_result, take_up
+from cbs.assemble import Run, assemble
+from cbs.certify import certify_result, take_up
 from cbs.data import gather
 from cbs.earlier import check_earlier
 from cbs.method import Method, get_method
 from cbs.method import methods as all_methods
 from cbs.network.eligible import LeftOut
-from cbs.network.losses import Loss
+from cbs.network.losses import named_loss
 from cbs.network.network import Network
 from cbs.references import References
-from cbs.request import PATIENCE, Request
-from cbs.result import PruneResult
+from cbs.request import SCOPES, Options, Request, check_name, check_options, takes_a_request
+from cbs.result import PruneResult, Stage
 from cbs.watch import Callback, Step, Watch
 from solvers import get_solver
 from solvers.control import interruptible, is_number
 
-NETWORK = ("loss", "layers", "damping", "samples", "seed", "device")
-REQUEST = (
-    "scope",
-    "budget",
-    "solver",
-    "gap",
-    "time_limit",
-    "patience",
-    "seed",
-    "recalibrate",
-    "certify",
-    "device",
-)
+
+class ScopeIgnored(UserWarning):
+    """A scope was given with a budget that says itself where it holds, such as `2:4`."""
 
 
-class Options(TypedDict, total=False):
-    """The arguments that `prune` and `compare` share; `prune` documents them."""
-
-    scope: str
-    budget: str
-    solver: str
-    damping: float
-    gap: float
-    time_limit: float | None
-    patience: float | None
-    seed: int
-    samples: int | None
-    layers: Sequence[str] | None
-    loss: Loss
-    certify: bool
-    recalibrate: bool
-    callback: Callback | None
-    device: str
-    test: Any
-
-
-def prune(
+@takes_a_request
+def prune(  # noqa: D417
     model: nn.Module,
     data: Any,
     *,
     sparsity: float | None = None,
-    method: str = "cbs",
-    scope: str = "layer",
-    budget: str = "unstructured",
-    solver: str = "auto",
-    damping: float = 1e-2,
-    gap: float = 1e-4,
-    time_limit: float | None = None,
-    patience: float | None = PATIENCE,
-    seed: int = 0,
-    samples: int | None = None,
-    layers: Sequence[str] | None = None,
-    loss: Loss = F.cross_entropy,
-    certify: bool = True,
-    recalibrate: bool = False,
-    callback: Callback | None = None,
-    device: str = "cpu",
+    method: str | Method = Request.method,
     test: Any = None,
+    callback: Callback | None = None,
+    **options: Unpack[Options],
 ) -> PruneResult:
     """Prune a trained network.
 
@@ -91,54 +49,38 @@ def prune(
         model: the network; it is not changed.
         data: calibration data: a pair (inputs, targets), a `Dataset`, a `DataLoader`, or an iterable
             of batches.
-        sparsity: fraction of the weights to prune, in [0, 1); may be None for an `N:M` budget.
-        method: a name of `cbs.methods()`.
-        scope: where the sparsity is met: every `row`, every `layer`, or the `network` as a whole.
-        budget: `unstructured`, `columns`, or `N:M`: of every M neighbouring inputs of a row N stay, e.g.
-            `2:4`. A convolution's inputs are its `in_channels * kh * kw` weights in that order, so that
-            neighbours are places of a kernel, not channels as in hardware that wants 2:4.
-        solver: a name of `solvers.available()`, for the methods that solve a selection problem.
-        damping: added to the diagonal of every curvature, relative to its mean.
-        gap: relative gap at which a search may stop.
-        time_limit: seconds for all searches and bounds together, or None.
-        patience: seconds that solver `auto` may try to prove one layer where there is no time limit, and past
-            which a layer's status is `patience`; None for no end.
-        seed: of every random choice.
-        samples: how many samples to calibrate on. None: all of them, but 1000 for per-sample gradients.
-        layers: names of the layers to prune; None for every `Linear` and ungrouped `Conv2d`.
-        loss: of (outputs, targets), mean or sum over samples, or a value for each; refused if it is none of
-            these, as with class weights in a mean: `reduction="sum"` is. Samples are seen one by one.
-        certify: compute a lower bound for methods and solvers that give none.
-        recalibrate: method `joint`: refit every layer to its dense outputs on the inputs that come
-            out of the pruned layers before it.
-        callback: called with every `Step`; a true answer stops the search, and what was found is kept.
-        device: torch device for the network and for batched array work.
         test: held-out data to evaluate on too, in any form of `data`.
+        callback: called with every `Step`; a true answer stops the search, and what was found is kept.
+        **options: the fields of `cbs.request.Request`, all of which are listed by `help(cbs.prune)`.
 
     Returns:
         The pruned copy, and values, bounds and gaps for network, layers and rows. After Ctrl-C, or
         past the time limit, the best found, which `status` tells.
 
     Raises:
+        TypeError: for an unknown option, in one line.
         ValueError: for bad input, in one line.
     """
-    return compare(
-        model, data, sparsities=[sparsity], methods=[method], scope=scope, budget=budget, solver=solver,
-        damping=damping, gap=gap, time_limit=time_limit, patience=patience, seed=seed, samples=samples,
-        layers=layers, loss=loss, certify=certify, recalibrate=recalibrate, callback=callback,
-        device=device, test=test,
-    )[0]  # fmt: skip
+    check_options(prune, options)
+    options = _applying(options, stacklevel=3)
+    (result,) = compare(
+        model, data, sparsities=[sparsity], methods=[method], test=test, callback=callback, **options
+    )
+    return result
 
 
+@takes_a_request
 @torch.inference_mode(False)
 def compare(
     model: nn.Module,
     data: Any,
     *,
     sparsities: Sequence[float | None],
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str | Method] | None = None,
     on_result: Callable[[PruneResult], Any] | None = None,
     finished: Sequence[PruneResult] = (),
+    test: Any = None,
+    callback: Callback | None = None,
     **options: Unpack[Options],
 ) -> list[PruneResult]:
     """Prune one network by several methods to several sparsities, and hold all against the best bounds.
@@ -150,12 +92,15 @@ def compare(
         model: the network; it is not changed.
         data: as in `prune`.
         sparsities: every sparsity to prune to.
-        methods: names of `cbs.methods()`, all by default. `joint` runs first, for its bounds.
+        methods: names of `cbs.methods()` and `cbs.Method`s, each of a name of its own; all named ones by
+            default. `joint` runs first, for its bounds.
         on_result: called with every result as soon as it is there, with the bounds known by then, and
             again with those that are found later. What it raises ends the comparison.
         finished: results of an earlier call with the same arguments, which are taken as they are but for
             bounds that they lack. Interrupted ones are left out, and computed again.
-        **options: any other argument of `prune`; the time limit is that of a single result.
+        test: held-out data to evaluate on too, in any form of `data`.
+        callback: called with every `Step`; a true answer stops the search, and what was found is kept.
+        **options: the fields of `cbs.request.Request` that `prune` takes; the time limit is that of a result.
 
     Returns:
         A result for every sparsity and method, in the order given. After an interruption those that
@@ -163,26 +108,21 @@ def compare(
         out, with a warning of class `LeftOut`.
 
     Raises:
+        TypeError: for an unknown option, in one line.
         ValueError: for bad input, in one line, or if no method can prune this network.
     """
-    if is_number(sparsities) or isinstance(methods, str):
-        what, one = ("methods", methods) if isinstance(methods, str) else ("sparsities", sparsities)
-        raise ValueError(f"{what} must be a list, such as [{one!r}]")
-    chosen = [get_method(name) for name in (all_methods() if methods is None else methods)]
-    asked: dict[str, Any] = {key: value for key, value in options.items() if key in REQUEST}
-    requests = [Request(sparsity, **asked) for sparsity in sparsities]
-    for request in requests:
-        if request.solver != "auto":
-            get_solver(request.solver)
-        for method in chosen:
-            method.check(request)
-    given: dict[str, Any] = {key: value for key, value in options.items() if key in NETWORK}
-    if (callback := options.get("callback")) is not None:
-        callback(Step(chosen[0].name, "measure", asked=requests[0].fraction))
-    network = Network(model, data, **given)
-    if options.get("test") is not None:
-        network.hold_out(gather(options["test"]))
-    for request in requests:
+    check_options(compare, options)
+    asked = requests(sparsities, methods, **_applying(options, stacklevel=4))
+    first = asked[0][0]
+    if callback is not None:
+        callback(Step(first.name, "measure", asked=first.fraction))
+    network = Network(
+        model, data, loss=named_loss(first.loss), layers=first.layers, damping=first.damping,
+        samples=first.samples, seed=first.seed, device=first.device,
+    )  # fmt: skip
+    if test is not None:
+        network.hold_out(gather(test))
+    for request, *_ in asked:
         for layer in network.layers:
             request.layer_budget(layer)
         check_earlier(request, network.layers, network.earlier)
@@ -191,24 +131,23 @@ def compare(
     there = {(done.method, done.asked): done for done in finished if done.status != "interrupted"}
     results: list[PruneResult] = []
     failures: dict[str, ValueError] = {}
-    for request in requests:
+    for row in asked:
         runs: dict[str, Run] = {}
-        for method in chosen:
-            if (method.name, request.fraction) in there:
-                watch = Watch(method.name, request, len(network.layers), options.get("callback"))
-                done = there[method.name, request.fraction]
-                runs[method.name] = take_up(done, request, watch, references)
-        left = [method for method in chosen if method.name not in runs]
-        for method in sorted(left, key=lambda method: method.name != "joint"):
+        for request in row:
+            if (done := there.get((request.name, request.fraction))) is not None:
+                watch = Watch(request.name, request, len(network.layers), callback)
+                runs[request.name] = take_up(done, request, watch, references)
+        left = [request for request in row if request.name not in runs]
+        for request in sorted(left, key=lambda request: request.name != "joint"):
             try:
-                runs[method.name] = _run(network, method, request, references, options.get("callback"))
+                runs[request.name] = _run(network, request, references, callback)
             except ValueError as error:
-                failures.setdefault(method.name, error)
+                failures.setdefault(request.name, error)
                 continue
-            hand_out(certify_result(runs[method.name], references, compute=False))
-            if runs[method.name].watch.interrupted:
+            hand_out(certify_result(runs[request.name], references, compute=False))
+            if runs[request.name].watch.interrupted:
                 break
-        ordered = [runs[method.name] for method in chosen if method.name in runs]
+        ordered = [runs[request.name] for request in row if request.name in runs]
         stopped = any(run.watch.interrupted for run in ordered)
         for run in ordered:
             results.append(certify_result(run, references, compute=not stopped))
@@ -223,9 +162,63 @@ def compare(
     return results
 
 
-def _run(
-    network: Network, method: Method, request: Request, references: References, callback: Callback | None
-) -> Run:
+def requests(
+    sparsities: Sequence[float | None], methods: Sequence[str | Method] | None, **options: Unpack[Options]
+) -> list[list[Request]]:
+    """For every sparsity a request to every method, checked as far as can be without the network.
+
+    Args:
+        sparsities: as in `compare`.
+        methods: as in `compare`.
+        **options: as in `compare`.
+
+    Raises:
+        ValueError: in one line, for what can't be asked.
+    """
+    if is_number(sparsities) or isinstance(methods, str | Method):
+        what, one = ("sparsities", sparsities) if is_number(sparsities) else ("methods", methods)
+        raise ValueError(f"{what} must be a list, such as [{one!r}]")
+    chosen: dict[str, str | Method] = {}
+    for method in all_methods() if methods is None else methods:
+        name = _method(method).name
+        if chosen.setdefault(name, method) != method:
+            raise ValueError(f"methods: two are named {name!r}; give each a name of its own")
+    asked = [
+        [Request(sparsity, method=method, **options) for method in chosen.values()] for sparsity in sparsities
+    ]
+    if not any(asked):
+        raise ValueError("sparsities and methods must hold at least one each")
+    for request in (request for row in asked for request in row):
+        if request.solver != "auto":
+            get_solver(request.solver)
+        named_loss(request.loss)
+        _method(request.method).check(request)
+    return asked
+
+
+def _method(method: str | Method) -> Method:
+    return method if isinstance(method, Method) else get_method(method)
+
+
+def _applying(options: Options, stacklevel: int) -> Options:
+    """The options but for a scope that the budget leaves nothing to say, of which the caller is told."""
+    budget = options.get("budget", Request.budget)
+    if "scope" not in options or budget == Request.budget:
+        return options
+    check_name("scope", options["scope"], SCOPES)
+    where = "prunes the same share of every layer's inputs" if budget == "columns" else "holds in every row"
+    warnings.warn(
+        f"scope {options['scope']!r} is ignored: budget {budget!r} {where}",
+        ScopeIgnored,
+        stacklevel=stacklevel,
+    )
+    options = options.copy()
+    del options["scope"]
+    return options
+
+
+def _run(network: Network, request: Request, references: References, callback: Callback | None) -> Run:
+    method = _method(request.method)
     watch = Watch(method.name, request, len(network.layers), callback)
     network.memo.reset()
     start, spent = time.perf_counter(), network.memo.spent
@@ -235,7 +228,14 @@ def _run(
         start = time.perf_counter()
         plan = method.run(network, request, watch, references)
         watch.pause()
-        computing = network.memo.spent - spent
-        seconds = time.perf_counter() - start - computing + network.memo.charge
+        shared, computing = network.memo.charge, network.memo.spent - spent
+        seconds = time.perf_counter() - start - computing + shared
         watch.tell("evaluate")
-        return assemble(network, request, watch, plan, seconds)
+        stage = Stage(
+            method=method.describe(),
+            sparsity=math.nan,
+            seconds=seconds,
+            shared=shared,
+            stats=dict(plan.stats),
+        )
+        return assemble(network, request, watch, plan, stage)

@@ -3,56 +3,99 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from solvers import Budget
 
 if TYPE_CHECKING:
+    from cbs.method import Method
     from cbs.network.layers import Layer
+    from cbs.network.losses import Loss
 
 SCOPES = ("row", "layer", "network")
-PATIENCE = 60.0
-"""Seconds; see `Request`."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Request` that `prune` and `compare` share, for type checkers."""
+
+    scope: str
+    budget: str
+    solver: str
+    gap: float
+    time_limit: float | None
+    patience: float | None
+    damping: float
+    samples: int | None
+    layers: Sequence[str] | None
+    loss: str | Loss
+    certify: bool
+    recalibrate: bool
+    seed: int
+    device: str
 
 
 @dataclass(frozen=True)
 class Request:
-    """A sparsity, where it is to be met, and the limits of the search.
+    """What is asked of a pruning.
+
+    Its fields are the arguments of `prune` and `compare`, the options of `cbs prune` with their help texts,
+    and the settings in a report.
 
     Attributes:
-        sparsity: fraction of the weights to prune, in [0, 1); None where the budget implies it.
-        scope: `row`, `layer` or `network`: each of them prunes `round(sparsity * weights)`.
-        budget: `unstructured`; `N:M`, which keeps N of every M neighbours in a row (2:4), a convolution's
-            being the flattened `in_channels * kh * kw`; or `columns`, which prunes whole input columns of
-            every layer. The last two ignore the scope.
-        solver: name of a solver of package `solvers`.
+        sparsity: fraction of the weights to prune, in [0, 1). A budget `N:M` needs none.
+        method: a name that `cbs methods` lists, or a `cbs.Method`.
+        scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole. It
+            applies to the budget `unstructured` only: the others say themselves where they hold.
+        budget: `unstructured`; `N:M`, such as `2:4`, which keeps N of every M neighbouring inputs of a row (a
+            convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
+            of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
+            columns of every layer.
+        solver: a name that `cbs solvers` lists, for methods that solve a selection problem by any of them.
         gap: relative gap at which a search may stop.
-        time_limit: seconds for the searches and bounds of one pruning, all layers together; or None.
-        patience: seconds that solver `auto` may try to prove one layer (or a budget of the network) where
-            there is no time limit; None for no end.
+        time_limit: seconds for all searches and bounds of one pruning together; none if absent.
+        patience: seconds that solver `auto` may try to prove one layer (or the network's budget) where there
+            is no time limit, and past which the status is `patience`; None (0 in a shell) for no end.
+        damping: added to the diagonal of every curvature, relative to its mean.
+        samples: how many samples to calibrate on; if absent all of them, but 1000 for per-sample gradients.
+        layers: names of the layers to prune; if absent every `Linear` and ungrouped `Conv2d`.
+        loss: a name of `torch.nn.functional`, such as `mse_loss`, or a function of (outputs, targets), in a
+            shell `package.module:name`: mean or sum over samples, or a value for each. It is refused if it is
+            none of these, as with class weights in a mean (`reduction="sum"` helps). Samples are seen one by
+            one.
+        certify: compute a lower bound where the method and solver give none; slow for wide layers.
+        recalibrate: method `joint`: refit every layer to its dense outputs on the inputs that come out of the
+            pruned layers before it.
         seed: of every random choice.
-        recalibrate: refit every layer on the inputs that come out of the pruned layers before it.
-        certify: find a lower bound for methods that give none.
-        device: torch device.
+        device: torch device for the network and for batched array work.
 
     Raises:
         ValueError: for a value outside its range, in one line.
     """
 
-    sparsity: float | None
-    scope: str = "layer"
+    sparsity: float | None = None
+    _: KW_ONLY
+    method: str | Method = "joint"
+    scope: str = "network"
     budget: str = "unstructured"
     solver: str = "auto"
     gap: float = 1e-4
     time_limit: float | None = None
-    patience: float | None = PATIENCE
-    seed: int = 0
-    recalibrate: bool = False
+    patience: float | None = 60.0
+    damping: float = 1e-2
+    samples: int | None = None
+    layers: Sequence[str] | None = None
+    loss: str | Loss = "cross_entropy"
     certify: bool = True
+    recalibrate: bool = False
+    seed: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -76,6 +119,22 @@ class Request:
         check_limits(self.time_limit, self.gap, self.seed)
         if self.patience is not None and not (is_number(self.patience) and self.patience > 0):
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
+        if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
+            raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
+        whole = isinstance(self.samples, Integral) and not isinstance(self.samples, bool)
+        if self.samples is not None and not (whole and self.samples >= 1):
+            raise ValueError(f"samples must be at least 1 or None, and whole, got {self.samples!r}")
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.method if isinstance(self.method, str) else self.method.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, ready for JSON: a method by its name, a function by `module:name`."""
+        record = {field.name: getattr(self, field.name) for field in fields(self)}
+        layers = None if self.layers is None else list(self.layers)
+        return record | {"method": self.name, "layers": layers, "loss": _place(self.loss)}
 
     @cached_property
     def pattern(self) -> tuple[int, int] | None:
@@ -129,9 +188,70 @@ class Request:
         return Budget.per_layer(round(self.fraction * m * n))
 
 
+def helps() -> dict[str, str]:
+    """For every field of `Request` what its docstring says of it, in one line."""
+    text = inspect.cleandoc(Request.__doc__ or "")  # none under `python -OO`
+    found = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE))
+    return {field.name: " ".join(found.get(field.name, "").split()) for field in fields(Request)}
+
+
+def takes_a_request(function: F) -> F:
+    """Show the fields of `Request` in a function's signature and docstring, instead of its `**options`.
+
+    Args:
+        function: that takes `Options`; a line `**options` of its docstring gives place to theirs.
+    """
+    own = dict(inspect.signature(function).parameters)
+    (rest,) = (name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD)
+    del own[rest]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    asked = {
+        field.name: own.get(field.name)
+        or inspect.Parameter(field.name, kind, default=field.default, annotation=field.type)
+        for field in fields(Request)
+        if field.name in own or field.name in Options.__annotations__
+    }
+    first = {name: p for name, p in own.items() if p.kind is not kind or p.default is p.empty}
+    parameters = first | asked | own
+    function.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    lines = [
+        textwrap.fill(f"{name}: {text}", 108, initial_indent=" " * 8, subsequent_indent=" " * 12)
+        for name, text in helps().items()
+        if name in asked
+    ]
+    if function.__doc__ is not None:
+        function.__doc__ = re.sub(r" *\*\*options.*", lambda _: "\n".join(lines), function.__doc__)
+    return function
+
+
+def check_options(function: Callable[..., Any], options: Iterable[str]) -> None:
+    """Refuse options that a function does not show.
+
+    Raises:
+        TypeError: in one line, with the nearest name.
+    """
+    known = list(inspect.signature(function).parameters)
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{function.__name__}: {_unknown('option', name, known)}")
+
+
+def _place(what: Any) -> str:
+    """A function, or an object's class, as `module:name`; what has a name already by that."""
+    if isinstance(what, str):
+        return what
+    named = what if hasattr(what, "__qualname__") else type(what)
+    place = f"{named.__module__}:{named.__qualname__}"
+    return place.removeprefix("torch.nn.functional:")
+
+
 def check_name(kind: str, name: str, known: Sequence[str]) -> None:
     """Raise ValueError, with the nearest known name, unless `name` is one of `known`."""
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown {kind} {name!r}; {hint}")
+        raise ValueError(_unknown(kind, name, known))
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from cbs.network import surgery
 from cbs.network.evaluate import Evaluation
+from cbs.request import Request
 from solvers import Bounds
 from solvers.summary import between, first, summary
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,64 +94,105 @@ class LayerResult:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What running the network says, before the pruning and after it.
+
+    Attributes:
+        before: loss and accuracy of the dense network on the calibration data.
+        after: the same of the pruned network.
+        test_before: the same of the dense network on the test data, or None.
+        test_after: the same of the pruned network, or None.
+        sparsity: achieved, over the layers pruned.
+        seconds: wall time of the method, curvature included, bound and evaluation not.
+        prediction: loss increase by the method's own quadratic model, undamped; None if it has none, as
+            `joint` without scope `network`.
+        prediction_model: that model in words, or None.
+    """
+
+    before: Evaluation
+    after: Evaluation
+    test_before: Evaluation | None
+    test_after: Evaluation | None
+    sparsity: float
+    seconds: float
+    prediction: float | None
+    prediction_model: str | None
+
+    @property
+    def loss_increase(self) -> float:
+        """On the calibration data."""
+        return self.after.loss - self.before.loss
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What is proven of the masks.
+
+    Attributes:
+        value: sum of the layer objectives; where all layers share one budget, of their rows, each scaled by
+            `E[(dL/da_r)^2]`.
+        bound: no mask of the budget has a smaller value, whatever its survivors; None if not known.
+        status: `optimal` when the gap asked for is proven, else why the search stopped.
+    """
+
+    value: float
+    bound: float | None
+    status: str
+
+    @property
+    def gap(self) -> float | None:
+        """`(value - bound) / value`, 0 if both are 0; None where there is no bound."""
+        return _gap(self.bound, self.value)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pruning of the network, of those that led to a result.
+
+    Attributes:
+        method: what pruned it, in words: name, curvature, selection, compensation and so on.
+        sparsity: achieved when it was done.
+        seconds: wall time, curvature included.
+        shared: of these, seconds for curvatures and whatever else other methods use as well; what computing
+            them took, whoever did it.
+        stats: counts, choices and repairs.
+    """
+
+    method: Mapping[str, str]
+    sparsity: float
+    seconds: float
+    shared: float
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """A pruned network and its certificate in numbers.
 
     Attributes:
         model: pruned deep copy, its masks in `torch.nn.utils.prune` form.
-        method: name of the method.
-        asked: sparsity asked for.
-        sparsity: sparsity achieved, over the layers pruned.
-        scope: where it was to be met.
-        budget: pattern of the masks.
-        solver: solver asked for.
-        status: `optimal` when the gap asked for is proven, else why the search stopped.
+        request: what was asked.
         layers: every layer.
-        value: sum of the layer objectives; with scope `network` of their rows, each scaled by
-            `E[(dL/da_r)^2]`.
-        bound: no mask of the budget has a smaller value, whatever its survivors; None if not known.
-        seconds: wall time of the method, curvature included, bound and evaluation not.
-        predicted: loss increase by the method's own quadratic model, undamped; None if it has none, as
-            `joint` without scope `network`.
-        prediction_model: that model in words, or None.
-        before: loss and accuracy of the dense network on the calibration data.
-        after: the same of the pruned network.
-        test_before: the same of the dense network on the test data, or None.
-        test_after: the same of the pruned network, or None.
-        damping: relative damping asked for.
-        seed: of every random choice.
+        measured: losses, accuracies, sparsity and seconds.
+        certified: value, bound, gap and status.
+        history: every pruning that led here, the first one first.
         left_out: what holds weights and was not pruned though nobody asked to leave it out: for every
             name why.
-        stats: counts, choices and repairs.
         saved: dense weights and biases of the pruned layers.
     """
 
     model: nn.Module
-    method: str
-    asked: float
-    sparsity: float
-    scope: str
-    budget: str
-    solver: str
-    status: str
+    request: Request
     layers: list[LayerResult]
-    value: float
-    bound: float | None
-    seconds: float
-    predicted: float | None
-    prediction_model: str | None
-    before: Evaluation
-    after: Evaluation
-    test_before: Evaluation | None
-    test_after: Evaluation | None
-    damping: float
-    seed: int
+    measured: Measured
+    certified: Certified
+    history: list[Stage]
     left_out: Mapping[str, str]
-    stats: Mapping[str, Any]
     saved: surgery.Saved
 
     def __repr__(self) -> str:
-        where = f"scope {self.scope}" if self.budget == "unstructured" else f"budget {self.budget}"
+        asked, measured = self.request, self.measured
+        where = f"scope {asked.scope}" if asked.budget == "unstructured" else f"budget {asked.budget}"
         before, after = self.test_before or self.before, self.test_after or self.after
         accuracy = ""
         if before.accuracy is not None and after.accuracy is not None:
@@ -157,19 +201,74 @@ class PruneResult:
         return summary(
             f"PruneResult: {self.method}, {self.sparsity:.1%} pruned, {where}: {self.status}",
             f"{accuracy}loss {self.before.loss:.4f} -> {self.after.loss:.4f} on calibration data",
-            f"{between(self.value, self.bound, self.gap)}, {self.seconds:.2f} s",
+            f"{between(self.value, self.bound, self.gap)}, {measured.seconds:.2f} s",
             *first([layer.line for layer in self.layers]),
         )
 
     @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.request.name
+
+    @property
+    def asked(self) -> float:
+        """The sparsity asked for."""
+        return self.request.fraction
+
+    @property
+    def sparsity(self) -> float:
+        """The sparsity achieved, over the layers pruned."""
+        return self.measured.sparsity
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the method."""
+        return self.measured.seconds
+
+    @property
+    def status(self) -> str:
+        """`optimal` when the gap asked for is proven, else why the search stopped."""
+        return self.certified.status
+
+    @property
+    def value(self) -> float:
+        """What the masks cost by the layer objectives; see `Certified`."""
+        return self.certified.value
+
+    @property
+    def bound(self) -> float | None:
+        """No mask of the budget costs less; None if not known."""
+        return self.certified.bound
+
+    @property
     def gap(self) -> float | None:
         """`(value - bound) / value`, 0 if both are 0; None where there is no bound."""
-        return _gap(self.bound, self.value)
+        return self.certified.gap
+
+    @property
+    def before(self) -> Evaluation:
+        """Loss and accuracy of the dense network on the calibration data."""
+        return self.measured.before
+
+    @property
+    def after(self) -> Evaluation:
+        """Loss and accuracy of the pruned network on the calibration data."""
+        return self.measured.after
+
+    @property
+    def test_before(self) -> Evaluation | None:
+        """Loss and accuracy of the dense network on the test data, or None."""
+        return self.measured.test_before
+
+    @property
+    def test_after(self) -> Evaluation | None:
+        """Loss and accuracy of the pruned network on the test data, or None."""
+        return self.measured.test_after
 
     @property
     def loss_increase(self) -> float:
         """Measured, on the calibration data."""
-        return self.after.loss - self.before.loss
+        return self.measured.loss_increase
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -191,12 +290,17 @@ class PruneResult:
         return surgery.undo(surgery.clone(self.model), self.saved)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but tensors, ready for JSON."""
-        return {**_record(self, skip=("model", "saved")), "loss_increase": self.loss_increase}
+        """Everything but tensors, ready for JSON: what it comes to first, and then its parts."""
+        names = ("method", "asked", "sparsity", "status", "value", "bound", "gap", "loss_increase", "seconds")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "request": self.request.to_dict(),
+            **_record(self, skip=("model", "request", "saved")),
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], model: nn.Module, saved: surgery.Saved) -> PruneResult:
-        """The result of which `to_dict` gave a record.
+        """The result of which `to_dict` gave a record; its request has a method by name, a function as text.
 
         Args:
             record: as JSON gives it back.
@@ -207,11 +311,15 @@ class PruneResult:
             ValueError: if it is no such record.
         """
         try:
-            given: dict[str, Any] = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+            measured = dict(record["measured"])
             for name in ("before", "after", "test_before", "test_after"):
-                given[name] = given[name] and Evaluation(**given[name])
-            given["layers"] = [_layer(layer) for layer in given["layers"]]
-            result = cls(**given, model=model, saved=saved)
+                measured[name] = measured[name] and Evaluation(**measured[name])
+            result = cls(
+                model=model, request=Request(**record["request"]), layers=[*map(_layer, record["layers"])],
+                measured=Measured(**measured), certified=_made(Certified, record["certified"]),
+                history=[Stage(**stage) for stage in record["history"]], left_out=record["left_out"],
+                saved=saved,
+            )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")
             for name in ("asked", "sparsity", "value", "seconds"):
@@ -221,10 +329,14 @@ class PruneResult:
         return result
 
 
+def _made(kind: type[T], record: Mapping[str, Any], **other: Any) -> T:
+    """A part from its record, which holds its gap as well."""
+    return kind(**{name: value for name, value in record.items() if name != "gap"} | other)
+
+
 def _layer(record: Mapping[str, Any]) -> LayerResult:
-    given = {f.name: record[f.name] for f in fields(LayerResult)}
-    rows = [RowResult(**{f.name: row[f.name] for f in fields(RowResult)}) for row in record["rows"]]
-    return LayerResult(**given | {"shape": tuple(record["shape"]), "rows": rows})
+    rows = [_made(RowResult, row) for row in record["rows"]]
+    return _made(LayerResult, record, shape=tuple(record["shape"]), rows=rows)
 
 
 def _gap(bound: float | None, value: float) -> float | None:
@@ -235,7 +347,7 @@ def _gap(bound: float | None, value: float) -> float | None:
 
 
 def _record(item: Any, skip: tuple[str, ...] = ()) -> Any:
-    if isinstance(item, RowResult | LayerResult | PruneResult | Evaluation):
+    if is_dataclass(item):
         record = {f.name: _record(getattr(item, f.name)) for f in fields(item) if f.name not in skip}
         if hasattr(item, "gap"):
             record["gap"] = item.gap

@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 import cbs
-import solvers
 from cbs import report
 from cbs.cli import output
-from cbs.method import get_method
+from cbs.request import Request, helps
+
+F = TypeVar("F", bound=Callable[..., Any])
+METAVARS = {"solver": "NAME", "loss": "NAME", "time_limit": "SECONDS", "patience": "SECONDS"}
+DEMO = {"scope": "row"}
+"""What is asked for without MODEL, besides all methods, where nothing else is: proofs that take seconds."""
 
 
+def _asking(command: F) -> F:
+    """Give a command an option for every field of `Request` that it does not have already.
+
+    Args:
+        command: that takes them as its `**options`; in its help they follow `layers`.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    names = [parameter.name for parameter in own]
+    asked = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+            annotation=Annotated[_type(str(field.type)), _option(field.name)],
+        )
+        for field in fields(Request)
+        if field.name not in names
+    ]  # fmt: skip
+    at = names.index("layers") + 1
+    ordered = [parameter.replace(kind=asked[0].kind) for parameter in (*own[:at], *asked, *own[at:-1])]
+    command.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    return command
+
+
+def _type(annotation: str) -> Any:
+    """Of an option whose field has this annotation: the part of it that can be typed, or None."""
+    (kind,) = (kind for kind in (str, int, float, bool) if kind.__name__ in annotation.split(" | "))
+    return kind | None if "None" in annotation else kind
+
+
+def _option(name: str, *declarations: str, more: str = "") -> Any:
+    text = helps()[name]
+    return typer.Option(*declarations, metavar=METAVARS.get(name), help=f"{text[:1].upper()}{text[1:]}{more}")
+
+
+@_asking
 def prune(
+    context: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="digits, mlpnet, or package.module:name of your own.")
-    ] = "digits",
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="digits, mlpnet, or package.module:name of your own.  [default: digits, by all methods]",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="State dict, .safetensors or .pt; embedded models train without."),
@@ -40,51 +85,21 @@ def prune(
     ] = None,
     sparsity: Annotated[
         list[str] | None,
-        typer.Option(
-            "--sparsity", "-s", help="Fraction to prune; repeat it or use commas.  [default: 0.5,0.75,0.9]"
-        ),
+        _option("sparsity", "--sparsity", "-s", more=" Repeat it or use commas.  [default: 0.5,0.75,0.9]"),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", "-m", help="See `cbs methods`; repeat it or use commas.  [default: all]"),
-    ] = None,
-    scope: Annotated[str, typer.Option(help="Where the sparsity is met: row, layer or network.")] = "row",
-    budget: Annotated[str, typer.Option(help="unstructured, columns, or N:M such as 2:4.")] = "unstructured",
-    solver: Annotated[str, typer.Option(metavar="NAME", help="See `cbs solvers`.")] = "auto",
-    gap: Annotated[float, typer.Option(help="Relative gap at which a search stops.")] = 1e-4,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="For searches and bounds of each method and sparsity."),
-    ] = None,
-    patience: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="With the proof of one layer, where there is no time limit; 0 for no end."
+        _option(
+            "method",
+            "--method",
+            "-m",
+            more=f" Repeat it or use commas.  [default: {Request.method}; without MODEL all]",
         ),
-    ] = 60.0,
-    damping: Annotated[float, typer.Option(help="Of every curvature, relative to its mean diagonal.")] = 1e-2,
-    samples: Annotated[int | None, typer.Option(help="Calibration samples; all of them if absent.")] = None,
-    loss: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Of torch.nn.functional, e.g. mse_loss, or package.module:name."),
-    ] = "cross_entropy",
+    ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(help="Names of the layers to prune; repeat it or use commas.  [default: all]"),
+        _option("layers", more=" Repeat it or use commas.  [default: all]"),
     ] = None,
-    certify: Annotated[
-        bool,
-        typer.Option(
-            help="Compute a lower bound where the method and solver give none; slow for wide layers."
-        ),
-    ] = True,
-    recalibrate: Annotated[
-        bool,
-        typer.Option(
-            "--recalibrate", help="Refit each layer on what comes out of the pruned layers before it."
-        ),
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     folder: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Run folder.  [default: runs/TIME]"),
@@ -98,62 +113,65 @@ def prune(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report instead of the table.")] = False,
+    **options: Any,
 ) -> int:
     """Prune a network by several methods, and say how far each is from the best pruning there is.
 
-    Without arguments: trains an MLP on scikit-learn's digits in seconds, and prunes half, three quarters and
-    nine tenths of every row's weights by every method. Writes a run folder with the pruned weights and masks
-    (safetensors), report.json, and a plot. Every result is in the folder as soon as it is there: whatever
-    ends the run, the same command with `--resume` computes only the rest.
+    Without MODEL: trains an MLP on scikit-learn's digits in seconds, and prunes it by every method: half,
+    three quarters and nine tenths of every row's weights, unless options say otherwise.
+
+    Writes a run folder with the pruned weights and masks (safetensors), report.json, and a plot. Every result
+    is in the folder as soon as it is there: whatever ends the run, the same command with `--resume` computes
+    only the rest.
 
     For example:
 
     `cbs prune`
 
-    `cbs prune --method joint,magnitude --sparsity 0.9 --scope network`
-
-    `cbs prune package.module:model --weights file.safetensors --data package.module:loader --budget 2:4`
+    `cbs prune package.module:model --weights file.safetensors --data package.module:loader --sparsity 0.9`
     """
-    sparsities = _sparsities(sparsity, budget)
-    chosen = _listed(method) or list(cbs.methods())
-    options: dict[str, Any] = {
-        "scope": scope, "budget": budget, "solver": solver, "gap": gap, "time_limit": time_limit,
-        "patience": patience or None, "seed": seed, "recalibrate": recalibrate, "certify": certify,
-    }  # fmt: skip
+    sparsities = _sparsities(sparsity, options["budget"])
+    chosen = _listed(method) or (list(cbs.methods()) if model is None else [str(Request.method)])
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
     from cbs.data import gather
-    from cbs.request import Request
+    from cbs.prune import requests
 
-    for fraction in sparsities:  # before an embedded model is trained
-        Request(fraction, **options)
-    for name in chosen:
-        get_method(name)
-    solvers.get_solver(solver)
-    options |= {"damping": damping, "samples": samples, "layers": _listed(layers) or None}
+    given: dict[str, Any] = {"layers": _listed(layers) or None}
+    for name, value in options.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            given[name] = value
+    given |= DEMO if model is None and not given.keys() & {"scope", "budget"} else {}
+    if given.get("patience") == 0:
+        given["patience"] = None
+    loss = given.get("loss", Request.loss)
+    given["loss"] = find_loss(loss)
+    asked = requests(sparsities, chosen, **given)[0][0].to_dict()  # before an embedded model is trained
+    del asked["sparsity"], asked["method"]
+    model = model or "digits"
     settings = {
         "model": model, "weights": weights, "data": data, "test": test, "data_dir": data_dir,
-        "sparsities": sparsities, "methods": chosen, "loss": loss, **options,
+        "sparsities": sparsities, "methods": chosen, **asked, "loss": loss,
     }  # fmt: skip
     settings = output.plain(settings)
     path = _latest(settings) if resume and folder is None else folder
     path = path or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     settings["output"] = str(path)
-    options["loss"] = find_loss(loss)
     with output.telling_interruption(), report.RunFolder(path, settings, resume=resume) as run:
         job = gather_job(model, weights, data, test, data_dir)
-        calibration = gather(job.data, samples, seed)
+        calibration = gather(job.data, asked["samples"], asked["seed"])
         held_out = None if job.test is None else gather(job.test)
         finished = run.revive(job.model, report.identity(job.model, calibration, held_out))
         keeper = _Keeper(run)
         if weights is None and model not in EMBEDDED:
             keeper.remark = "no --weights given: pruning the network as its module makes it"
         whole = True
-        with _telling_what_is_left_out(), Ticker(len(sparsities) * len(chosen)) as ticker:
+        with _telling_warnings(), Ticker(len(sparsities) * len(chosen)) as ticker:
             try:
                 results = cbs.compare(
                     job.model, calibration, sparsities=sparsities, methods=chosen, test=held_out,
-                    callback=ticker, on_result=keeper, finished=finished, **options,
+                    callback=ticker, on_result=keeper, finished=finished, **given,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 results, whole = list(run.results.values()), False
@@ -233,9 +251,10 @@ def _latest(settings: dict[str, Any]) -> Path | None:
 
 
 @contextmanager
-def _telling_what_is_left_out() -> Iterator[None]:
+def _telling_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", cbs.LeftOut)
+        warnings.simplefilter("always", cbs.ScopeIgnored)
         warnings.showwarning = lambda message, *_, **__: output.remark(str(message))
         yield
 

@@ -14,22 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.nn import functional as F
 
 from cbs.cli.weights import fill, require_archive, told
 from cbs.data import Split, digits, mnist
-from cbs.network.losses import Loss
-from cbs.request import check_name
+from cbs.network.losses import Loss, named_loss
 from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 
 OWN = "package.module:name"
 EMBEDDED = ("digits", "mlpnet")
-LOSSES = (
-    "cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "nll_loss", "poisson_nll_loss",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "multi_margin_loss", "soft_margin_loss",
-    "multilabel_margin_loss", "kl_div",
-)  # fmt: skip
-"""Losses of `torch.nn.functional` that can be named."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +77,7 @@ def find_loss(name: str) -> Loss:
         ValueError: for what can't be found or called.
     """
     if ":" not in name:
-        check_name("loss", name, LOSSES)
-        return getattr(F, name)  # type: ignore[no-any-return]
+        return named_loss(name)
     found = _resolve("loss", name)
     if inspect.isclass(found):
         found = _call("loss", name, found)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
-from cbs.network.layers import Layer, visiting
+from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses
 
 
@@ -32,7 +32,7 @@ def output_scales(
         For every layer's name `[m]`.
 
     Raises:
-        ValueError: if the network or the loss can't be differentiated.
+        ValueError: if the network or the loss can't be differentiated, or a layer never runs.
     """
     by_name = {layer.name: layer for layer in layers}
     sums = {layer.name: torch.zeros(layer.shape[0], dtype=torch.float64) for layer in layers}
@@ -52,4 +52,7 @@ def output_scales(
             rows = by_name[name].flatten(g).double()
             sums[name] += rows.square().sum(dim=0).cpu()
             counts[name] += len(rows)
+    for name, count in counts.items():
+        if not count:
+            raise never_ran(name)
     return {name: sums[name] / counts[name] for name in sums}

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.data import first_line
+from cbs.request import check_name
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of (outputs, targets): the mean or the sum over a batch's samples, or a value for each of them."""
+LOSSES = (
+    "cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "nll_loss", "poisson_nll_loss",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "multi_margin_loss", "soft_margin_loss",
+    "multilabel_margin_loss", "kl_div",
+)  # fmt: skip
+"""Losses of `torch.nn.functional` that can be named."""
 LOW = (torch.float16, torch.bfloat16)
 """Types whose losses and curvatures are computed in single precision."""
 ADDITIVE = "give one that adds up over samples, such as the same with reduction='sum'"
@@ -23,6 +30,20 @@ INSTEAD = (
     "binary_cross_entropy_with_logits"
 )
 """What to give instead of a loss that does not fit the targets."""
+
+
+def named_loss(loss: str | Loss) -> Loss:
+    """A loss by its name in `torch.nn.functional`, or as it is given.
+
+    Raises:
+        ValueError: for an unknown name, or what can't be called.
+    """
+    if isinstance(loss, str):
+        check_name("loss", loss, LOSSES)
+        return getattr(F, loss)  # type: ignore[no-any-return]
+    if not callable(loss):
+        raise ValueError(f"loss must be a name or be called with outputs and targets, got {loss!r}")
+    return loss
 
 
 def wide(values: Tensor) -> Tensor:

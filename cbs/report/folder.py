@@ -25,6 +25,8 @@ from cbs.result import PruneResult
 from solvers.runtime.writing import replacing
 
 REPORT = "report.json"
+LAYOUT = 2
+"""Of the report, which counts up when an older one can't be read any more."""
 ASIDE = ("weights", "data_dir", "output", "identity")
 """Settings that a run that goes on need not share: they name places, and what lies there is compared."""
 
@@ -202,6 +204,8 @@ def read_report(folder: Path) -> dict[str, Any]:
             raise ValueError("it holds no settings and results")
         if not all(isinstance(record, dict) for record in facts["results"]):
             raise ValueError("its results are none")
+        if facts.get("layout") != LAYOUT:
+            raise ValueError(f"its layout is {facts.get('layout')}, not {LAYOUT}: another version wrote it")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise ValueError(
@@ -237,6 +241,7 @@ def report(results: Sequence[PruneResult], settings: Mapping[str, Any]) -> dict[
     """
     packages = ("combinatorial-brain-surgeon", "torch", "numpy", "scipy")
     return {
+        "layout": LAYOUT,
         "settings": dict(settings),
         "environment": {
             "python": platform.python_version(),

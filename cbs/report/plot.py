@@ -89,7 +89,7 @@ def _dress(accuracy: Axes, loss: Axes, objective: Axes, results: Sequence[PruneR
         )  # fmt: skip
     loss.set_title("loss increase on calibration data")
     _scale(loss, [r.loss_increase for r in results])
-    objective.set_title("scaled layer objectives" if first.scope == "network" else "sum of layer objectives")
+    objective.set_title("scaled layer objectives" if first.request.pooled else "sum of layer objectives")
     _scale(objective, [r.value for r in results] + [r.bound for r in results if r.bound])
     asked = sorted({r.asked for r in results})
     for axes in (accuracy, loss, objective):

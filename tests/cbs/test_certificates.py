@@ -33,7 +33,7 @@ def test_bounds_lie_below_the_optimum_and_values_above(method, ask):
     model = seeded(mlp, **MODEL)
     result = cbs.prune(model, DATA, method=method, solver="auto", **ask)
     network = Network(model, DATA)
-    request = Request(ask["sparsity"], ask.get("scope", "layer"), ask.get("budget", "unstructured"))
+    request = Request(**{k: ask[k] for k in ("sparsity", "scope", "budget") if k in ask})
     total = 0.0
     for i, layer in enumerate(result.layers):
         best = optimum(network, i, request.layer_budget(network.layers[i]))

@@ -302,7 +302,7 @@ def test_bounds_that_were_not_computed_come_later(capsys, here, monkeypatch):
         (("--seed", "1"), "seed 0, not 1"),
         (("-s", "0.25"), "sparsities"),
         (("-m", "random"), "methods"),
-        (("--scope", "layer"), 'scope "row", not "layer"'),
+        (("--scope", "layer"), 'scope "network", not "layer"'),
         (("--data", "lost_net:other"), "data"),
         (("another",), "model"),
     ],

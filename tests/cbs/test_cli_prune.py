@@ -85,13 +85,13 @@ def test_report_is_what_compare_says(capsys, here):
     well_used = sys.modules["well_used"]
     expected = cbs.compare(
         well_used.Net(), well_used.train(), sparsities=[0.5, 0.75], methods=["magnitude", "random"],
-        scope="row", solver="brute-force", test=well_used.held_out,
+        solver="brute-force", test=well_used.held_out,
     )  # fmt: skip
     assert [(r["method"], r["asked"]) for r in printed["results"]] == [(r.method, r.asked) for r in expected]
     for got, want in zip(printed["results"], expected, strict=True):
         assert got["value"] == want.value
         assert got["bound"] == want.bound
-        assert got["test_after"]["accuracy"] == want.test_after.accuracy
+        assert got["measured"]["test_after"]["accuracy"] == want.test_after.accuracy
     assert printed["settings"]["methods"] == ["magnitude", "random"]
     assert printed["settings"]["output"] == "out"
 
@@ -112,13 +112,13 @@ def test_table_has_a_line_a_method_and_sparsity(capsys, here):
 
 
 def test_weights_are_pruned_and_load_again(capsys, here):
-    run_json(capsys, *MINE, *FAST, "--sparsity", "0.75")
+    run_json(capsys, *MINE, *FAST, "--sparsity", "0.75", "--scope", "row")
     state = load_file(here / "out" / "magnitude-0.75.safetensors")
     assert int((state["0.weight"] == 0).sum()) == 4 * 6
     assert (state["0.weight"] == 0).sum(dim=1).tolist() == [6] * 4
     again = run_json(
         capsys, *MINE, *FAST[:-1], "again", "--weights", here / "out" / "magnitude-0.75.safetensors",
-        "--sparsity", "0.75",
+        "--sparsity", "0.75", "--scope", "row",
     )  # fmt: skip
     assert again["results"][0]["value"] == pytest.approx(0.0, abs=1e-12)
 
@@ -128,7 +128,7 @@ def test_sources(capsys, here):
     split = ("prune", "well_used:ready", "--data", "well_used:Loaders.both", *FAST[:-1])
     again = run_json(capsys, *split, "split", "--sparsity", "0.5")["results"]
     assert [r["value"] for r in again] == [r["value"] for r in first]
-    assert [r["test_after"] for r in again] == [r["test_after"] for r in first]
+    assert [r["measured"]["test_after"] for r in again] == [r["measured"]["test_after"] for r in first]
     save_file(sys.modules["well_used"].Net().state_dict(), here / "w.safetensors")
     torch.save(load_file(here / "w.safetensors"), here / "w.pt")
     for name in ("w.safetensors", "w.pt"):
@@ -139,6 +139,34 @@ def test_sources(capsys, here):
 def test_a_pattern_brings_its_own_sparsity(capsys, here):
     results = run_json(capsys, *MINE, *FAST, "--budget", "2:4")["results"]
     assert [r["sparsity"] for r in results] == [0.5, 0.5]
+
+
+def test_a_scope_that_the_budget_ignores_is_told_if_it_was_given(capsys, here):
+    argv = (*MINE, "--budget", "2:4", "-m", "magnitude", "--no-certify")
+    told = run_json_with_lines(capsys, *argv, "--scope", "row", "-o", "a")["lines"]
+    assert told.count("cbs: scope 'row' is ignored: budget '2:4' holds in every row") == 1
+    assert not any("ignored" in line for line in run_json_with_lines(capsys, *argv, "-o", "b")["lines"])
+
+
+def test_defaults_are_those_of_python_and_without_a_model_those_of_a_demonstration(here, monkeypatch):
+    asked = []
+
+    def stop(*args, **options):
+        asked.append(options)
+        raise ValueError("the work would begin here")
+
+    monkeypatch.setattr("cbs.compare", stop)
+    for argv in ((), ("--scope", "layer"), ("--budget", "2:4"), ("digits",), MINE[1:], ("--patience", "0")):
+        assert main(["prune", *argv, "-o", "never"]) == 2
+    plain, scoped, pattern, named, mine, patient = asked
+    for given in asked:
+        assert given["sparsities"] == ([None] if given is pattern else [0.5, 0.75, 0.9])
+        assert given["methods"] == (["joint"] if given in (named, mine) else list(cbs.methods()))
+        assert given.get("scope") == {id(plain): "row", id(scoped): "layer", id(patient): "row"}.get(
+            id(given)
+        )
+        assert ("patience" in given) == (given is patient)
+    assert patient["patience"] is None
 
 
 def test_layers_and_bounds_can_be_left_out(capsys, here):
@@ -158,12 +186,12 @@ def test_the_embedded_network_is_trained_and_pruned(capsys, here):
     argv = ("prune", "-m", "magnitude", "-s", "0.5", "--samples", "200", "--no-certify", "-o", "d")
     (result,) = run_json(capsys, *argv)["results"]
     assert [layer["shape"] for layer in result["layers"]] == [[32, 64], [16, 32], [10, 16]]
-    assert result["test_before"]["accuracy"] > 0.93
-    assert result["before"]["samples"] == 200
+    assert result["measured"]["test_before"]["accuracy"] > 0.93
+    assert result["measured"]["before"]["samples"] == 200
 
 
 def test_progress_ends_with_incumbent_bound_and_gap_of_every_layer(capsys, here):
-    argv = ("--method", "joint,magnitude", "--output", "out", "-s", "0.5,0.75")
+    argv = ("--method", "joint,magnitude", "--output", "out", "-s", "0.5,0.75", "--scope", "row")
     report = run_json_with_lines(capsys, *MINE, *argv)
     lines = report.pop("lines")
     assert len([line for line in lines if "magnitude" in line and "certify" not in line]) == 2
@@ -183,6 +211,7 @@ def test_progress_ends_with_incumbent_bound_and_gap_of_every_layer(capsys, here)
 def test_ctrl_c_while_a_layer_is_searched_keeps_all_layers(here):
     (here / "wide_net.py").write_text(WIDE)
     argv = ["prune", "wide_net:net", "--data", "wide_net:data", "--method", "joint", "-s", "0.5", "--json"]
+    argv += ["--scope", "row"]
     process = subprocess.Popen(
         [sys.executable, "-m", "cbs", *argv, "--output", "out"], cwd=here,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -262,7 +291,7 @@ def test_a_loss_is_named_and_a_method_that_fails_is_left_out(capsys, here, monke
         report = run_json_with_lines(capsys, *argv, "-m", "magnitude,obs", "--loss", loss, "-o", f"out{i}")
         assert [result["method"] for result in report["results"]] == ["magnitude"]
         assert report["settings"]["loss"] == loss
-        found.append(report["results"][0]["before"])
+        found.append(report["results"][0]["measured"]["before"])
         assert "cbs: no --weights given: pruning the network as its module makes it" in report["lines"]
         assert sum("cbs: method 'obs' is left out: " in line for line in report["lines"]) == 1
     assert found[0] == found[1] == found[2]

@@ -19,6 +19,7 @@ def test_the_next_steps_run_as_printed(tmp_path, monkeypatch, capsys):
         "data = (torch.randn(40, 6), torch.arange(40) % 3)\n"
     )
     argv = ["prune", "mine:model", "--data", "mine:data", "-s", "0.5", "-m", "magnitude,joint", "-o", "[out]"]
+    argv += ["--scope", "row"]
     assert main(argv) == 0
     text = capsys.readouterr().out
     assert "[out]: begin with table.md" in text

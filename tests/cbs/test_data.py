@@ -118,11 +118,6 @@ def test_bad_data_is_refused_in_one_line(data, message):
     assert "\n" not in str(error.value)
 
 
-def test_no_samples_asked_is_refused():
-    with pytest.raises(ValueError, match="samples must be at least 1 or None, and whole, got 0"):
-        gather((X, Y), 0)
-
-
 def test_digits_are_split_the_same_every_time():
     split = digits()
     assert (len(split.train), len(split.test)) == (1437, 360)

@@ -2,6 +2,7 @@ import json
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils import prune as torch_prune
 from torch.utils.data import DataLoader, TensorDataset
 
 import cbs
+from cbs.method import get_method
 from cbs.network.layers import find_layers
 from cbs.request import Request
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
@@ -43,7 +45,7 @@ def test_exactly_the_asked_number_goes(method, make, ask):
         return
     solver = "swapping" if method in ("cbs", "cbs-s") else "greedy"
     result = cbs.prune(model, DATA[make], method=method, certify=False, solver=solver, **ask)
-    request = Request(ask["sparsity"], ask.get("scope", "layer"), ask.get("budget", "unstructured"))
+    request = Request(**{k: ask[k] for k in ("sparsity", "scope", "budget") if k in ask})
     layers = find_layers(model, ask.get("layers"))
     assert list(result.masks) == [layer.name for layer in layers]
     if request.pooled:
@@ -125,10 +127,10 @@ def test_results_are_ready_for_json(method):
     assert record["value"] == result.value
     assert record["bound"] is None
     assert record["gap"] is None
-    assert record["before"]["loss"] == result.before.loss
+    assert record["measured"]["before"]["loss"] == result.before.loss
     assert record["layers"][0]["rows"][0]["pruned"] == result.layers[0].rows[0].pruned
     assert record["layers"][0]["damping"] > 0
-    assert (record["predicted"] is None) == (method in ("magnitude", "random", "joint"))
+    assert (record["measured"]["prediction"] is None) == (method in ("magnitude", "random"))
 
 
 def test_pruned_networks_can_be_pruned_again():
@@ -184,11 +186,42 @@ def test_bad_input_is_one_line(model, data, ask, message):
     assert "\n" not in str(error.value)
 
 
+def test_methods_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="sparsities and methods must hold at least one each"):
+        cbs.compare(mlp(), samples(), sparsities=[])
+    table = get_method("magnitude")
+    other = replace(table, paper="mine")
+    with pytest.raises(ValueError, match="methods: two are named 'magnitude'; give each a name of its own"):
+        cbs.compare(mlp(), samples(), sparsities=[0.5], methods=["magnitude", other])
+
+
 @pytest.mark.parametrize(("key", "one"), [("sparsities", 0.5), ("methods", "joint")])
 def test_one_where_a_list_belongs_is_refused(key, one):
     ask = {"sparsities": [0.5], "methods": ["joint"], key: one}
     with pytest.raises(ValueError, match=rf"{key} must be a list, such as \[{one!r}\]"):
         cbs.compare(mlp(), samples(), **ask)
+
+
+@pytest.mark.parametrize("budget", ["1:2", "columns"])
+def test_a_scope_that_a_budget_leaves_nothing_to_say_is_told(budget):
+    ask = {"budget": budget, "layers": ["0"], **QUICK}
+    with pytest.warns(cbs.ScopeIgnored, match=f"scope 'row' is ignored: budget '{budget}'") as told:
+        result = cbs.prune(seeded(mlp), samples(), method="magnitude", sparsity=0.5, scope="row", **ask)
+    assert (len(told), told[0].filename) == (1, __file__)
+    with pytest.warns(cbs.ScopeIgnored) as told:
+        cbs.compare(seeded(mlp), samples(), methods=["magnitude"], sparsities=[0.5], scope="layer", **ask)
+    assert (len(told), told[0].filename) == (1, __file__)
+    with pytest.raises(ValueError, match="unknown scope 'rows'"):
+        cbs.prune(seeded(mlp), samples(), sparsity=0.5, scope="rows", **ask)
+    quiet = cbs.prune(seeded(mlp), samples(), method="magnitude", sparsity=0.5, **ask)
+    assert all(torch.equal(quiet.masks[name], mask) for name, mask in result.masks.items())
+
+
+def test_the_defaults_are_the_joint_method_and_one_budget_for_the_network():
+    result = cbs.prune(seeded(mlp), samples(), sparsity=0.5)
+    assert (result.method, result.request.scope) == ("joint", "network")
+    named = cbs.prune(seeded(mlp), samples(), sparsity=0.5, method="joint", scope="network")
+    assert all(torch.equal(named.masks[name], mask) for name, mask in result.masks.items())
 
 
 def test_what_needs_no_compiled_code_does_not_wait_for_it():
@@ -398,7 +431,7 @@ def test_results_are_handed_out_as_they_finish_and_taken_up_again(monkeypatch):
     monkeypatch.setattr(
         sys.modules["cbs.prune"],
         "_run",
-        lambda *args: (ran.append((args[1].name, args[2].fraction)), inner(*args))[1],
+        lambda *args: (ran.append((args[1].name, args[1].fraction)), inner(*args))[1],
     )
     again = cbs.compare(seeded(mlp), samples(), finished=kept, **options)
     assert ran == [("magnitude", 0.25), ("random", 0.25)]

@@ -1,8 +1,18 @@
+import inspect
+import json
+from dataclasses import fields
+from functools import partial
+from typing import get_args
+
 import pytest
+import typer
 from torch import nn
 
+import cbs
+from cbs.cli import prune as command
 from cbs.network.layers import Layer
-from cbs.request import Request
+from cbs.network.losses import named_loss
+from cbs.request import Options, Request, check_options, helps
 
 LAYER = Layer("fc", nn.Linear(10, 7))
 
@@ -52,6 +62,10 @@ def test_the_network_prunes_the_rounded_share_of_all():
         ({"sparsity": 0.5, "budget": None}, "unknown budget None"),
         ({"sparsity": 0.5, "gap": "0.1"}, "gap must be a finite number >= 0, got '0.1'"),
         ({"sparsity": 0.5, "patience": "1"}, "patience must be positive seconds or None, got '1'"),
+        ({"sparsity": 0.5, "damping": -1.0}, "damping must be a finite number >= 0, got -1.0"),
+        ({"sparsity": 0.5, "damping": "0.1"}, "damping must be a finite number >= 0, got '0.1'"),
+        ({"sparsity": 0.5, "samples": 0}, "samples must be at least 1 or None, and whole, got 0"),
+        ({"sparsity": 0.5, "samples": True}, "samples must be at least 1 or None, and whole, got True"),
         ({"sparsity": 0.5, "time_limit": "5"}, "time_limit must be positive seconds or None, got '5'"),
         ({"sparsity": 0.5, "time_limit": 0}, "time_limit must be positive seconds or None, got 0"),
     ],
@@ -64,4 +78,88 @@ def test_bad_requests_are_refused_in_one_line(options, message):
 
 def test_a_pattern_must_divide_the_inputs():
     with pytest.raises(ValueError, match="budget '2:4': 4 does not divide the 10 inputs of layer 'fc'"):
-        Request(None, budget="2:4").layer_budget(LAYER)
+        Request(budget="2:4").layer_budget(LAYER)
+
+
+NAMES = [field.name for field in fields(Request)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_and_the_command_line_ask_for_the_same(name):
+    """A field's default and help are the same in `prune`, in `compare` and in `cbs prune`."""
+    field = Request.__dataclass_fields__[name]
+    assert inspect.signature(cbs.prune).parameters[name].default == field.default
+    assert helps()[name] in " ".join(cbs.prune.__doc__.split())
+    option = inspect.signature(command.prune).parameters[name]
+    hint, told = get_args(option.annotation)
+    assert isinstance(told, typer.models.OptionInfo)
+    assert helps()[name][1:] in told.help
+    if name in ("sparsity", "method"):  # the command line takes several
+        assert name not in Options.__annotations__
+    else:
+        assert inspect.signature(cbs.compare).parameters[name].default == field.default
+        assert Options.__annotations__[name].__forward_arg__ == field.type
+        assert option.default == field.default
+    if name == "method":
+        assert f"[default: {field.default}" in told.help
+    if name not in ("sparsity", "method", "layers"):
+        assert field.default is None or isinstance(field.default, hint)
+
+
+def test_every_field_has_a_help():
+    assert list(helps()) == NAMES
+    assert all(len(text) > 15 and text.endswith(".") for text in helps().values())
+    for function in (cbs.prune, cbs.compare):
+        assert "**options" not in function.__doc__
+        assert max(map(len, function.__doc__.splitlines())) <= 110
+        for name in inspect.signature(function).parameters:
+            assert f"\n        {name}: " in function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (cbs.prune, {"time_limt": 60}, "prune: unknown option 'time_limt'; did you mean 'time_limit'?"),
+        (cbs.prune, {"sparsty": 60}, "did you mean 'sparsity'"),
+        (cbs.prune, {"x": 60}, "prune: unknown option 'x'; known: model, data, sparsity, method, scope, "),
+        (cbs.compare, {"time_limt": 60}, "compare: unknown option 'time_limt'; did you mean 'time_limit'?"),
+        (cbs.compare, {"sparsity": 0.5}, "did you mean 'sparsities'"),
+        (cbs.compare, {"method": "joint"}, "did you mean 'methods'"),
+        (cbs.compare, {"on_results": print}, "did you mean 'on_result'"),
+    ],
+)
+def test_unknown_options_are_refused_before_any_work(function, options, message):
+    ask = {"sparsity": 0.5} if function is cbs.prune else {"sparsities": [0.5]}
+    with pytest.raises(TypeError) as error:
+        function("no network", None, **ask | options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    check_options(function, ask)
+
+
+def loss(outputs, targets):
+    return ((outputs - targets) ** 2).mean()
+
+
+def test_a_request_is_ready_for_json_and_comes_back():
+    for given, text in (
+        ("mse_loss", "mse_loss"), (nn.functional.l1_loss, "l1_loss"), (loss, f"{__name__}:loss"),
+        (nn.MSELoss(), "torch.nn.modules.loss:MSELoss"), (partial(loss), "functools:partial"),
+    ):  # fmt: skip
+        request = Request(0.5, loss=given, layers=("0",), time_limit=3)
+        record = json.loads(json.dumps(request.to_dict()))
+        assert list(record) == NAMES
+        assert (record["loss"], record["layers"], record["method"]) == (text, ["0"], "joint")
+        assert Request(**record).to_dict() == record
+
+
+def test_losses_have_names():
+    assert named_loss("mse_loss") is nn.functional.mse_loss
+    assert named_loss(loss) is loss
+    for wrong, message in (
+        ("mse_los", "unknown loss 'mse_los'; did you mean 'mse_loss'"),
+        ("mine:loss", "unknown loss 'mine:loss'"),
+        (3, "loss must be a name or be called with outputs and targets, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            named_loss(wrong)

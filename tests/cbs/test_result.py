@@ -1,11 +1,15 @@
 """What is printed of a pruning: a few lines, without its model or any tensor."""
 
+import json
 import math
 
+import pytest
 import torch
 from torch import nn
 
 import cbs
+from cbs.request import Request
+from cbs.result import PruneResult
 
 
 def network(layers):
@@ -50,6 +54,50 @@ def test_many_layers_are_cut_and_what_is_not_known_is_called_so():
 def test_a_pattern_is_named():
     result = cbs.prune(network(1), data(), method="magnitude", budget="1:3", certify=False)
     assert "budget 1:3" in repr(result).splitlines()[0]
+
+
+def test_a_result_is_its_parts():
+    result = cbs.prune(network(2), data(), method="magnitude", sparsity=0.5, scope="row", test=data(10))
+    assert result.request == Request(0.5, method="magnitude", scope="row")
+    assert (result.method, result.asked) == ("magnitude", 0.5)
+    for part in (result.measured, result.certified):
+        for name in ("before", "after", "test_before", "test_after", "sparsity", "seconds", "loss_increase"):
+            assert not hasattr(part, name) or getattr(part, name) == getattr(result, name)
+        for name in ("value", "bound", "gap", "status"):
+            assert not hasattr(part, name) or getattr(part, name) == getattr(result, name)
+    (stage,) = result.history
+    assert stage.method == cbs.methods()["magnitude"]
+    assert stage.seconds == result.seconds >= stage.shared >= 0
+    assert stage.sparsity == result.sparsity == 0.5
+    record = result.to_dict()
+    assert record["measured"]["test_after"]["accuracy"] == result.test_after.accuracy
+    assert record["certified"] == {
+        "value": result.value, "bound": result.bound, "status": result.status, "gap": result.gap
+    }  # fmt: skip
+    assert not {"model", "saved"} & set(record)
+
+
+def test_seconds_of_a_stage_tell_what_is_shared():
+    obd, joint = cbs.compare(network(1), data(), sparsities=[0.5], methods=["obd", "joint"], scope="row")
+    assert obd.history[0].seconds >= obd.history[0].shared > 0
+    assert joint.history[0].seconds >= joint.history[0].shared > 0
+
+
+def test_a_result_comes_back_from_its_record():
+    result = cbs.prune(network(1), data(), method="joint", sparsity=0.5, loss=nn.CrossEntropyLoss())
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    again = PruneResult.from_dict(record, result.model, result.saved)
+    assert again.to_dict() == record
+    assert again.layers == result.layers
+    assert (again.measured, again.certified) == (result.measured, result.certified)
+    assert again.request.loss == "torch.nn.modules.loss:CrossEntropyLoss"
+    for damage in (
+        {"value": record["value"] + 1}, {"history": [{}]}, {"request": {"sparsity": 2}}, {"layers": None},
+        {"request": {**record["request"], "time_limt": 3}}, {"certified": {}}, {"measured": []},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="no record of a result") as error:
+            PruneResult.from_dict(record | damage, result.model, result.saved)
+        assert "\n" not in str(error.value)
 
 
 def test_data_shows_its_shapes():

@@ -74,8 +74,8 @@ def test_cbs_moves_survivors_by_the_surgeons_update(make, data, pooled):
         np.testing.assert_allclose(moved, surgeon_update(w, H, mask), rtol=1e-6, atol=1e-9)
         assert np.abs(moved - w)[~mask].max() > 1e-4
         damage += 0.5 * np.square(X @ (moved - w)).mean()
-    assert result.predicted == pytest.approx(damage, rel=1e-9)
-    assert result.predicted < selected.predicted
+    assert result.measured.prediction == pytest.approx(damage, rel=1e-9)
+    assert result.measured.prediction < selected.measured.prediction
 
 
 def test_woodfisher_adds_up_single_updates():

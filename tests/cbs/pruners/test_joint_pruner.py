@@ -142,7 +142,7 @@ def test_predictions_leave_the_damping_out():
         n = layer.shape[1]
         H[np.arange(n), np.arange(n)] -= network.objectives[i].damping
         total += sum(s * 0.5 * d @ H @ d for s, d in zip(network.scales[i], D, strict=True))
-    assert result.predicted == pytest.approx(total, rel=1e-9)
+    assert result.measured.prediction == pytest.approx(total, rel=1e-9)
 
 
 @pytest.mark.parametrize(("make", "data"), [(mlp, samples(60)), (convnet, image_samples(30))])

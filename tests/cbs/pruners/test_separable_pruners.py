@@ -55,8 +55,8 @@ def test_obd_saliency_is_half_h_w_squared():
     s = np.concatenate([saliency[name].ravel() for name in masks])
     gone = np.concatenate([mask.ravel() for mask in masks.values()])
     assert s[gone].max() < s[~gone].min()
-    assert result.predicted == pytest.approx(s[gone].sum(), rel=1e-9)
-    assert "Gauss-Newton" in result.prediction_model
+    assert result.measured.prediction == pytest.approx(s[gone].sum(), rel=1e-9)
+    assert "Gauss-Newton" in result.measured.prediction_model
 
 
 @pytest.mark.parametrize("method", ["magnitude", "random", "obd"])

@@ -1,0 +1,115 @@
+"""Certificates in numbers: the best lower bounds known, and what they say of a result's masks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from cbs.assemble import Run
+from cbs.network.network import Network
+from cbs.references import LayerBound, References
+from cbs.request import Request
+from cbs.result import Certified, LayerResult, PruneResult
+from cbs.watch import Watch
+from solvers import Budget
+
+STOPPED = ("time_limit", "patience", "node_limit", "memory_limit")
+"""Statuses of a layer that a whole result takes over, the first one first."""
+
+
+def certify_result(run: Run, references: References, *, compute: bool) -> PruneResult:
+    """The run's result with the best bounds known. Ctrl-C leaves out those that are not known yet.
+
+    Args:
+        run: a method's run.
+        references: of its network.
+        compute: whether to compute bounds that are not known, where the request asks for them.
+    """
+    compute = compute and run.request.certify and not run.watch.interrupted
+    run.watch.resume()
+    try:
+        layers, bound = _bounds(run, references, compute)
+    except KeyboardInterrupt:
+        run.watch.control.interrupted = True
+        layers, bound = _bounds(run, references, False)
+    if not run.request.certify and any(map(_says_nothing, layers)):
+        layers = [replace(layer, bound=None) if _says_nothing(layer) else layer for layer in layers]
+        bound = None
+    certified = replace(run.result.certified, bound=bound)
+    certified = replace(certified, status=_status(run, layers, certified))
+    return replace(run.result, layers=layers, certified=certified)
+
+
+def _says_nothing(layer: LayerResult) -> bool:
+    """Whether a layer's bound is the zero that no sum of squares is below, with nothing proven."""
+    return layer.bound == 0 < layer.value
+
+
+def take_up(result: PruneResult, request: Request, watch: Watch, references: References) -> Run:
+    """The run of a result that is there already, whose bounds become known.
+
+    Raises:
+        ValueError: if it is of other layers.
+    """
+    network = references.network
+    there = [(layer.name, layer.shape) for layer in result.layers]
+    if there != [(layer.name, tuple(layer.module.weight.shape)) for layer in network.layers]:
+        raise ValueError(f"finished: the result of {result.method!r} is of other layers than the network's")
+    for i, layer in enumerate(result.layers):
+        rows = [row.bound for row in layer.rows if row.bound is not None]
+        known = np.array(rows) if len(rows) == len(layer.rows) else None
+        if layer.bound is not None:
+            references.recall(i, _budget(network, request, layer, i), LayerBound(layer.bound, known))
+    if request.pooled and result.bound is not None:
+        references.learn_total(request.network_count(network.layers), result.bound)
+    return Run(replace(result, request=request), request, watch)
+
+
+def _budget(network: Network, request: Request, layer: LayerResult, index: int) -> Budget:
+    """What a layer's bounds are about."""
+    if request.pooled:
+        return Budget.per_row([row.pruned for row in layer.rows])
+    return request.layer_budget(network.layers[index])
+
+
+def _bounds(run: Run, references: References, compute: bool) -> tuple[list[LayerResult], float | None]:
+    request, network = run.request, references.network
+    layers: list[LayerResult] = []
+    for i, layer in enumerate(run.result.layers):
+        budget = _budget(network, request, layer, i)
+        if compute and not run.watch.tell("certify", layer.name, i):
+            references.certify(
+                i, budget, run.watch, value=layer.value, by_curves=request.pooled,
+                share=1.0 / (len(run.result.layers) - i),
+            )  # fmt: skip
+        known = references.known(i, budget)
+        layers.append(_with_bound(layer, known, request.gap))
+    if request.pooled:
+        if not compute or run.watch.interrupted:
+            return layers, None
+        value = run.result.value
+        return layers, min(references.total(request.network_count(network.layers), run.watch, value), value)
+    bounds = [layer.bound for layer in layers]
+    return layers, None if None in bounds else sum(bounds)  # type: ignore[arg-type]
+
+
+def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResult:
+    rows = layer.rows
+    if known.rows is not None:
+        rows = [replace(row, bound=min(float(b), row.value)) for row, b in zip(rows, known.rows, strict=True)]
+    bound = min(known.bound, layer.value) if math.isfinite(known.bound) else None
+    bounded = replace(layer, rows=rows, bound=bound)
+    proven = bounded.gap is not None and bounded.gap <= gap
+    unproven = "feasible" if layer.status == "optimal" else layer.status
+    return replace(bounded, status="optimal" if proven else unproven)
+
+
+def _status(run: Run, layers: list[LayerResult], certified: Certified) -> str:
+    if run.watch.interrupted:
+        return "interrupted"
+    if certified.gap is not None and certified.gap <= run.request.gap:
+        return "optimal"
+    reasons = {layer.status for layer in layers}
+    return next((reason for reason in STOPPED if reason in reasons), "feasible")

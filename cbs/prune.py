@@ -135,6 +135,10 @@ def compare(
         runs: dict[str, Run] = {}
         for request in row:
             if (done := there.get((request.name, request.fraction))) is not None:
+                if done.history[-1].method != _in_words(_method(request.method)):
+                    raise ValueError(
+                        f"finished: the result of {request.name!r} is by another method of that name"
+                    )
                 watch = Watch(request.name, request, len(network.layers), callback)
                 runs[request.name] = take_up(done, request, watch, references)
         left = [request for request in row if request.name not in runs]
@@ -200,6 +204,10 @@ def _method(method: str | Method) -> Method:
     return method if isinstance(method, Method) else get_method(method)
 
 
+def _in_words(method: Method) -> dict[str, str]:
+    return {name: str(value) for name, value in method.describe().items()}
+
+
 def _applying(options: Options, stacklevel: int) -> Options:
     """The options but for a scope that the budget leaves nothing to say, of which the caller is told."""
     budget = options.get("budget", Request.budget)
@@ -232,7 +240,7 @@ def _run(network: Network, request: Request, references: References, callback: C
         seconds = time.perf_counter() - start - computing + shared
         watch.tell("evaluate")
         stage = Stage(
-            method=method.describe(),
+            method=_in_words(method),
             sparsity=math.nan,
             seconds=seconds,
             shared=shared,

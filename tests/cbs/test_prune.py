@@ -436,5 +436,8 @@ def test_results_are_handed_out_as_they_finish_and_taken_up_again(monkeypatch):
     again = cbs.compare(seeded(mlp), samples(), finished=kept, **options)
     assert ran == [("magnitude", 0.25), ("random", 0.25)]
     assert [(r.value, r.bound, r.status) for r in again] == [(r.value, r.bound, r.status) for r in whole]
+    other = replace(get_method("magnitude"), paper="mine")
+    with pytest.raises(ValueError, match="finished: the result of 'magnitude' is by another method of that"):
+        cbs.compare(seeded(mlp), samples(), finished=kept, **options | {"methods": [other]})
     with pytest.raises(ValueError, match="finished: the result of 'magnitude' is of other layers"):
         cbs.compare(seeded(mlp), samples(), finished=kept, layers=[kept[0].layers[0].name], **options)

@@ -9,6 +9,7 @@ from torch import nn
 
 from cbs import Samples, compare
 from cbs.cli.output import plain
+from cbs.method import get_method
 from cbs.report import (
     COLUMNS,
     RunFolder,
@@ -224,6 +225,26 @@ def test_a_run_is_gone_on_with(results, tmp_path):
         assert len(run.conclude(results)["results"]) == len(results)
         run.finish(plot=False)
     assert read_report(tmp_path / "a")["interrupted"] is False
+
+
+def test_a_method_of_ones_own_is_in_the_report_in_words(tmp_path):
+    mine = dataclasses.replace(get_method("magnitude"), name="mine", paper="a note")
+    data = (torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 3)
+    (result,) = compare(network(), data, sparsities=[0.5], methods=[mine], certify=False)
+    assert result.request.method == mine
+    with RunFolder(tmp_path / "a", SETTINGS) as run:
+        run.revive(network(), SAME)
+        run.keep(result)
+    record = read_report(tmp_path / "a")["results"][0]
+    assert record["request"]["method"] == record["method"] == "mine"
+    assert record["history"][0]["method"] == {name: str(text) for name, text in mine.describe().items()}
+    with RunFolder(tmp_path / "a", SETTINGS, resume=True) as run:
+        (again,) = run.revive(network(), SAME)
+    assert again.to_dict() == result.to_dict()
+    (taken,) = compare(network(), data, sparsities=[0.5], methods=[mine], certify=False, finished=[again])
+    assert taken.request.method == mine
+    assert taken.seconds == result.seconds
+    assert torch.equal(taken.masks["0"], result.masks["0"])
 
 
 def test_interrupted_results_and_those_without_files_are_computed_again(results, tmp_path):

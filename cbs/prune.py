@@ -243,7 +243,7 @@ def _run(network: Network, request: Request, references: References, callback: C
             method=_in_words(method),
             sparsity=math.nan,
             seconds=seconds,
-            shared=shared,
+            shared_seconds=shared,
             stats=dict(plan.stats),
         )
         return assemble(network, request, watch, plan, stage)

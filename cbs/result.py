@@ -153,7 +153,7 @@ class Stage:
         method: what pruned it, in words: name, curvature, selection, compensation and so on.
         sparsity: achieved when it was done.
         seconds: wall time, curvature included.
-        shared: of these, seconds for curvatures and whatever else other methods use as well; what computing
+        shared_seconds: of these, for curvatures and whatever else other methods use as well; what computing
             them took, whoever did it.
         stats: counts, choices and repairs.
     """
@@ -161,7 +161,7 @@ class Stage:
     method: Mapping[str, str]
     sparsity: float
     seconds: float
-    shared: float
+    shared_seconds: float
     stats: Mapping[str, Any]
 
 

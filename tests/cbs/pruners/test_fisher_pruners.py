@@ -130,7 +130,7 @@ def test_obs_refuses_what_is_too_large(monkeypatch):
         ValueError, match="method 'obs' needs the inverse Hessian of 62 weights, its limit is 40"
     ):
         run(model, data, "obs", sparsity=0.5, scope="network")
-    assert run(model, data, "obs", sparsity=0.5).method == "obs"
+    assert run(model, data, "obs", sparsity=0.5, scope="layer").method == "obs"
 
 
 @pytest.mark.parametrize("budget", ["unstructured", "columns", "1:2"])
@@ -165,5 +165,5 @@ def test_a_column_without_weights_goes_first():
 def test_gradients_come_from_at_most_a_thousand_samples_unless_asked(monkeypatch):
     monkeypatch.setattr(cbs.network.network, "GRADIENTS", 15)
     model, data = seeded(mlp), samples(40)
-    assert run(model, data, "cbs-s", sparsity=0.5).stats["gradient_samples"] == 15
-    assert run(model, data, "cbs-s", sparsity=0.5, samples=30).stats["gradient_samples"] == 30
+    assert run(model, data, "cbs-s", sparsity=0.5).history[0].stats["gradient_samples"] == 15
+    assert run(model, data, "cbs-s", sparsity=0.5, samples=30).history[0].stats["gradient_samples"] == 30

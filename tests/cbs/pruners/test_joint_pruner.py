@@ -104,7 +104,7 @@ def test_layers_too_wide_to_search_leave_a_wider_but_valid_gap(monkeypatch):
 def test_other_budgets_prune_their_pattern(budget):
     model, data = seeded(mlp, sizes=(8, 4, 4)), samples(30, (8,), classes=4)
     sparsity = None if budget == "2:4" else 0.5
-    result = joint(model, data, sparsity=sparsity, budget=budget, solver="greedy", scope="network")
+    result = joint(model, data, sparsity=sparsity, budget=budget, solver="greedy")
     assert result.sparsity == 0.5
     for mask in result.masks.values():
         if budget == "2:4":
@@ -131,7 +131,7 @@ def test_the_move_is_a_minimum_of_the_measured_error(make, data):
 
 def test_predictions_leave_the_damping_out():
     model, data = seeded(mlp, **SMALL), samples(30, (4,), classes=2)
-    assert joint(model, data, sparsity=0.5, solver="greedy", scope="row").predicted is None
+    assert joint(model, data, sparsity=0.5, solver="greedy", scope="row").measured.prediction is None
     result = joint(model, data, sparsity=0.5, solver="greedy", scope="network")
     network = Network(model, data)
     total = 0.0

@@ -45,7 +45,7 @@ def definite(H, d):
     return True
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("case", LONE)
 def test_new_splits_are_valid_and_their_bounds_hold(case, seed):
     rng = np.random.default_rng(10 + seed)

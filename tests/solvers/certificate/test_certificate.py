@@ -44,7 +44,7 @@ def test_root_certificates_of_every_kind_of_problem_hold(tmp_path, budget, refit
     assert verdict.bound >= exact - 0.9 * abs(exact) - 0.5 * problem.scale
 
 
-@pytest.mark.parametrize(("budget", "refit", "kind", "gradient", "movable"), CASES[1::11])
+@pytest.mark.parametrize(("budget", "refit", "kind", "gradient", "movable"), CASES[1::17])
 def test_full_trees_close_the_gap(tmp_path, budget, refit, kind, gradient, movable):
     rng = np.random.default_rng(1)
     problem = make_problem(
@@ -77,7 +77,7 @@ def test_deeper_trees_prove_more_and_chains_hold(tmp_path):
 
 @pytest.mark.parametrize(
     ("budget", "refit", "kind", "gradient", "movable"),
-    [case for case in CASES[2::7] if case[:3] != ("columns", True, "stacked")],
+    [case for case in CASES[2::11] if case[:3] != ("columns", True, "stacked")],
 )
 def test_subtrees_with_splits_of_their_own(tmp_path, budget, refit, kind, gradient, movable):
     rng = np.random.default_rng(12)

@@ -1,4 +1,4 @@
-"""Of cbs/data.py, zoo.py and prune.py together: MLPNet on MNIST, in the folder that CBS_DATA names."""
+"""MLPNet on MNIST: data, network and pruning together, in the folder that CBS_DATA names."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Of curve.py and exact/branch_and_bound/curve.py: whole curves against brute force."""
+"""Whole curves against brute force."""
 
 import itertools
 

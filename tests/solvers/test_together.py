@@ -1,4 +1,4 @@
-"""Of together.py and exact/branch_and_bound/layer.py: several layers under one budget."""
+"""Several layers under one budget."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Of bounds/interior/, one block at a time: the best split, compiled and batched."""
+"""The best split, compiled and batched."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of bounds/interior/block_saddle.py, against the batched functions that autograd checks."""
+"""The saddle functions of one block, compiled, against the batched ones that autograd checks."""
 
 import numpy as np
 import pytest

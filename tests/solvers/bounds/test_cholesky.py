@@ -1,4 +1,4 @@
-"""Of bounds/cholesky.py, against dense linear algebra."""
+"""Compiled Cholesky factors, against dense linear algebra."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of bounds/wide/lifted.py: rows whose curvature is flat along a dense direction, against brute force."""
+"""Rows whose curvature is flat along a dense direction, against brute force."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of bounds/evaluate.py and bounds/curves.py: every bound holds, in exact arithmetic too."""
+"""Every bound holds, in exact arithmetic too."""
 
 import itertools
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Of bounds/node/oracle.py, bounds/node/descent.py and bounds/node/newton.py: one node's relaxation."""
+"""One node's relaxation."""
 
 from fractions import Fraction
 

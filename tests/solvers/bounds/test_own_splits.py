@@ -1,4 +1,4 @@
-"""Of bounds/wide/own_splits.py: rows' own splits beat the shared one, and never the optimum."""
+"""Rows' own splits beat the shared one, and never the optimum."""
 
 import numpy as np
 import pytest

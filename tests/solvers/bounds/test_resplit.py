@@ -1,4 +1,4 @@
-"""Of bounds/node/resplit.py: better splits for blocks without their fixed entries."""
+"""Better splits for blocks without their fixed entries."""
 
 from fractions import Fraction
 

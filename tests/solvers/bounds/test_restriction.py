@@ -1,4 +1,4 @@
-"""Of bounds/node/restriction.py: blocks without their fixed entries."""
+"""Blocks without their fixed entries."""
 
 import itertools
 from fractions import Fraction

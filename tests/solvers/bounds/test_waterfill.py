@@ -1,4 +1,4 @@
-"""Of bounds/wide/waterfill.py: indicators that meet their counts, against bisection one pool at a time."""
+"""Indicators that meet their counts, against bisection one pool at a time."""
 
 import numpy as np
 import pytest

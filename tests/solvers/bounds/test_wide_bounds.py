@@ -1,4 +1,4 @@
-"""Of bounds/wide/: bounds of all rows at once, against brute force and lone rows."""
+"""Bounds of all rows at once, against brute force and lone rows."""
 
 import itertools
 from dataclasses import replace

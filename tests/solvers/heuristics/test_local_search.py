@@ -1,4 +1,4 @@
-"""Of heuristics/greedy.py and local_search.py."""
+"""Local search and greedy pruning, against every swap and every elimination."""
 
 import numpy as np
 import pytest

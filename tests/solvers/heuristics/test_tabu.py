@@ -1,4 +1,4 @@
-"""Of heuristics/tabu.py and heuristics/rows/: the search of rows."""
+"""The search of rows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of caches.py: compiled code of other releases, and where it is kept."""
+"""Compiled code of other releases, and where it is kept."""
 
 import os
 import shutil

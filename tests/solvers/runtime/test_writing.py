@@ -1,4 +1,4 @@
-"""Of writing.py: a failed write harms nothing, and places that can't be written are told before the work."""
+"""A failed write harms nothing, and places that can't be written are told before the work."""
 
 import os
 import signal

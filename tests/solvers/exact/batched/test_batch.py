@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/batch.py and pools.py: relaxations of grids of nodes, against one at a time."""
+"""Relaxations of grids of nodes, against one at a time."""
 
 import numpy as np
 import pytest

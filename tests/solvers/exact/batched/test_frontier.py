@@ -1,9 +1,8 @@
-"""Of exact/branch_and_bound/frontier.py, open_nodes.py, costs.py and batched.py: searches in batches."""
+"""Searches in batches."""
 
 import numpy as np
 import pytest
 import torch
-from oracles import digits_rows
 
 from solvers import Budget, Status, solve
 from solvers.bounds.split import split_blocks
@@ -14,7 +13,7 @@ from solvers.exact.batched.frontier import Frontier
 from solvers.exact.batched.open_nodes import Nodes, OpenNodes
 from solvers.exact.tree import BranchAndBound
 from solvers.form.blocks import blocks
-from tests.solvers.oracles import BUDGETS, block_masks, make_problem
+from tests.solvers.oracles import BUDGETS, block_masks, digits_rows, make_problem
 
 GAP = 1e-6
 CASES = {

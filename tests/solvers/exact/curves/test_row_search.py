@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/row_curve.py and neighbours.py: one row, against enumeration."""
+"""One row, against enumeration."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/: state.py, fixing.py, branching.py, tree.py and block_tree.py."""
+"""The compiled search of one block: state, fixing, branching, growing, and slices of work."""
 
 import numpy as np
 import pytest

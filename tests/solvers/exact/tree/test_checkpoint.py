@@ -1,142 +1,243 @@
+"""Trees in a file, and searches that are killed and gone on with."""
+
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
-import zipfile
 
 import numpy as np
 import pytest
 
-from solvers.runtime import checkpoint as module
+from solvers import Budget, Status, solve
+from solvers.bounds.split import split_blocks
+from solvers.exact.tree import BranchAndBound, state
+from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.checkpoint import Keeper, freeze, thaw
+from solvers.form.blocks import blocks
+from solvers.instances import save
+from solvers.runtime import checkpoint as files
 from solvers.runtime.checkpoint import Checkpoint
+from tests.solvers.oracles import BUDGETS, make_problem
 
-KEY = {"problem": "abc", "gap": 1e-4}
-PIECES = [
-    ("numbers", [np.arange(6.0).reshape(2, 3), np.zeros((0, 3)), np.ones((1, 3))]),
-    ("flags", [np.array([1, -1], np.int8)]),
-    ("nothing", [np.zeros((0, 4), np.int32), np.zeros((0, 4), np.int32)]),
-]
-
-
-def test_what_is_saved_is_loaded(tmp_path):
-    file = Checkpoint(tmp_path / "search", KEY)
-    assert file.load() is None
-    file.save(PIECES)
-    found = Checkpoint(str(tmp_path / "search"), KEY).load()
-    for name, pieces in PIECES:
-        np.testing.assert_array_equal(found[name], np.concatenate(pieces))
-        assert found[name].dtype == pieces[0].dtype
-    assert [path.name for path in tmp_path.iterdir()] == ["search"]
+CASES = {
+    "joint": (Budget.per_row(10), {"n": 18}),
+    "selection": (Budget.per_row(8), {"n": 15, "refit": False}),
+    "pools": (Budget.n_of_m(2, 4), {"n": 16}),
+    "columns": (Budget.columns(9), {"m": 3, "n": 16}),
+    "columns, own curvatures": (Budget.columns(8), {"m": 3, "n": 14, "kind": "stacked"}),
+}
 
 
-def test_it_is_an_archive_that_others_can_read_without_pickles(tmp_path):
-    Checkpoint(tmp_path / "search", KEY).save(PIECES)
-    with np.load(tmp_path / "search", allow_pickle=False) as file:
-        assert json.loads(str(file["key"])) == {"format": "cbs checkpoint 2", **KEY}
-        assert file["numbers"].shape == (3, 3)
+def planted(case, seed, **options):
+    budget, how = CASES[case]
+    block = blocks(make_problem(np.random.default_rng(seed), budget, **{"m": 1, **how}))[0]
+    (split,) = split_blocks([block])
+    pruned = np.zeros(block.n, dtype=bool)
+    for p, count in enumerate(block.prune):
+        pruned[np.flatnonzero(block.labels == p)[:count]] = True
+    return BlockTree(block, split, pruned, block.value(pruned), gap=1e-6, **options)
 
 
-@pytest.mark.parametrize(("change", "named"), [({"gap": 1e-3}, "gap"), ({"problem": "x" * 64}, "problem")])
-def test_a_file_of_something_else_is_refused_in_one_line(tmp_path, change, named):
-    Checkpoint(tmp_path / "search", KEY).save(PIECES)
-    other = Checkpoint(tmp_path / "search", {**KEY, **change})
-    for read in (other.check, other.load):
-        with pytest.raises(
-            ValueError, match=f"belongs to another {named} \\(.*\\); name another file"
-        ) as error:
-            read()
-        assert "\n" not in str(error.value)
-        assert len(str(error.value)) < 200 + len(str(tmp_path))
+def through_a_file(trees, folder, **options):
+    """The same trees, written and read."""
+    file = Checkpoint(folder / "search", {})
+    file.save(freeze(trees))
+    found = [tree.block for tree in trees]
+    return thaw(found, file.load(), file, lambda block: BlockTree.blank(block, **options))
 
 
-def damage(path, how):
-    data = path.read_bytes()
-    if how == "cut short":
-        path.write_bytes(data[: len(data) // 2])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "not an archive":
-        path.write_bytes(b"hello" * 100)
-    elif how == "a byte changed":
-        at = data.index(np.arange(6.0).tobytes()) + 11
-        path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
-    elif how == "no key":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("numbers.npy", b"")
-    elif how == "a pickle":
-        np.savez(path.with_suffix(".npz"), key=np.array([{"a": 1}], dtype=object))
-        os.replace(path.with_suffix(".npz"), path)
-    else:
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        if how == "written again":
-            members["numbers.npy"] = members["numbers.npy"].replace(np.float64(5).tobytes(), bytes(8))
-        stored = zipfile.ZIP_STORED if how == "written again" else zipfile.ZIP_DEFLATED
-        with zipfile.ZipFile(path, "w", stored) as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
+def facts(tree):
+    return tree.nodes, tree.value, tree.bound, tree.splits, tree.pruned.tolist(), tree.done
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "cut short", "empty", "not an archive", "a byte changed", "no key", "a pickle", "written again",
-        "compressed",
-    ],
-)  # fmt: skip
-def test_damage_is_told_in_one_line(tmp_path, how):
-    file = Checkpoint(tmp_path / "search", KEY)
-    file.save(PIECES)
-    damage(tmp_path / "search", how)
-    with pytest.raises(ValueError, match=r"search' is damaged \(.+\); delete it") as error:
-        file.load()
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("record", [False, True], ids=["plain", "recorded"])
+@pytest.mark.parametrize("case", CASES)
+def test_trees_go_on_as_if_nothing_had_been(case, record, tmp_path):
+    whole = [planted(case, seed, record=record) for seed in range(3)]
+    trees = [planted(case, seed, record=record) for seed in range(3)]
+    for rounds in range(2000):
+        for slices, tree in enumerate(trees):
+            tree.work(4 + slices)
+        before = [facts(tree) for tree in trees]
+        if rounds % 3 == 0:
+            trees = through_a_file(trees, tmp_path, record=record)
+            assert [facts(tree) for tree in trees] == before
+        if all(tree.done for tree in trees):
+            break
+    for tree, other in zip(trees, whole, strict=True):
+        assert other.work(100_000)
+        assert facts(tree) == facts(other)
+        if record:
+            ours, theirs = tree.proof(), other.proof()
+            np.testing.assert_array_equal(ours.entry, theirs.entry)
+            np.testing.assert_array_equal(ours.claim, theirs.claim)
+    assert rounds > 2
 
 
-@pytest.mark.parametrize(
-    ("path", "why"),
-    [("", "is a folder"), ("missing/search", "not a folder"), ("/dev/null", "no plain file")],
-)
-def test_a_file_that_can_not_be_is_refused_at_once(tmp_path, path, why):
-    with pytest.raises(ValueError, match=why):
-        Checkpoint(tmp_path / path, KEY)
+def test_a_depth_first_search_goes_on(tmp_path):
+    tree = planted("joint", 1, depth=-1, probe=0)
+    other = planted("joint", 1, depth=-1, probe=0)
+    tree.storage.memory, tree.integers[state.FREE] = 0, 26
+    while tree.integers[state.STACK] < 4:
+        assert not tree.work(1)
+    (again,) = through_a_file([tree], tmp_path, probe=0)
+    stacks = [
+        t.store.fixes[t.store.heap[len(t.store.heap) - t.integers[state.STACK] :]] for t in (tree, again)
+    ]
+    assert len(stacks[0]) >= 4
+    np.testing.assert_array_equal(*stacks)
+    assert facts(again) == facts(tree)
+    for one in (tree, again, other):
+        assert one.work(100_000)
+    assert again.value == tree.value == pytest.approx(other.value, rel=1e-6)
+    assert again.bound == pytest.approx(other.bound, rel=2e-6)
 
 
-def test_seconds_are_those_of_all_searches(tmp_path, monkeypatch):
-    now = time.perf_counter()
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
-    for run in range(3):
-        file = Checkpoint(tmp_path / "search", KEY)
-        file.load()
-        assert file.spent == 10.0 * run
-        now += 10.0
-        file.save(PIECES)
-        assert file.seconds == 10.0 * (run + 1)
+def test_arrays_that_do_not_fit_are_refused(tmp_path):
+    tree = planted("joint", 0)
+    tree.work(20)
+    assert len(tree.store.heap) > 0
+    file = Checkpoint(tmp_path / "search", {})
+    file.save(freeze([tree]))
+    good = file.load()
+
+    def read(arrays, found=(tree.block,)):
+        return thaw(found, arrays, file, BlockTree.blank)
+
+    assert facts(read(good)[0]) == facts(tree)
+    with pytest.raises(ValueError, match=r"damaged \(1 trees instead of 2\)"):
+        read(good, (tree.block, tree.block))
+    with pytest.raises(ValueError, match="damaged"):
+        read(good, (planted("selection", 0).block,))
+    for name, change in {
+        "fixes": lambda a: a[:-1],
+        "lower": lambda a: np.append(a, 0.0),
+        "owner": lambda a: a + 1000,
+        "sides": lambda a: a - 1000,
+        "d": lambda a: a[:, :, :-1],
+        "incumbent": lambda a: a[:-1],
+        "integers": lambda a: -a,
+    }.items():
+        with pytest.raises(ValueError, match="is damaged"):
+            read({**good, name: change(good[name])})
+        with pytest.raises(ValueError, match="is damaged"):
+            read({key: array for key, array in good.items() if key != name})
 
 
-def test_a_write_that_fails_leaves_the_last_one(tmp_path):
-    file = Checkpoint(tmp_path / "search", KEY)
-    file.save(PIECES)
+def test_a_full_disk_does_not_end_a_search(tmp_path, caplog):
+    tree = planted("joint", 0)
+    (tmp_path / "folder").mkdir()
+    keeper = Keeper(Checkpoint(tmp_path / "folder" / "search", {}), lambda: freeze([tree]))
+    (tmp_path / "folder" / "search").unlink()
+    (tmp_path / "folder").rmdir()
+    keeper.save()
+    keeper.save()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"checkpoint {keeper.checkpoint.path} can't be written now: No such file or directory"
+    ]
+    assert keeper.stats == {"checkpoints": 1, "checkpoint_error": "No such file or directory"}
+    (tmp_path / "folder").mkdir()
+    keeper.save()
+    assert keeper.stats == {"checkpoints": 2}
+    assert (tmp_path / "folder" / "search").exists()
+    assert Keeper(None, keeper.state).stats == {}
 
-    def broken():
-        yield PIECES[0]
-        raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space"):
-        file.save(broken())
-    assert [path.name for path in tmp_path.iterdir()] == ["search"]
-    assert set(file.load()) == {"key", "numbers", "flags", "nothing"}
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+@pytest.mark.parametrize("budget", [name for name in BUDGETS if name != "per_layer"])
+def test_solve_goes_on_from_where_a_limit_stopped_it(budget, refit, tmp_path):
+    problem = make_problem(np.random.default_rng(1), BUDGETS[budget], n=9, refit=refit)
+    whole = solve(problem, "branch-and-bound", gap=1e-6)
+    path = tmp_path / "search"
+    first = solve(problem, BranchAndBound(node_limit=0), gap=1e-6, checkpoint=path)
+    second = solve(problem, "branch-and-bound", gap=1e-6, checkpoint=path)
+    third = solve(problem, "branch-and-bound", gap=1e-6, checkpoint=path)
+    assert first.stats["resumed"] is False
+    assert second.stats["resumed"] is third.stats["resumed"] is True
+    for found in (second, third):
+        assert (found.value, found.bound, found.status) == (whole.value, whole.bound, whole.status)
+        np.testing.assert_array_equal(found.mask, whole.mask)
+        assert found.stats["nodes"] == whole.stats["nodes"]
+    assert first.status is Status.NODE_LIMIT or whole.stats["nodes"] == 0
+    assert first.bound <= whole.bound
 
 
-@pytest.mark.parametrize(("cost", "wait"), [(0.1, 30.0), (2.0, 40.0), (100.0, 60.0)])
-def test_when_it_is_time_to_write(tmp_path, monkeypatch, cost, wait):
-    now = time.perf_counter()
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
-    file = Checkpoint(tmp_path / "search", KEY)
-    file._cost = cost
-    assert not file.due
-    now += wait - 0.01
-    assert not file.due
-    now += 0.02
-    assert file.due
-    file.put_off()
-    assert not file.due
+def test_a_certificate_goes_on_too(tmp_path):
+    problem = make_problem(np.random.default_rng(1), Budget.per_row(9), n=16, gradient=True)
+    path = tmp_path / "search"
+    solve(problem, BranchAndBound(node_limit=4), gap=1e-5, checkpoint=path, certify=True)
+    found = solve(problem, "branch-and-bound", gap=1e-5, checkpoint=path, certify=True)
+    whole = solve(problem, "branch-and-bound", gap=1e-5, certify=True)
+    assert found.certificate.bound == whole.certificate.bound
+    with pytest.raises(ValueError, match="belongs to another certify"):
+        solve(problem, "branch-and-bound", gap=1e-5, checkpoint=path)
+
+
+def test_whose_checkpoint_it_is(tmp_path):
+    problem = make_problem(np.random.default_rng(1), Budget.per_row(3))
+    path = tmp_path / "search"
+    found = solve(problem, "auto", checkpoint=path)
+    again = solve(problem, "branch-and-bound", checkpoint=path)
+    assert again.stats["resumed"]
+    assert (again.value, again.bound) == (found.value, found.bound)
+    other = make_problem(np.random.default_rng(2), Budget.per_row(3))
+    with pytest.raises(ValueError, match="belongs to another problem"):
+        solve(other, checkpoint=path)
+    with pytest.raises(ValueError, match="belongs to another gap"):
+        solve(problem, gap=1e-3, checkpoint=path)
+    with pytest.raises(ValueError, match="belongs to another solver"):
+        solve(problem, BranchAndBound(probe=3), checkpoint=path)
+    with pytest.raises(ValueError, match="'greedy' keeps no checkpoint, only auto, branch-and-bound"):
+        solve(problem, "greedy", checkpoint=path)
+
+
+def test_searches_are_written_now_and_then(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(files, "EVERY", 0.05)
+    clock.tick = 0.001
+    problem = make_problem(np.random.default_rng(0), Budget.per_row(48), m=2, n=72)
+    found = solve(problem, "branch-and-bound", gap=0.0, time_limit=1.0, checkpoint=tmp_path / "search")
+    assert found.stats["checkpoints"] > 4
+    again = solve(problem, "branch-and-bound", gap=0.0, time_limit=0.01, checkpoint=tmp_path / "search")
+    assert again.bound >= found.bound
+    assert again.value <= found.value
+    assert again.stats["nodes"] >= found.stats["nodes"]
+
+
+SCRIPT = """
+import json, sys
+import solvers, solvers.runtime.checkpoint
+from solvers.instances import load
+solvers.runtime.checkpoint.EVERY = 0.1
+found = solvers.solve(load(sys.argv[1]), "branch-and-bound", checkpoint=sys.argv[2])
+print(json.dumps([found.value, found.bound, found.stats["nodes"], found.stats["resumed"]]))
+"""
+
+
+def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
+    problem = make_problem(np.random.default_rng(0), Budget.per_row(26), m=2, n=36)
+    save(tmp_path / "layer.npz", problem)
+    path = tmp_path / "search"
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "layer.npz"), str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    nodes = 0
+    while process.poll() is None and nodes < 40:
+        time.sleep(0.02)
+        if path.exists():
+            with np.load(path) as file:
+                nodes = int(file["integers"][:, state.NODES].sum())
+    assert process.poll() is None, "the search was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with np.load(path) as file:
+        nodes = int(file["integers"][:, state.NODES].sum())
+        assert not (file["facts"][:, 3] == 1).all()
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ).stdout
+    value, bound, total, resumed = json.loads(answer)
+    assert resumed
+    assert 40 <= nodes < total
+    # uninterrupted in a process of its own too: linear algebra rounds otherwise on other numbers of threads
+    command[-1] = str(tmp_path / "another search")
+    whole = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ).stdout
+    assert json.loads(whole) == [value, bound, total, False]

@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/symmetry.py and `follow` in fixing.py: masks that need not be looked at."""
+"""Masks that need not be looked at."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/log.py and testimony.py: the proofs that searches leave behind."""
+"""The proofs that searches leave behind."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of heuristics/rows/reach.py: best swaps of wide selections against a look at every swap."""
+"""Best swaps of wide selections against a look at every swap."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of heuristics/rows/: tableaux, swaps, walks, paths between masks, and elites."""
+"""Tableaux, swaps, walks, paths between masks, and elites."""
 
 import numpy as np
 import pytest

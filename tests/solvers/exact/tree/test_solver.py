@@ -1,10 +1,9 @@
-"""Of exact/branch_and_bound/solver.py, forest.py and layer.py: whole problems."""
+"""Branch and bound on whole problems."""
 
 import os
 
 import numpy as np
 import pytest
-from oracles import digits_rows
 
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers import allocation as allocating
@@ -12,7 +11,7 @@ from solvers.control import Control
 from solvers.exact.tree import BranchAndBound
 from solvers.exact.tree.forest import block_gap
 from solvers.instances import planted
-from tests.solvers.oracles import BUDGETS, make_problem
+from tests.solvers.oracles import BUDGETS, digits_rows, make_problem
 
 GAP = 1e-6
 

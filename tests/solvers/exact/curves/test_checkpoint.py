@@ -1,4 +1,4 @@
-"""Of exact/branch_and_bound/layer_checkpoint.py: searches of one budget for a layer, gone on with."""
+"""Searches of one budget for a layer, gone on with."""
 
 import itertools
 
@@ -109,11 +109,12 @@ def test_solve_goes_on_from_any_poll(refit, tmp_path, monkeypatch):
     assert resumed == {False, True}
 
 
-def test_searches_are_written_amid_a_round(tmp_path, monkeypatch):
+def test_searches_are_written_amid_a_round(tmp_path, monkeypatch, clock):
     monkeypatch.setattr(files, "EVERY", 0.02)
+    clock.tick = 0.001
     problem = make_problem(np.random.default_rng(3), Budget.per_layer(150), m=3, n=72)
     path = tmp_path / "search"
-    found = solve(problem, "branch-and-bound", gap=1e-6, time_limit=8.0, checkpoint=path)
+    found = solve(problem, "branch-and-bound", gap=1e-6, time_limit=1.0, checkpoint=path)
     assert found.status is Status.TIME_LIMIT
     assert found.stats["checkpoints"] > 5
     again = solve(problem, BranchAndBound(node_limit=1), gap=1e-6, checkpoint=path)

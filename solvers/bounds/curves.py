@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from solvers.bounds.evaluate import relaxed_point
+from solvers.bounds.evaluate import bound_curve, relaxed_point
 from solvers.bounds.groups.ascent import group_split
 from solvers.bounds.groups.split import group_curve
 from solvers.bounds.shared import relaxation as wide
@@ -85,7 +85,8 @@ def lower_curves(
         for r, (block, split) in enumerate(
             zip(found, split_blocks(found, device=device, stopped=stopped), strict=True)
         ):
-            np.fmax(best[r], _curve(block, split), out=best[r])
+            u = relaxed_point(block, split.d, split.z)
+            np.fmax(best[r], bound_curve(block, split.d, u), out=best[r])
             if deadline is not None and refit and n > WIDE and not block.trivial:
                 starts.append((block, split))
     if starts and deadline is not None:
@@ -94,29 +95,6 @@ def lower_curves(
     if refit:
         np.maximum.accumulate(np.maximum(best, 0.0), axis=1, out=best)
     return best
-
-
-def _curve(block: Block, split: Split) -> Array:
-    """`LB_k(u)` for every k, with the same rounding margin as `lower_bound`."""
-    n, d, H, B, W = block.n, split.d[0], block.H[0], block.B[0, :, 0], block.W[0, :, 0]
-    u = relaxed_point(block, split.d, split.z)[0, :, 0]
-    gamma = 2.0 * (n + 8) * np.finfo(float).eps
-    R = H - np.diag(d)
-    Ru, size = R @ u, np.abs(R) @ np.abs(u)
-    base = -0.5 * float(u @ Ru)
-    rounding = gamma * 0.5 * float(np.abs(u) @ size)
-    if block.refit:
-        q = B - Ru
-        error = gamma * (np.abs(H) @ np.abs(W) + size)
-        scores = np.sort((q * q + (2.0 * np.abs(q) + error) * error) / (2.0 * d))[::-1]
-        taken = np.concatenate([[0.0], np.cumsum(scores)])[::-1]
-        rounding += gamma * 0.5 * float(np.abs(W) @ (np.abs(H) @ np.abs(W)))
-        return np.asarray(block.constant + base - taken * (1.0 + gamma) - rounding)
-    slack = gamma * (size + np.abs(d) + np.abs(B) + np.abs(R).sum(axis=1))
-    scores = np.sort(Ru + 0.5 * d - B - slack)
-    taken = np.concatenate([[0.0], np.cumsum(scores)])
-    grown = np.concatenate([[0.0], np.cumsum(np.abs(scores))])
-    return np.asarray(np.maximum(block.floor, base + taken - gamma * grown - rounding))
 
 
 def _raise(

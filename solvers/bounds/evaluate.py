@@ -1,12 +1,67 @@
-"""The bound of a split at any point u, with a margin for rounding: one formula for both variants."""
+"""The bound of a split at any point u, with a margin for rounding: one formula for every kind of row.
+
+With `H = R + diag(d)`, R positive semidefinite, and any u,
+
+    joint      LB(u) = 1/2 w'Hw - 1/2 u'Ru - sum of the largest scores,  score_i = (H w - R u)_i^2 / (2 d_i)
+    selection  LB(u) = -1/2 u'Ru - sum of the largest scores,  score_i = -(w_i (R u)_i + 1/2 d_i w_i^2 - c_i)
+
+as many of each pool as it keeps (joint) or prunes (selection). The first is the dual of the perspective
+relaxation (Frangioni & Gentile 2006), the second that of the convexified quadratic programme.
+"""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.problem import Mask
+from solvers.runtime.tensors import Tensor
+
+Numbers = TypeVar("Numbers", Array, Tensor)
+
+
+def margin(n: int) -> float:
+    """Relative rounding of sums of n products of such sums."""
+    return 2.0 * (n + 8) * float(np.finfo(float).eps)
+
+
+def terms(refit: bool, H: Numbers, d: Numbers, W: Numbers, B: Numbers, u: Numbers) -> tuple[Numbers, Numbers]:
+    """What rows contribute to bounds, rounding included: `base [m]` from below, scores `[m, n]` from above.
+
+    The bound is `base` less the largest scores, and joint `1/2 w'Hw` more, whose rounding base has too.
+
+    Args:
+        refit: joint, or selection.
+        H: `[n, n]`.
+        d: `[n]`, or `[m, n]`; positive when joint.
+        W: `[m, n]` weights.
+        B: `[m, n]` `W H` as computed (joint), or c (selection).
+        u: `[m, n]`.
+    """
+    gamma, size_H = margin(len(H)), abs(H)
+    Ru, size = u @ H - d * u, abs(u) @ size_H + abs(d) * abs(u)
+    base = -0.5 * (u * Ru).sum(-1) - 0.5 * gamma * (abs(u) * size).sum(-1)
+    if refit:
+        own = abs(W) @ size_H
+        q = abs(B - Ru) + gamma * (size + own)
+        return base - 0.5 * gamma * (abs(W) * own).sum(-1), (1.0 + gamma) * q * q / (2.0 * d)
+    own = 0.5 * d * W * W
+    return base, gamma * (abs(W) * size + abs(own) + abs(B)) - (W * Ru + own - B)
+
+
+def block_terms(block: Block, d: Array, u: Array) -> tuple[float, Array]:
+    """`base` and scores `[n]` of a block, summed over its curvatures and right-hand sides."""
+    base, score = block.constant, np.zeros(block.n)
+    for H, B, W, own, point in zip(block.H, block.B, block.W, d, u, strict=True):
+        weights = W.T if block.refit else np.ones((1, block.n))
+        low, high = terms(block.refit, H, own, weights, B.T, point.T)
+        if not block.refit:
+            high += margin(block.n) * (np.abs(H).sum(axis=1) + np.abs(own))  # H is a product of three
+        base, score = base + float(low.sum()), score + high.sum(axis=0)
+    return base, score
 
 
 def relaxed_point(block: Block, d: Array, z: Array) -> Array:
@@ -30,17 +85,8 @@ def lower_bound(
 ) -> float:
     """A valid lower bound on a block's cost over all decisions that respect the fixings.
 
-    Joint, with `q = b - R u`:
-
-        LB(u) = 1/2 w'Hw - 1/2 u'Ru - sum_{fixed kept} s - sum_pool (largest free s),  s_i = q_i^2/(2 d_i)
-
-    Selection, with `t = R u + d/2 - c`:
-
-        LB(u) = -1/2 u'Ru + sum_{fixed pruned} t + sum_pool (smallest free t)
-
-    Sums over curvatures and right-hand sides are taken before sorting. The bound holds for every u;
-    it is lowered by an a priori estimate of the rounding in its own evaluation, though not below the
-    block's `floor`.
+    It holds for every u; it is lowered by an a priori estimate of the rounding in its own evaluation,
+    though not below the block's `floor`.
 
     Args:
         block: the block.
@@ -49,56 +95,27 @@ def lower_bound(
         kept: `[n]` decisions fixed to stay.
         pruned: `[n]` decisions fixed to go.
     """
-    n = block.n
-    gamma = 2.0 * (n + 8) * np.finfo(float).eps
-    free = np.ones(n, dtype=bool)
-    for fixed in (kept, pruned):
-        if fixed is not None:
-            free &= ~fixed
-    quadratic = quadratic_size = 0.0
-    score, slack = np.zeros(n), np.zeros(n)
-    for g in range(len(block.H)):
-        R = block.H[g] - np.diag(d[g])
-        Ru, size = R @ u[g], np.abs(R) @ np.abs(u[g])
-        quadratic += 0.5 * float((u[g] * Ru).sum())
-        quadratic_size += 0.5 * float((np.abs(u[g]) * size).sum())
-        if block.refit:
-            q = block.B[g] - Ru
-            error = gamma * (np.abs(block.H[g]) @ np.abs(block.W[g]) + size)
-            score += (q * q).sum(axis=1) / (2.0 * d[g])
-            slack += ((2.0 * np.abs(q) + error) * error).sum(axis=1) / (2.0 * d[g])
-        else:
-            score += Ru[:, 0] + 0.5 * d[g] - block.B[g, :, 0]
-            slack += gamma * (size[:, 0] + np.abs(d[g]) + np.abs(block.B[g, :, 0]) + np.abs(R).sum(axis=1))
-    take, fixed_in = (block.keep, kept) if block.refit else (block.prune, pruned)
-    sign = 1.0 if block.refit else -1.0
-    optimistic = score + sign * slack
-    total = size_total = 0.0
-    for p, count in enumerate(take):
+    base, score = block_terms(block, d, u)
+    none = np.zeros(block.n, dtype=bool)
+    kept, pruned = none if kept is None else kept, none if pruned is None else pruned
+    take, inside = (block.keep, kept) if block.refit else (block.prune, pruned)
+    total = size = 0.0
+    for p, count in enumerate(take.tolist()):
         pool = block.labels == p
-        left = int(count)
-        if fixed_in is not None:
-            inside = pool & fixed_in
-            total += float(optimistic[inside].sum())
-            size_total += float(np.abs(optimistic[inside]).sum())
-            left -= int(inside.sum())
-        ranked = np.sort(optimistic[pool & free])
-        if left < 0 or left > len(ranked):
+        ranked = np.sort(score[pool & ~kept & ~pruned])[::-1]
+        left = count - np.count_nonzero(pool & inside)
+        if not 0 <= left <= len(ranked):
             return np.inf
-        best = ranked[len(ranked) - left :] if block.refit else ranked[:left]
-        total += float(best.sum())
-        size_total += float(np.abs(best).sum())
-    constant = block.constant
-    rounding = gamma * (quadratic_size + size_total)
-    if block.refit:
-        rounding += (
-            gamma
-            * 0.5
-            * float(
-                sum(
-                    (np.abs(W) * (np.abs(H) @ np.abs(W))).sum() for H, W in zip(block.H, block.W, strict=True)
-                )
-            )
-        )
-        return max(block.floor, constant - quadratic - total - rounding)
-    return max(block.floor, total - quadratic - rounding)
+        taken = np.append(score[pool & inside], ranked[:left])
+        total += float(taken.sum())
+        size += float(np.abs(taken).sum())
+    return max(block.floor, base - total - margin(block.n) * (size + abs(block.constant)))
+
+
+def bound_curve(block: Block, d: Array, u: Array) -> Array:
+    """`[n + 1]` the bounds of a block of one pool for every pruned count, all at one point."""
+    base, score = block_terms(block, d, u)
+    ranked = np.sort(score)[::-1]
+    lost = np.append(0.0, np.cumsum(ranked) + margin(block.n) * np.cumsum(np.abs(ranked)))
+    low = np.maximum(block.floor, base - margin(block.n) * abs(block.constant) - lost)
+    return np.asarray(low[::-1] if block.refit else low)

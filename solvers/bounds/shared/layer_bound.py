@@ -1,13 +1,4 @@
-"""The bounds of many rows at their points, with a margin for rounding: `evaluate.lower_bound` in products.
-
-With `R = H - diag(d)`, a row's point v gives
-
-    joint      base = 1/2 w'Hw - 1/2 v'Rv,  score_i = q_i^2 / (2 d_i),  q = H w - R v
-    selection  base = -1/2 v'Rv,            score_i = -(w_i (R v)_i + 1/2 d_i w_i^2 - c_i)
-
-and `LB = base - sum of the largest scores`, as many of each pool as are kept (joint) or pruned (selection).
-A selection's split is that of `A = diag(w) H diag(w)`, with d_i w_i^2 on the diagonal and u = v / w.
-"""
+"""The bounds of many rows at their points (`solvers.bounds.evaluate`): a row each, at a price, or in all."""
 
 from __future__ import annotations
 
@@ -16,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from solvers.bounds.evaluate import margin, terms
 from solvers.bounds.shared.rows import SharedRows
 from solvers.hessian import Array
 from solvers.runtime.tensors import Tensor, torch
@@ -50,7 +42,7 @@ def row_bounds(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
         total, size = some.sum((1, 2)), some.abs().sum((1, 2))
         if rows.price is not None:
             size = size + 2.0 * abs(rows.price) * rows.size
-        found.append(_floor(rows, base - total - _gamma(n) * size))
+        found.append(_floor(rows, base - total - margin(n) * size))
     return np.concatenate([low.cpu().numpy() for low in found])
 
 
@@ -68,7 +60,7 @@ def layer_bound(rows: SharedRows, d: Tensor, v: Tensor) -> float:
     total = math.fsum(float(part.sum()) for part in parts)
     size = math.fsum(float(np.abs(part).sum()) for part in parts)
     constant = math.fsum(bases)
-    low = constant - total - _gamma(n) * size - 8.0 * np.finfo(float).eps * (abs(constant) + size)
+    low = constant - total - margin(n) * size - 8.0 * np.finfo(float).eps * (abs(constant) + size)
     return max(low, 0.0) if rows.refit else low
 
 
@@ -87,7 +79,7 @@ def curves_at(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
     found = np.empty((m, n + 1))
     for part, base, score in _parts(rows, d, v):
         ranked = score.sort(dim=1, descending=True).values
-        lost = ranked.cumsum(1) + _gamma(n) * ranked.abs().cumsum(1)
+        lost = ranked.cumsum(1) + margin(n) * ranked.abs().cumsum(1)
         low = _floor(rows, base[:, None] - torch.cat([torch.zeros_like(lost[:, :1]), lost], dim=1))
         found[part] = (low.flip(1) if rows.refit else low).cpu().numpy()
     return found
@@ -96,31 +88,13 @@ def curves_at(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
 def _parts(rows: SharedRows, d: Tensor, v: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Chunks of rows with their bases, from below, and scores `[., n]`, from above."""
     m, n = v.shape
-    gamma = _gamma(n)
-    size_H = rows.H.abs()
     step = max(1, CHUNK_BYTES // (8 * n))
     for first in range(0, m, step):
         part = slice(first, min(first + step, m))
-        W, u = rows.W[part], v[part]
-        D = d if d.ndim == 1 else d[part]
-        Ru = u @ rows.H - D * u
-        size = u.abs() @ size_H + D.abs() * u.abs()
-        base = -0.5 * (u * Ru).sum(1) - gamma * 0.5 * (u.abs() * size).sum(1)
-        if rows.refit:
-            B, size_B = W @ rows.H, W.abs() @ size_H
-            base += 0.5 * (W * B).sum(1) - gamma * 0.5 * (W.abs() * size_B).sum(1)
-            q = (B - Ru).abs() + gamma * (size + size_B)
-            yield part, base, (1.0 + gamma) * q * q / (2.0 * D)
-        else:
-            own = 0.5 * D * W * W
-            t, slack = W * Ru + own, W.abs() * size + own.abs()
-            if rows.C is not None:
-                t, slack = t - rows.C[part], slack + rows.C[part].abs()
-            yield part, base, gamma * slack - t
-
-
-def _gamma(n: int) -> float:
-    return 2.0 * (n + 8) * float(np.finfo(float).eps)
+        W, D = rows.W[part], d if d.ndim == 1 else d[part]
+        B = W @ rows.H if rows.refit else W.new_zeros(1) if rows.C is None else rows.C[part]
+        base, score = terms(rows.refit, rows.H, D, W, B, v[part])
+        yield part, base + 0.5 * (W * B).sum(1) if rows.refit else base, score
 
 
 def _floor(rows: SharedRows, low: Tensor) -> Tensor:

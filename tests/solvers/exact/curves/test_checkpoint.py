@@ -110,8 +110,8 @@ def test_solve_goes_on_from_any_poll(refit, tmp_path, monkeypatch):
 
 
 def test_searches_are_written_amid_a_round(tmp_path, monkeypatch, clock):
-    monkeypatch.setattr(files, "EVERY", 0.02)
-    clock.tick = 0.001
+    monkeypatch.setattr(files, "EVERY", 0.005)
+    clock.tick = 0.0001
     problem = make_problem(np.random.default_rng(3), Budget.per_layer(150), m=3, n=72)
     path = tmp_path / "search"
     found = solve(problem, "branch-and-bound", gap=1e-6, time_limit=1.0, checkpoint=path)

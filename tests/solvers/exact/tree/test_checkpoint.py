@@ -194,8 +194,8 @@ def test_whose_checkpoint_it_is(tmp_path):
 
 
 def test_searches_are_written_now_and_then(tmp_path, monkeypatch, clock):
-    monkeypatch.setattr(files, "EVERY", 0.05)
-    clock.tick = 0.001
+    monkeypatch.setattr(files, "EVERY", 0.005)
+    clock.tick = 0.0001
     problem = make_problem(np.random.default_rng(0), Budget.per_row(48), m=2, n=72)
     found = solve(problem, "branch-and-bound", gap=0.0, time_limit=1.0, checkpoint=tmp_path / "search")
     assert found.stats["checkpoints"] > 4

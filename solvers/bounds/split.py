@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 import scipy.linalg
 
-from solvers.bounds.interior.scaling import split_alone, split_batch
+from solvers.bounds.interior.scaling import best_split
 from solvers.bounds.secure import secure
 from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.rows import SharedRows, alike
@@ -26,10 +27,6 @@ TOLERANCE = 5e-4
 """Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
 LOOSE = 1e-2
 """Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
-BATCH_BYTES = 1 << 30
-"""Memory that one batch of interior-point work may take."""
-STEP_WORK = 1 << 28
-"""Cubes of inputs in a batch on a CPU, where more gain nothing and limits are polled between steps."""
 
 
 @dataclass(frozen=True)
@@ -54,59 +51,55 @@ def split_blocks(
     stopped: Stopped = lambda: None,
     tolerance: float = TOLERANCE,
 ) -> list[Split]:
-    """The best split of every block: narrow ones side by side, others in batches of one shape.
-
-    Wide rows of one curvature share a split (`representative`).
+    """The best split of every block, side by side; wide rows of one curvature share one (`representative`).
 
     Args:
         found: the blocks.
-        device: torch device.
+        device: torch device of what wide rows share.
         stopped: polled often; a true answer ends the work soon, with valid splits of less worth.
         tolerance: complementarity gap at which to stop, as a share of a quick mask's cost.
     """
     if representable(found):
         return representative(found, device, stopped)
-    out: list[Split | None] = [None] * len(found)
-    lone: list[int] = []
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, block in enumerate(found):
-        if block.trivial or (block.refit and len(block.H) > 1):
-            out[i] = _separate(block, device, stopped)
-        elif block.n <= WIDE and device == "cpu":
-            lone.append(i)
-        else:
-            key = (block.refit, block.B.shape, block.labels.tobytes())
-            groups.setdefault(key, []).append(i)
-    work = partial(_alone, stopped, tolerance)
-    for i, split in zip(lone, side_by_side(work, [found[i] for i in lone]), strict=True):
-        out[i] = split
-    for members in groups.values():
-        n = found[members[0]].n
-        most = min(BATCH_BYTES // (8 * 24 * n**2), STEP_WORK // n**3 if device == "cpu" else len(members))
-        size = max(1, most)
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
-            splits = _batch([found[i] for i in part], device, stopped, tolerance)
-            for i, split in zip(part, splits, strict=True):
-                out[i] = split
-    return [split for split in out if split is not None]
+    parts = [_parts(block) for block in found]
+    splits = iter(side_by_side(partial(_best, stopped, tolerance), chain.from_iterable(parts)))
+    return [_joined(list(islice(splits, len(part)))) for part in parts]
 
 
-def _alone(stopped: Stopped, tolerance: float, block: Block) -> Split:
+def _best(stopped: Stopped, tolerance: float, block: Block) -> Split:
+    """Of a block of one curvature; without an interior it gets `d = lambda_min` at unit diagonal."""
+    H = block.H[0]
+    even = np.asarray((block.keep / np.bincount(block.labels))[block.labels], dtype=np.float64)
     if stopped():
-        return _hasty([block])[0]
-    d, z, steps = split_alone(block, tolerance)
-    return Split(secure(block.H[0], d, block.refit)[None], z, steps)
+        return Split(_hasty(H, block.refit)[None], even, 0)
+    if block.trivial:
+        return Split(_lowest(H, block.refit)[None], even, 0)
+    d, z, steps = best_split(block, tolerance, stopped)
+    return Split(secure(H, d, block.refit)[None], z, steps)
 
 
-def _batch(found: list[Block], device: str, stopped: Stopped, tolerance: float) -> list[Split]:
-    if stopped():
-        return _hasty(found)
-    points = split_batch(found, device=device, stopped=stopped, tolerance=tolerance)
+def _parts(block: Block) -> list[Block]:
+    """A block of one curvature, or one such block for each of its rows."""
+    if len(block.H) == 1:
+        return [block]
     return [
-        Split(secure(block.H[0], d, block.refit)[None], z, steps)
-        for block, (d, z, steps) in zip(found, points, strict=True)
+        replace(
+            block,
+            H=H[None],
+            B=B[None],
+            W=W[None],
+            constant=0.5 * float((W * B).sum()),
+            rows=block.rows[i : i + 1],
+        )
+        for i, (H, B, W) in enumerate(zip(block.H, block.B, block.W, strict=True))
     ]
+
+
+def _joined(parts: list[Split]) -> Split:
+    """The split of a block from those of its parts, whose indicators are averaged."""
+    if len(parts) == 1:
+        return parts[0]
+    return Split(np.concatenate([s.d for s in parts]), np.mean([s.z for s in parts], axis=0), parts[0].steps)
 
 
 def representable(found: Sequence[Block]) -> bool:
@@ -123,58 +116,17 @@ def representative(found: Sequence[Block], device: str, stopped: Stopped = lambd
     return [Split(d, share, shared.steps) for share in z.cpu().numpy()]
 
 
-def _hasty(found: Sequence[Block]) -> list[Split]:
-    """Valid splits that cost next to nothing, and are worth as much; one for all joint rows of a curvature.
+def _hasty(H: Array, positive: bool) -> Array:
+    """A valid split that costs next to nothing, and is worth as much.
 
-    A selection's matrix is what it leaves on the diagonal by Gershgorin's discs, which takes no factor.
+    A selection's is what Gershgorin's discs leave on the diagonal, which takes no factor.
     """
-    out: list[Split] = []
-    for before, block in zip([None, *found], found, strict=False):
-        if before is not None and block.refit and before.H.ctypes.data == block.H.ctypes.data:
-            d = out[-1].d
-        else:
-            d = np.stack([_narrowest(H, block.refit) for H in block.H])
-        out.append(Split(d, _even(block), 0))
-    return out
-
-
-def _narrowest(H: Array, positive: bool) -> Array:
     if positive:
         return secure(H, 1e-9 * np.abs(np.diagonal(H)), True)
     size = np.abs(H)
     radius = size.sum(axis=1) - np.diagonal(size)
     rounding = 4.0 * len(H) * np.finfo(float).eps * (radius + np.diagonal(size))
     return np.asarray(np.diagonal(H) - radius - rounding)
-
-
-def _even(block: Block) -> Array:
-    return np.asarray((block.keep / np.bincount(block.labels))[block.labels], dtype=np.float64)
-
-
-def _separate(block: Block, device: str, stopped: Stopped) -> Split:
-    """Blocks without an interior get `d = lambda_min` at unit diagonal; several curvatures one by one."""
-    if block.trivial and stopped():
-        return _hasty([block])[0]
-    if block.trivial:
-        d = np.stack([_lowest(H, block.refit) for H in block.H])
-        return Split(d, _even(block), 0)
-    parts = [
-        Block(
-            True,
-            H[None],
-            B[None],
-            W[None],
-            0.5 * float((W * B).sum()),
-            block.labels,
-            block.keep,
-            block.rows[i : i + 1],
-        )
-        for i, (H, B, W) in enumerate(zip(block.H, block.B, block.W, strict=True))
-    ]
-    splits = split_blocks(parts, device=device, stopped=stopped)
-    return Split(
-        np.concatenate([s.d for s in splits]), np.mean([s.z for s in splits], axis=0), splits[0].steps
-    )
 
 
 def _lowest(H: Array, positive: bool) -> Array:

@@ -161,3 +161,22 @@ def digits_rows(rows, inputs, prune):
     Y = np.eye(10)[data.target][:, :rows]
     W = np.linalg.solve(H, X.T @ (Y - 0.1) / len(X)).T
     return SubsetProblem(W, H, Budget.per_row(prune))
+
+
+def semidefinite_bound(block):
+    """The bound of a block's best split, as the semidefinite programme that it is the dual of.
+
+    Of one curvature; decisions of several rows share z and the split: `X >= sum_c x_c x_c'`.
+    """
+    n, (H,), (B,) = block.n, block.H, block.B
+    columns = B.shape[1]
+    X, x, z = cp.Variable((n, n), symmetric=True), cp.Variable((n, columns)), cp.Variable(n)
+    moments = cp.bmat([[X, x], [x.T, np.eye(columns)]])
+    limits = [moments >> 0, z >= 0, z <= 1]
+    limits += [cp.sum(z[block.labels == p]) == k for p, k in enumerate(block.keep)]
+    if block.refit:
+        limits += [cp.quad_over_lin(x[i], z[i]) <= X[i, i] for i in range(n)]
+    else:
+        limits += [cp.diag(X) == x[:, 0], x[:, 0] == 1 - z]
+    programme = cp.Problem(cp.Minimize(0.5 * cp.trace(H @ X) - cp.sum(cp.multiply(B, x))), limits)
+    return programme.solve(solver=cp.CLARABEL) + (block.constant if block.refit else 0.0)

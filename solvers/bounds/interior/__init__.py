@@ -1,1 +1,1 @@
-"""Best diagonal splits by interior-point methods: with tensors for any size, compiled for one block."""
+"""The best diagonal split of a block, by a compiled primal-dual interior-point method."""

@@ -1,80 +1,105 @@
-"""The two relaxations as saddle functions of (z, d): values and derivatives, batched over rows.
+"""The two relaxations of a block as saddle functions of (z, d): values and derivatives, compiled.
 
 Both are convex in the relaxed indicators `z` and concave in the split `d`; their saddle value is the
 semidefinite bound.
 
-Joint, `z` the share kept, `M = H + diag(d (1/z - 1))`, `b = H w`:
+Joint (perspective relaxation), `z` the share kept, `M = H + diag(d (1/z - 1))`, `b = H w`:
 
     phi(z, d) = 1/2 w'Hw - 1/2 b' M^-1 b
 
-Selection, `z` the share pruned, `A = diag(w) H diag(w)`:
+Selection (convexified quadratic), `z` the share pruned, `A = diag(w) H diag(w)`:
 
     phi(z, d) = 1/2 z'Az - c'z + 1/2 sum_i d_i z_i (1 - z_i)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from solvers.runtime.tensors import Tensor, torch
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Derivatives:
-    """Of phi at a point: `[B]` value, `[B, n]` gradients, `[B, n, n]` second derivatives."""
-
-    value: Tensor
-    z: Tensor
-    d: Tensor
-    zz: Tensor
-    zd: Tensor
-    dd: Tensor
+from solvers.bounds.cholesky import factorise, inverse
+from solvers.hessian import Array
+from solvers.runtime.compiled import FLAGS
 
 
-Saddle = Callable[[Tensor, Tensor], Derivatives]
+class Data(NamedTuple):
+    """A block of one curvature, in units in which everything is of order one.
 
-
-def joint(H: Tensor, B: Tensor, constant: Tensor) -> Saddle:
-    """The perspective relaxation's saddle function.
-
-    Args:
-        H: `[B, n, n]` curvature.
-        B: `[B, n, c]` right-hand sides `H w`; c = 1, or all the rows that share one mask and one d.
-        constant: `[B]`, `1/2 w'Hw`.
+    Attributes:
+        refit: joint, or selection.
+        H: `[n, n]`.
+        B: `[n, c]`.
+        constant: as in `solvers.form.blocks.Block`.
+        labels: `[n]` pool of every entry, never falling.
+        counts: `[pools]` sums of z, the shares kept (joint) or pruned (selection).
     """
 
-    def derivatives(z: Tensor, d: Tensor) -> Derivatives:
-        y = 1.0 / z - 1.0
-        inverse = torch.linalg.inv(H + torch.diag_embed(d * y))
-        inverse = 0.5 * (inverse + inverse.mT)
-        V = inverse @ B
-        Q = inverse * (V @ V.mT)
-        square = (V * V).sum(-1)
-        slope = -d / z**2
-        zz = -slope[:, :, None] * Q * slope[:, None, :] + torch.diag_embed(square * d / z**3)
-        zd = -slope[:, :, None] * Q * y[:, None, :] + torch.diag_embed(-0.5 * square / z**2)
-        dd = -y[:, :, None] * Q * y[:, None, :]
-        value = constant - 0.5 * (B * V).sum((-2, -1))
-        return Derivatives(value, 0.5 * square * slope, 0.5 * square * y, zz, zd, dd)
-
-    return derivatives
+    refit: bool
+    H: Array
+    B: Array
+    constant: float
+    labels: NDArray[np.int64]
+    counts: Array
 
 
-def selection(A: Tensor, c: Tensor) -> Saddle:
-    """The selection relaxation's saddle function; `A [B, n, n]`, `c [B, n]`."""
+class Derivatives(NamedTuple):
+    """Of phi at a point: `[n]` gradients in z and d, `[n, n]` second derivatives; `dd` is minus phi_dd.
 
-    def derivatives(z: Tensor, d: Tensor) -> Derivatives:
-        Az = (A @ z[:, :, None])[:, :, 0]
-        spread = z * (1.0 - z)
-        value = 0.5 * (z * Az).sum(-1) - (c * z).sum(-1) + 0.5 * (d * spread).sum(-1)
-        return Derivatives(
-            value,
-            Az - c + d * (0.5 - z),
-            0.5 * spread,
-            A - torch.diag_embed(d),
-            torch.diag_embed(0.5 - z),
-            torch.zeros_like(A),
-        )
+    Selection has a diagonal `zd`; the rest of it is left alone.
+    """
 
-    return derivatives
+    z: Array
+    d: Array
+    zz: Array
+    zd: Array
+    dd: Array
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def joint(data, z, d, out):
+    """The value of the joint phi, with the costs of the columns of B added up; derivatives into out."""
+    n = len(z)
+    M = data.H.copy()
+    for i in range(n):
+        M[i, i] += d[i] * (1.0 / z[i] - 1.0)
+    factorise(M, n)
+    N = inverse(M, n)
+    V = N @ data.B
+    P = V @ V.T
+    value = data.constant
+    for i in range(n):
+        for c in range(V.shape[1]):
+            value -= 0.5 * data.B[i, c] * V[i, c]
+        steep, y = d[i] / (z[i] * z[i]), 1.0 / z[i] - 1.0
+        for j in range(n):
+            Q, other = N[i, j] * P[i, j], 1.0 / z[j] - 1.0
+            out.zz[i, j] = -steep * d[j] / (z[j] * z[j]) * Q
+            out.zd[i, j] = steep * other * Q
+            out.dd[i, j] = y * other * Q
+        out.zz[i, i] += P[i, i] * steep / z[i]
+        out.zd[i, i] -= 0.5 * P[i, i] / (z[i] * z[i])
+        out.z[i] = -0.5 * P[i, i] * steep
+        out.d[i] = 0.5 * P[i, i] * y
+    return value
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def selection(data, z, d, out):
+    """The value of the selection phi; derivatives into out."""
+    n, A, c = len(z), data.H, data.B
+    value = 0.0
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += A[i, j] * z[j]
+            out.zz[i, j] = A[i, j]
+            out.dd[i, j] = 0.0
+        out.zz[i, i] -= d[i]
+        out.zd[i, i] = 0.5 - z[i]
+        out.z[i] = total - c[i, 0] + d[i] * (0.5 - z[i])
+        out.d[i] = 0.5 * z[i] * (1.0 - z[i])
+        value += z[i] * (0.5 * total - c[i, 0]) + d[i] * out.d[i]
+    return value

@@ -91,8 +91,8 @@ def _prune_and_add(row, choice, fresh, total):  # type: ignore[no-untyped-def]
 def _add_swaps(row, total):  # type: ignore[no-untyped-def]
     """Add the row's change of cost by every swap to `total [survivors, n]`: the k-th column comes back.
 
-    If i comes back and j goes, `-u_i^2/(2 M_ii) + (w^_j + E_ji u_i/M_ii)^2 / (2 (E_jj + E_ji^2/M_ii))`, in the
-    terms of `Row`; infinite where i is not pruned.
+    If i comes back and j goes it is `-u_i^2/(2 M_ii) + (w^_j + E_ji u_i/M_ii)^2 / (2 (E_jj + E_ji^2/M_ii))`,
+    in the terms of `Row`; infinite where i is not pruned.
     """
     n, ratio, inverse, back = len(row.w), row.spare[0], row.spare[1], row.spare[2]
     for k in range(n):

@@ -1,14 +1,16 @@
-"""The best split, compiled and batched."""
+"""The best split of a block, and the units that it is found in."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.interior import block_interior_point, scaling
+from solvers.bounds.interior import interior_point, scaling
 from solvers.bounds.secure import secure
 from solvers.form.blocks import blocks
-from tests.solvers.oracles import make_problem
+from tests.solvers.oracles import make_problem, semidefinite_bound
 
 CASES = {
     "joint": (Budget.per_row(11), {"m": 2, "n": 18}),
@@ -27,14 +29,14 @@ def bound_of(block, d, z):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_compiled_split_is_worth_as_much_as_the_batched_one(case, rng):
+def test_the_best_split_gives_the_semidefinite_bound(case, rng):
     budget, options = CASES[case]
-    found = blocks(make_problem(rng, budget, **options))
-    for block, batched in zip(found, scaling.split_batch(found, tolerance=5e-4), strict=True):
-        d, z, steps = scaling.split_alone(block, 5e-4)
-        bound, other = bound_of(block, d, z), bound_of(block, *batched[:2])
-        assert bound == pytest.approx(other, abs=1e-3 * scaling.magnitude(block))
-        assert steps <= batched[2] + 5
+    for block in blocks(make_problem(rng, budget, **options)):
+        d, z, steps = scaling.best_split(block, 5e-4)
+        assert bound_of(block, d, z) == pytest.approx(
+            semidefinite_bound(block), abs=1e-3 * scaling.magnitude(block)
+        )
+        assert steps < 20
         np.testing.assert_allclose(np.bincount(block.labels, weights=z), block.keep, atol=1e-9)
 
 
@@ -48,15 +50,17 @@ def wide_range(rng, n, refit, damping):
     return blocks(SubsetProblem(W, 0.5 * (H + H.T), Budget.per_row(n // 2), refit=refit, gradient=G))[0]
 
 
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate:UserWarning")  # of the oracle
 @pytest.mark.parametrize("damping", [1e-2, 1e-6, 1e-9])
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
 def test_ill_conditioned_blocks_too(refit, damping):
     for seed in range(4):
         block = wide_range(np.random.default_rng(seed), 16, refit, damping)
-        (batched,) = scaling.split_batch([block], tolerance=5e-4)
-        d, z, _ = scaling.split_alone(block, 5e-4)
-        gained = bound_of(block, d, z) - bound_of(block, *batched[:2])
-        assert gained >= -1e-3 * scaling.magnitude(block)
+        d, z, _ = scaling.best_split(block, 5e-4)
+        data, _ = scaling.scaled(block)
+        unit = scaling.magnitude(block)
+        same = replace(block, H=data.H[None], B=data.B[None], constant=data.constant)
+        assert bound_of(block, d, z) / unit >= semidefinite_bound(same) - 1e-3
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
@@ -65,7 +69,7 @@ def test_every_iterate_is_a_valid_split_and_none_is_worse_than_the_first(refit, 
     data, unit = scaling.scaled(block)
     bounds = []
     for limit in range(16):
-        z, d, steps = block_interior_point.saddle_point(data, 1e-9, limit)
+        z, d, steps = interior_point.saddle_point(data, 1e-9, limit)
         assert steps == limit
         assert np.linalg.eigvalsh(block.H[0] - np.diag(d * unit))[0] > 0
         assert ((z > 0) & (z < 1)).all()
@@ -78,7 +82,7 @@ def test_every_iterate_is_a_valid_split_and_none_is_worse_than_the_first(refit, 
 
 def test_a_looser_tolerance_takes_fewer_steps(rng):
     (block,) = blocks(make_problem(rng, Budget.per_row(5), m=1, n=9))
-    steps = [scaling.split_alone(block, tolerance)[2] for tolerance in (1.0, 1e-2, 1e-6)]
+    steps = [scaling.best_split(block, tolerance)[2] for tolerance in (1.0, 1e-2, 1e-6)]
     assert steps[0] < steps[1] < steps[2] < scaling.MAX_STEPS
 
 
@@ -88,8 +92,20 @@ def test_units_of_the_curvature_do_not_matter(refit, power, rng):
     problem = make_problem(rng, Budget.per_row(5), m=1, n=9, refit=refit)
     same = SubsetProblem(problem.W, problem.hessian.dense(0) * 2.0**power, problem.budget, refit=refit)
     (d, z, steps), (other, shares, taken) = (
-        scaling.split_alone(*blocks(one), 5e-4) for one in (problem, same)
+        scaling.best_split(*blocks(one), 5e-4) for one in (problem, same)
     )
     assert steps == taken
     np.testing.assert_allclose(other, d * 2.0**power, rtol=1e-6)
     np.testing.assert_allclose(shares, z, rtol=1e-6)
+
+
+@pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
+def test_wide_blocks_take_the_same_steps_and_are_stopped_between_them(refit, rng, monkeypatch):
+    (block,) = blocks(make_problem(rng, Budget.per_row(5), m=1, n=9, refit=refit))
+    data, _ = scaling.scaled(block)
+    whole = interior_point.saddle_point(data, 1e-6, 40)
+    monkeypatch.setattr(interior_point, "NARROW", 8)
+    for found, expected in zip(interior_point.saddle_point(data, 1e-6, 40), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    polls = iter([None, None, None, "now"])
+    assert interior_point.saddle_point(data, 1e-6, 40, lambda: next(polls))[2] == 3

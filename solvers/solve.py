@@ -22,41 +22,52 @@ from solvers.form.reduction import reduce
 from solvers.problem import SubsetProblem
 from solvers.runtime.caches import spare_full_disks
 from solvers.runtime.checkpoint import Checkpoint
+from solvers.runtime.plugins import plugins
 from solvers.runtime.rehearsal import rehearse_arithmetic
 from solvers.runtime.tensors import load_torch
 from solvers.solution import Solution, Status, closes
 from solvers.solver import Solver
 
+PLUGINS = "cbs.solvers"
+"""Group of the entry points by which installed packages add solvers of theirs."""
+
 
 @cache
-def registry() -> Mapping[str, type[Solver]]:
-    """Every solver by name, in the order they are listed to users."""
+def built_in() -> Mapping[str, Solver]:
+    """This package's solvers by name, in the order they are listed to users."""
     from solvers import exact, foreign, heuristics, relaxations
     from solvers.auto import Auto
 
     rooms = (exact, foreign, relaxations, heuristics)
-    classes: list[type[Solver]] = [Auto, *(cls for room in rooms for cls in room.SOLVERS)]
-    return {cls.name: cls for cls in classes}
+    return {solver.name: solver for solver in (Auto(), *(each for room in rooms for each in room.SOLVERS))}
+
+
+@cache
+def registry() -> Mapping[str, Solver]:
+    """Every solver by name: this package's, and after them those of others (`solvers.runtime.plugins`)."""
+    known = built_in()
+    return {**known, **plugins(PLUGINS, Solver, known, check=_described)}
 
 
 def available() -> dict[str, dict[str, Any]]:
     """Every solver: what it does and supports, what it proves, and whether it is installed."""
+    return {name: _described(solver) for name, solver in registry().items()}
+
+
+def _described(solver: Solver) -> dict[str, Any]:
     return {
-        name: {
-            "summary": cls.summary,
-            "proves": cls.proves,
-            "variants": list(cls.variants),
-            "budgets": list(cls.budgets),
-            "installed": cls.installed(),
-            "resumable": cls.resumable,
-            "install": cls.install_hint(),
-        }
-        for name, cls in registry().items()
+        "summary": solver.summary,
+        "proves": solver.proves,
+        "variants": list(solver.variants),
+        "budgets": list(solver.budgets),
+        "installed": solver.installed(),
+        "resumable": solver.resumable,
+        "install": solver.install_hint(),
     }
 
 
 def get_solver(solver: str | Solver) -> Solver:
-    """A solver by name, or the instance itself.
+    """A solver by its name in `available()`, or the instance itself, which may be of a class of one's own.
 
     Raises:
         ValueError: for an unknown name (with the nearest known) or a missing dependency (with the
@@ -64,16 +75,18 @@ def get_solver(solver: str | Solver) -> Solver:
     """
     if isinstance(solver, Solver):
         return solver
-    known = registry()
+    known = built_in()
+    if solver not in known:
+        known = registry()
     if solver not in known:
         near = difflib.get_close_matches(str(solver), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ValueError(f"unknown solver {solver!r}; {hint}")
-    cls = known[solver]
-    if not cls.installed():
-        missing = ", ".join(cls.requires)
-        raise ValueError(f"solver {solver!r} needs {missing}: {cls.install_hint()}")
-    return cls()
+    found = known[solver]
+    if not found.installed():
+        needs = f"solver {solver!r} needs {', '.join(found.requires)}"
+        raise ValueError(needs if found.install_hint() is None else f"{needs}: {found.install_hint()}")
+    return found
 
 
 def check_support(solver: Solver, problem: SubsetProblem) -> None:
@@ -97,7 +110,7 @@ def _checkpoint(
     path: str | os.PathLike[str], problem: SubsetProblem, solver: Solver, **settings: Any
 ) -> Checkpoint:
     if not solver.resumable:
-        known = ", ".join(name for name, cls in registry().items() if cls.resumable)
+        known = ", ".join(name for name, each in registry().items() if each.resumable)
         raise ValueError(f"solver {solver.name!r} keeps no checkpoint, only {known}")
     return Checkpoint(path, {"problem": stored(problem).digest, "solver": solver.settings(), **settings})
 
@@ -119,7 +132,7 @@ def solve(
 
     Args:
         problem: what to prune.
-        solver: a name from `available()`, or a `Solver` with fields of your choice.
+        solver: a name from `available()`, or a `Solver`: with fields of your choice, or one of your own.
         time_limit: seconds of wall time; None for no limit. Compiling is not counted.
         gap: stop once `(value - bound) / |value|` is proven to be at most this.
         seed: seed of every random choice.

@@ -44,7 +44,11 @@ class Solver(ABC):
     """A way to solve a `SubsetProblem`: class attributes say what it can do, fields how it does it.
 
     Subclasses are frozen dataclasses whose fields are hyper-parameters with defaults. They see
-    reduced problems only: no movable columns, and no gradient in the joint variant.
+    reduced problems only: no movable columns, and no gradient in the joint variant. What they return is not
+    trusted: the mask is checked and its value recomputed (`solvers.solve`).
+
+    An instance can be given wherever the name of a solver can. A package makes its solvers known by name
+    with entry points in the group `cbs.solvers`, see `solvers.runtime.plugins`.
     """
 
     name: ClassVar[str]
@@ -88,4 +92,7 @@ class Solver(ABC):
     @classmethod
     def installed(cls) -> bool:
         """Whether the modules it requires can be imported."""
-        return all(importlib.util.find_spec(module) is not None for module in cls.requires)
+        try:
+            return all(importlib.util.find_spec(module) is not None for module in cls.requires)
+        except ModuleNotFoundError:  # of a submodule, whose package is not there
+            return False

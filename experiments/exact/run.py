@@ -15,16 +15,16 @@ from regression import environment, run_peer
 from table import FIELDS, write_tables
 
 from solvers import Budget, Solution, Solver, SubsetProblem, available, solve
-from solvers.foreign.cplex import CplexPlain
-from solvers.foreign.gurobi import GurobiPlain
+from solvers.foreign.cplex import Cplex
+from solvers.foreign.gurobi import Gurobi
 from solvers.instances import random_problem
 from solvers.solve import check_support, get_solver
 
 HERE = Path(__file__).parent
 ALL = "all"
 BLIND: dict[str, Solver] = {
-    "gurobi-blind": GurobiPlain(informed=False),
-    "cplex-blind": CplexPlain(informed=False),
+    "gurobi-blind": Gurobi(strengthen=False, informed=False),
+    "cplex-blind": Cplex(strengthen=False, informed=False),
 }
 
 

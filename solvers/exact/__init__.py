@@ -4,4 +4,4 @@ from solvers.exact.brute_force import BruteForce
 from solvers.exact.tree import BranchAndBound
 from solvers.solver import Solver
 
-SOLVERS: tuple[type[Solver], ...] = (BruteForce, BranchAndBound)
+SOLVERS: tuple[Solver, ...] = (BruteForce(), BranchAndBound())

@@ -10,15 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from solvers.control import Control
-from solvers.foreign.in_turn import Event, InTurn, in_turn, prepare_start
-from solvers.foreign.mixed_integer import root
+from solvers.foreign.in_turn import Event, InTurn
+from solvers.foreign.mixed_integer import Products
 from solvers.foreign.models import rounded
 from solvers.form.binary_quadratic import BinaryQuadratic, binary_quadratic
 from solvers.form.parts import Part
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
-from solvers.solver import Outcome, Solver
 
 BITS = 44
 """The scaled coefficients' absolute values add up to at most `2^BITS`, far inside 64-bit integers."""
@@ -26,55 +24,33 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
-class CpSat(Solver):
+class CpSat(Products):
     """`min sum_i (A_ii / 2 - c_i) x_i + sum_{i<j} A_ij y_ij` with `y_ij = x_i and x_j`, in integers.
 
     One worker, so that the same seed gives the same answer on every machine. The bound is the better
     of CP-SAT's own, widened by what rounding to integers can do, and the split relaxation's.
-
-    Attributes:
-        limit: most products `y_ij` of one model.
     """
 
     limit: int = 100_000
 
     name: ClassVar[str] = "cp-sat"
     summary: ClassVar[str] = "OR-Tools CP-SAT on the selection variant in scaled integers"
-    proves: ClassVar[str] = "optimality"
-    variants: ClassVar[tuple[str, ...]] = ("selection",)
-
-    def prepare(self) -> None:
-        """See `Solver.prepare`."""
-        prepare_start()
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        rows = problem.m if problem.budget.kind == "per_layer" else 1
-        count = rows * math.comb(problem.n, 2)
-        if count > self.limit:
-            return f"its model has {count} products, more than {self.limit}; try branch-and-bound"
+        if reason := super().refuses(problem):
+            return reason
         try:
             importlib.import_module("ortools.sat.python.cp_model")
         except ImportError:
             return "OR-Tools can't be imported after highspy (both bring a libhighs); import ortools first"
         return None
 
-    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
-        """See `Solver.run`."""
-        turns = in_turn(problem, control, root(problem, control.device).floors)
-        scales: list[float] = []
-        widest = 0.0
-
-        def solve_part(part: Part) -> bool:
-            nonlocal widest
-            integers = in_integers(binary_quadratic(part.problem))
-            scales.append(integers.scale)
-            widest = max(widest, integers.widening)
-            return _solve(integers, part, turns)
-
-        reason = turns.solve(solve_part)
-        stats = {"integer_scale": min(scales, default=1.0), "bound_widening": widest, "workers": 1}
-        return turns.outcome(reason, stats)
+    def solve_part(self, part: Part, turns: InTurn, d: Array | None) -> bool:
+        """See `Foreign.solve_part`."""
+        integers = in_integers(binary_quadratic(part.problem))
+        turns.widening = max(turns.widening, integers.widening)
+        return _solve(integers, part, turns)
 
 
 @dataclass(frozen=True)
@@ -154,11 +130,7 @@ def _solve(integers: Integers, part: Part, turns: InTurn) -> bool:
     def claim(dual: float) -> float:
         return dual / integers.scale - integers.widening
 
-    finished = False
-
-    def solve(report: Callable[[Event], None]) -> None:
-        nonlocal finished
-
+    def solve(report: Callable[[Event], None]) -> bool:
         class News(cp_model.CpSolverSolutionCallback):
             def on_solution_callback(self) -> None:
                 report(Event(_mask(self.boolean_value), claim(self.best_objective_bound), self.num_branches))
@@ -171,6 +143,6 @@ def _solve(integers: Integers, part: Part, turns: InTurn) -> bool:
         finished = status == cp_model.OPTIMAL
         mask = _mask(solver.boolean_value) if finished or status == cp_model.FEASIBLE else None
         report(Event(mask, claim(solver.best_objective_bound), solver.num_branches))
+        return finished
 
-    turns.watch(part, solve, solver.stop_search)
-    return part.seconds is not None and not finished
+    return not turns.watch(part, solve, solver.stop_search) and part.seconds is not None

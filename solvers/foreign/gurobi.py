@@ -1,143 +1,96 @@
-"""Gurobi on the plain and on the split-strengthened model of both variants."""
+"""Gurobi, given the perspective by its tangents: a few at first, and more at every candidate solution."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
-from solvers.foreign.in_turn import Event, InTurn
-from solvers.foreign.mixed_integer import MixedInteger
-from solvers.foreign.models import TOLERANCE, JointModel, SelectionModel
-from solvers.foreign.programme import Programme, programme, size
-from solvers.form.parts import Part
-from solvers.hessian import Array
-from solvers.problem import Mask, SubsetProblem
-
-FREE_VARIABLES = 200
-"""Most variables of a quadratic model under the licence that comes with gurobipy."""
-LIMIT = 20_000
-"""Most variables of one model under any licence."""
+from solvers.foreign.mixed_integer import Ended, Job, MixedInteger, Run, Tell
+from solvers.foreign.models import TOLERANCE
 
 
-class GurobiModel(MixedInteger):
-    """What both solvers below share: the model, its run, and the reading of its answers.
+@dataclass(frozen=True)
+class Gurobi(MixedInteger):
+    """Gurobi."""
 
-    The perspective enters by its tangents, see `Programme.tangents`: a few at first and more at every
-    candidate solution.
-    """
-
+    product: ClassVar[str] = "Gurobi"
+    free: ClassVar[int] = 200
+    tangents: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("gurobipy",)
     wheel: ClassVar[str] = "gurobipy>=11"
 
-    def refuses(self, problem: SubsetProblem) -> str | None:
-        """See `Solver.refuses`."""
-        count, _ = size(problem, self.strengthened)
-        most, reason = licence()
-        return None if count <= most else f"its model has {count} variables; {reason}"
+    @staticmethod
+    def measure(variables: int, rows: int) -> int:
+        """See `MixedInteger.measure`: variables, where the objective is quadratic."""
+        return variables
 
-    def solve_model(self, model: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
-        """See `MixedInteger.solve_model`."""
-        return _solve(model, part, turns, gap, self.informed)
+    @classmethod
+    def probe(cls) -> bool:
+        """See `MixedInteger.probe`."""
+        import gurobipy as gp
 
+        try:
+            with gp.Env(params={"OutputFlag": 0}) as env, gp.Model(env=env) as probe:
+                x = probe.addMVar(cls.free + 1)
+                probe.setObjective(x @ x)
+                probe.optimize()
+        except gp.GurobiError as error:
+            if error.errno == gp.GRB.Error.SIZE_LIMIT_EXCEEDED:
+                return False
+            raise
+        return True
 
-@dataclass(frozen=True)
-class Gurobi(GurobiModel):
-    """The strengthened model: the perspective of the best split."""
+    @contextmanager
+    def open(self, job: Job) -> Iterator[Run]:
+        """See `MixedInteger.open`."""
+        import gurobipy as gp
+        from gurobipy import GRB
 
-    name: ClassVar[str] = "gurobi"
-    summary: ClassVar[str] = "Gurobi on the split-strengthened (perspective) model"
-    strengthened: ClassVar[bool] = True
+        statuses = {
+            GRB.OPTIMAL: Ended.DONE, GRB.TIME_LIMIT: Ended.TIME, GRB.INTERRUPTED: Ended.STOPPED,
+        }  # fmt: skip
+        parameters: dict[str, float] = {
+            "OutputFlag": 0,
+            "Seed": job.seed,
+            "MIPGap": job.gap,
+            "MIPGapAbs": 0.0,
+            "OptimalityTol": TOLERANCE,
+            "FeasibilityTol": TOLERANCE,
+            "IntFeasTol": TOLERANCE,
+        }
+        if job.seconds is not None:
+            parameters["TimeLimit"] = job.seconds
+        with gp.Env(params=parameters) as env, gp.Model(env=env) as model:
+            x = _build(model, job)
 
+            def solve(tell: Tell) -> Ended:
+                def news(model: Any, where: int) -> None:
+                    if where == GRB.Callback.MIPSOL:
+                        point = np.asarray(model.cbGetSolution(x))
+                        A, b = job.matrices.tangents(point)
+                        for i, right in enumerate(b.tolist()):
+                            row = slice(*A.indptr[i : i + 2])
+                            model.cbLazy(A.data[row] @ x[A.indices[row]] <= right)
+                        nodes = int(model.cbGet(GRB.Callback.MIPSOL_NODCNT))
+                        tell(point, model.cbGet(GRB.Callback.MIPSOL_OBJBND), nodes)
+                    elif where == GRB.Callback.MIP:
+                        nodes = int(model.cbGet(GRB.Callback.MIP_NODCNT))
+                        tell(None, model.cbGet(GRB.Callback.MIP_OBJBND), nodes)
 
-@dataclass(frozen=True)
-class GurobiPlain(GurobiModel):
-    """The plain big-M model, as a general solver would be given it.
+                model.optimize(news)
+                tell(x.X if model.SolCount else None, model.ObjBound, int(model.NodeCount))
+                return statuses.get(model.Status, Ended.FAILED)
 
-    Attributes:
-        informed: whether it gets the incumbent of our local search, and the ranges of weights that follow.
-    """
-
-    informed: bool = True
-
-    name: ClassVar[str] = "gurobi-plain"
-    summary: ClassVar[str] = "Gurobi on the plain big-M model, for comparison"
-    strengthened: ClassVar[bool] = False
-
-
-@cache
-def licence() -> tuple[int, str]:
-    """The most variables of a quadratic model under the licence at hand, and what to do about it."""
-    import gurobipy as gp
-
-    try:
-        with gp.Env(params={"OutputFlag": 0}) as env, gp.Model(env=env) as probe:
-            x = probe.addMVar(FREE_VARIABLES + 1)
-            probe.setObjective(x @ x)
-            probe.optimize()
-    except gp.GurobiError as error:
-        if error.errno == gp.GRB.Error.SIZE_LIMIT_EXCEEDED:
-            allowed = f"gurobipy's own licence allows {FREE_VARIABLES}"
-            return FREE_VARIABLES, f"{allowed}; give it a full one, or try branch-and-bound"
-        return 0, f"Gurobi says: {error}"
-    return LIMIT, f"at most {LIMIT} are taken; try branch-and-bound"
-
-
-def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float, start: bool) -> bool:
-    import gurobipy as gp
-    from gurobipy import GRB
-
-    matrices = programme(numbers, part.problem, part.mask)
-    parameters: dict[str, float] = {
-        "OutputFlag": 0,
-        "Seed": turns.control.seed % 2_000_000_000,
-        "MIPGap": gap,
-        "MIPGapAbs": 0.0,
-        "OptimalityTol": TOLERANCE,
-        "FeasibilityTol": TOLERANCE,
-        "IntFeasTol": TOLERANCE,
-    }
-    if part.seconds is not None:
-        parameters["TimeLimit"] = part.seconds
-    with gp.Env(params=parameters) as env, gp.Model(env=env) as model:
-        x = _build(model, matrices, start)
-
-        def mask(values: Array) -> Mask:
-            return matrices.mask(part.problem, np.asarray(values))
-
-        def claim(dual: float) -> float:
-            return numbers.unit * dual - numbers.widening if abs(dual) < GRB.INFINITY else -np.inf
-
-        def solve(report: Callable[[Event], None]) -> None:
-            def news(model: Any, where: int) -> None:
-                if where == GRB.Callback.MIPSOL:
-                    point = np.asarray(model.cbGetSolution(x))
-                    A, b = matrices.tangents(point)
-                    for i, right in enumerate(b.tolist()):
-                        row = slice(*A.indptr[i : i + 2])
-                        model.cbLazy(A.data[row] @ x[A.indices[row]] <= right)
-                    nodes = int(model.cbGet(GRB.Callback.MIPSOL_NODCNT))
-                    dual = model.cbGet(GRB.Callback.MIPSOL_OBJBND)
-                    report(Event(mask(point), claim(dual), nodes))
-                elif where == GRB.Callback.MIP:
-                    nodes = int(model.cbGet(GRB.Callback.MIP_NODCNT))
-                    report(Event(None, claim(model.cbGet(GRB.Callback.MIP_OBJBND)), nodes))
-
-            model.optimize(news)
-            found = mask(x.X) if model.SolCount else None
-            report(Event(found, claim(model.ObjBound), int(model.NodeCount)))
-
-        turns.watch(part, solve, model.terminate)
-        if model.Status == GRB.INTERRUPTED and not turns.control.stopped():
-            turns.control.interrupted = True  # Ctrl-C came before Python's handler was back
-        return bool(model.Status == GRB.TIME_LIMIT)
+            yield Run(solve, model.terminate)
 
 
-def _build(model: Any, matrices: Programme, start: bool) -> Any:
+def _build(model: Any, job: Job) -> Any:
     """Hand over the matrices, and the incumbent to start from; the variables."""
+    matrices = job.matrices
     types = np.where(matrices.binary, "B", "C")
     x = model.addMVar(len(matrices.c), lb=matrices.lower, ub=matrices.upper, vtype=types)
     A, b, cut = matrices.A, matrices.b, matrices.equalities
@@ -149,6 +102,6 @@ def _build(model: Any, matrices: Programme, start: bool) -> Any:
         model.addMConstr(A, x, "<", b)
         model.Params.LazyConstraints = 1
     model.setMObjective(0.5 * matrices.Q, matrices.c, matrices.constant, x, x, x)
-    if start:
-        x.Start = matrices.start
+    if job.start is not None:
+        x.Start = job.start
     return x

@@ -16,68 +16,41 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from solvers.control import Control
-from solvers.foreign.in_turn import Event, InTurn, in_turn, prepare_start
-from solvers.foreign.mixed_integer import SHARE, root
+from solvers.foreign.in_turn import Event, InTurn
+from solvers.foreign.mixed_integer import SHARE, Products
 from solvers.foreign.models import TOLERANCE, WIDENING, rounded
 from solvers.form.binary_quadratic import BinaryQuadratic, binary_quadratic
 from solvers.form.parts import Part
 from solvers.hessian import Array
-from solvers.problem import Mask, SubsetProblem
-from solvers.solver import Outcome, Solver
+from solvers.problem import Mask
 
 PROCESS = Path(__file__).with_name("highs_process.py")
 
 
 @dataclass(frozen=True)
-class Highs(Solver):
+class Highs(Products):
     """`min sum_i (A_ii / 2 - c_i) x_i + sum_{i<j} A_ij y_ij` with `y_ij = x_i x_j`, as a linear programme.
 
     The bound is the better of HiGHS' own, widened by what its tolerances can do, and the split
     relaxation's. HiGHS runs in a process of its own, see `solvers.foreign.highs_process`.
-
-    Attributes:
-        limit: most products `y_ij` of one model.
     """
 
     limit: int = 20_000
 
     name: ClassVar[str] = "highs"
     summary: ClassVar[str] = "HiGHS on the selection variant, its products linearised"
-    proves: ClassVar[str] = "optimality"
-    variants: ClassVar[tuple[str, ...]] = ("selection",)
     requires: ClassVar[tuple[str, ...]] = ("highspy",)
     wheel: ClassVar[str] = "highspy>=1.15"
 
-    def prepare(self) -> None:
-        """See `Solver.prepare`."""
-        prepare_start()
-
-    def refuses(self, problem: SubsetProblem) -> str | None:
-        """See `Solver.refuses`."""
-        rows = problem.m if problem.budget.kind == "per_layer" else 1
-        count = rows * math.comb(problem.n, 2)
-        if count > self.limit:
-            return f"its model has {count} products, more than {self.limit}; try branch-and-bound"
-        return None
-
-    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
-        """See `Solver.run`."""
-        turns = in_turn(problem, control, root(problem, control.device).floors)
-        widest = 0.0
-
-        def solve_part(part: Part) -> bool:
-            nonlocal widest
-            quadratic = binary_quadratic(part.problem)
-            unit = max(abs(part.value), WIDENING * part.problem.scale, np.finfo(float).tiny)
-            model = linearised(quadratic, part.problem.pools.decisions(part.mask), unit)
-            widening = float(quadratic.rounding.sum()) + unit * (WIDENING + TOLERANCE * len(model.c))
-            widest = max(widest, widening)
-            gap = SHARE * max(0.0, part.gap - widening / unit)
-            return _solve(model, part, turns, gap, lambda dual: unit * dual - widening)
-
-        reason = turns.solve(solve_part)
-        return turns.outcome(reason, {"bound_widening": widest})
+    def solve_part(self, part: Part, turns: InTurn, d: Array | None) -> bool:
+        """See `Foreign.solve_part`."""
+        quadratic = binary_quadratic(part.problem)
+        unit = max(abs(part.value), WIDENING * part.problem.scale, np.finfo(float).tiny)
+        model = linearised(quadratic, part.problem.pools.decisions(part.mask), unit)
+        widening = float(quadratic.rounding.sum()) + unit * (WIDENING + TOLERANCE * len(model.c))
+        turns.widening = max(turns.widening, widening)
+        gap = SHARE * max(0.0, part.gap - widening / unit)
+        return _solve(model, part, turns, gap, lambda dual: unit * dual - widening)
 
 
 @dataclass(frozen=True)
@@ -168,15 +141,15 @@ def _solve(model: Linearised, part: Part, turns: InTurn, gap: float, claim: Call
         [sys.executable, "-P", str(PROCESS)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    killed, status = False, ""
+    killed = False
 
     def kill() -> None:
         nonlocal killed
         killed = True
         process.kill()
 
-    def solve(report: Callable[[Event], None]) -> None:
-        nonlocal status
+    def solve(report: Callable[[Event], None]) -> str:
+        status = ""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -194,7 +167,7 @@ def _solve(model: Linearised, part: Part, turns: InTurn, gap: float, claim: Call
         complaint = process.stderr.read().decode().strip()
         if process.wait() and not killed:
             raise RuntimeError(f"HiGHS failed: {complaint or process.returncode}")
+        return status
 
     with process:
-        turns.watch(part, solve, kill)
-    return status == "Time limit reached"
+        return turns.watch(part, solve, kill) == "Time limit reached"

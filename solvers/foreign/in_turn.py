@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Queue
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from solvers.problem import Mask, SubsetProblem
 from solvers.relaxations.split import Relaxation
 from solvers.solution import Status
 from solvers.solver import Outcome
+
+T = TypeVar("T")
 
 POLL = 0.02
 """Seconds between two looks at the control while a foreign solver runs."""
@@ -44,10 +46,12 @@ class InTurn:
     Attributes:
         parts: independent pieces, in the order of their rows.
         control: of the whole solve.
+        widening: what foreign tolerances and rounding can have moved a part's bound by at most.
     """
 
     parts: Sequence[Part]
     control: Control
+    widening: float = 0.0
     _reported: float = field(default=-math.inf, init=False)
 
     @property
@@ -86,9 +90,7 @@ class InTurn:
             Status.TIME_LIMIT if any(cut.get(i) for i in unproven) else Status.OPTIMAL
         )
 
-    def watch(
-        self, part: Part, solve: Callable[[Callable[[Event], None]], None], stop: Callable[[], None]
-    ) -> None:
+    def watch(self, part: Part, solve: Callable[[Callable[[Event], None]], T], stop: Callable[[], None]) -> T:
         """Run a foreign solver in a thread, take its news, and stop it when the control says so.
 
         Args:
@@ -96,15 +98,19 @@ class InTurn:
             solve: runs it, and calls its argument with every `Event`, from any thread.
             stop: asks it to return soon; may be called more than once, from this thread.
 
+        Returns:
+            What `solve` returned.
+
         Raises:
             Exception: what `solve` raised.
         """
         news: Queue[Event | None] = Queue()  # SimpleQueue waits for ever if a signal comes at its timeout
+        ended: list[T] = []
         failures: list[BaseException] = []
 
         def work() -> None:
             try:
-                solve(news.put)
+                ended.append(solve(news.put))
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -131,11 +137,13 @@ class InTurn:
                 thread.join(POLL)
         if failures:
             raise failures[0]
+        return ended[0]
 
-    def outcome(self, reason: Status, stats: dict[str, Any]) -> Outcome:
-        """The parts' answers as one; `stats` gain the nodes and the largest visible bound error."""
+    def outcome(self, reason: Status) -> Outcome:
+        """The parts' answers as one."""
         excess = max((part.excess for part in self.parts), default=0.0)
-        stats = {"parts": len(self.parts), "nodes": sum(p.nodes for p in self.parts), **stats}
+        nodes = sum(part.nodes for part in self.parts)
+        stats = {"parts": len(self.parts), "nodes": nodes, "bound_widening": self.widening}
         if excess > 0.0:
             stats["bound_above_value"] = excess
         return Outcome(self.mask, sum(part.bound for part in self.parts), reason, stats)

@@ -65,6 +65,11 @@ class JointModel:
     rounding: float
 
     @property
+    def reach(self) -> float:
+        """Largest `(v_r - a_r)' R_r (v_r - a_r)` of a row no dearer than the incumbent."""
+        return 2.0
+
+    @property
     def largest_square(self) -> Array:
         """`[m, n]` upper bound of s."""
         return np.maximum(self.low**2, self.high**2)

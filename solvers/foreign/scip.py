@@ -1,20 +1,20 @@
-"""SCIP on the plain and on the split-strengthened model of both variants."""
+"""SCIP, given convex parts as sums of squares, one variable a square, and the perspective as rotated cones.
+
+SCIP approximates by tangents, which are far better on one square at a time than on their sum.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from solvers.foreign.in_turn import Event, InTurn
-from solvers.foreign.mixed_integer import MixedInteger
-from solvers.foreign.models import TOLERANCE, JointModel, SelectionModel, factor, rounded
-from solvers.form.parts import Part
-from solvers.hessian import Array
-from solvers.problem import Mask, SubsetProblem
+from solvers.foreign.mixed_integer import Ended, Job, MixedInteger, Run, Tell
+from solvers.foreign.models import TOLERANCE
+from solvers.problem import SubsetProblem
 
 LIMIT = 3000
 """Most continuous and binary variables of one model."""
@@ -26,15 +26,17 @@ OBJECTIVE = FEASIBILITY / TOLERANCE
 SEPARATORS = ("aggregation", "clique", "gomory", "impliedbounds", "mcf", "mixing", "rlt", "zerohalf")
 """Cuts that do not pay here. With them off, few tangents a node and pseudo-cost branching, a 64-input
 row takes a fifth of the time that SCIP's defaults take."""
+STATUSES = {
+    "optimal": Ended.DONE, "gaplimit": Ended.DONE, "timelimit": Ended.TIME, "userinterrupt": Ended.STOPPED,
+}  # fmt: skip
 
 
-class ScipModel(MixedInteger):
-    """What both solvers below share: the model, its run, and the reading of its answers.
+@dataclass(frozen=True)
+class Scip(MixedInteger):
+    """SCIP."""
 
-    Each convex part is factored, `R = L'L`, and enters as `y = L (v - a)`, `e_j >= y_j^2`: SCIP
-    approximates by tangents, which are far better on one square at a time than on their sum.
-    """
-
+    product: ClassVar[str] = "SCIP"
+    factored: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("pyscipopt",)
     wheel: ClassVar[str] = "pyscipopt>=5.0"
 
@@ -46,164 +48,91 @@ class ScipModel(MixedInteger):
             return f"its model would have about {count} variables, more than {LIMIT}; try branch-and-bound"
         return None
 
-    def solve_model(self, model: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
-        """See `MixedInteger.solve_model`."""
-        return _solve(model, part, turns, gap)
+    @contextmanager
+    def open(self, job: Job) -> Iterator[Run]:
+        """See `MixedInteger.open`."""
+        from pyscipopt import Eventhdlr, Model
+        from pyscipopt.scip import PY_SCIP_EVENTTYPE as EVENT
+        from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
+
+        model = Model()
+        model.hideOutput()
+        model.setHeuristics(SETTING.OFF)
+        parameters = {
+            "misc/catchctrlc": False,
+            "randomization/randomseedshift": job.seed,
+            "numerics/feastol": FEASIBILITY,
+            "numerics/dualfeastol": FEASIBILITY,
+            "limits/gap": job.gap,
+            "separating/maxrounds": 1,
+            "separating/maxcuts": 20,
+            "branching/pscost/priority": 100_000,
+        }
+        parameters |= {f"separating/{name}/freq": -1 for name in SEPARATORS}
+        if job.seconds is not None:
+            parameters["limits/time"] = job.seconds
+        for name, value in parameters.items():
+            model.setParam(name, value)
+        x = _build(model, job)
+
+        def solve(tell: Tell) -> Ended:
+            def news(with_mask: bool) -> None:
+                found = model.getBestSol() if with_mask else None
+                point = None if found is None else [model.getSolVal(found, variable) for variable in x]
+                dual = float(model.getDualbound())
+                tell(point, dual if model.isInfinity(abs(dual)) else dual / OBJECTIVE, model.getNTotalNodes())
+
+            class News(Eventhdlr):
+                def eventinit(self) -> None:
+                    self.model.catchEvent(EVENT.BESTSOLFOUND, self)
+                    self.model.catchEvent(EVENT.NODESOLVED, self)
+
+                def eventexit(self) -> None:
+                    self.model.dropEvent(EVENT.BESTSOLFOUND, self)
+                    self.model.dropEvent(EVENT.NODESOLVED, self)
+
+                def eventexec(self, event: Any) -> None:
+                    news(event.getType() == EVENT.BESTSOLFOUND)
+
+            model.includeEventhdlr(News(), "news", "incumbents and bounds")
+            model.optimizeNogil()
+            news(True)
+            return STATUSES.get(model.getStatus(), Ended.FAILED)
+
+        yield Run(solve, model.interruptSolve)
 
 
-@dataclass(frozen=True)
-class Scip(ScipModel):
-    """The strengthened model: rotated cones `v_i^2 <= s_i z_i` over the best split."""
+def _build(model: Any, job: Job) -> list[Any]:
+    """Hand over the matrices and the incumbent; the binary variables.
 
-    name: ClassVar[str] = "scip"
-    summary: ClassVar[str] = "SCIP on the split-strengthened (perspective) model"
-    strengthened: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class ScipPlain(ScipModel):
-    """The plain big-M model, as a general solver would be given it."""
-
-    name: ClassVar[str] = "scip-plain"
-    summary: ClassVar[str] = "SCIP on the plain big-M model, for comparison"
-    strengthened: ClassVar[bool] = False
-
-
-def _solve(numbers: JointModel | SelectionModel, part: Part, turns: InTurn, gap: float) -> bool:
-    from pyscipopt import Eventhdlr, Model
-    from pyscipopt.scip import PY_SCIP_EVENTTYPE as EVENT
-    from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
-
-    model = Model()
-    model.hideOutput()
-    model.setHeuristics(SETTING.OFF)
-    parameters = {
-        "misc/catchctrlc": False,
-        "randomization/randomseedshift": turns.control.seed % 2**31,
-        "numerics/feastol": FEASIBILITY,
-        "numerics/dualfeastol": FEASIBILITY,
-        "limits/gap": gap,
-        "separating/maxrounds": 1,
-        "separating/maxcuts": 20,
-        "branching/pscost/priority": 100_000,
-    }
-    parameters |= {f"separating/{name}/freq": -1 for name in SEPARATORS}
-    if part.seconds is not None:
-        parameters["limits/time"] = part.seconds
-    for name, value in parameters.items():
-        model.setParam(name, value)
-    if isinstance(numbers, JointModel):
-        pruned = _joint(model, part.problem, numbers, part.mask)
-    else:
-        pruned = _selection(model, part.problem, numbers, part.mask)
-
-    def news(with_mask: bool) -> Event:
-        mask = rounded(part.problem, pruned(model.getBestSol())) if with_mask else None
-        dual = float(model.getDualbound())
-        claim = -np.inf if model.isInfinity(abs(dual)) else numbers.unit * dual / OBJECTIVE - numbers.widening
-        return Event(mask, claim, int(model.getNTotalNodes()))
-
-    def solve(report: Callable[[Event], None]) -> None:
-        class News(Eventhdlr):
-            def eventinit(self) -> None:
-                self.model.catchEvent(EVENT.BESTSOLFOUND, self)
-                self.model.catchEvent(EVENT.NODESOLVED, self)
-
-            def eventexit(self) -> None:
-                self.model.dropEvent(EVENT.BESTSOLFOUND, self)
-                self.model.dropEvent(EVENT.NODESOLVED, self)
-
-            def eventexec(self, event: Any) -> None:
-                report(news(event.getType() == EVENT.BESTSOLFOUND))
-
-        model.includeEventhdlr(News(), "news", "incumbents and bounds")
-        model.optimizeNogil()
-        report(news(True))
-
-    turns.watch(part, solve, model.interruptSolve)
-    return bool(model.getStatus() == "timelimit")
-
-
-Reader = Callable[[Any], NDArray[np.float64]]
-
-
-def _joint(model: Any, problem: SubsetProblem, numbers: JointModel, start: Mask) -> Reader:
-    """Build the joint model and hand it the incumbent; how to read `[b, n]` pruned from a solution."""
+    A square `1/2 y^2` of the objective enters as `1/2 e` with `e >= y^2`, both within the job's reach.
+    """
     from pyscipopt import quicksum
 
-    m, n = problem.W.shape
-    pools = problem.pools
-    z = np.array(
-        [[model.addVar(vtype="B", lb=float(kept)) for kept in row] for row in numbers.kept], dtype=object
-    )
-    _count(model, z, pools.labels, pools.keep)
-    low, high, squares = numbers.low, numbers.high, numbers.largest_square
-    point = np.where(start, 0.0, problem.weights(start) / numbers.scale)
-    solution = model.createSol()
-    for decision, variable in np.ndenumerate(z):
-        model.setSolVal(solution, variable, float(not pools.decisions(start)[decision]))
-    objective: list[Any] = []
-    for r in range(m):
-        v = [model.addVar(lb=min(low[r, i], 0.0), ub=max(high[r, i], 0.0)) for i in range(n)]
-        for i in range(n):
-            keep = z[0 if pools.coupled else r, i]
-            model.addCons(v[i] <= high[r, i] * keep)
-            model.addCons(v[i] >= low[r, i] * keep)
-            model.setSolVal(solution, v[i], point[r, i])
-            if numbers.d[r, i] > 0:
-                s = model.addVar(lb=0.0, ub=squares[r, i])
-                model.addCons(v[i] * v[i] <= s * keep)
-                a, d = numbers.a[r, i], numbers.d[r, i]
-                objective.append(0.5 * d * s - d * a * v[i] + 0.5 * d * a * a)
-                model.setSolVal(solution, s, point[r, i] ** 2)
-        objective += _squares(model, solution, factor(numbers.R[r]), v, numbers.a[r], point[r], 2.0)
-    model.setObjective(OBJECTIVE * quicksum(objective))
-    model.addSol(solution)
-    return lambda found: np.array([[1.0 - model.getSolVal(found, variable) for variable in row] for row in z])
-
-
-def _selection(model: Any, problem: SubsetProblem, numbers: SelectionModel, start: Mask) -> Reader:
-    """As `_joint`, for the selection model."""
-    from pyscipopt import quicksum
-
-    pools = problem.pools
-    point = pools.decisions(start).astype(np.float64)
-    x = np.array([[model.addVar(vtype="B") for _ in row] for row in point], dtype=object)
-    _count(model, x, pools.labels, pools.prune)
-    solution = model.createSol()
-    for decision, variable in np.ndenumerate(x):
-        model.setSolVal(solution, variable, point[decision])
-    objective = [numbers.linear[decision] * variable for decision, variable in np.ndenumerate(x)]
-    for b, R in enumerate(numbers.R):
-        origin = np.zeros(len(R))
-        objective += _squares(model, solution, factor(R), list(x[b]), origin, point[b], numbers.reach)
-    model.setObjective(OBJECTIVE * quicksum(objective))
-    model.addSol(solution)
-    return lambda found: np.array([[model.getSolVal(found, variable) for variable in row] for row in x])
-
-
-def _squares(
-    model: Any, solution: Any, L: Array, v: list[Any], origin: Array, point: Array, reach: float
-) -> list[Any]:
-    """Terms `1/2 e_j` with `e_j >= (L_j (v - origin))^2`, at most `reach`; sets them in a solution."""
-    from pyscipopt import quicksum
-
-    terms = []
-    top = 1.0 + 1e-6
-    for row, target, value in zip(L, L @ origin, L @ (point - origin), strict=True):
-        y = model.addVar(lb=-top * reach**0.5, ub=top * reach**0.5)
-        e = model.addVar(lb=0.0, ub=top**2 * reach)
-        model.addCons(quicksum(c * u for c, u in zip(row, v, strict=True)) - y == target)
-        model.addCons(y * y <= e)
-        model.setSolVal(solution, y, value)
-        model.setSolVal(solution, e, value**2)
-        terms.append(0.5 * e)
-    return terms
-
-
-def _count(model: Any, decisions: NDArray[Any], labels: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-    """`sum_pool decisions = count`."""
-    from pyscipopt import quicksum
-
-    for p, count in enumerate(counts):
-        model.addCons(quicksum(decisions[labels == p].tolist()) == int(count))
+    matrices, top = job.matrices, 1.0 + 1e-6
+    squares = np.flatnonzero(matrices.Q.diagonal())
+    lower, upper = matrices.lower.copy(), matrices.upper.copy()
+    lower[squares], upper[squares] = -top * job.reach**0.5, top * job.reach**0.5
+    x = [
+        model.addVar(vtype="B" if binary else "C", lb=low, ub=high)
+        for binary, low, high in zip(matrices.binary.tolist(), lower.tolist(), upper.tolist(), strict=True)
+    ]
+    A = matrices.A
+    for i, right in enumerate(matrices.b.tolist()):
+        row = slice(*A.indptr[i : i + 2])
+        pairs = zip(A.data[row].tolist(), A.indices[row].tolist(), strict=True)
+        left = quicksum(a * x[j] for a, j in pairs)
+        model.addCons(left == right if i < matrices.equalities else left <= right)
+    for v, s, z in matrices.cones.tolist():
+        model.addCons(x[v] * x[v] <= x[s] * x[z])
+    e = [model.addVar(lb=0.0, ub=top**2 * job.reach) for _ in squares]
+    for square, y in zip(e, squares.tolist(), strict=True):
+        model.addCons(x[y] * x[y] <= square)
+    linear = quicksum(c * variable for c, variable in zip(matrices.c.tolist(), x, strict=True) if c)
+    model.setObjective(OBJECTIVE * (linear + 0.5 * quicksum(e) + matrices.constant))
+    if job.start is not None:
+        solution = model.createSol()
+        for variable, value in zip([*x, *e], [*job.start, *job.start[squares] ** 2], strict=True):
+            model.setSolVal(solution, variable, value)
+        model.addSol(solution)
+    return x[: matrices.decisions.size]

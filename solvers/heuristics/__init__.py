@@ -14,19 +14,7 @@ from solvers.heuristics.published.swapping import Swapping
 from solvers.heuristics.tabu import Tabu
 from solvers.solver import Solver
 
-SOLVERS: tuple[type[Solver], ...] = (
-    Greedy,
-    OptimalBrainSurgeon,
-    LocalSearch,
-    FactorSearch,
-    Tabu,
-    Portfolio,
-    ALPS,
-    CHITA,
-    SparseGPT,
-    Saliency,
-    Wanda,
-    Magnitude,
-    RandomizedMagnitude,
-    Swapping,
-)
+SOLVERS: tuple[Solver, ...] = (
+    Greedy(), OptimalBrainSurgeon(), LocalSearch(), FactorSearch(), Tabu(), Portfolio(), ALPS(),
+    CHITA(), SparseGPT(), Saliency(), Wanda(), Magnitude(), RandomizedMagnitude(), Swapping(),
+)  # fmt: skip

@@ -4,4 +4,4 @@ from solvers.relaxations.sdp import CvxpySdp
 from solvers.relaxations.split import Relaxation
 from solvers.solver import Solver
 
-SOLVERS: tuple[type[Solver], ...] = (Relaxation, CvxpySdp)
+SOLVERS: tuple[Solver, ...] = (Relaxation(), CvxpySdp())

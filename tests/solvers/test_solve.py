@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from solvers import Budget, Status, SubsetProblem, available, get_solver, solve
 from solvers.exact.brute_force import BruteForce
 from solvers.heuristics.magnitude import Magnitude
+from solvers.runtime.plugins import PluginWarning
 from solvers.solve import check_support, registry
 from solvers.solver import Outcome, Solver
+from tests.solvers.distributions import distribution
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
 
 QUICK = settings(derandomize=True, max_examples=40, deadline=None)
@@ -230,3 +232,67 @@ def test_bounds_of_rows_are_those_of_the_problem_asked(name, rng):
     if name == "branch-and-bound":
         assert found.rows.proven.all()
         np.testing.assert_allclose(found.rows.bound, best, rtol=1e-3, atol=1e-6 * problem.scale)
+
+
+OWN = """
+from dataclasses import dataclass
+from solvers import Outcome, Solver
+
+@dataclass(frozen=True)
+class Last(Solver):
+    name = "last"
+    summary = "prunes what it is told to start from"
+
+    def run(self, problem, control):
+        return Outcome(control.warm_start)
+
+class Shadow(Last):
+    name = "greedy"
+
+class Silent(Last):
+    name = "silent"
+    summary = property(lambda self: 1 / 0)
+"""
+
+
+@pytest.fixture
+def others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda *entries: distribution(tmp_path, "others", "\n".join(["[cbs.solvers]", *entries]), OWN)
+    registry.cache_clear()
+
+
+def test_an_installed_package_adds_its_solvers(others, rng):
+    registry.cache_clear()
+    others("last = others:Last")
+    assert list(available())[-1] == "last"
+    assert available()["last"]["summary"] == "prunes what it is told to start from"
+    problem = make_problem(rng, Budget.per_row(2))
+    mask = problem.pools.smallest(-(problem.W**2))
+    for solver in ("last", get_solver("last")):
+        found = solve(problem, solver, warm_start=mask)
+        assert found.solver == "last"
+        assert (found.mask == mask).all()
+        assert found.value == problem.value(mask)
+
+
+def test_a_broken_package_takes_nothing_away(others, rng):
+    registry.cache_clear()
+    before = list(registry())
+    registry.cache_clear()
+    others("greedy = others:Shadow", "silent = others:Silent", "gone = others:Gone", "last = others:Last")
+    with pytest.warns(PluginWarning) as told:
+        assert list(available()) == [*before, "last"]
+    assert len(told) == 3
+    assert type(get_solver("greedy")).__module__ == "solvers.heuristics.greedy"
+
+
+def test_names_of_this_package_load_no_plug_in(others, rng):
+    registry.cache_clear()
+    others("gone = others:Gone")
+    assert get_solver("greedy").name == "greedy"  # a warning would fail the test
+    with (
+        pytest.warns(PluginWarning),
+        pytest.raises(ValueError, match=r"unknown solver 'gone'; known: auto, "),
+    ):
+        get_solver("gone")

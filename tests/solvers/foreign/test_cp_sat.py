@@ -46,10 +46,9 @@ def test_coarse_integers_still_bound(rng, monkeypatch):
     assert max(widening) > 1e-3
 
 
-def test_what_scaling_did_is_in_the_stats(rng):
+def test_what_rounding_did_is_in_the_stats(rng):
     problem = make_problem(rng, Budget.per_row(3), refit=False)
     stats = solve(problem, "cp-sat").stats
-    assert stats["integer_scale"] == 2.0 ** round(np.log2(stats["integer_scale"]))
     assert 0.0 < stats["bound_widening"] < 1e-9 * problem.scale
 
 

@@ -33,7 +33,7 @@ def test_every_part_is_solved_once(rng):
 
     assert turns.solve(solve_part) is Status.OPTIMAL
     assert seen == [slice(0, 1), slice(1, 2), slice(2, 3)]
-    outcome = turns.outcome(Status.OPTIMAL, {})
+    outcome = turns.outcome(Status.OPTIMAL)
     assert problem.value(outcome.mask) == pytest.approx(optimum(problem), rel=1e-12)
     assert outcome.bound == pytest.approx(optimum(problem), rel=1e-12)
     assert outcome.stats["parts"] == 3

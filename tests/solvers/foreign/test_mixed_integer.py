@@ -3,29 +3,28 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from solvers import Budget, Status, SubsetProblem, available, solve
-from solvers.foreign import copt, cplex, gurobi, xpress
-from solvers.foreign.cplex import CplexPlain
-from solvers.foreign.gurobi import GurobiPlain
-from solvers.foreign.mixed_integer import everything
+from solvers import Budget, Status, SubsetProblem, solve
+from solvers.foreign.mixed_integer import MixedInteger, everything, licence
+from solvers.solve import registry
 from tests.solvers.oracles import BUDGETS, gram, make_problem, optimum
 
-LICENCES = {"gurobi": gurobi.licence, "cplex": cplex.licence, "copt": copt.licence, "xpress": xpress.licence}
-NAMES = [f"{name}{plain}" for name in ("scip", *LICENCES) for plain in ("", "-plain")]
-INSTALLED = [name for name in NAMES if available()[name]["installed"]]
+INSTALLED = [
+    name for name, each in registry().items() if isinstance(each, MixedInteger) and each.installed()
+]
 if not INSTALLED:
     pytest.skip("no mixed-integer solver is installed", allow_module_level=True)
 
 
 @pytest.fixture(params=INSTALLED)
 def name(request):
-    licence = LICENCES.get(request.param.removesuffix("-plain"))
-    if licence is not None and licence()[0] == 0:
-        pytest.skip(licence()[1])
+    size, reason = licence(type(registry()[request.param]))
+    if size == 0:
+        pytest.skip(reason)
     return request.param
 
 
@@ -45,7 +44,6 @@ def test_proves_the_optimum_to_a_small_gap(rng, name, budget, refit):
     assert solution.value == pytest.approx(best, rel=1e-5)
     assert solution.bound <= best
     assert solution.status is Status.OPTIMAL
-    assert solution.stats["strengthened"] == ("plain" not in name)
     assert 0.0 < solution.stats["bound_widening"] < 1e-5 * abs(best)
 
 
@@ -110,12 +108,10 @@ def test_ctrl_c_keeps_the_best_so_far(name, capfd):
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
-@pytest.mark.parametrize("solver", [each for each in (GurobiPlain, CplexPlain) if each.name in INSTALLED])
-def test_without_our_incumbent_the_optimum_is_the_same(rng, solver, refit):
-    if LICENCES[solver.name.removesuffix("-plain")]()[0] == 0:
-        pytest.skip(f"{solver.name} has no licence")
+def test_without_our_incumbent_the_optimum_is_the_same(rng, name, refit):
+    solver = registry()[name]
     problem = make_problem(rng, Budget.per_layer(5), refit=refit, gradient=not refit)
-    informed, blind = solve(problem, solver()), solve(problem, solver(informed=False))
+    informed, blind = solve(problem, solver), solve(problem, replace(solver, informed=False))
     assert blind.status is Status.OPTIMAL
     assert blind.value == pytest.approx(optimum(problem), rel=1e-9)
     if refit:  # wider ranges, wider bound

@@ -13,9 +13,7 @@ from solvers.foreign.mixed_integer import MixedInteger, everything, licence
 from solvers.solve import registry
 from tests.solvers.oracles import BUDGETS, gram, make_problem, optimum
 
-INSTALLED = [
-    name for name, each in registry().items() if isinstance(each, MixedInteger) and each.installed()
-]
+INSTALLED = [name for name, each in registry().items() if isinstance(each, MixedInteger) and each.installed()]
 if not INSTALLED:
     pytest.skip("no mixed-integer solver is installed", allow_module_level=True)
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.foreign import copt, cplex, gurobi, xpress
+from solvers.foreign import copt, cplex, xpress
+from solvers.foreign.copt import Copt
+from solvers.foreign.cplex import Cplex
+from solvers.foreign.gurobi import Gurobi
+from solvers.foreign.mixed_integer import licence
+from solvers.foreign.xpress import Xpress
 from solvers.instances import export
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
 
@@ -59,13 +64,13 @@ def by_xpress(path):
 READERS = {
     "pyscipopt": by_scip, "gurobipy": by_gurobi, "cplex": by_cplex, "coptpy": by_copt, "xpress": by_xpress,
 }  # fmt: skip
-LICENCES = {"gurobipy": gurobi, "cplex": cplex, "coptpy": copt, "xpress": xpress}
+LICENCES = {"gurobipy": Gurobi, "cplex": Cplex, "coptpy": Copt, "xpress": Xpress}
 
 
 @pytest.fixture(params=[name for name in READERS if importlib.util.find_spec(name)])
 def read(request):
-    if request.param in LICENCES and LICENCES[request.param].licence()[0] == 0:
-        pytest.skip(LICENCES[request.param].licence()[1])
+    if request.param in LICENCES and licence(LICENCES[request.param])[0] == 0:
+        pytest.skip(licence(LICENCES[request.param])[1])
     return READERS[request.param]
 
 

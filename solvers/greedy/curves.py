@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,19 +68,8 @@ def row_curves(
     H = as_hessian(hessian, m, n, definite=refit)
     values, order = np.zeros((m, n + 1)), np.zeros((m, n), np.int64)
     one_pool, everything = np.zeros(n, np.int64), np.array([n])
-    linear = np.zeros((m, n)) if gradient is None else gradient * W
-    if refit:
-        inverses = Inverses(H, m, memory)
-
-        def row(r: int) -> None:
-            with inverses.of(r) as T:
-                eliminate(T, W[r], BLOCK, one_pool, everything, order[r], values[r])
-    else:
-
-        def row(r: int) -> None:
-            accumulate(H.dense(r), W[r], linear[r], one_pool, everything, order[r], values[r])
-
-    side_by_side(row, range(m))
+    prune = _pruning(W, H, refit, gradient, memory)
+    side_by_side(lambda r: prune(r, one_pool, everything, order[r], values[r]), range(m))
     return GreedyCurves(values, order)
 
 
@@ -105,19 +95,30 @@ def greedy_in_pools(
         memory: bytes; see `row_curves`.
     """
     mask = np.zeros(W.shape, dtype=bool)
-    inverses = Inverses(H, len(W), memory) if refit else None
+    prune_row = _pruning(W, H, refit, gradient, memory)
 
     def row(r: int) -> None:
-        order, values = np.zeros(H.n, np.int64), np.zeros(H.n + 1)
-        first, w = labels[r].min(), np.ascontiguousarray(W[r])
-        pools, quota = labels[r] - first, prune[first : labels[r].max() + 1]
-        if inverses is None:
-            linear = np.zeros(H.n) if gradient is None else gradient[r] * w
-            taken = accumulate(H.dense(r), w, linear, pools, quota, order, values)
-        else:
-            with inverses.of(r) as T:
-                taken = eliminate(T, w, BLOCK, pools, quota, order, values)
+        order, values, first = np.zeros(H.n, np.int64), np.zeros(H.n + 1), labels[r].min()
+        taken = prune_row(r, labels[r] - first, prune[first : labels[r].max() + 1], order, values)
         mask[r, order[:taken]] = True
 
     side_by_side(row, range(len(W)))
     return mask
+
+
+def _pruning(W: Array, H: Hessian, refit: bool, gradient: Array | None, memory: int) -> Callable[..., int]:
+    """`prune(r, labels, quota, order, values)`: greedy pruning of a row, see `eliminate` and `accumulate`."""
+    if refit:
+        inverses = Inverses(H, len(W), memory)
+
+        def prune(r: int, *pools_and_results: Array) -> int:
+            with inverses.of(r) as T:
+                return int(eliminate(T, np.ascontiguousarray(W[r]), BLOCK, *pools_and_results))
+    else:
+
+        def prune(r: int, *pools_and_results: Array) -> int:
+            w = np.ascontiguousarray(W[r])
+            linear = np.zeros(H.n) if gradient is None else gradient[r] * w
+            return int(accumulate(H.dense(r), w, linear, *pools_and_results))
+
+    return prune

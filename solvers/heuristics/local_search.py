@@ -15,7 +15,7 @@ from solvers.heuristics.rows.search import Effort, compile_limits, limits_of, ro
 from solvers.heuristics.rows.shares import Shares
 from solvers.heuristics.rows.stacked import StackedColumns, stacked
 from solvers.heuristics.rows.swaps import descend
-from solvers.heuristics.rows.tableau import refresh
+from solvers.heuristics.rows.tableau import Row, refresh
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import rehearse
@@ -91,17 +91,7 @@ class LocalSearch(Solver):
         def search(r: int) -> tuple[int, float]:
             if stopped():
                 return 0, 0.0
-            row = state(row_data(problem, r, known), x[r])
-            total, drift = 0, 0.0
-            while not stopped():
-                moves = descend(row, GAIN, every)
-                total += moves
-                if moves < every:
-                    break
-                cost = row.cost[0]
-                refresh(row)
-                drift = max(drift, abs(row.cost[0] - cost) / abs(cost)) if cost else drift
-            return total, drift
+            return swap_until_none_gains(state(row_data(problem, r, known), x[r]), every, stopped)
 
         found = side_by_side(search, range(len(x)))
         mask = problem.pools.expand(x, problem.m)
@@ -132,3 +122,23 @@ class LocalSearch(Solver):
                 columns.refresh()
                 drift = max(drift, abs(columns.cost - cost) / abs(cost))
         return problem.pools.expand(columns.pruned[None], problem.m), moves, drift
+
+
+def swap_until_none_gains(row: Row, every: int, stopped: Callable[[], object]) -> tuple[int, float]:
+    """Make a row's best swap until none gains: how many were made, and its cost's largest relative drift.
+
+    Args:
+        row: the state, changed in place.
+        every: swaps between two fresh states.
+        stopped: polled before them; a true answer ends the search.
+    """
+    total, drift = 0, 0.0
+    while not stopped():
+        moves = descend(row, GAIN, every)
+        total += moves
+        if moves < every:
+            break
+        cost = row.cost[0]
+        refresh(row)
+        drift = max(drift, abs(row.cost[0] - cost) / abs(cost)) if cost else drift
+    return total, drift

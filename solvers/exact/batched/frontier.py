@@ -9,7 +9,6 @@ import numpy as np
 from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.split import Split
 from solvers.exact.batched.batch import Batch
-from solvers.exact.batched.costs import Costs
 from solvers.exact.batched.open_nodes import Nodes, OpenNodes
 from solvers.exact.tree.roots import at_root
 from solvers.form.blocks import Block
@@ -24,6 +23,8 @@ STEPS = 12
 """Steps of a node's ascent, from its parent's point."""
 ROUNDED = 8
 """Nodes of a block in a batch that are rounded, or closed as leaves."""
+PRIOR = 0.05
+"""Of the mean rate of a block's pseudo-costs, counted as a squared share moved."""
 
 
 class Frontier:
@@ -211,3 +212,44 @@ class Frontier:
                 side=(sign * (entry[..., 0] + 1)).int(), share=moved[..., 0],
             )  # fmt: skip
             self.open.add(child.at(split))
+
+
+class Costs:
+    """Pseudo-costs of F blocks (Benichou et al. 1971): what fixing an entry lifts a bound by, per share.
+
+    Least-squares rates of every entry, pruned and kept.
+
+    Args:
+        blocks: F.
+        n: entries of a block.
+        device: torch device.
+    """
+
+    def __init__(self, blocks: int, n: int, device: str) -> None:
+        self.moment = torch.zeros((2, blocks, n), dtype=torch.float64, device=device)
+        self.weight = torch.zeros_like(self.moment)
+
+    def learn(self, blocks: Tensor, side: Tensor, gain: Tensor, share: Tensor) -> None:
+        """Take in a grid `[F, b]` of branchings.
+
+        Args:
+            blocks: `[F]` the blocks of the grid, distinct.
+            side: entry plus one, negative where pruned; 0 to leave out.
+            gain: what it lifted the bound by.
+            share: how far it moved the entry's share.
+        """
+        entry = (side.abs().long() - 1).clamp_min(0)[..., None]
+        share = share.double()
+        good = gain.isfinite()
+        gain = torch.where(good, gain, 0.0).clamp_min(0.0)
+        grid = gain.new_zeros((*side.shape, self.moment.shape[-1]))
+        for direction, here in enumerate((good & (side < 0), good & (side > 0))):
+            for table, amount in ((self.moment, gain * share), (self.weight, share * share)):
+                table[direction, blocks] += grid.scatter(-1, entry, (amount * here)[..., None]).sum(1)
+
+    def gains(self, blocks: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """What pruning and what keeping each entry may gain, `[F, b, n]` each, at relaxed shares."""
+        moment, weight = self.moment[:, blocks], self.weight[:, blocks]
+        mean = moment.sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp_min(1e-300)
+        rate = ((moment + PRIOR * mean) / (weight + PRIOR))[:, :, None]
+        return rate[0] * shares, rate[1] * (1.0 - shares)

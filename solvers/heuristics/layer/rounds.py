@@ -10,10 +10,8 @@ import numpy as np
 from solvers.control import Control
 from solvers.heuristics.layer.annealing import GAIN, Annealing, Refitted
 from solvers.heuristics.layer.scaled import Layer
-from solvers.heuristics.local_search import LocalSearch
+from solvers.heuristics.local_search import LocalSearch, swap_until_none_gains
 from solvers.heuristics.rows.search import row_data, state
-from solvers.heuristics.rows.swaps import descend
-from solvers.heuristics.rows.tableau import refresh
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import side_by_side, workers
 from solvers.runtime.tensors import torch
@@ -21,8 +19,6 @@ from solvers.solution import Status
 
 REFRESH = 50
 """Swaps between two fresh tableaux."""
-LEAST = 1e-9
-"""Least relative gain of a swap."""
 SLICE = 0.1
 """Seconds of a round of swaps, but for a row that was begun."""
 SPEED = 1e10
@@ -189,6 +185,5 @@ class Rounds:
         if time.perf_counter() >= min(until, self.end) or self.control.stopped():
             return False
         row = state(row_data(self.problem, self.rows.start + r), pruned)
-        while descend(row, LEAST, REFRESH) == REFRESH and not self._stopped():
-            refresh(row)
+        swap_until_none_gains(row, REFRESH, self._stopped)
         return True

@@ -8,8 +8,7 @@ from solvers import Budget, Status, solve
 from solvers.bounds.split import split_blocks
 from solvers.exact.batched import frontier as searching
 from solvers.exact.batched.batch import Batch
-from solvers.exact.batched.costs import Costs
-from solvers.exact.batched.frontier import Frontier
+from solvers.exact.batched.frontier import Costs, Frontier
 from solvers.exact.batched.open_nodes import Nodes, OpenNodes
 from solvers.exact.tree import BranchAndBound
 from solvers.form.blocks import blocks

@@ -20,7 +20,7 @@ demo: $(STAMP)  ## train the digits network, prune it with every method, write r
 	$(BIN)/cbs prune
 
 test: $(STAMP)  ## the default test run
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(STAMP)  ## the tests that take minutes, or need the data folder named by CBS_DATA
 	$(BIN)/python -m pytest -m slow

@@ -168,8 +168,8 @@ def case(m, n):
     return SubsetProblem(np.random.default_rng(0).standard_normal((m, n)), H, Budget.per_row(n - 32))
 
 solve(case(64, 160), Portfolio(stages=1, patience=0))
-for limit in (60 << 20, 1 << 30):
-    print(peak(Portfolio(stages=2, patience=0, memory=limit), case(4096, 512)))
+for limit in (32 << 20, 1 << 30):
+    print(peak(Portfolio(stages=2, patience=0, memory=limit), case(2048, 512)))
 """
 
 
@@ -178,7 +178,7 @@ def test_a_limit_on_memory_is_kept():
     command = [sys.executable, "-c", MEMORY]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     limited, ample = map(int, told)
-    assert limited <= 60 << 20
+    assert limited <= 32 << 20
     assert ample > 2 * limited
 
 

@@ -167,7 +167,7 @@ def prune(
         if weights is None and model not in EMBEDDED:
             keeper.remark = "no --weights given: pruning the network as its module makes it"
         whole = True
-        with _telling_warnings(), Ticker(len(sparsities) * len(chosen)) as ticker:
+        with _telling_warnings(), Ticker(len(sparsities) * len(chosen), asked["budget"]) as ticker:
             try:
                 results = cbs.compare(
                     job.model, calibration, sparsities=sparsities, methods=chosen, test=held_out,

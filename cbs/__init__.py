@@ -8,27 +8,37 @@ from typing import TYPE_CHECKING
 from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
+    from cbs.compensation import Nothing, Singles, Survivors
+    from cbs.curvature import Fisher, GaussNewtonDiagonal, Gram, Identity
     from cbs.data import Samples, Split, digits, mnist
-    from cbs.method import methods
+    from cbs.method import Method
+    from cbs.methods import methods
     from cbs.network.eligible import LeftOut
     from cbs.prune import ScopeIgnored, compare, prune
     from cbs.result import LayerResult, PruneResult, RowResult
+    from cbs.selection import Scores, Solve
     from cbs.watch import Step
     from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 
 __all__ = [
-    "LayerResult", "LeftOut", "PruneResult", "RowResult", "Samples", "ScopeIgnored", "Split", "Step",
+    "Fisher", "GaussNewtonDiagonal", "Gram", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
+    "PruneResult", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step",
+    "Survivors",
     "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
     __name__,
     {
+        "compensation": ["Nothing", "Singles", "Survivors"],
+        "curvature": ["Fisher", "GaussNewtonDiagonal", "Gram", "Identity"],
         "data": ["Samples", "Split", "digits", "mnist"],
-        "method": ["methods"],
+        "method": ["Method"],
+        "methods": ["methods"],
         "network.eligible": ["LeftOut"],
         "prune": ["ScopeIgnored", "compare", "prune"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
+        "selection": ["Scores", "Solve"],
         "watch": ["Step"],
         "zoo": ["digits_mlp", "mlpnet", "train", "trained_digits_mlp"],
     },

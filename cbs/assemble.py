@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from cbs.formulation import Objective, Weights, absolute_damping, layer_weights
+from cbs.change import Weights, layer_weights
+from cbs.curvature import Gram
+from cbs.curvature.output import row_scales
 from cbs.network import surgery
-from cbs.network.evaluate import Change, evaluate, output_changes
+from cbs.network.evaluate import OutputChange, evaluate, output_changes
 from cbs.network.network import Network
 from cbs.plan import Plan
+from cbs.quadratic import Quadratic, absolute_damping
 from cbs.request import Request
 from cbs.result import Certified, LayerResult, Measured, PruneResult, RowResult, Stage
 from cbs.watch import Watch
@@ -44,9 +47,9 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
     model = surgery.clone(network.model)
     after = [layer.of(model) for layer in network.layers]
     for layer, step in zip(after, plan.layers, strict=True):
-        surgery.apply(layer, step.answer)
+        surgery.apply(layer, step.change)
     modules = {layer.name: layer.module for layer in after}
-    held = request.certify or network.has_objectives  # against what the Grams say, to many digits
+    held = request.certify or network.has(Gram())  # against what the Grams say, to many digits
     changes = output_changes(network.model, network.layers, modules, network.samples, precise=held)
     layers, value = [], 0.0
     for i, (layer, step) in enumerate(zip(after, plan.layers, strict=True)):
@@ -54,10 +57,10 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
         damping, measured = _measured(network, i, moved, changes[layer.name])
         values = measured
         if held:
-            values = network.objectives[i].row_values(moved)
-            _compare(network.objectives[i], moved, measured, torch.finfo(layer.module.weight.dtype).eps)
-        value += float(network.scales[i] @ values) if request.pooled else float(values.sum())
-        counts = step.answer.mask.sum(axis=1)
+            values = network(Gram())[i].row_values([moved])
+            _compare(network(Gram())[i], moved, measured, torch.finfo(layer.module.weight.dtype).eps)
+        value += float(row_scales(network)[i] @ values) if request.pooled else float(values.sum())
+        counts = step.change.mask.sum(axis=1)
         waits = [None] * len(values) if step.row_seconds is None else step.row_seconds.tolist()
         rows = [
             RowResult(value=float(v), bound=None, pruned=int(k), seconds=s, solver=step.solver)
@@ -87,13 +90,13 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
     return Run(result, request, watch)
 
 
-def _measured(network: Network, i: int, moved: Weights, change: Change) -> tuple[float, Array]:
+def _measured(network: Network, i: int, moved: Weights, change: OutputChange) -> tuple[float, Array]:
     """A layer's damping, and the `[m]` objectives of its rows by running its modules."""
     damping = absolute_damping(change.diagonal, network.damping)
     return damping, change.rows + 0.5 * damping * np.square(moved.W - network.dense[i].W).sum(axis=1)
 
 
-def _compare(objective: Objective, moved: Weights, measured: Array, eps: float) -> None:
+def _compare(objective: Quadratic, moved: Weights, measured: Array, eps: float) -> None:
     """Hold a layer's objective against what running its modules says, as lengths of the output's move.
 
     Rounding, of inputs of precision `eps` too, moves such a length by a share of what it would be without
@@ -102,7 +105,7 @@ def _compare(objective: Objective, moved: Weights, measured: Array, eps: float) 
     Raises:
         ValueError: if the two disagree by more.
     """
-    value, ran, scale = objective.row_values(moved).sum(), measured.sum(), objective.scale(moved)
+    value, ran, scale = objective.row_values([moved]).sum(), measured.sum(), objective.scale([moved])
     if not abs(math.sqrt(max(value, 0.0)) - math.sqrt(ran)) <= max(SLACK, eps) * math.sqrt(scale):
         raise ValueError(
             f"layer {objective.name!r} does not do what its weights say: its objective is {value:.6g}, "

@@ -1,12 +1,15 @@
-"""The methods of the field as points of one table: curvature, selection, compensation."""
+"""A method of pruning as a value: curvature, selection and compensation."""
 
 from __future__ import annotations
 
-import pkgutil
+import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cbs.compensation import Compensation
+from cbs.curvature import Curvature, Gram
 from cbs.request import Request, check_name
+from cbs.selection import Selection
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
@@ -14,89 +17,93 @@ if TYPE_CHECKING:
     from cbs.references import References
     from cbs.watch import Watch
 
+GRANULARITIES = ("weights",)
+
 
 @dataclass(frozen=True)
 class Method:
-    """A way to prune.
+    """A way to prune: `prune(method=...)` takes one, or the name of one in the table `cbs.methods()`.
+
+    For example Wanda with a refit: `cbs.Method(cbs.Gram(), cbs.Scores("wanda"), cbs.Survivors())`.
 
     Attributes:
-        name: what `prune(method=...)` takes.
-        curvature: what the method knows of the loss.
-        selection: how it chooses the weights to prune.
-        compensation: what moves to make up for them.
+        curvature: what it knows of the loss.
+        selection: how it chooses what to prune.
+        compensation: what moves to make up for that.
+        granularity: what is pruned; `weights`.
         paper: where it comes from.
-        code: the function that does it, `module:name` in `cbs.pruners`; imported when it is run.
-        columns: whether it can do the budget `columns`.
-        certified: whether it hands its bounds to the references.
+        needs: modules that must be installed beyond the project's own dependencies.
+        name: for reports.
+
+    Raises:
+        ValueError: in one line, for parts that make no method together.
     """
 
-    name: str
-    curvature: str
-    selection: str
-    compensation: str
-    paper: str
-    code: str = field(repr=False)
-    columns: bool = True
-    certified: bool = False
+    curvature: Curvature
+    selection: Selection
+    compensation: Compensation
+    granularity: str = "weights"
+    paper: str = "-"
+    needs: tuple[str, ...] = field(default=(), repr=False)
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("curvature", Curvature),
+            ("selection", Selection),
+            ("compensation", Compensation),
+        ):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                called = "; call it: " if isinstance(part, type) and issubclass(part, kind) else ""
+                given = f"{part.__name__}{called}{part.__name__}()" if called else repr(part)
+                raise ValueError(f"method {self.name!r}: {name} must be a cbs {kind.__name__}, got {given}")
+        check_name("granularity", self.granularity, GRANULARITIES)
+        reason = self.selection.refuses(self.curvature) or self.compensation.refuses(self.curvature)
+        if reason:
+            raise ValueError(f"method {self.name!r}: {reason}")
 
     @property
     def searches(self) -> bool:
-        """Whether it chooses by more than one number for each weight, for which code is compiled."""
-        return not self.code.startswith("separable:")
+        """Whether there is more to it than one number for each weight, for which code is compiled."""
+        return self.selection.searches or self.compensation.solves
+
+    def proves(self, request: Request) -> bool:
+        """Whether bounds on the layers' objectives come of it, which all methods are held against."""
+        return self.selection.proves(self.curvature, request)
 
     def check(self, request: Request) -> None:
-        """Raise ValueError, in one line, for a request that the method can't meet."""
-        if request.budget == "columns" and not self.columns:
-            able = ", ".join(method.name for method in _TABLE if method.columns)
-            raise ValueError(f"method {self.name!r} does not do budget 'columns'; these do: {able}")
+        """Raise ValueError, in one line, for a request that the method can't meet on any network."""
+        missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
+        if missing:
+            raise ValueError(f"method {self.name!r} needs {', '.join(missing)}, which is not installed")
+        if request.pipeline == "sequential" and not isinstance(self.curvature, Gram):
+            raise ValueError(
+                f"method {self.name!r} does not do pipeline 'sequential', which takes the layer Gram as "
+                f"curvature, not {self.curvature.words}"
+            )
+        reason = self.selection.able(self.curvature.within(request), request)
+        if reason and request.budget == "columns":
+            from cbs.methods import table
+
+            able = [name for name, method in table().items() if not method.refuses_columns(request)]
+            raise ValueError(
+                f"method {self.name!r} does not do budget 'columns' ({reason}); these do: {', '.join(able)}"
+            )
+        if reason:
+            raise ValueError(f"method {self.name!r}: {reason}")
+
+    def refuses_columns(self, request: Request) -> bool:
+        """Whether it can't do a request for columns."""
+        return self.selection.able(self.curvature.within(request), request) is not None
 
     def run(self, network: Network, request: Request, watch: Watch, references: References) -> Plan:
-        """Prune: an answer for every layer, before surgery."""
-        code = pkgutil.resolve_name(f"cbs.pruners.{self.code}")
-        plan: Plan = code(network, request, watch, *([references] if self.certified else []))
-        return plan
+        """Prune: what becomes of every layer, before surgery. Bounds that are proven go to the references."""
+        from cbs.runner import run
+
+        return run(self, network, request, watch, references)
 
     def describe(self) -> dict[str, str]:
-        """The row of the table, without the code."""
-        names = ("name", "curvature", "selection", "compensation", "paper")
-        return {name: getattr(self, name) for name in names}
-
-
-_FISHER = "empirical Fisher"
-_TABLE = (
-    Method("magnitude", "identity", "separable, w^2", "none", "Han et al. 2015", "separable:magnitude"),
-    Method("random", "identity", "random", "none", "-", "separable:random"),
-    Method(
-        "obd", "Gauss-Newton diagonal", "separable, 1/2 h w^2", "none", "LeCun et al. 1990", "separable:obd",
-    ),
-    Method(
-        "obs", _FISHER, "one at a time, w^2 / (2 [H^-1]_qq)", "all survivors", "Hassibi & Stork 1992",
-        "fisher:obs", columns=False,
-    ),
-    Method(
-        "woodfisher", f"{_FISHER}, a block a layer", "separable, w^2 / (2 [H^-1]_qq)", "all survivors",
-        "Singh & Alistarh 2020", "fisher:woodfisher",
-    ),
-    Method("cbs-s", _FISHER, "combinatorial", "none", "Yu et al. 2022", "surgeon:cbs_selection"),
-    Method("cbs", _FISHER, "combinatorial, as cbs-s", "all survivors", "Yu et al. 2022", "surgeon:cbs"),
-    Method(
-        "joint", "layer Gram", "combinatorial, by any solver, certified", "survivors of the row, bias",
-        "this project", "joint:joint", certified=True,
-    ),
-)  # fmt: skip
-
-
-def methods() -> dict[str, dict[str, str]]:
-    """The table of methods: for every name its curvature, selection, compensation and paper."""
-    return {method.name: method.describe() for method in _TABLE}
-
-
-def get_method(name: str) -> Method:
-    """A method by name.
-
-    Raises:
-        ValueError: for an unknown name, with the nearest known.
-    """
-    known = {method.name: method for method in _TABLE}
-    check_name("method", name, list(known))
-    return known[name]
+        """The row of the table, in words."""
+        axes = {axis: getattr(self, axis).words for axis in ("curvature", "selection", "compensation")}
+        return {"name": self.name, **axes, "paper": self.paper}

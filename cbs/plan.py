@@ -1,4 +1,4 @@
-"""What a method hands to `prune()`: an answer for every layer, before surgery."""
+"""What a method hands to `prune()`: what becomes of every layer, before surgery."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cbs.formulation import Pruned
+from cbs.change import Change
 from cbs.watch import Watch
 from solvers import Solution, Status
 from solvers.hessian import Array
@@ -14,10 +14,10 @@ from solvers.hessian import Array
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer's answer and how it was found.
+    """What becomes of a layer, and how it was found.
 
     Attributes:
-        answer: mask and new parameters.
+        change: mask and new parameters.
         solver: what found it.
         status: why that stopped, a value of `solvers.Status`.
         seconds: wall time of the layer.
@@ -25,7 +25,7 @@ class LayerPlan:
         stats: counts and choices of the solver.
     """
 
-    answer: Pruned
+    change: Change
     solver: str
     status: str = "feasible"
     seconds: float = 0.0
@@ -33,10 +33,10 @@ class LayerPlan:
     stats: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def solved(cls, answer: Pruned, solution: Solution, watch: Watch, share: float = 1.0) -> LayerPlan:
+    def solved(cls, change: Change, solution: Solution, watch: Watch, share: float = 1.0) -> LayerPlan:
         """The plan of a layer that a solver answered, alone or as a share of several."""
         return cls(
-            answer, solution.solver,
+            change, solution.solver,
             Status.INTERRUPTED.value if watch.interrupted else solution.status.value,
             share * solution.seconds,
             None if solution.rows is None else solution.rows.seconds,
@@ -46,7 +46,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every layer's answer, and what the method's own model of the loss says about them.
+    """What becomes of every layer, and what the method's own model of the loss says about them.
 
     Attributes:
         layers: in the network's order.

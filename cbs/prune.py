@@ -15,8 +15,8 @@ from cbs.assemble import Run, assemble
 from cbs.certify import certify_result, take_up
 from cbs.data import gather
 from cbs.earlier import check_earlier
-from cbs.method import Method, get_method
-from cbs.method import methods as all_methods
+from cbs.method import Method
+from cbs.methods import get_method, table
 from cbs.network.eligible import LeftOut
 from cbs.network.losses import named_loss
 from cbs.network.network import Network
@@ -92,8 +92,8 @@ def compare(
         model: the network; it is not changed.
         data: as in `prune`.
         sparsities: every sparsity to prune to.
-        methods: names of `cbs.methods()` and `cbs.Method`s, each of a name of its own; all named ones by
-            default. `joint` runs first, for its bounds.
+        methods: names of `cbs.methods()` and `cbs.Method`s, each of a name of its own; by default all named
+            ones that can do what is asked. Those that prove bounds run first.
         on_result: called with every result as soon as it is there, with the bounds known by then, and
             again with those that are found later. What it raises ends the comparison.
         finished: results of an earlier call with the same arguments, which are taken as they are but for
@@ -135,14 +135,14 @@ def compare(
         runs: dict[str, Run] = {}
         for request in row:
             if (done := there.get((request.name, request.fraction))) is not None:
-                if done.history[-1].method != _in_words(_method(request.method)):
+                if done.history[-1].method != _in_words(get_method(request.method)):
                     raise ValueError(
                         f"finished: the result of {request.name!r} is by another method of that name"
                     )
                 watch = Watch(request.name, request, len(network.layers), callback)
                 runs[request.name] = take_up(done, request, watch, references)
         left = [request for request in row if request.name not in runs]
-        for request in sorted(left, key=lambda request: request.name != "joint"):
+        for request in sorted(left, key=lambda request: not get_method(request.method).proves(request)):
             try:
                 runs[request.name] = _run(network, request, references, callback)
             except ValueError as error:
@@ -183,8 +183,8 @@ def requests(
         what, one = ("sparsities", sparsities) if is_number(sparsities) else ("methods", methods)
         raise ValueError(f"{what} must be a list, such as [{one!r}]")
     chosen: dict[str, str | Method] = {}
-    for method in all_methods() if methods is None else methods:
-        name = _method(method).name
+    for method in table() if methods is None else methods:
+        name = get_method(method).name
         if chosen.setdefault(name, method) != method:
             raise ValueError(f"methods: two are named {name!r}; give each a name of its own")
     asked = [
@@ -192,16 +192,20 @@ def requests(
     ]
     if not any(asked):
         raise ValueError("sparsities and methods must hold at least one each")
+    refused: dict[str, ValueError] = {}
     for request in (request for row in asked for request in row):
         if request.solver != "auto":
             get_solver(request.solver)
         named_loss(request.loss)
-        _method(request.method).check(request)
-    return asked
-
-
-def _method(method: str | Method) -> Method:
-    return method if isinstance(method, Method) else get_method(method)
+        try:
+            get_method(request.method).check(request)
+        except ValueError as error:
+            if methods is not None:
+                raise
+            refused.setdefault(request.name, error)
+    for error in refused.values():
+        warnings.warn(str(error), LeftOut, stacklevel=4)
+    return [[request for request in row if request.name not in refused] for row in asked]
 
 
 def _in_words(method: Method) -> dict[str, str]:
@@ -226,13 +230,13 @@ def _applying(options: Options, stacklevel: int) -> Options:
 
 
 def _run(network: Network, request: Request, references: References, callback: Callback | None) -> Run:
-    method = _method(request.method)
+    method = get_method(request.method)
     watch = Watch(method.name, request, len(network.layers), callback)
     network.memo.reset()
     start, spent = time.perf_counter(), network.memo.spent
     with interruptible(watch.control):
         network.memo.tell = watch.computing
-        watch.prepare(method.searches)
+        watch.prepare(method.searches, method.selection.searcher(request))
         start = time.perf_counter()
         plan = method.run(network, request, watch, references)
         watch.pause()

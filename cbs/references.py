@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from cbs.curvature.base import Gram
+from cbs.curvature.output import row_scales
 from cbs.network.network import Network
 from cbs.watch import Watch
 from solvers import Budget, Solution, SubsetProblem
 from solvers.allocation import allocation_value
+from solvers.bounds.curves import lower_curves
+from solvers.form.reduction import reduce
 from solvers.hessian import Array
 
 RELAXATION = "relaxation"
@@ -88,7 +94,7 @@ class References:
             rows = lower[np.arange(len(lower)), counts]
             self._known[index, budget] = self.known(index, budget).join(LayerBound(rows=rows))
         else:
-            self.relax(index, self.network.objectives[index].problem(budget), watch, share)
+            self.relax(index, self.network(Gram())[index].problem(budget), watch, share)
 
     def relax(self, index: int, problem: SubsetProblem, watch: Watch, share: float) -> None:
         """Learn the relaxation's bound of a layer's problem, once.
@@ -101,14 +107,14 @@ class References:
         """
         if (index, problem.budget) in self._relaxed:
             return
-        name = self.network.objectives[index].name
+        name = self.network.layers[index].name
         solution = watch.solve(problem, RELAXATION, stage="certify", layer=name, index=index, share=share)
         self.learn(index, problem, solution)
 
     def _curves(self, watch: Watch) -> list[Array]:
         """Every layer's lower curves; those that a limit cut short are found anew when there is time."""
         if self._lower is None:
-            curves = self.network.lower_curves(watch.curving)
+            curves = network_lower_curves(self.network, watch.curving)
             if watch.control.stopped():
                 return curves
             self._lower = curves
@@ -129,7 +135,26 @@ class References:
             return known
         curves = [
             scale * np.maximum(row, 0.0)
-            for scales, lower in zip(self.network.scales, self._curves(watch), strict=True)
+            for scales, lower in zip(row_scales(self.network), self._curves(watch), strict=True)
             for scale, row in zip(scales, lower, strict=True)
         ]
         return max(known, float(allocation_value(curves, count)))
+
+
+def network_lower_curves(
+    network: Network, stopped: Callable[[int], object] = lambda index: None
+) -> list[Array]:
+    """Certified lower bounds of every layer's rows at every number pruned, `[m, n + 1]`, unscaled.
+
+    Args:
+        network: the dense network.
+        stopped: polled often with the place of the layer at work; a true answer leaves bounds as they are, of
+            less worth.
+    """
+    found = []
+    for i, model in enumerate(network(Gram())):
+        reduction = reduce(model.problem(Budget.per_layer(0)))
+        W, H = reduction.problem.W, reduction.problem.hessian
+        curves = lower_curves(W, H, device=network.device, stopped=partial(stopped, i))
+        found.append(curves - reduction.margin)
+    return found

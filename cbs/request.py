@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cbs.network.losses import Loss
 
 SCOPES = ("row", "layer", "network")
+PIPELINES = ("one-shot", "sequential")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -37,6 +38,7 @@ class Options(TypedDict, total=False):
     layers: Sequence[str] | None
     loss: str | Loss
     certify: bool
+    pipeline: str
     recalibrate: bool
     seed: int
     device: str
@@ -71,8 +73,11 @@ class Request:
             none of these, as with class weights in a mean (`reduction="sum"` helps). Samples are seen one by
             one.
         certify: compute a lower bound where the method and solver give none; slow for wide layers.
-        recalibrate: method `joint`: refit every layer to its dense outputs on the inputs that come out of the
-            pruned layers before it.
+        pipeline: `one-shot`: every layer on its inputs in the dense network; or `sequential`: selected, and
+            refitted to its dense outputs, on the inputs that come out of the pruned layers before it, for
+            methods on the layer Gram.
+        recalibrate: after one shot, refit every layer on the inputs that come out of the pruned layers before
+            it, by methods on the layer Gram whose survivors move.
         seed: of every random choice.
         device: torch device for the network and for batched array work.
 
@@ -94,6 +99,7 @@ class Request:
     layers: Sequence[str] | None = None
     loss: str | Loss = "cross_entropy"
     certify: bool = True
+    pipeline: str = "one-shot"
     recalibrate: bool = False
     seed: int = 0
     device: str = "cpu"
@@ -102,6 +108,11 @@ class Request:
         from solvers.control import check_limits, is_number  # imports SciPy: `--help` need not wait
 
         check_name("scope", self.scope, SCOPES)
+        check_name("pipeline", self.pipeline, PIPELINES)
+        if self.recalibrate and self.pipeline == "sequential":
+            raise ValueError(
+                "recalibrate refits what pipeline 'one-shot' pruned; 'sequential' refits as it goes: drop one"
+            )
         if self.pattern is None:
             check_name("budget", self.budget, ("unstructured", "columns", "2:4"))
         if self.sparsity is None:

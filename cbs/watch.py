@@ -113,7 +113,7 @@ class Watch:
 
     def computing(self, key: Hashable) -> None:
         """Tell that something of the network is computed, by its key in the memo."""
-        self.tell("curves" if key == "curves" else "curvature")
+        self.tell("curves" if isinstance(key, tuple) and key[0] == "curves" else "curvature")
 
     def curving(self, index: int) -> Status | None:
         """Tell now and then that a layer's lower curves are computed; why to stop, or None."""

@@ -1,1 +1,5 @@
-"""Curvatures of the loss, or of a layer's output, with respect to the weights; one operator a file."""
+"""Curvatures, what a method knows of the loss: the values in `base`, and what computes them a file each."""
+
+from cbs.curvature.base import Curvature, Fisher, GaussNewtonDiagonal, Gram, Identity
+
+__all__ = ["Curvature", "Fisher", "GaussNewtonDiagonal", "Gram", "Identity"]

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian
 from torch.func import functional_call, jacrev, vjp, vmap
 
+from cbs.change import array
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
 from cbs.network.layers import Layer
 from cbs.network.losses import Loss, single_loss
+from cbs.quadratic import Diagonal, Quadratic
+from solvers.hessian import Array
+
+if TYPE_CHECKING:
+    from cbs.network.network import Network
 
 CHUNK = 2**24
 """Largest number of Jacobian entries in flight."""
 WIDEST = 8_192
 """Most outputs of a sample: the loss's curvature by them is a dense matrix."""
+
+
+def diagonal_quadratics(network: Network, values: Sequence[Array]) -> list[Quadratic]:
+    """Every layer's model `1/2 sum h D^2`, from its `h [m, n]`."""
+    parts = zip(network.layers, network.dense, values, network.earlier, strict=True)
+    return [
+        Quadratic(range(i, i + 1), (dense,), Diagonal(h), (mask,), layer.name)
+        for i, (layer, dense, h, mask) in enumerate(parts)
+    ]
+
+
+def network_diagonal(network: Network) -> list[Array]:
+    """Every layer's diagonal of the generalized Gauss-Newton matrix, `[m, n]`, undamped."""
+    model, layers, samples = network.differentiable()
+    found = gauss_newton_diagonal(model, layers, samples, network.loss)
+    return network.checked([array(found[layer.name]) for layer in network.layers])
 
 
 def gauss_newton_diagonal(

@@ -4,18 +4,63 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from cbs.curvature.base import Fisher
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
 from cbs.network.layers import Layer
 from cbs.network.losses import Loss, single_loss
+from cbs.quadratic import Quadratic, absolute_damping
+from solvers import FactorHessian
+from solvers.hessian import Array
+
+if TYPE_CHECKING:
+    from cbs.network.network import Network
 
 CHUNK = 2**24
 """Largest number of gradient entries in flight."""
+
+
+def fisher_quadratics(network: Network, fisher: Fisher) -> list[Quadratic]:
+    """The models `1/2 D F D'` of a damped `Fisher`: one of all layers, or a block a layer.
+
+    Weights that were pruned before have no part in it.
+    """
+    assert fisher.damping is not None
+    earlier, sizes = network.earlier, [layer.size for layer in network.layers]
+    if fisher.whole:
+        model, layers, samples = network.differentiable()
+        X = gradient_factor(model, layers, samples.choose(network.gradients, network.seed), network.loss)
+        X[:, torch.from_numpy(np.concatenate([mask.ravel() for mask in earlier])).to(X.device)] = 0.0
+        factor = X.detach().cpu().numpy()
+        network.checked(np.split(factor, np.cumsum(sizes)[:-1], axis=1))
+        name = network.layers[0].name if len(sizes) == 1 else None
+        H = damped_factor(factor, fisher.damping)
+        every = range(len(sizes))
+        return [Quadratic(every, network.dense, H, earlier, name, H.damping, flat=True)]
+    found, start = [], 0
+    whole = network(replace(fisher, apart=False))[0].H
+    assert isinstance(whole, FactorHessian)
+    for i, (layer, dense, mask) in enumerate(zip(network.layers, network.dense, earlier, strict=True)):
+        H = damped_factor(whole.X[:, np.arange(start, start + layer.size)], fisher.damping)
+        found.append(Quadratic(range(i, i + 1), (dense,), H, (mask,), layer.name, H.damping, flat=True))
+        start += layer.size
+    return found
+
+
+def damped_factor(X: Array, damping: float) -> FactorHessian:
+    """The Hessian `X'X / N + c I` of a factor `[N, p]`, which must not be written to afterwards.
+
+    `c` is `damping` times its mean diagonal.
+    """
+    return FactorHessian(X, absolute_damping(float(np.einsum("si,si->", X, X)) / X.size, damping))
 
 
 def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples, loss: Loss) -> Tensor:

@@ -3,15 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cbs.change import array, layer_weights
 from cbs.data import Samples
-from cbs.network.layers import Layer, visiting
+from cbs.network.layers import Layer, never_ran, visiting
+from cbs.quadratic import Quadratic, absolute_damping
+from solvers.problem import Mask
+
+if TYPE_CHECKING:
+    from cbs.network.network import Network
 
 CHUNK = 2**20
 """Largest number of a convolution's inputs held in double precision: few enough for a processor's cache."""
+
+
+def gram_quadratics(network: Network, damping: float) -> list[Quadratic]:
+    """Every layer's model `1/2 sum_r D_r H D_r'`, from its damped Gram.
+
+    Raises:
+        ValueError: if a layer does not run.
+    """
+    grams = layer_grams(network.model, network.layers, network.samples)
+    idle = [layer.name for layer in network.layers if layer.name not in grams]
+    if idle:
+        raise never_ran(idle[0])
+    return [
+        layer_quadratic(i, layer, grams[layer.name], damping, mask)
+        for i, (layer, mask) in enumerate(zip(network.layers, network.earlier, strict=True))
+    ]
+
+
+def layer_quadratic(
+    index: int, layer: Layer, gram: Tensor, damping: float, earlier: Mask, across: Tensor | None = None
+) -> Quadratic:
+    """A layer's model from second moments of its inputs.
+
+    Args:
+        index: place of the layer in the network.
+        layer: the dense layer.
+        gram: `E[z z']`, `[n, n]` or, with a bias, `[n + 1, n + 1]`.
+        damping: added to the diagonal of the weights' part, relative to its mean; absolute where that mean is
+            zero (a layer whose inputs are all zero).
+        earlier: `[m, n]`, True where pruned before.
+        across: `E[x z']` where the inputs x of the dense layer are others: the model is then that of
+            `E|V z - W x|^2`, whose gradient at `V = W` is `W (E[z z'] - E[x z'])`.
+    """
+    dense, H, n = layer_weights(layer), array(gram), layer.shape[1]
+    added = absolute_damping(float(np.diagonal(H)[:n].mean()), damping)
+    H[np.arange(n), np.arange(n)] += added
+    gradient = None
+    if across is not None:
+        gradient = dense.augmented @ array(gram - across)
+        gradient[:, :n][earlier] = 0.0  # such a weight never moves
+    return Quadratic(
+        range(index, index + 1), (dense,), H, (earlier,), layer.name, added,
+        bias=dense.bias is not None, gradient=gradient,
+    )  # fmt: skip
 
 
 def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> dict[str, Tensor]:

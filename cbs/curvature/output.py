@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses
+from solvers.hessian import Array
+
+if TYPE_CHECKING:
+    from cbs.network.network import Network
+
+
+def row_scales(network: Network) -> list[Array]:
+    """Every layer's row scales `E[(dL/da_r)^2]`, `[m]`, computed once for a network."""
+
+    def compute() -> list[Array]:
+        model, layers, samples = network.differentiable()
+        scales = output_scales(model, layers, samples, network.loss)
+        return network.checked([array(scales[layer.name]) for layer in network.layers])
+
+    return network.memo("scales", compute)
 
 
 def output_scales(

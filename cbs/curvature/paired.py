@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn, no_grad
 
+from cbs.curvature.gram import layer_quadratic
 from cbs.data import Samples
 from cbs.network.layers import Layer, visiting
+from cbs.quadratic import Quadratic
+
+if TYPE_CHECKING:
+    from cbs.network.network import Network
+
+
+def paired_quadratic(network: Network, index: int, pruned: nn.Module, damping: float) -> Quadratic:
+    """A layer's model of `E|V z - W x|^2 + c |V - W|^2`: z its input in a pruned network, x in the dense one.
+
+    For a move `D` of its weights that is the joint model with `H = K + c I` and the gradient `G = W (K - C)`,
+    `K = E[z z']` and `C = E[x z']`.
+
+    Args:
+        network: the dense network.
+        index: place of the layer.
+        pruned: a copy of the network, partly pruned.
+        damping: `c`, relative to the mean diagonal of the weights' part of K.
+    """
+    layer = network.layers[index]
+    K, C = paired_moments(network.model, pruned, (layer, layer.of(pruned)), network.samples)
+    return layer_quadratic(index, layer, K, damping, network.earlier[index], C)
 
 
 def paired_moments(

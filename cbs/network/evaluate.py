@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples, first_line
-from cbs.formulation import array
+from cbs.change import array
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import (
     INSTEAD,
@@ -160,7 +160,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Change:
+class OutputChange:
     """What running a layer's modules, before and after pruning, says of its output.
 
     Attributes:
@@ -179,7 +179,7 @@ def output_changes(
     samples: Samples,
     *,
     precise: bool = True,
-) -> dict[str, Change]:
+) -> dict[str, OutputChange]:
     """How much every layer's output changes on the inputs it has in the dense network.
 
     `1/2 mean_samples (layer'(x) - layer(x))^2`, by running a copy of the module whose weights and bias are
@@ -220,7 +220,7 @@ def output_changes(
             raise never_ran(name)
     N = len(samples)
     return {
-        name: Change(0.5 * array(rows) / N, float(energy) / (N * by_name[name].shape[1]))
+        name: OutputChange(0.5 * array(rows) / N, float(energy) / (N * by_name[name].shape[1]))
         for name, (rows, energy) in sums.items()
     }
 

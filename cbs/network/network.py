@@ -1,11 +1,10 @@
-"""The dense network with its calibration data: everything that methods ask of it, computed once."""
+"""The dense network with its calibration data; what methods compute of the two is kept here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,34 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbs.curvature.diagonal import gauss_newton_diagonal
+from cbs.change import Weights, layer_weights
+from cbs.curvature.base import Curvature
 from cbs.curvature.each import require_apart
-from cbs.curvature.fisher import gradient_factor
-from cbs.curvature.gram import layer_grams
-from cbs.curvature.output import output_scales
 from cbs.curvature.signal import require_signal, require_single
 from cbs.data import Samples, first_line, gather
-from cbs.formulation import (
-    Objective,
-    Weights,
-    array,
-    damped_block,
-    factor,
-    layer_objective,
-    layer_weights,
-)
 from cbs.memo import Memo
 from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.network.evaluate import Evaluation, evaluate, require_answers
-from cbs.network.layers import Layer, named_layers, never_ran, visiting
+from cbs.network.layers import Layer, named_layers, visiting
 from cbs.network.losses import LOW, Loss, require_probabilities, wide, wide_loss
 from cbs.network.probe import misbehaving
 from cbs.network.surgery import Saved, clone, put_mask, read_masks, save
-from solvers import Budget, FactorHessian
-from solvers.bounds.curves import lower_curves
+from cbs.quadratic import Quadratic
 from solvers.control import is_number
-from solvers.form.reduction import Reduction, reduce
-from solvers.greedy.curves import GreedyCurves, row_curves
 from solvers.hessian import Array
 from solvers.problem import Mask
 
@@ -167,64 +152,16 @@ class Network:
         """Every layer's dense parameters."""
         return self.memo("dense", lambda: [layer_weights(layer) for layer in self.layers])
 
-    @property
-    def objectives(self) -> list[Objective]:
-        """Every layer's objective, from its damped Gram."""
-        return self.memo("objectives", self._objectives)
+    def __call__(self, curvature: Curvature) -> list[Quadratic]:
+        """The models of a curvature, computed the first time and kept by the curvature's value."""
+        damped = curvature.damped(self.damping)
+        return self.memo(damped, lambda: damped.quadratics(self))
 
-    @property
-    def has_objectives(self) -> bool:
-        """Whether `objectives` are there without computing them."""
-        return "objectives" in self.memo
+    def has(self, curvature: Curvature) -> bool:
+        """Whether the models of a curvature are there without computing them."""
+        return curvature.damped(self.damping) in self.memo
 
-    def _objectives(self) -> list[Objective]:
-        grams = layer_grams(self.model, self.layers, self.samples)
-        idle = [layer.name for layer in self.layers if layer.name not in grams]
-        if idle:
-            raise never_ran(idle[0])
-        return [
-            layer_objective(layer, grams[layer.name], self.damping, mask)
-            for layer, mask in zip(self.layers, self.earlier, strict=True)
-        ]
-
-    @property
-    def scales(self) -> list[Array]:
-        """Every layer's row scales `E[(dL/da_r)^2]`, `[m]`."""
-        return self.memo("scales", self._scales)
-
-    def _scales(self) -> list[Array]:
-        model, layers, samples = self._differentiable()
-        scales = output_scales(model, layers, samples, self.loss)
-        return self._checked([array(scales[layer.name]) for layer in self.layers])
-
-    @property
-    def diagonal(self) -> list[Array]:
-        """Every layer's diagonal of the generalized Gauss-Newton matrix, `[m, n]`, undamped."""
-        return self.memo("diagonal", self._diagonal)
-
-    def _diagonal(self) -> list[Array]:
-        model, layers, samples = self._differentiable()
-        diagonal = gauss_newton_diagonal(model, layers, samples, self.loss)
-        return self._checked([array(diagonal[layer.name]) for layer in self.layers])
-
-    @property
-    def fisher(self) -> FactorHessian:
-        """The empirical Fisher of all weights, layer after layer, damped; from `gradients` samples.
-
-        Weights that were pruned before have no part in it.
-        """
-        return self.memo("fisher", self._fisher)
-
-    def _fisher(self) -> FactorHessian:
-        model, layers, samples = self._differentiable()
-        X = gradient_factor(model, layers, samples.choose(self.gradients, self.seed), self.loss)
-        X[:, torch.from_numpy(np.concatenate([mask.ravel() for mask in self.earlier])).to(X.device)] = 0.0
-        hessian = factor(X, self.damping)
-        ends = np.cumsum([layer.size for layer in self.layers])[:-1]
-        self._checked(np.split(hessian.X, ends, axis=1))
-        return hessian
-
-    def _differentiable(self) -> tuple[nn.Module, list[Layer], Samples]:
+    def differentiable(self) -> tuple[nn.Module, list[Layer], Samples]:
         """A copy of the network, its layers and the samples, of single precision at least, for derivatives.
 
         Whatever the network keeps of a pass goes with the copy.
@@ -239,41 +176,10 @@ class Network:
         require_apart(model, samples)
         return model, layers, samples
 
-    def _checked(self, found: list[Array]) -> list[Array]:
+    def checked(self, found: list[Array]) -> list[Array]:
         """Derivatives layer by layer, once they are found to say something of the weights."""
         require_signal(found, self.model, self.layers, self.samples)
         return found
-
-    def fisher_block(self, index: int) -> FactorHessian:
-        """The empirical Fisher of one layer's weights, damped by the mean of its own diagonal."""
-        ends = np.cumsum([layer.size for layer in self.layers])
-        columns = np.arange(ends[index] - self.layers[index].size, ends[index])
-        return self.memo(("fisher", index), lambda: damped_block(self.fisher, columns, self.damping))
-
-    @property
-    def curves(self) -> list[GreedyCurves]:
-        """Every layer's greedy row curves, unscaled, its bias eliminated."""
-        return self.memo("curves", self._curves)
-
-    def _curves(self) -> list[GreedyCurves]:
-        problems = [reduction.problem for reduction in self._reductions()]
-        return [row_curves(problem.W, problem.hessian) for problem in problems]
-
-    def lower_curves(self, stopped: Callable[[int], object] = lambda index: None) -> list[Array]:
-        """Certified lower bounds of every layer's rows at every number pruned, `[m, n + 1]`, unscaled.
-
-        Args:
-            stopped: polled often with the place of the layer at work; a true answer leaves bounds as they
-                are, of less worth.
-        """
-        return [
-            lower_curves(r.problem.W, r.problem.hessian, device=self.device, stopped=partial(stopped, i))
-            - r.margin
-            for i, r in enumerate(self._reductions())
-        ]
-
-    def _reductions(self) -> list[Reduction]:
-        return [reduce(objective.problem(Budget.per_layer(0))) for objective in self.objectives]
 
 
 def _placed(model: nn.Module, device: str) -> nn.Module:

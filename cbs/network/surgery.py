@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 from torch.overrides import TorchFunctionMode
 
+from cbs.change import Change, Weights
 from cbs.data import first_line
-from cbs.formulation import Pruned, Weights
 from cbs.network.eligible import masked
 from cbs.network.layers import Layer
 from solvers.problem import Mask
@@ -74,14 +74,14 @@ def write(layer: Layer, weights: Weights) -> None:
                 )
 
 
-def apply(layer: Layer, answer: Pruned) -> None:
-    """Write an answer into a layer, in place: the weights, the bias, and a `torch.nn.utils.prune` mask.
+def apply(layer: Layer, change: Change) -> None:
+    """Write a change into a layer, in place: the weights, the bias, and a `torch.nn.utils.prune` mask.
 
     The module then holds `weight_orig` (the new weights) and `weight_mask` (0 where pruned), and
     `weight` is their product.
     """
-    write(layer, answer.weights)
-    put_mask(layer.module, "weight", torch.from_numpy(answer.mask).reshape(layer.module.weight.shape))
+    write(layer, change.weights)
+    put_mask(layer.module, "weight", torch.from_numpy(change.mask).reshape(layer.module.weight.shape))
 
 
 def put_mask(module: nn.Module, name: str, pruned: Tensor) -> None:

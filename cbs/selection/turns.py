@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cbs.references import References
-from cbs.request import Request
 from cbs.watch import Watch
-from solvers import Solution, SubsetProblem, get_solver
+from solvers import Solution, Solver, SubsetProblem, get_solver
 from solvers.heuristics.magnitude import Magnitude
 from solvers.problem import Mask
 
@@ -27,23 +26,27 @@ LEAST = 0.02
 
 @dataclass
 class Turn:
-    """A layer's problem, and what is known of it.
+    """A problem of a layer, or of several, and what is known of it.
 
     Attributes:
         index: place of the layer.
-        name: of the layer.
+        name: of the layer; None of several.
         problem: to be solved.
+        solver: that solves it.
         start: a mask to start from, or None.
         weight: of its objective beside the other layers'.
+        taken: told what was found, once it is.
         solution: the best so far, with the seconds of all turns.
         tired: whether its last turn gained nothing.
     """
 
     index: int
-    name: str
+    name: str | None
     problem: SubsetProblem
-    start: Mask | None
-    weight: float
+    solver: str | Solver
+    start: Mask | None = None
+    weight: float = 1.0
+    taken: Callable[[Solution], object] = lambda solution: None
     solution: Solution | None = None
     tired: bool = False
 
@@ -61,60 +64,61 @@ class Turn:
         self.solution = found
 
 
-def in_turns(turns: Sequence[Turn], request: Request, watch: Watch, references: References) -> None:
-    """Solve all layers; what is found is in the turns, what is proven in the references.
+def in_turns(turns: Sequence[Turn], gap: float, watch: Watch, references: References | None) -> None:
+    """Solve all problems; what is found is in the turns, what is proven in the references.
 
     Without a time limit each is solved once. With one, narrow layers come first, as their proofs are quick.
     What none of them needs is shared by those after them; layers that stay open get the relaxation's bound,
-    and then turns from their best masks, the widest gap first, until the time is up. A solver that proves
-    nothing has one turn for each layer, by its size.
+    and then turns from their best masks, the widest gap first, until the time is up. Where nothing is proven
+    that references hold, each has one turn, by its size.
 
     Args:
         turns: every layer's.
-        request: what was asked.
+        gap: relative gap at which a layer needs no further turn.
         watch: of the run.
-        references: of the network.
+        references: of the network, where the problems are those that they bound; else None.
     """
-    solver = get_solver(request.solver)
     total = watch.control.remaining
-    if total is None or solver.proves == "nothing":
+    if total is None or references is None or get_solver(turns[0].solver).proves == "nothing":
         sizes = np.array([turn.problem.W.size for turn in turns], dtype=float)
         for i, turn in enumerate(turns):
-            _solve(turn, request, watch, references, float(sizes[i] / sizes[i:].sum()))
+            _solve(turn, watch, references, float(sizes[i] / sizes[i:].sum()))
         return
     waiting = sorted(turns, key=lambda turn: (turn.problem.n, turn.problem.W.size))
     for done, turn in enumerate(waiting):
         share = FIRST / (len(waiting) - done)
-        _solve(turn, request, watch, references, share)
-        if _gap(turn, request, references) and not watch.interrupted:
+        _solve(turn, watch, references, share)
+        if _open(turn, gap, references) and not watch.interrupted:
             references.relax(turn.index, turn.problem, watch, share)
     while True:
-        live = [turn for turn in turns if not turn.tired and _gap(turn, request, references)]
+        live = [turn for turn in turns if not turn.tired and _open(turn, gap, references)]
         if not live or watch.interrupted or (watch.control.remaining or 0.0) < LEAST * total:
             return
-        widest = max(live, key=lambda turn: _gap(turn, request, references))
+        widest = max(live, key=lambda turn: _open(turn, gap, references))
         before = widest.answer.value, _bound(widest, references)
-        _solve(widest, request, watch, references, NEXT if len(live) > 1 else 1.0)
+        _solve(widest, watch, references, NEXT if len(live) > 1 else 1.0)
         widest.tired = (widest.answer.value, _bound(widest, references)) == before
 
 
-def _solve(turn: Turn, request: Request, watch: Watch, references: References, share: float) -> None:
+def _solve(turn: Turn, watch: Watch, references: References | None, share: float) -> None:
     watch.tell("select", turn.name, turn.index)
     start = turn.start if turn.solution is None else turn.solution.mask
     solution = watch.solve(
-        turn.problem, FALLBACK if watch.interrupted else request.solver,
+        turn.problem, FALLBACK if watch.interrupted else turn.solver,
         stage="select", layer=turn.name, index=turn.index, share=share, warm_start=start,
     )  # fmt: skip
-    references.learn(turn.index, turn.problem, solution)
+    if references is not None:
+        references.learn(turn.index, turn.problem, solution)
     turn.take(solution)
+    turn.taken(solution)
 
 
 def _bound(turn: Turn, references: References) -> float:
     return references.known(turn.index, turn.problem.budget).bound
 
 
-def _gap(turn: Turn, request: Request, references: References) -> float:
+def _open(turn: Turn, gap: float, references: References) -> float:
     """The weighted width of what is not proven; 0 once the gap asked for is."""
     value, bound = turn.answer.value, _bound(turn, references)
-    open_ = value - bound > request.gap * abs(value)
-    return turn.weight * (value - bound if math.isfinite(bound) else value) if open_ else 0.0
+    wide = value - bound > gap * abs(value)
+    return turn.weight * (value - bound if math.isfinite(bound) else value) if wide else 0.0

@@ -1,0 +1,78 @@
+"""Layer by layer in running order, on the inputs that the layers pruned before leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import no_grad
+
+from cbs.curvature.paired import paired_quadratic
+from cbs.network.layers import never_ran, visiting
+from cbs.network.network import Network
+from cbs.network.surgery import clone, write
+from cbs.plan import LayerPlan
+from cbs.quadratic import Quadratic
+
+
+def recalibrate(network: Network, plans: Sequence[LayerPlan], damping: float) -> list[LayerPlan]:
+    """The plans with their masks and new survivors: `min E|V z - W x|^2 + c |V - W|^2`, layer by layer.
+
+    `x` is the layer's input in the dense network, `z` in the network whose earlier layers, in the
+    order they run, are pruned and recalibrated.
+
+    Args:
+        network: the dense network.
+        plans: a plan for every layer.
+        damping: `c`, relative to the mean of the diagonal of `E[z z']`.
+    """
+
+    def refit(index: int, model: Quadratic) -> LayerPlan:
+        masks = [plans[index].change.mask]
+        (change,) = model.changes(masks, model.refit(masks))
+        return replace(plans[index], change=change)
+
+    found = one_after_another(network, damping, refit)
+    return [found[i] for i in range(len(plans))]
+
+
+def one_after_another(
+    network: Network, damping: float, prune: Callable[[int, Quadratic], LayerPlan | None]
+) -> dict[int, LayerPlan]:
+    """Prune a network layer by layer, each on what those before it leave of its inputs.
+
+    Args:
+        network: the dense network.
+        damping: of every layer's model, relative.
+        prune: makes a layer's plan, from its place and its model on these inputs; None ends the pass.
+
+    Returns:
+        The plans by their layers' places, in the order in which layers run.
+
+    Raises:
+        ValueError: if a layer does not run.
+    """
+    model, found = clone(network.model), {}
+    for i in _running_order(network):
+        plan = prune(i, paired_quadratic(network, i, model, damping))
+        if plan is None:
+            break
+        write(network.layers[i].of(model), plan.change.weights)
+        found[i] = plan
+    return found
+
+
+def _running_order(network: Network) -> list[int]:
+    names: list[str] = []
+
+    def visit(name: str, x: object, y: object) -> None:
+        if name not in names:
+            names.append(name)
+
+    with no_grad(), visiting(network.layers, visit):
+        network.model(network.samples.first(1))
+    place = {layer.name: i for i, layer in enumerate(network.layers)}
+    idle = [name for name in place if name not in names]
+    if idle:
+        raise never_ran(idle[0])
+    return [place[name] for name in names]

@@ -1,0 +1,184 @@
+"""The first axis of a method: what it knows of the loss, from nothing at all to the whole network's Fisher.
+
+A curvature is a small frozen value. `network(curvature)` computes its quadratic models once and keeps them by that
+value; the computing is in the modules beside this one, which import PyTorch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from cbs.network.network import Network
+    from cbs.quadratic import Quadratic
+    from cbs.request import Request
+
+
+class Curvature(ABC):
+    """What a method knows of the loss. Subclasses are frozen dataclasses without data."""
+
+    words: ClassVar[str]
+    """In the table of methods."""
+    coupled: ClassVar[bool] = True
+    """Whether weights interact, so that there is something to solve, and an inverse."""
+    flat: ClassVar[bool] = False
+    """Whether a model lays its layers' weights out in a single row."""
+    scaled: ClassVar[bool] = False
+    """Whether layers are only comparable once each row is scaled by `E[(dL/da_r)^2]`."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all layers are one model."""
+        return False
+
+    def within(self, request: Request) -> Curvature:
+        """This curvature for a request, whose scope may decide which layers are one model."""
+        return self
+
+    def damped(self, damping: float) -> Curvature:
+        """This curvature with a damping where it has none of its own."""
+        return self
+
+    @abstractmethod
+    def quadratics(self, network: Network) -> list[Quadratic]:
+        """A model of every layer in the network's order, or one of the whole network."""
+
+    def prediction(self, network: Network, request: Request) -> str | None:
+        """The model in words by which the method predicts the loss increase, undamped; None if it does not."""
+        return None
+
+    def stats(self, network: Network) -> Mapping[str, Any]:
+        """What a result tells of the models."""
+        return {}
+
+
+def check_damping(damping: object) -> None:
+    """Raise ValueError for a curvature's own damping that is not a finite number of at least zero, or None."""
+    number = isinstance(damping, Real) and not isinstance(damping, bool)
+    if damping is not None and not (number and 0 <= damping < float("inf")):  # type: ignore[operator]
+        raise ValueError(f"damping must be a finite number >= 0, or None for the request's, got {damping!r}")
+
+
+@dataclass(frozen=True)
+class Identity(Curvature):
+    """Every weight matters alike."""
+
+    words: ClassVar[str] = "identity"
+    coupled: ClassVar[bool] = False
+
+    def quadratics(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.quadratics`."""
+        import numpy as np
+
+        from cbs.curvature.diagonal import diagonal_quadratics
+
+        return diagonal_quadratics(network, [np.broadcast_to(1.0, dense.W.shape) for dense in network.dense])
+
+
+@dataclass(frozen=True)
+class Gram(Curvature):
+    """The layer's input second moments, `H = E[x x']`: how much its output moves, squared, when weights do.
+
+    The bias moves with the survivors. With scope `network` each row counts by its scale `E[(dL/da_r)^2]`.
+
+    Attributes:
+        damping: added to the diagonal of the weights' part, relative to its mean; None for the request's.
+    """
+
+    damping: float | None = None
+
+    words: ClassVar[str] = "layer Gram"
+    scaled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_damping(self.damping)
+
+    def damped(self, damping: float) -> Gram:
+        """See `Curvature.damped`."""
+        return self if self.damping is not None else replace(self, damping=damping)
+
+    def quadratics(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.quadratics`."""
+        from cbs.curvature.gram import gram_quadratics
+
+        assert self.damping is not None
+        return gram_quadratics(network, self.damping)
+
+    def prediction(self, network: Network, request: Request) -> str | None:
+        """See `Curvature.prediction`: the row scales, which it takes, are a pass of their own."""
+        return "1/2 sum_r E[(dL/da_r)^2] D_r H D_r', H the layer Gram" if request.pooled else None
+
+
+@dataclass(frozen=True)
+class GaussNewtonDiagonal(Curvature):
+    """The diagonal of the generalized Gauss-Newton matrix: OBD's second derivatives (LeCun et al. 1990)."""
+
+    words: ClassVar[str] = "Gauss-Newton diagonal"
+    coupled: ClassVar[bool] = False
+
+    def quadratics(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.quadratics`."""
+        from cbs.curvature.diagonal import diagonal_quadratics, network_diagonal
+
+        return diagonal_quadratics(network, network_diagonal(network))
+
+    def prediction(self, network: Network, request: Request) -> str | None:
+        """See `Curvature.prediction`."""
+        return "1/2 sum_P h w^2, h the Gauss-Newton diagonal"
+
+
+@dataclass(frozen=True)
+class Fisher(Curvature):
+    """The empirical Fisher `F = 1/N sum_s g_s g_s'` of per-sample gradients, a factor that is never formed.
+
+    Layers are models of their own, or one model where they share one budget. Biases have no part in it.
+
+    Attributes:
+        damping: added to the diagonal, relative to its mean over the model; None for the request's.
+        apart: keep layers apart even where they share one budget.
+    """
+
+    damping: float | None = None
+    apart: bool = False
+
+    flat: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_damping(self.damping)
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        """See `Curvature.words`."""
+        return "empirical Fisher, a block a layer" if self.apart else "empirical Fisher"
+
+    @property
+    def whole(self) -> bool:
+        """See `Curvature.whole`."""
+        return not self.apart
+
+    def within(self, request: Request) -> Fisher:
+        """See `Curvature.within`."""
+        return self if request.pooled else replace(self, apart=True)
+
+    def damped(self, damping: float) -> Fisher:
+        """See `Curvature.damped`."""
+        return self if self.damping is not None else replace(self, damping=damping)
+
+    def quadratics(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.quadratics`."""
+        from cbs.curvature.fisher import fisher_quadratics
+
+        return fisher_quadratics(network, self)
+
+    def prediction(self, network: Network, request: Request) -> str | None:
+        """See `Curvature.prediction`."""
+        whole = self.whole and len(network.layers) > 1
+        return f"1/2 D' F D, F the empirical Fisher of {'the network' if whole else 'each layer'}"
+
+    def stats(self, network: Network) -> Mapping[str, Any]:
+        """See `Curvature.stats`."""
+        return {"gradient_samples": network(self)[0].H.N}  # type: ignore[union-attr]

@@ -1,0 +1,62 @@
+"""The table of methods: each is a point of three axes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from cbs.compensation import Nothing, Singles, Survivors
+from cbs.curvature import Fisher, GaussNewtonDiagonal, Gram, Identity
+from cbs.method import Method
+from cbs.request import check_name
+from cbs.selection import Scores, Solve
+from solvers.runtime.plugins import plugins
+
+OBS_LIMIT = 8_192
+"""Most weights that OBS takes at once: it holds their dense inverse."""
+
+_ROWS = (
+    Method(Identity(), Scores("magnitude"), Nothing(), paper="Han et al. 2015", name="magnitude"),
+    Method(Identity(), Scores("random"), Nothing(), name="random"),
+    Method(GaussNewtonDiagonal(), Scores("obd"), Nothing(), paper="LeCun et al. 1990", name="obd"),
+    Method(Fisher(), Solve("obs", most=OBS_LIMIT), Survivors(), paper="Hassibi & Stork 1992", name="obs"),
+    Method(
+        Fisher(apart=True), Scores("obs"), Singles(), paper="Singh & Alistarh 2020", name="woodfisher",
+    ),
+    Method(Gram(), Scores("wanda"), Nothing(), paper="Sun et al. 2024", name="wanda"),
+    Method(Gram(), Solve("greedy"), Survivors(), paper="Frantar & Alistarh 2022", name="obc"),
+    Method(Gram(), Solve("sparsegpt"), Survivors(), paper="Frantar & Alistarh 2023", name="sparsegpt"),
+    Method(Gram(), Solve("alps"), Survivors(), paper="Meng et al. 2024", name="alps"),
+    Method(Fisher(), Solve("chita"), Survivors(), paper="Benbaki et al. 2023", name="chita"),
+    Method(
+        Fisher(), Solve(problem="selection", judge="loss"), Nothing(), paper="Yu et al. 2022", name="cbs-s",
+    ),
+    Method(
+        Fisher(), Solve(problem="selection", judge="loss"), Survivors(), paper="Yu et al. 2022", name="cbs",
+    ),
+    Method(Gram(), Solve(), Survivors(), paper="this project", name="joint"),
+)  # fmt: skip
+
+
+@cache
+def table() -> Mapping[str, Method]:
+    """Every method by name: those above, and those of installed packages, entry points `cbs.methods`."""
+    known = {method.name: method for method in _ROWS}
+    return {**known, **plugins("cbs.methods", Method, known)}
+
+
+def methods() -> dict[str, dict[str, str]]:
+    """The table of methods: for every name its curvature, selection, compensation and paper, in words."""
+    return {name: method.describe() for name, method in table().items()}
+
+
+def get_method(method: str | Method) -> Method:
+    """A method by name, or the method itself.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known.
+    """
+    if isinstance(method, Method):
+        return method
+    check_name("method", method, list(table()))
+    return table()[method]

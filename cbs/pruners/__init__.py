@@ -1,1 +1,0 @@
-"""How the methods find their masks and weights; `cbs.method` has the table of them."""

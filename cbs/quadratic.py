@@ -1,0 +1,295 @@
+"""A quadratic model of the loss in the weights of some layers: what a selection problem is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbs.change import Change, Weights
+from cbs.earlier import keep_out
+from solvers import Budget, FactorHessian, SubsetProblem
+from solvers.hessian import Array, Hessian, as_hessian
+from solvers.problem import Mask
+
+T = TypeVar("T", bound=np.generic)
+
+OWN_WIDTH = 256
+"""Inputs up to which rows whose earlier masks differ get curvatures of their own."""
+OWN_BYTES = 1 << 29
+"""What these may take in a layer."""
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """A curvature without off-diagonal entries: `values [m, n]`, one for every weight."""
+
+    values: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """`sum_r G_r . D_r + 1/2 D_r H D_r'` for a move `D` of rows of weights.
+
+    The rows are those of one layer, perhaps with the bias as their last column; or, where the model is `flat`,
+    there is a single row: all weights of its layers, layer after layer, row after row.
+
+    Attributes:
+        index: places of its layers in the network.
+        dense: the trained parameters of every layer.
+        H: damped curvature of all columns, shared by the rows: a matrix, a factor, or a diagonal of every row.
+        earlier: for every layer `[m, n]`, True where pruned before: these weights stay zero.
+        name: of the layer; None where there are several.
+        damping: what was added to the diagonal of the weights' part, absolute.
+        flat: whether the weights are laid out in a single row.
+        bias: whether the last column is the bias, which moves and is never pruned.
+        gradient: `G`, as the rows are; None for zero.
+    """
+
+    index: range
+    dense: Sequence[Weights]
+    H: Array | FactorHessian | Diagonal
+    earlier: Sequence[Mask]
+    name: str | None = None
+    damping: float = 0.0
+    flat: bool = False
+    bias: bool = False
+    gradient: Array | None = None
+
+    @cached_property
+    def W(self) -> Array:
+        """`[rows, columns]` the dense parameters."""
+        return self.rows_of(self.dense)
+
+    @property
+    def n(self) -> int:
+        """Columns that may be pruned."""
+        return int(self.W.shape[1] - self.bias)
+
+    @property
+    def diagonal(self) -> Array:
+        """Undamped diagonal of the weights' part of `H`: `[n]`, or `[rows, n]`."""
+        if isinstance(self.H, Diagonal):
+            return self.H.values
+        diagonal = self.H.diagonal() if isinstance(self.H, FactorHessian) else np.diagonal(self.H)[: self.n]
+        return np.maximum(diagonal - self.damping, 0.0)
+
+    @cached_property
+    def inverse_diagonal(self) -> Array:
+        """`[H^-1]_qq` of every weight q, `[n]` or `[rows, n]`; with a bias, which then moves too.
+
+        Raises:
+            ValueError: if `H` is singular.
+        """
+        hessian, every = self._hessian(), np.arange(self.W.shape[1])
+        rows = [hessian.inverse_diagonal(r, every)[: self.n] for r in range(hessian.rows or 1)]
+        return rows[0] if hessian.shared else np.stack(rows)
+
+    def _hessian(self) -> Hessian:
+        used = self.W.shape[1]
+        return as_hessian(self._curvature(used), len(self.W), used, definite=True)
+
+    def rows_of(self, weights: Sequence[Weights]) -> Array:
+        """Parameters of the layers, laid out as the model's rows are."""
+        if self.flat:
+            return np.concatenate([part.W.ravel() for part in weights])[None, :]
+        return weights[0].augmented if self.bias else weights[0].W
+
+    def split(self, rows: NDArray[T]) -> list[NDArray[T]]:
+        """`[rows, n]` values as matrices `[m, n]`, one for each of the layers."""
+        if not self.flat:
+            return [rows]
+        parts = np.split(rows.ravel(), np.cumsum([part.W.size for part in self.dense])[:-1])
+        return [part.reshape(weights.W.shape) for part, weights in zip(parts, self.dense, strict=True)]
+
+    def join(self, masks: Sequence[Mask]) -> Mask:
+        """The layers' masks laid out as the rows are, with columns that are not pruned: `[rows, columns]`."""
+        if self.flat:
+            return np.concatenate([mask.ravel() for mask in masks])[None, :]
+        return np.pad(masks[0], ((0, 0), (0, int(self.bias))))
+
+    def problem(self, budget: Budget, *, refit: bool = True, scales: Array | None = None) -> SubsetProblem:
+        """The joint problem, in which survivors and the bias move, or the selection problem, in which none do.
+
+        Args:
+            budget: of the layer; of several layers, of all their weights together.
+            refit: whether the problem is the joint one.
+            scales: `[rows]` factor of every row, not negative; None for ones. It is put into the weights and
+                the gradient, which are multiplied by its root.
+
+        Raises:
+            ValueError: if `H` is singular where weights move, or columns couple rows that are laid out in one.
+        """
+        if self.flat and budget.kind == "columns" and not refit:
+            return self._column_problem(budget)
+        used = self.W.shape[1] if refit else self.n
+        W, G = self.W[:, :used], None if self.gradient is None else self.gradient[:, :used]
+        if scales is not None:
+            root = np.sqrt(scales)[:, None]
+            W, G = root * W, None if G is None else root * G
+        if self.flat and len(self.dense) == 1:
+            budget = flat_budget(budget, *self.dense[0].W.shape)
+        try:
+            return SubsetProblem(
+                W, self._curvature(used), budget, refit=refit, gradient=G, movable=range(self.n, used)
+            )
+        except ValueError as error:
+            raise ValueError(f"layer {self.name!r}: {error}" if self.name else str(error)) from None
+
+    def _curvature(self, used: int) -> Array | FactorHessian:
+        """`H` on the first columns, in which weights pruned before have no part."""
+        assert not isinstance(self.H, Diagonal), "a diagonal leaves nothing to solve"
+        if isinstance(self.H, FactorHessian):
+            return self.H
+        H = self.H[:used, :used]
+        return H if self.flat or not self.earlier[0].any() else decoupled(H, self.earlier[0])
+
+    def _column_problem(self, budget: Budget) -> SubsetProblem:
+        """Selection of columns: column j's weight is its norm `v_j`, its gradient `sum_r g_rj w_rj / v_j`."""
+        assert isinstance(self.H, FactorHessian)
+        W = self.dense[0].W
+        v = np.linalg.norm(W, axis=0)
+        X = np.einsum("srj,rj->sj", self.H.X.reshape(-1, *W.shape), W) / np.where(v > 0, v, 1.0)
+        return SubsetProblem(v[None, :], FactorHessian(X, self.H.damping), budget, refit=False)
+
+    def masks(self, problem: SubsetProblem, mask: Mask) -> list[Mask]:
+        """The layers' masks of an answer to a `problem` of this model; they prune what was pruned before."""
+        p, earlier = problem.prunable, self.join(self.earlier)[:, : self.n]
+        if self.flat and problem.pools.coupled:
+            earlier = self.earlier[0][:1]
+        return self.lift(problem, keep_out(mask[:, p], earlier, problem.pools, problem.W[:, p]))
+
+    def lift(self, problem: SubsetProblem, mask: Mask) -> list[Mask]:
+        """The layers' masks `[m, n]` from one of the prunable columns of a `problem` of this model."""
+        if self.flat and problem.pools.coupled:
+            return [np.repeat(mask, len(self.dense[0].W), axis=0)]
+        return self.split(mask)
+
+    def refit(self, masks: Sequence[Mask], problem: SubsetProblem | None = None) -> Array:
+        """`[rows, columns]` after pruning, where survivors and the bias move to the model's minimum.
+
+        `w* = w - H^-1[:,P] ([H^-1]_PP)^-1 w_P` (CBS-U, Yu et al. 2022), in every row.
+
+        Args:
+            masks: of the layers.
+            problem: the joint problem, where there is one already.
+        """
+        mask = self.join(masks)
+        if isinstance(self.H, Diagonal):
+            return np.where(mask, 0.0, self.W)
+        if problem is None or not problem.refit:
+            counts = mask.sum(axis=1).tolist()
+            budget = Budget.per_layer(counts[0]) if self.flat else Budget.per_row(counts)
+            problem = SubsetProblem(
+                self.W, self._curvature(self.W.shape[1]), budget,
+                gradient=self.gradient, movable=range(self.n, self.W.shape[1]),
+            )  # fmt: skip
+        return problem.weights(mask)
+
+    def single_updates(self, masks: Sequence[Mask]) -> Array:
+        """`[rows, columns]` after what each weight would do alone, added up: WoodFisher's update.
+
+        `D = -sum_{q in P} w_q / [H^-1]_qq H^-1 e_q`; the pruned are then set to zero (Singh & Alistarh 2020).
+        """
+        mask = self.join(masks)
+        pull = np.zeros(self.W.shape)
+        pull[:, : self.n] = np.where(mask[:, : self.n], self.W[:, : self.n] / self.inverse_diagonal, 0.0)
+        hessian, every = self._hessian(), np.arange(self.W.shape[1])
+        if hessian.shared:
+            D = -hessian.solve(0, every, pull.T).T if len(pull) > 1 else -hessian.solve(0, every, pull[0])
+        else:
+            D = -np.stack([hessian.solve(r, every, pull[r]) for r in range(len(pull))])
+        return np.where(mask, 0.0, self.W + D)
+
+    def changes(self, masks: Sequence[Mask], rows: Array) -> list[Change]:
+        """What becomes of every layer, from its mask and the rows after pruning."""
+        biases = [rows[:, -1].copy()] if self.bias else [part.bias for part in self.dense]
+        parts = self.split(rows[:, : self.n])
+        return [Change(mask, Weights(W.copy(), b)) for mask, W, b in zip(masks, parts, biases, strict=True)]
+
+    def row_values(self, moved: Sequence[Weights]) -> Array:
+        """`[rows]` damped model when the dense parameters become `moved`; of a matrix `H`."""
+        assert isinstance(self.H, np.ndarray)
+        D = self.rows_of(moved) - self.W
+        return np.asarray(0.5 * np.einsum("ri,ri->r", D @ self.H, D))
+
+    def scale(self, moved: Sequence[Weights]) -> float:
+        """What `row_values` would sum to without cancellation: `1/2 sum_r |D_r| |H| |D_r'|`."""
+        assert isinstance(self.H, np.ndarray)
+        D = np.abs(self.rows_of(moved) - self.W)
+        return float(0.5 * np.einsum("ri,ri->", D @ np.abs(self.H), D))
+
+    def damage(self, moved: Sequence[Weights]) -> Array:
+        """`[rows]` of `1/2 D H D'` without damping: the loss increase that the model predicts."""
+        D = self.rows_of(moved) - self.W
+        if isinstance(self.H, FactorHessian):
+            return np.asarray(0.5 * np.square(self.H.image(D)).sum(axis=1))
+        if isinstance(self.H, Diagonal):
+            return np.asarray(0.5 * (self.H.values * D * D).sum(axis=1))
+        own = D[:, : self.n]
+        return np.asarray(self.row_values(moved) - 0.5 * self.damping * (own * own).sum(axis=1))
+
+
+def decoupled(H: Array, earlier: Mask) -> Array:
+    """A layer's curvature in which weights pruned before have no part: `[n, n]`, or `[m, n, n]` one a row.
+
+    Their rows and columns are zero but for the diagonal: such a weight, which is zero, never moves, and it
+    costs nothing to prune it. Where the rows differ and their matrices would be too wide or large, it is `H`
+    itself: a mask that prunes what was pruned before costs the same under both, and any other no more.
+
+    Args:
+        H: `[n, n]`, with further columns perhaps for what is never pruned.
+        earlier: `[m, n]`, True where pruned before.
+    """
+    rows = earlier[:1] if (earlier == earlier[:1]).all() else earlier
+    if len(rows) > 1 and (len(H) > OWN_WIDTH or 8 * len(rows) * H.size > OWN_BYTES):
+        return H
+    keep = np.pad(~rows, ((0, 0), (0, len(H) - earlier.shape[1])), constant_values=True)
+    out = H * keep[:, :, None] * keep[:, None, :]
+    index = np.arange(len(H))
+    out[:, index, index] = np.diagonal(H)
+    return np.asarray(out[0] if len(out) == 1 else out)
+
+
+def absolute_damping(mean: float, damping: float) -> float:
+    """`damping` times the mean of a diagonal, or `damping` itself where that mean is zero."""
+    return damping * (mean if mean > 0 else 1.0)
+
+
+def flat_budget(budget: Budget, m: int, n: int) -> Budget:
+    """A layer's budget on its weights laid out as one row of `m * n`, row after row.
+
+    Raises:
+        ValueError: for column budgets, which have no such form.
+    """
+    if budget.kind == "per_row":
+        if isinstance(budget.prune, int):
+            return Budget.n_of_m(n - budget.prune, n)
+        raise ValueError("rows of different counts can't be laid out in one")
+    if budget.kind == "columns":
+        raise ValueError("budget 'columns' couples the rows and can't be laid out in one")
+    return budget
+
+
+def smallest(scores: Sequence[Array], budgets: Sequence[Budget] | int) -> list[Mask]:
+    """Masks that prune the entries of smallest score.
+
+    Args:
+        scores: `[m, n]` of every layer. For column budgets a column's score is the sum of its entries.
+        budgets: a budget for every layer, or the number of entries that all layers prune together.
+    """
+    if isinstance(budgets, int):
+        joined = np.concatenate([s.ravel() for s in scores])[None, :]
+        chosen = Budget.per_layer(budgets).pools(1, joined.size).smallest(joined)[0]
+        parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
+        return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
+    masks: list[NDArray[np.bool_]] = []
+    for s, budget in zip(scores, budgets, strict=True):
+        pools = budget.pools(*s.shape)
+        ranked = s.sum(axis=0, keepdims=True) if pools.coupled else s
+        masks.append(pools.expand(pools.smallest(ranked), len(s)))
+    return masks

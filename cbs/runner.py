@@ -1,0 +1,123 @@
+"""The one way in which every method is run: models of the loss, what is pruned, what moves, layer by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cbs.compensation.recalibrate import one_after_another, recalibrate
+from cbs.curvature import Gram
+from cbs.curvature.output import row_scales
+from cbs.earlier import keep_all_out
+from cbs.method import Method
+from cbs.network.network import Network
+from cbs.plan import LayerPlan, Plan
+from cbs.quadratic import Quadratic
+from cbs.references import References
+from cbs.request import Request
+from cbs.selection import Job
+from cbs.watch import Watch
+from solvers import Budget
+from solvers.problem import Mask
+
+
+def run(method: Method, network: Network, request: Request, watch: Watch, references: References) -> Plan:
+    """Prune a network by a method: what becomes of every layer, before surgery.
+
+    Raises:
+        ValueError: if the network is too large for the method, or has not what it needs.
+    """
+    curvature = method.curvature.within(request)
+    method.selection.require_fit(curvature, request, network)
+    rng = np.random.default_rng(request.seed)
+    job = Job(network, curvature.damped(network.damping), request, watch, references, rng)
+    plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
+    if request.recalibrate and method.compensation.refits and isinstance(job.curvature, Gram):
+        if not watch.interrupted:
+            plans = recalibrate(network, plans, _damping(job))
+    stats = {**job.stats, **job.curvature.stats(network)}
+    model = curvature.prediction(network, request)
+    return Plan(plans, None if model is None else _prediction(job, plans), model, stats)
+
+
+def _one_shot(method: Method, job: Job) -> list[LayerPlan]:
+    """All layers on the inputs and the loss of the dense network."""
+    return _pruned(method, job, job.quadratics, *_budgets(method, job))
+
+
+def _sequential(method: Method, job: Job) -> list[LayerPlan]:
+    """Each layer, in running order, on the inputs that those pruned before leave.
+
+    Its model is the Gram of these inputs, with the gradient by which the dense outputs pull. When the run is
+    stopped, or its time is up, the layers not reached get what they would in one shot.
+    """
+    budgets, starts = _budgets(method, job)
+    sizes = {i: layer.size for i, layer in enumerate(job.network.layers)}
+
+    def prune(index: int, model: Quadratic) -> LayerPlan | None:
+        if job.watch.control.stopped():
+            return None
+        share = sizes[index] / sum(sizes.values())
+        del sizes[index]
+        with job.watch.sparing(1.0 - share):
+            (plan,) = _pruned(method, job, [model], [budgets[index]], [starts[index]])
+        return plan
+
+    found = one_after_another(job.network, _damping(job), prune)
+    if rest := sorted(sizes):
+        models = [job.quadratics[i] for i in rest]
+        late = _pruned(method, job, models, [budgets[i] for i in rest], [starts[i] for i in rest])
+        found |= zip(rest, late, strict=True)
+    return [found[i] for i in range(len(found))]
+
+
+def _pruned(
+    method: Method,
+    job: Job,
+    quadratics: Sequence[Quadratic],
+    budgets: Sequence[Budget],
+    starts: Sequence[Mask | None],
+) -> list[LayerPlan]:
+    """Select and compensate: a plan for every layer of the models, see `Selection.choose`."""
+    plans = []
+    for choice in method.selection.choose(job, quadratics, budgets, starts):
+        began = time.perf_counter()
+        changes = choice.quadratic.changes(choice.masks, method.compensation.move(choice))
+        seconds = (time.perf_counter() - began) / len(changes)
+        for change in changes:
+            plan = LayerPlan(change, choice.by)
+            if choice.solution is not None:
+                plan = LayerPlan.solved(change, choice.solution, job.watch, 1 / len(changes))
+            plans.append(replace(plan, seconds=plan.seconds + seconds))
+    return plans
+
+
+def _budgets(method: Method, job: Job) -> tuple[list[Budget], list[Mask | None]]:
+    """What every model prunes, and masks that meet it where the layers share one budget."""
+    layers, request = job.network.layers, job.request
+    if not request.pooled:
+        return [request.layer_budget(layer) for layer in layers], [None] * len(layers)
+    if job.curvature.whole:
+        return [Budget.per_layer(request.network_count(layers))], [None]
+    dense = [weights.W for weights in job.network.dense]
+    masks = keep_all_out(request, layers, method.selection.share(job), job.network.earlier, dense)
+    return [Budget.per_row(mask.sum(axis=1).tolist()) for mask in masks], [*masks]
+
+
+def _damping(job: Job) -> float:
+    """The relative damping of a Gram."""
+    assert isinstance(job.curvature, Gram)
+    assert job.curvature.damping is not None
+    return job.curvature.damping
+
+
+def _prediction(job: Job, plans: Sequence[LayerPlan]) -> float:
+    """The loss increase that the curvature's models predict; rows by their scales, where they need them."""
+    total, scales = 0.0, row_scales(job.network) if job.curvature.scaled else None
+    for model in job.quadratics:
+        damage = model.damage([plans[i].change.weights for i in model.index])
+        total += float(damage.sum() if scales is None else scales[model.index[0]] @ damage)
+    return total

@@ -1,0 +1,122 @@
+"""The second axis of a method: how it chooses what to prune, given quadratic models of the loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from cbs.curvature.base import Curvature
+    from cbs.network.network import Network
+    from cbs.quadratic import Quadratic
+    from cbs.references import References
+    from cbs.request import Request
+    from cbs.watch import Watch
+    from solvers import Budget, Solution, Solver, SubsetProblem
+    from solvers.problem import Mask
+
+
+@dataclass
+class Job:
+    """A pruning under way: what it works on, and what it has found out.
+
+    Attributes:
+        network: the dense network.
+        curvature: the method's, for this request and with its damping.
+        request: what was asked.
+        watch: of the run: limits, progress, interruption.
+        references: the bounds known, which selections add to.
+        rng: for what is drawn at random.
+        stats: counts and choices for the result.
+        kept: what a selection computed and needs again.
+    """
+
+    network: Network
+    curvature: Curvature
+    request: Request
+    watch: Watch
+    references: References
+    rng: np.random.Generator
+    stats: dict[str, Any] = field(default_factory=dict)
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def quadratics(self) -> list[Quadratic]:
+        """The models of the curvature on the dense network."""
+        return self.network(self.curvature)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The layers of a model, what is pruned of them, and how that was found.
+
+    Attributes:
+        quadratic: the model.
+        masks: `[m, n]` of each of its layers, True where pruned.
+        by: the scores or the solver.
+        problem: what was solved, or None.
+        solution: of it, or None.
+    """
+
+    quadratic: Quadratic
+    masks: list[Mask]
+    by: str
+    problem: SubsetProblem | None = None
+    solution: Solution | None = None
+
+
+class Selection(ABC):
+    """How a method chooses what to prune. Subclasses are frozen dataclasses without data."""
+
+    searches: ClassVar[bool] = False
+    """Whether it searches, for which code is compiled."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """In the table of methods."""
+
+    def refuses(self, curvature: Curvature) -> str | None:
+        """Why no method has this selection on such a curvature, or None."""
+        return None
+
+    def able(self, curvature: Curvature, request: Request) -> str | None:
+        """Why it can't do what is asked, whatever the network, or None."""
+        return None
+
+    def require_fit(self, curvature: Curvature, request: Request, network: Network) -> None:
+        """Raise ValueError, in one line, for a network whose layers are too large."""
+        return
+
+    def searcher(self, request: Request) -> Solver | None:
+        """The solver that searches for a request, or None."""
+        return None
+
+    def proves(self, curvature: Curvature, request: Request) -> bool:
+        """Whether bounds on the layers' objectives come of it."""
+        return False
+
+    @abstractmethod
+    def share(self, job: Job) -> list[Mask]:
+        """Masks of every layer that meet the network's one budget: how many of each row go."""
+
+    @abstractmethod
+    def choose(
+        self,
+        job: Job,
+        quadratics: Sequence[Quadratic],
+        budgets: Sequence[Budget],
+        starts: Sequence[Mask | None],
+    ) -> list[Choice]:
+        """What is pruned.
+
+        Args:
+            job: the run.
+            quadratics: models, of all layers or of some.
+            budgets: of every model: its layer's, or that of all its layers together.
+            starts: for every model a mask `[m, n]` of its layer that meets the budget, or None.
+        """

@@ -1,0 +1,73 @@
+"""One budget for all layers: how many weights each row gives, by the curves of what so many cost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cbs.curvature.output import row_scales
+from cbs.selection.base import Job
+from solvers import Budget, Solver
+from solvers.allocation import allocate
+from solvers.form.reduction import reduce
+from solvers.greedy.curves import GreedyCurves, row_curves
+from solvers.hessian import Array
+from solvers.problem import Mask
+from solvers.together import WIDEST
+
+EXACT = ("auto", "branch-and-bound")
+"""Solvers for which a network's shared budget is searched."""
+
+
+def shares(job: Job, solver: Solver, *, proving: bool) -> list[Mask]:
+    """Masks of one budget for the network.
+
+    The objectives of rows, scaled by `E[(dL/da_r)^2]` to be comparable, add up; which counts are best is decided
+    exactly from curves, what a row costs at every count. These are greedy; or, for a solver that proves
+    optimality, tightened until they prove the allocation, as far as layers too wide to search let them.
+
+    Args:
+        job: the run.
+        solver: the method's.
+        proving: whether what is proven bounds the layers' objectives; that goes to the references.
+    """
+    network, request = job.network, job.request
+    scales = row_scales(network) if job.curvature.scaled else [np.ones(len(mask)) for mask in network.earlier]
+    small = any(layer.shape[1] <= WIDEST for layer in network.layers)
+    if proving and small and request.certify and solver.name in EXACT:
+        return _proven(job, scales, patience=solver.name == "auto")
+    curves = greedy_curves(job)
+    scaled = [
+        scale * values
+        for row, layer in zip(scales, curves, strict=True)
+        for scale, values in zip(row, layer.values, strict=True)
+    ]
+    counts = allocate(scaled, request.network_count(network.layers))
+    ends = np.cumsum([layer.shape[0] for layer in network.layers])[:-1]
+    return [curve.masks(k) for curve, k in zip(curves, np.split(counts, ends), strict=True)]
+
+
+def _proven(job: Job, scales: list[Array], *, patience: bool) -> list[Mask]:
+    """Masks of one budget for the network, whose bound goes to the references."""
+    network = job.network
+    count = job.request.network_count(network.layers)
+    ends = np.cumsum([layer.size for layer in network.layers])
+    parts = np.diff(count * ends // ends[-1], prepend=0).tolist()
+    problems = [
+        model.problem(Budget.per_layer(part), scales=row)
+        for model, part, row in zip(job.quadratics, parts, scales, strict=True)
+    ]
+    found = job.watch.solve_together(problems, share=0.4, patience=patience, widest=WIDEST)
+    rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
+    job.references.learn_total(count, found.bound - rounding)
+    job.stats["sharing"] = {**found.stats, "seconds": found.seconds, "status": found.status.value}
+    return [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]
+
+
+def greedy_curves(job: Job) -> list[GreedyCurves]:
+    """Every layer's greedy row curves, unscaled, its bias eliminated; computed once for a curvature."""
+
+    def compute() -> list[GreedyCurves]:
+        problems = [reduce(model.problem(Budget.per_layer(0))).problem for model in job.quadratics]
+        return [row_curves(problem.W, problem.hessian) for problem in problems]
+
+    return job.network.memo(("curves", job.curvature), compute)

@@ -1,0 +1,197 @@
+"""Selection by a solver: every model is a selection problem, joint or not, for any solver there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from cbs.curvature.base import Gram
+from cbs.request import check_name
+from cbs.selection.base import Choice, Job, Selection
+
+if TYPE_CHECKING:
+    from cbs.curvature.base import Curvature
+    from cbs.network.network import Network
+    from cbs.quadratic import Quadratic
+    from cbs.request import Request
+    from cbs.selection.turns import Turn
+    from solvers import Budget, Solver
+    from solvers.problem import Mask
+
+CURVES = 0.3
+"""Of the time left for a network's layers: what is kept for the lower curves of all counts."""
+
+
+@dataclass(frozen=True)
+class Solve(Selection):
+    """Prune the mask that a solver finds to cost least.
+
+    Where all layers share one budget, a Fisher is solved as a whole. Layers with models of their own get the
+    counts of their rows from greedy curves, or proven ones, see `cbs.selection.shares`, and are solved with these.
+
+    Attributes:
+        solver: a name of `solvers.available()`, or a `Solver`: one of these with fields of your choice, or
+            of your own. `auto` is the solver that the request asks for; any other is run whatever that is.
+        problem: `joint`, in which survivors move to make up for what is pruned; or `selection`: they stay.
+        judge: what masks are compared by: `model`, or `loss`, the network's on a sample with the layers
+            before pruned already. That takes a solver with a field `score`; `auto` is then the swapping search
+            of CBS-S, unless the request asks for a solver, which follows the model.
+        most: weights of a model beyond which it is refused; None for no limit.
+    """
+
+    solver: str | Solver = "auto"
+    problem: str = "joint"
+    judge: str = "model"
+    most: int | None = None
+
+    searches: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_name("problem", self.problem, ("joint", "selection"))
+        check_name("judge", self.judge, ("model", "loss"))
+
+    @property
+    def words(self) -> str:
+        """See `Selection.words`."""
+        named = self.solver if isinstance(self.solver, str) else self.solver.name
+        by = "any solver" if named == "auto" else named
+        if self.judge == "loss":
+            by = f"{'swapping' if named == 'auto' else named} judged by the loss"
+        return f"combinatorial, {'survivors stay, ' if self.problem == 'selection' else ''}by {by}"
+
+    def refuses(self, curvature: Curvature) -> str | None:
+        """See `Selection.refuses`."""
+        if not curvature.coupled:
+            return (
+                f"Solve needs weights that interact, which {curvature.words} has not; take Gram() or "
+                "Fisher(), or Scores('obd'), which is best where they do not"
+            )
+        return None
+
+    def asked(self, request: Request) -> str | Solver:
+        """The solver, by name where it is the request's."""
+        return request.solver if self.solver == "auto" else self.solver
+
+    def searcher(self, request: Request) -> Solver:
+        """See `Selection.searcher`."""
+        from solvers import get_solver
+
+        asked = self.asked(request)
+        return get_solver("swapping" if asked == "auto" and self.judge == "loss" else asked)
+
+    def judged(self, request: Request) -> bool:
+        """Whether masks are compared by the network's loss."""
+        return self.judge == "loss" and not (self.solver == "auto" and request.solver != "auto")
+
+    def able(self, curvature: Curvature, request: Request) -> str | None:
+        """See `Selection.able`."""
+        solver = self.searcher(request)
+        if self.problem not in solver.variants:
+            only = ", ".join(solver.variants)
+            return f"solver {solver.name!r} does not do the {self.problem} variant, only {only}"
+        if curvature.flat and request.budget == "columns" and self.problem == "joint":
+            return "survivors of all rows would move together, which leaves no columns to choose"
+        if curvature.flat and request.pooled and not curvature.whole:
+            return f"{curvature.words} keeps layers apart, so that no solver can share out scope 'network'"
+        kind = _kind(curvature, request)
+        if kind not in solver.budgets:
+            able = ", ".join(solver.budgets)
+            return f"solver {solver.name!r} does not do the budget {kind!r}, only {able}"
+        if self.judged(request) and not _has_score(solver):
+            return f"solver {solver.name!r} has no field `score`, which judge 'loss' needs; take 'swapping'"
+        return None
+
+    def require_fit(self, curvature: Curvature, request: Request, network: Network) -> None:
+        """See `Selection.require_fit`."""
+        sizes = [layer.size for layer in network.layers]
+        largest = sum(sizes) if curvature.whole else max(sizes)
+        if self.most is not None and largest > self.most:
+            raise ValueError(
+                f"needs the inverse Hessian of {largest} weights, its limit is {self.most}; "
+                "take method 'woodfisher' or 'cbs', or name smaller `layers`"
+            )
+
+    def proves(self, curvature: Curvature, request: Request) -> bool:
+        """See `Selection.proves`."""
+        own = isinstance(curvature, Gram) and curvature.damping is None and self.problem == "joint"
+        return own and self.searcher(request).proves != "nothing"
+
+    def share(self, job: Job) -> list[Mask]:
+        """See `Selection.share`."""
+        from cbs.selection.shares import shares
+
+        return shares(job, self.searcher(job.request), proving=self._bounding(job, job.quadratics))
+
+    def _bounding(self, job: Job, quadratics: Sequence[Quadratic]) -> bool:
+        """Whether what is proven of these models' problems bounds the layers' objectives."""
+        objective = job.curvature == Gram().damped(job.network.damping) and self.problem == "joint"
+        return objective and all(model.gradient is None for model in quadratics)
+
+    def choose(
+        self,
+        job: Job,
+        quadratics: Sequence[Quadratic],
+        budgets: Sequence[Budget],
+        starts: Sequence[Mask | None],
+    ) -> list[Choice]:
+        """See `Selection.choose`; a solver of the method's own starts from nothing, as it was published."""
+        from cbs.curvature.output import row_scales
+        from cbs.selection.turns import Turn, in_turns
+
+        request, watch = job.request, job.watch
+        scales = row_scales(job.network) if request.pooled and job.curvature.scaled else None
+        turns = []
+        for model, budget, start in zip(quadratics, budgets, starts, strict=True):
+            problem = model.problem(budget, refit=self.problem == "joint")
+            warm = self.solver == "auto" or watch.interrupted
+            turn = Turn(model.index[0], model.name, problem, self.asked(request))
+            if start is not None and warm:
+                turn.start = model.join([start])[:, : problem.n]
+            if scales is not None:
+                turn.weight = float(scales[model.index[0]].mean())
+            if self.judged(request):
+                self._judge(job, model, turn)
+            turns.append(turn)
+        bounding = self._bounding(job, quadratics)
+        with watch.sparing(CURVES if bounding and request.pooled and request.certify else 0.0):
+            in_turns(turns, request.gap, watch, job.references if bounding else None)
+        return [
+            Choice(
+                model,
+                model.masks(turn.problem, turn.answer.mask),
+                turn.answer.solver,
+                turn.problem,
+                turn.answer,
+            )
+            for model, turn in zip(quadratics, turns, strict=True)
+        ]
+
+    def _judge(self, job: Job, model: Quadratic, turn: Turn) -> None:
+        """Have a turn's masks compared by the loss, and its last one left in place for those after it."""
+        from cbs.selection.trial import Trial
+
+        if "trial" not in job.kept:
+            job.kept["trial"] = Trial(job.network, job.request.seed)
+        trial, problem = job.kept["trial"], turn.problem
+        turn.solver = replace(  # type: ignore[type-var]
+            self.searcher(job.request), score=lambda mask: trial(model.index, model.lift(problem, mask))
+        )
+        turn.taken = lambda solution: trial(model.index, model.masks(problem, solution.mask))
+
+
+def _kind(curvature: Curvature, request: Request) -> str:
+    """The kind of the budget that a model's problem has."""
+    if request.pooled:
+        return "per_layer" if curvature.whole else "per_row"
+    if request.budget == "columns":
+        return "columns"
+    if request.pattern is not None:
+        return "n_of_m"
+    if request.scope == "row":
+        return "n_of_m" if curvature.flat else "per_row"
+    return "per_layer"
+
+
+def _has_score(solver: Solver) -> bool:
+    return is_dataclass(solver) and any(each.name == "score" for each in fields(solver))

@@ -35,13 +35,13 @@ class Diagonal:
 class Quadratic:
     """`sum_r G_r . D_r + 1/2 D_r H D_r'` for a move `D` of rows of weights.
 
-    The rows are those of one layer, perhaps with the bias as their last column; or, where the model is `flat`,
+    The rows are those of one layer, perhaps with the bias as their last column. Where the model is `flat`
     there is a single row: all weights of its layers, layer after layer, row after row.
 
     Attributes:
         index: places of its layers in the network.
         dense: the trained parameters of every layer.
-        H: damped curvature of all columns, shared by the rows: a matrix, a factor, or a diagonal of every row.
+        H: damped curvature, shared by the rows: a matrix or a factor; or a diagonal for every row.
         earlier: for every layer `[m, n]`, True where pruned before: these weights stay zero.
         name: of the layer; None where there are several.
         damping: what was added to the diagonal of the weights' part, absolute.
@@ -112,17 +112,20 @@ class Quadratic:
             return np.concatenate([mask.ravel() for mask in masks])[None, :]
         return np.pad(masks[0], ((0, 0), (0, int(self.bias))))
 
-    def problem(self, budget: Budget, *, refit: bool = True, scales: Array | None = None) -> SubsetProblem:
-        """The joint problem, in which survivors and the bias move, or the selection problem, in which none do.
+    def problem(
+        self, budget: Budget, *, refit: bool = True, scales: Array | None = None, own: bool = True
+    ) -> SubsetProblem:
+        """The joint problem, in which survivors and the bias move, or the selection problem: they stay.
 
         Args:
             budget: of the layer; of several layers, of all their weights together.
             refit: whether the problem is the joint one.
             scales: `[rows]` factor of every row, not negative; None for ones. It is put into the weights and
                 the gradient, which are multiplied by its root.
+            own: whether rows whose earlier masks differ may have curvatures of their own.
 
         Raises:
-            ValueError: if `H` is singular where weights move, or columns couple rows that are laid out in one.
+            ValueError: if `H` is singular where weights move, or columns couple rows laid out in one.
         """
         if self.flat and budget.kind == "columns" and not refit:
             return self._column_problem(budget)
@@ -135,18 +138,20 @@ class Quadratic:
             budget = flat_budget(budget, *self.dense[0].W.shape)
         try:
             return SubsetProblem(
-                W, self._curvature(used), budget, refit=refit, gradient=G, movable=range(self.n, used)
+                W, self._curvature(used, own), budget, refit=refit, gradient=G, movable=range(self.n, used)
             )
         except ValueError as error:
             raise ValueError(f"layer {self.name!r}: {error}" if self.name else str(error)) from None
 
-    def _curvature(self, used: int) -> Array | FactorHessian:
+    def _curvature(self, used: int, own: bool = True) -> Array | FactorHessian:
         """`H` on the first columns, in which weights pruned before have no part."""
         assert not isinstance(self.H, Diagonal), "a diagonal leaves nothing to solve"
         if isinstance(self.H, FactorHessian):
             return self.H
         H = self.H[:used, :used]
-        return H if self.flat or not self.earlier[0].any() else decoupled(H, self.earlier[0])
+        earlier = self.earlier[0]
+        alike = bool((earlier == earlier[:1]).all())
+        return decoupled(H, earlier) if earlier.any() and (alike or own) else H
 
     def _column_problem(self, budget: Budget) -> SubsetProblem:
         """Selection of columns: column j's weight is its norm `v_j`, its gradient `sum_r g_rj w_rj / v_j`."""

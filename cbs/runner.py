@@ -1,4 +1,4 @@
-"""The one way in which every method is run: models of the loss, what is pruned, what moves, layer by layer."""
+"""The one way in which every method is run: models of the loss, what is pruned, and what moves then."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
         ValueError: if the network is too large for the method, or has not what it needs.
     """
     curvature = method.curvature.within(request)
-    method.selection.require_fit(curvature, request, network)
+    if reason := method.selection.unfit(curvature, network):
+        raise ValueError(f"method {method.name!r} {reason}")
     rng = np.random.default_rng(request.seed)
     job = Job(network, curvature.damped(network.damping), request, watch, references, rng)
     plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
-    if request.recalibrate and method.compensation.refits and isinstance(job.curvature, Gram):
-        if not watch.interrupted:
-            plans = recalibrate(network, plans, _damping(job))
+    refits = method.compensation.refits and isinstance(job.curvature, Gram)
+    if request.recalibrate and refits and not watch.interrupted:
+        plans = recalibrate(network, plans, _damping(job))
     stats = {**job.stats, **job.curvature.stats(network)}
     model = curvature.prediction(network, request)
     return Plan(plans, None if model is None else _prediction(job, plans), model, stats)

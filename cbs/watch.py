@@ -68,14 +68,16 @@ class Watch:
         self._request, self._left = request, request.time_limit
         self._told = 0.0
 
-    def prepare(self, searches: bool = True) -> None:
+    def prepare(self, searches: bool = True, solver: Solver | None = None) -> None:
         """Have compiled what the searches and bounds will use, if any, and start the time limit's clock."""
         if searches or self._request.certify:
             self.tell("compile")
             load_torch()
             rehearse_arithmetic()
-            for name in dict.fromkeys((self._request.solver, "relaxation", "greedy")):
+            for name in ("relaxation", "greedy"):
                 get_solver(name).prepare()
+            if solver is not None:
+                solver.prepare()
         self.resume()
 
     def pause(self) -> None:

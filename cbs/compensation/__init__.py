@@ -1,4 +1,4 @@
-"""What moves to make up for the weights that are pruned: in closed form, or on the inputs that pruning leaves."""
+"""What moves to make up for what is pruned: in closed form, or refitted to what pruning leaves."""
 
 from cbs.compensation.closed_form import Compensation, Nothing, Singles, Survivors
 

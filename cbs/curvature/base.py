@@ -1,7 +1,7 @@
 """The first axis of a method: what it knows of the loss, from nothing at all to the whole network's Fisher.
 
-A curvature is a small frozen value. `network(curvature)` computes its quadratic models once and keeps them by that
-value; the computing is in the modules beside this one, which import PyTorch.
+A curvature is a small frozen value. `network(curvature)` computes its quadratic models once and keeps them by
+that value; the computing is in the modules beside this one, which import PyTorch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Curvature(ABC):
         """A model of every layer in the network's order, or one of the whole network."""
 
     def prediction(self, network: Network, request: Request) -> str | None:
-        """The model in words by which the method predicts the loss increase, undamped; None if it does not."""
+        """The model, in words, by which the loss increase is predicted, undamped; None if it is not."""
         return None
 
     def stats(self, network: Network) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ class Curvature(ABC):
 
 
 def check_damping(damping: object) -> None:
-    """Raise ValueError for a curvature's own damping that is not a finite number of at least zero, or None."""
+    """Raise ValueError for a curvature's own damping that is neither None nor finite and not negative."""
     number = isinstance(damping, Real) and not isinstance(damping, bool)
     if damping is not None and not (number and 0 <= damping < float("inf")):  # type: ignore[operator]
         raise ValueError(f"damping must be a finite number >= 0, or None for the request's, got {damping!r}")

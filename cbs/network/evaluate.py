@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cbs.data import Samples, first_line
 from cbs.change import array
+from cbs.data import Samples, first_line
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import (
     INSTEAD,

@@ -88,9 +88,9 @@ class Selection(ABC):
         """Why it can't do what is asked, whatever the network, or None."""
         return None
 
-    def require_fit(self, curvature: Curvature, request: Request, network: Network) -> None:
-        """Raise ValueError, in one line, for a network whose layers are too large."""
-        return
+    def unfit(self, curvature: Curvature, network: Network) -> str | None:
+        """What a network would take of it that it has not, or None."""
+        return None
 
     def searcher(self, request: Request) -> Solver | None:
         """The solver that searches for a request, or None."""

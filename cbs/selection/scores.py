@@ -37,9 +37,9 @@ class Scores(Selection):
 
     The rules are `magnitude` (w^2), `random`, `obd` (1/2 h w^2, h the diagonal of the curvature), `obs`
     (w^2 / (2 [H^-1]_qq), Hassibi & Stork 1992) and `wanda` (H_jj w^2, the square of |w_j| |x_j|, Sun et al.
-    2024). Only `obs` sees the damping. Where all layers share one budget, the scores of all are compared; those
-    of a layer Gram, which says nothing of what a layer matters to the loss, are multiplied by the row's
-    `E[(dL/da_r)^2]` first.
+    2024). Only `obs` sees the damping. Where all layers share one budget, the scores of all are compared;
+    those of a layer Gram, which says nothing of what a layer matters to the loss, are first multiplied by
+    their row's `E[(dL/da_r)^2]`.
 
     Attributes:
         rule: a name of `RULES`.

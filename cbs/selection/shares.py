@@ -21,9 +21,9 @@ EXACT = ("auto", "branch-and-bound")
 def shares(job: Job, solver: Solver, *, proving: bool) -> list[Mask]:
     """Masks of one budget for the network.
 
-    The objectives of rows, scaled by `E[(dL/da_r)^2]` to be comparable, add up; which counts are best is decided
-    exactly from curves, what a row costs at every count. These are greedy; or, for a solver that proves
-    optimality, tightened until they prove the allocation, as far as layers too wide to search let them.
+    The objectives of rows, scaled by `E[(dL/da_r)^2]` to be comparable, add up. Which counts are best is
+    decided exactly from curves, what a row costs at every count. These are greedy; or, for a solver that
+    proves optimality, tightened until they prove the allocation, as far as layers too wide to search allow.
 
     Args:
         job: the run.

@@ -28,15 +28,15 @@ class Solve(Selection):
     """Prune the mask that a solver finds to cost least.
 
     Where all layers share one budget, a Fisher is solved as a whole. Layers with models of their own get the
-    counts of their rows from greedy curves, or proven ones, see `cbs.selection.shares`, and are solved with these.
+    counts of their rows from curves, see `cbs.selection.shares`, and are solved with these.
 
     Attributes:
         solver: a name of `solvers.available()`, or a `Solver`: one of these with fields of your choice, or
             of your own. `auto` is the solver that the request asks for; any other is run whatever that is.
         problem: `joint`, in which survivors move to make up for what is pruned; or `selection`: they stay.
         judge: what masks are compared by: `model`, or `loss`, the network's on a sample with the layers
-            before pruned already. That takes a solver with a field `score`; `auto` is then the swapping search
-            of CBS-S, unless the request asks for a solver, which follows the model.
+            before pruned already. That takes a solver with a field `score`; `auto` is then the swapping
+            search of CBS-S, unless the request asks for a solver, which follows the model.
         most: weights of a model beyond which it is refused; None for no limit.
     """
 
@@ -102,15 +102,16 @@ class Solve(Selection):
             return f"solver {solver.name!r} has no field `score`, which judge 'loss' needs; take 'swapping'"
         return None
 
-    def require_fit(self, curvature: Curvature, request: Request, network: Network) -> None:
-        """See `Selection.require_fit`."""
+    def unfit(self, curvature: Curvature, network: Network) -> str | None:
+        """See `Selection.unfit`."""
         sizes = [layer.size for layer in network.layers]
         largest = sum(sizes) if curvature.whole else max(sizes)
-        if self.most is not None and largest > self.most:
-            raise ValueError(
-                f"needs the inverse Hessian of {largest} weights, its limit is {self.most}; "
-                "take method 'woodfisher' or 'cbs', or name smaller `layers`"
-            )
+        if self.most is None or largest <= self.most:
+            return None
+        return (
+            f"needs the inverse Hessian of {largest} weights, its limit is {self.most}; "
+            "take method 'woodfisher' or 'cbs', or name smaller `layers`"
+        )
 
     def proves(self, curvature: Curvature, request: Request) -> bool:
         """See `Selection.proves`."""
@@ -139,11 +140,14 @@ class Solve(Selection):
         from cbs.curvature.output import row_scales
         from cbs.selection.turns import Turn, in_turns
 
-        request, watch = job.request, job.watch
+        request, watch, searcher = job.request, job.watch, self.searcher(job.request)
         scales = row_scales(job.network) if request.pooled and job.curvature.scaled else None
         turns = []
         for model, budget, start in zip(quadratics, budgets, starts, strict=True):
-            problem = model.problem(budget, refit=self.problem == "joint")
+            refit = self.problem == "joint"
+            problem = model.problem(budget, refit=refit)
+            if not problem.hessian.shared and searcher.refuses(problem):
+                problem = model.problem(budget, refit=refit, own=False)
             warm = self.solver == "auto" or watch.interrupted
             turn = Turn(model.index[0], model.name, problem, self.asked(request))
             if start is not None and warm:

@@ -34,9 +34,9 @@ def main() -> None:
         + " |",
         "|---" * (6 + len(peers)) + "|",
     ]
-    for objective in network.objectives:
+    for objective in network(cbs.Gram()):
         for sparsity in config["sparsities"]:
-            m, n = objective.dense.W.shape
+            m, n = objective.dense[0].W.shape
             problem = objective.problem(Budget.per_row(round(sparsity * n)))
             whole = solve(problem, "branch-and-bound", gap=config["gap"])
             rows = whole.rows

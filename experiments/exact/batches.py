@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from networks import networks
 
+from cbs.curvature import Gram
 from solvers import Budget, SubsetProblem, solve
 from solvers.exact.tree import BranchAndBound
 
@@ -17,7 +18,7 @@ COLUMNS = "{:>7} {:>10} {:>7} {:>10} {:>9} {:>8} {:>9} {:>10} {:>12}"
 def problems(config: dict, rows: int, inputs: int):
     """A sparsity and the first rows of the layer with so many inputs, in turn."""
     _, network = next(networks(config, None))
-    objective = next(o for o in network.objectives if o.dense.W.shape[1] == inputs)
+    objective = next(o for o in network(Gram()) if o.dense[0].W.shape[1] == inputs)
     for sparsity in config["sparsities"]:
         whole = objective.problem(Budget.per_row(round(sparsity * inputs)))
         yield (

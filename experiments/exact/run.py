@@ -14,6 +14,7 @@ from networks import networks
 from regression import environment, run_peer
 from table import FIELDS, write_tables
 
+from cbs.curvature import Gram
 from solvers import Budget, Solution, Solver, SubsetProblem, available, solve
 from solvers.foreign.cplex import Cplex
 from solvers.foreign.gurobi import Gurobi
@@ -95,8 +96,8 @@ def cases(
 ) -> Iterator[tuple[dict[str, Any], SubsetProblem]]:
     """Every layer and sparsity in both variants, as a problem with a budget by row."""
     for name, network in networks(config, arguments.data_dir):
-        for objective in network.objectives:
-            dense = objective.dense
+        for objective in network(Gram()):
+            dense = objective.dense[0]
             n = dense.W.shape[1]
             if not config["min_inputs"] <= n <= 100:
                 continue

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import cbs
+from cbs.curvature.output import row_scales
 from cbs.data import mnist
 from cbs.network.network import Network
 from cbs.zoo import mlpnet
@@ -36,7 +37,7 @@ def posed(network: Network, layers: Sequence[int], sparsity: float) -> list[Subs
     ends = np.cumsum(sizes)
     parts = np.diff(round(sparsity * ends[-1]) * ends // ends[-1], prepend=0)
     return [
-        network.objectives[i].problem(Budget.per_layer(int(part)), network.scales[i])
+        network(cbs.Gram())[i].problem(Budget.per_layer(int(part)), row_scales(network)[i])
         for i, part in zip(layers, parts, strict=True)
     ]
 

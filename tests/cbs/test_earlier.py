@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import cbs
+from cbs.curvature.gram import layer_quadratic
 from cbs.earlier import keep_out
-from cbs.formulation import layer_objective
 from cbs.network.network import Network
 from cbs.network.surgery import clone
 from solvers import Budget
@@ -80,7 +80,7 @@ def test_the_bound_is_that_of_masks_that_keep_them_out(scope, bias):
     data = samples(30, classes=2)
     result = cbs.prune(model, data, sparsity=2 / 3, scope=scope, method="joint", gap=1e-9)
     network = Network(model, data)
-    H, W = network.objectives[0].H, network.dense[0].augmented
+    H, W = network(cbs.Gram())[0].H, network.dense[0].augmented
     costs = []
     for r in range(2):
         free = [j for j in range(6) if keep[r, j]]
@@ -173,15 +173,15 @@ def test_rows_too_wide_for_curvatures_of_their_own_keep_them_out_too(scope, limi
     model = masked()
     ask = {"sparsity": 0.6, "scope": scope, "method": "joint", "gap": 1e-9}
     exact = cbs.prune(model, samples(), **ask)
-    monkeypatch.setattr(f"cbs.formulation.{limit}", 1)
+    monkeypatch.setattr(f"cbs.quadratic.{limit}", 1)
     result = cbs.prune(model, samples(), **ask)
     for name, mask in earlier(model).items():
         assert bool(result.masks[name][mask].all())
     assert result.value >= exact.value * (1 - 1e-9) or scope == "network"
     assert result.bound <= exact.value * (1 + 1e-9)
     network = Network(model, samples())
-    assert network.objectives[0].problem(Budget.per_row(3)).hessian.shared
-    columns = layer_objective(network.layers[0], torch.eye(7), 0.1, np.arange(6) == np.zeros((5, 1)))
+    assert network(cbs.Gram())[0].problem(Budget.per_row(3)).hessian.shared
+    columns = layer_quadratic(0, network.layers[0], torch.eye(7), 0.1, np.arange(6) == np.zeros((5, 1)))
     assert columns.problem(Budget.per_row(3)).hessian.dense(0)[0, 0] > 0
 
 

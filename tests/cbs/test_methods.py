@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +7,8 @@ from torch.nn import functional as F
 
 import cbs
 from cbs.curvature.fisher import gradient_factor
+from cbs.methods import get_method
 from cbs.network.layers import find_layers
-from cbs.pruners import fisher
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 DAMPING = 0.02
@@ -123,14 +124,15 @@ def test_obs_takes_one_weight_at_a_time(scope):
         np.testing.assert_allclose(moved, v, rtol=1e-6, atol=1e-8)
 
 
-def test_obs_refuses_what_is_too_large(monkeypatch):
-    monkeypatch.setattr(fisher, "OBS_LIMIT", 40)
+def test_obs_refuses_what_is_too_large():
     model, data = seeded(mlp), samples()
+    obs = replace(get_method("obs"), selection=cbs.Solve("obs", most=40))
     with pytest.raises(
         ValueError, match="method 'obs' needs the inverse Hessian of 62 weights, its limit is 40"
-    ):
-        run(model, data, "obs", sparsity=0.5, scope="network")
-    assert run(model, data, "obs", sparsity=0.5, scope="layer").method == "obs"
+    ) as error:
+        run(model, data, obs, sparsity=0.5, scope="network")
+    assert "\n" not in str(error.value)
+    assert run(model, data, obs, sparsity=0.5, scope="layer").method == "obs"
 
 
 @pytest.mark.parametrize("budget", ["unstructured", "columns", "1:2"])

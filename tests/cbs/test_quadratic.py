@@ -1,23 +1,22 @@
+"""Quadratic models: against the problems made of them, dense algebra, and models laid out the other way."""
+
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cbs.formulation import (
-    Weights,
-    array,
-    damped_block,
-    factor,
-    flat_budget,
-    layer_objective,
-    layer_weights,
-    pruned,
-    refitted,
-    smallest,
-)  # fmt: skip
+from cbs.change import Weights, array, layer_weights
+from cbs.curvature.fisher import damped_factor
+from cbs.curvature.gram import layer_quadratic
 from cbs.network.layers import Layer
+from cbs.quadratic import Diagonal, Quadratic, flat_budget, smallest
 from solvers import Budget
 from tests.cbs.networks import seeded
+
+NONE = np.zeros((3, 5), dtype=bool)
 
 
 def linear(bias=True, n=5, m=3):
@@ -31,54 +30,148 @@ def gram(n, bias, seed=0):
     return X.T @ X / 40
 
 
+def model_of(bias, damping=0.01, earlier=NONE):
+    return layer_quadratic(0, linear(bias), gram(5, bias), damping, earlier)
+
+
+def flat_of(rng, shapes=((3, 4), (2, 3)), damping=0.1):
+    dense = [Weights(rng.standard_normal(shape), None) for shape in shapes]
+    X = rng.standard_normal((8, sum(W.W.size for W in dense)))
+    none = [np.zeros(shape, dtype=bool) for shape in shapes]
+    return Quadratic(range(len(dense)), dense, damped_factor(X, damping), none, None, damping, flat=True)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_damping_is_relative_to_the_weights_part_and_spares_the_bias(bias):
     H = gram(5, bias)
-    objective = layer_objective(linear(bias), H, 0.1)
-    added = objective.H - array(H)
+    model = layer_quadratic(0, linear(bias), H, 0.1, NONE)
+    added = model.H - array(H)
     expected = 0.1 * float(H.diagonal()[:5].mean())
-    assert objective.damping == pytest.approx(expected, rel=1e-14)
+    assert model.damping == pytest.approx(expected, rel=1e-14)
     np.testing.assert_allclose(np.diagonal(added)[:5], expected)
     assert np.abs(added - np.diag(np.diagonal(added))).max() == 0
+    np.testing.assert_allclose(model.diagonal, H.diagonal()[:5], rtol=1e-12)
     if bias:
         assert added[5, 5] == 0
 
 
 def test_damping_of_a_layer_without_input_is_absolute():
-    objective = layer_objective(linear(False), torch.zeros(5, 5), 0.1)
-    assert objective.damping == 0.1
+    assert layer_quadratic(0, linear(False), torch.zeros(5, 5), 0.1, NONE).damping == 0.1
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_problem_and_the_objective_agree(bias, rng):
-    layer = linear(bias)
-    objective = layer_objective(layer, gram(5, bias), 0.01)
-    problem = objective.problem(Budget.per_row(2))
+def test_the_problem_and_the_model_agree(bias, rng):
+    model = model_of(bias)
+    problem = model.problem(Budget.per_row(2))
     assert problem.movable.tolist() == ([5] if bias else [])
-    mask = np.zeros(problem.W.shape, dtype=bool)
+    mask = np.zeros((3, 5), dtype=bool)
     for r in range(3):
         mask[r, rng.choice(5, 2, replace=False)] = True
-    answer = pruned(problem, mask, problem.weights(mask))
-    assert (answer.weights.W[answer.mask] == 0).all()
-    assert (answer.weights.bias is None) == (not bias)
-    values = objective.row_values(answer.weights)
-    np.testing.assert_allclose(values, problem.row_values(mask), rtol=1e-10)
+    wide = model.join([mask])
+    rows = model.refit([mask], problem)
+    np.testing.assert_allclose(rows, model.refit([mask]), rtol=1e-12)
+    (change,) = model.changes([mask], rows)
+    assert (change.weights.W[mask] == 0).all()
+    assert (change.weights.bias is None) == (not bias)
+    values = model.row_values([change.weights])
+    np.testing.assert_allclose(values, problem.row_values(wide), rtol=1e-10)
     assert values.min() > 0
+    still = model.problem(Budget.per_row(2), refit=False)
+    assert still.W.shape == (3, 5)
+    D = np.where(mask, -model.W[:, :5], 0.0)
+    np.testing.assert_allclose(still.row_values(mask), 0.5 * np.einsum("ri,ij,rj->r", D, model.H[:5, :5], D))
 
 
-def test_a_singular_objective_names_its_layer():
-    objective = layer_objective(linear(False), torch.zeros(5, 5), 0.0)
+@pytest.mark.parametrize("bias", [True, False])
+def test_scales_multiply_every_rows_objective(bias, rng):
+    model, scales = model_of(bias), np.array([0.0, 0.5, 3.0])
+    mask = model.join([np.tile(np.arange(5) < 2, (3, 1))])
+    plain, scaled = (model.problem(Budget.per_row(2), scales=s).row_values(mask) for s in (None, scales))
+    np.testing.assert_allclose(scaled, scales * plain, rtol=1e-10)
+
+
+def test_a_singular_model_names_its_layer():
+    model = layer_quadratic(0, linear(False), torch.zeros(5, 5), 0.0, NONE)
     with pytest.raises(ValueError, match="layer 'fc': hessian is singular"):
-        objective.problem(Budget.per_row(1))
+        model.problem(Budget.per_row(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_inverse_diagonals_and_single_updates_are_those_of_the_dense_inverse(bias, rng):
+    model, mask = model_of(bias), rng.random((3, 5)) < 0.5
+    C = np.linalg.inv(model.H)
+    np.testing.assert_allclose(model.inverse_diagonal, np.diagonal(C)[:5], rtol=1e-9)
+    found = model.single_updates([mask])
+    for r in range(3):
+        expected = model.W[r].copy()
+        for q in np.flatnonzero(mask[r]):
+            expected -= model.W[r, q] / C[q, q] * C[:, q]
+        expected[:5][mask[r]] = 0.0
+        np.testing.assert_allclose(found[r], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_with_earlier_masks_of_their_own_have_inverses_of_their_own(rng):
+    earlier = np.zeros((3, 5), dtype=bool)
+    earlier[0, 1] = earlier[2, [0, 3]] = True
+    model = model_of(True, earlier=earlier)
+    for r in range(3):
+        keep = np.append(~earlier[r], True)
+        C = np.linalg.inv(model.H[np.ix_(keep, keep)])
+        np.testing.assert_allclose(model.inverse_diagonal[r][keep[:5]], np.diagonal(C)[:-1], rtol=1e-9)
+
+
+def test_a_flat_model_is_the_model_of_all_its_weights(rng):
+    model = flat_of(rng)
+    masks = [rng.random(W.W.shape) < 0.5 for W in model.dense]
+    w, gone = np.concatenate([W.W.ravel() for W in model.dense]), np.concatenate([m.ravel() for m in masks])
+    H = model.H.X.T @ model.H.X / 8 + model.H.damping * np.eye(len(w))
+    C, P = np.linalg.inv(H), np.flatnonzero(gone)
+    expected = w - C[:, P] @ np.linalg.solve(C[np.ix_(P, P)], w[P])
+    changes = model.changes(masks, model.refit(masks))
+    moved = np.concatenate([change.weights.W.ravel() for change in changes])
+    np.testing.assert_allclose(moved, np.where(gone, 0, expected), rtol=1e-8, atol=1e-10)
+    D = moved - w
+    damage = model.damage([change.weights for change in changes])
+    assert damage.sum() == pytest.approx(0.5 * D @ (H - model.H.damping * np.eye(len(w))) @ D, rel=1e-9)
+
+
+def test_columns_of_a_flat_layer_are_chosen_by_what_they_cost_together(rng):
+    model = flat_of(rng, shapes=((3, 4),))
+    problem = model.problem(Budget.columns(2), refit=False)
+    H = model.H.X.T @ model.H.X / 8 + model.H.damping * np.eye(12)
+    for chosen in itertools.combinations(range(4), 2):
+        mask = np.isin(np.arange(4), chosen)[None]
+        D = np.where(np.repeat(mask, 3, axis=0), model.dense[0].W, 0.0).ravel()
+        assert problem.value(mask) == pytest.approx(0.5 * D @ H @ D, rel=1e-9)
+        assert (model.masks(problem, mask)[0] == np.repeat(mask, 3, axis=0)).all()
+    with pytest.raises(ValueError, match="couples the rows"):
+        model.problem(Budget.columns(2))
+
+
+def test_a_diagonal_moves_nothing_and_predicts_its_sum(rng):
+    W, h = rng.standard_normal((3, 5)), rng.random((3, 5))
+    model = Quadratic(range(1), [Weights(W, None)], Diagonal(h), [NONE])
+    mask = rng.random((3, 5)) < 0.5
+    rows = model.refit([mask])
+    np.testing.assert_array_equal(rows, np.where(mask, 0, W))
+    damage = model.damage([Weights(rows, None)])
+    np.testing.assert_allclose(damage, 0.5 * np.where(mask, h * W**2, 0).sum(axis=1))
+
+
+def test_what_was_pruned_before_stays_out_of_every_layout(rng):
+    model = flat_of(rng)
+    earlier = [rng.random(W.W.shape) < 0.3 for W in model.dense]
+    model = replace(model, earlier=earlier)
+    count = int(sum(mask.sum() for mask in earlier)) + 3
+    problem = model.problem(Budget.per_layer(count), refit=False)
+    anything = np.arange(problem.n)[None] < count
+    for mask, known in zip(model.masks(problem, anything), earlier, strict=True):
+        assert mask[known].all()
 
 
 def test_factors_are_damped_by_their_own_columns(rng):
     X = rng.standard_normal((7, 6)) * np.arange(1, 7)
-    whole = factor(torch.from_numpy(X), 0.5)
-    assert whole.damping == pytest.approx(0.5 * np.mean(X**2 * 6) / 6, rel=1e-12)
-    block = damped_block(whole, np.array([1, 4]), 0.5)
-    np.testing.assert_array_equal(block.X, X[:, [1, 4]])
-    assert block.damping == pytest.approx(0.5 * np.mean(X[:, [1, 4]] ** 2), rel=1e-12)
+    assert damped_factor(X, 0.5).damping == pytest.approx(0.5 * np.mean(X**2 * 6) / 6, rel=1e-12)
 
 
 @pytest.mark.parametrize("budget", [Budget.per_row(2), Budget.per_layer(5), Budget.n_of_m(1, 2)])
@@ -89,9 +182,12 @@ def test_flat_budgets_are_the_same_sets(budget, rng):
     np.testing.assert_array_equal(found.reshape(3, 4), expected)
 
 
-def test_columns_have_no_flat_budget():
-    with pytest.raises(ValueError, match="couples the rows"):
-        flat_budget(Budget.columns(1), 3, 4)
+@pytest.mark.parametrize(
+    ("budget", "message"), [(Budget.columns(1), "couples the rows"), (Budget.per_row([1, 2, 1]), "different")]
+)
+def test_budgets_that_have_no_flat_form(budget, message):
+    with pytest.raises(ValueError, match=message):
+        flat_budget(budget, 3, 4)
 
 
 def test_smallest_shares_one_count_among_layers(rng):
@@ -119,7 +215,8 @@ def test_refitting_is_least_squares_on_the_new_inputs(bias, rng):
     X, Z = np.hstack([x, ones]), np.hstack([z, ones])
     mask = rng.random((3, 5)) < 0.5
     K, C = torch.from_numpy(Z.T @ Z / N), torch.from_numpy(X.T @ Z / N)
-    answer = refitted(layer, K, C, 0.05, mask)
+    model = layer_quadratic(0, layer, K, 0.05, NONE, C)
+    (change,) = model.changes([mask], model.refit([mask]))
     c = 0.05 * np.mean(np.diagonal(K.numpy())[:5])
     dense = layer_weights(layer)
     for r in range(3):
@@ -129,7 +226,7 @@ def test_refitting_is_least_squares_on_the_new_inputs(bias, rng):
         b = np.concatenate([X @ dense.augmented[r], ridge @ dense.augmented[r]])
         expected = np.zeros(5 + int(bias))
         expected[keep] = np.linalg.lstsq(A, b, rcond=None)[0]
-        np.testing.assert_allclose(answer.weights.augmented[r], expected, atol=1e-10)
+        np.testing.assert_allclose(change.weights.augmented[r], expected, atol=1e-10)
 
 
 def test_weights_of_convolutions_are_matrices():

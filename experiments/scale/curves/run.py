@@ -6,6 +6,7 @@ import time
 import tomllib
 from pathlib import Path
 
+from cbs.curvature import Gram
 from cbs.data import mnist
 from cbs.network.network import Network
 from cbs.zoo import mlpnet
@@ -30,11 +31,11 @@ def main() -> None:
     solvers = {"local-search": "local-search", "tabu": Tabu(**config["tabu"])}
     head = " | ".join(f"{name}: below greedy, s" for name in config["solvers"])
     lines = [f"| layer | pruned | greedy | s | {head} |", "|---" * (4 + len(solvers)) + "|"]
-    smallest = network.objectives[-1].problem(Budget.per_layer(1))
+    smallest = network(Gram())[-1].problem(Budget.per_layer(1))
     for solver in solvers.values():
         solve(smallest, solver)
     points, seconds = 0, 0.0
-    for objective in network.objectives:
+    for objective in network(Gram()):
         problem = reduce(objective.problem(Budget.per_layer(1))).problem
         start = time.perf_counter()
         curves = row_curves(problem.W, problem.hessian)

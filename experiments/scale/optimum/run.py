@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbs.curvature import Gram
 from solvers import Budget, Solution, SubsetProblem, solve
 from solvers.runtime.parallel import workers
 
@@ -37,8 +38,8 @@ def main() -> None:
     low, high = config["inputs"]
     compiled = False
     for network, layers in networks(config, folder):
-        for objective in layers.objectives:
-            m, n = objective.dense.W.shape
+        for objective in layers(Gram()):
+            m, n = objective.dense[0].W.shape
             if not low <= n <= high:
                 continue
             for sparsity in config["sparsities"]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from cbs.formulation import Pruned, Weights, layer_weights
+from cbs.change import Change, Weights, layer_weights
 from cbs.network import surgery
 from cbs.network.layers import find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
@@ -20,7 +20,7 @@ def operate(model, rng):
         dense = layer_weights(layer)
         mask = rng.random(dense.W.shape) < 0.4
         bias = None if dense.bias is None else dense.bias + 1
-        answers[layer.name] = Pruned(mask, Weights(np.where(mask, 0.0, dense.W * 1.5), bias))
+        answers[layer.name] = Change(mask, Weights(np.where(mask, 0.0, dense.W * 1.5), bias))
         surgery.apply(layer, answers[layer.name])
     return answers
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import cbs
+from cbs.curvature.diagonal import network_diagonal
 from cbs.network.network import Network
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -51,7 +52,7 @@ def test_obd_saliency_is_half_h_w_squared():
     network = Network(model, data)
     saliency = {
         layer.name: 0.5 * h * W[layer.name] ** 2
-        for layer, h in zip(network.layers, network.diagonal, strict=True)
+        for layer, h in zip(network.layers, network_diagonal(network), strict=True)
     }
     s = np.concatenate([saliency[name].ravel() for name in masks])
     gone = np.concatenate([mask.ravel() for mask in masks.values()])

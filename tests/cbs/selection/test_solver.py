@@ -2,14 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 import cbs
-from cbs.formulation import layer_weights, masked
+from cbs.change import layer_weights
+from cbs.curvature.output import row_scales
 from cbs.network.layers import Layer
 from cbs.network.network import Network
-from cbs.plan import LayerPlan
-from cbs.pruners.recalibrate import recalibrate
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 SMALL = {"sizes": (4, 3, 2)}
@@ -21,9 +19,9 @@ def joint(model, data, **options):
 
 def subset_cost(network, index, r, gone):
     """Joint cost of a row that prunes the set `gone`: the closed form with the dense inverse."""
-    objective = network.objectives[index]
+    objective = network(cbs.Gram())[index]
     C = np.linalg.inv(objective.H)
-    w = objective.dense.W[r]
+    w = objective.dense[0].W[r]
     P = np.flatnonzero(gone)
     return 0.5 * w[P] @ np.linalg.solve(C[np.ix_(P, P)], w[P]) if len(P) else 0.0
 
@@ -54,7 +52,7 @@ def network_optimum(network, count):
         m, n = layer.shape
         for r in range(m):
             curve = [
-                network.scales[i][r] * min(subset_cost(network, i, r, mask) for mask in all_masks(n, k))
+                row_scales(network)[i][r] * min(subset_cost(network, i, r, mask) for mask in all_masks(n, k))
                 for k in range(n + 1)
             ]
             best = np.array(
@@ -70,7 +68,7 @@ def test_the_network_budget_is_shared_by_scaled_cost():
     assert sum(row.pruned for layer in result.layers for row in layer.rows) == 9
     scaled = sum(
         scale @ [row.value for row in layer.rows]
-        for scale, layer in zip(network.scales, result.layers, strict=True)
+        for scale, layer in zip(row_scales(network), result.layers, strict=True)
     )
     assert result.value == pytest.approx(scaled, rel=1e-12)
     best = network_optimum(network, 9)
@@ -93,7 +91,7 @@ def test_an_exact_solver_proves_the_network_budget(solver, sparsity):
 
 def test_layers_too_wide_to_search_leave_a_wider_but_valid_gap(monkeypatch):
     model, data = seeded(mlp, **SMALL), samples(60, (4,), classes=2)
-    monkeypatch.setattr("cbs.pruners.joint.WIDEST", 3)
+    monkeypatch.setattr("cbs.selection.shares.WIDEST", 3)
     part = cbs.prune(model, data, method="joint", sparsity=0.5, scope="network")
     best = network_optimum(Network(model, data), 9)
     assert 0.5 * best < part.bound <= best <= part.value * (1 + 1e-12)
@@ -121,12 +119,12 @@ def test_the_move_is_a_minimum_of_the_measured_error(make, data):
     rng = np.random.default_rng(0)
     for i, layer in enumerate(network.layers):
         moved = layer_weights(Layer(layer.name, result.model.get_submodule(layer.name)))
-        best = network.objectives[i].row_values(moved)
+        best = network(cbs.Gram())[i].row_values([moved])
         free = result.masks[layer.name].reshape(layer.shape).numpy()
         for _ in range(5):
             step = 1e-3 * rng.standard_normal(moved.W.shape)
             nudged = type(moved)(np.where(free, 0, moved.W + step), moved.bias + 1e-3)
-            assert (network.objectives[i].row_values(nudged) > best).all()
+            assert (network(cbs.Gram())[i].row_values([nudged]) > best).all()
 
 
 def test_predictions_leave_the_damping_out():
@@ -137,56 +135,9 @@ def test_predictions_leave_the_damping_out():
     total = 0.0
     for i, layer in enumerate(network.layers):
         D = layer_weights(Layer(layer.name, result.model.get_submodule(layer.name))).augmented
-        D = D - network.objectives[i].dense.augmented
-        H = network.objectives[i].H.copy()
+        D = D - network(cbs.Gram())[i].W
+        H = network(cbs.Gram())[i].H.copy()
         n = layer.shape[1]
-        H[np.arange(n), np.arange(n)] -= network.objectives[i].damping
-        total += sum(s * 0.5 * d @ H @ d for s, d in zip(network.scales[i], D, strict=True))
+        H[np.arange(n), np.arange(n)] -= network(cbs.Gram())[i].damping
+        total += sum(s * 0.5 * d @ H @ d for s, d in zip(row_scales(network)[i], D, strict=True))
     assert result.measured.prediction == pytest.approx(total, rel=1e-9)
-
-
-@pytest.mark.parametrize(("make", "data"), [(mlp, samples(60)), (convnet, image_samples(30))])
-def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data):
-    model = seeded(make)
-    options = {"sparsity": 0.6, "solver": "greedy", "scope": "network", "damping": 1e-4}
-    plain, refitted = joint(model, data, **options), joint(model, data, recalibrate=True, **options)
-    for name, mask in plain.masks.items():
-        assert torch.equal(mask, refitted.masks[name])
-    with torch.no_grad():
-        dense = model(data.inputs)
-        before, after = ((run.model(data.inputs) - dense).square().sum() for run in (plain, refitted))
-    assert after < before
-    first = plain.layers[0].name
-    torch.testing.assert_close(
-        plain.model.get_submodule(first).weight, refitted.model.get_submodule(first).weight
-    )
-
-
-def test_recalibration_follows_the_order_in_which_layers_run():
-    class Backwards(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.last = torch.nn.Linear(5, 3).double()
-            self.first = torch.nn.Linear(6, 5).double()
-
-        def forward(self, x):
-            return self.last(torch.tanh(self.first(x)))
-
-    model, data = seeded(Backwards), samples(60)
-    network = Network(model, data)
-    rng = np.random.default_rng(0)
-    plans = [LayerPlan(masked(dense, rng.random(dense.W.shape) < 0.5), "test") for dense in network.dense]
-    found = recalibrate(network, plans)
-    moved = torch.from_numpy(found[1].answer.weights.W), torch.from_numpy(found[1].answer.weights.bias)
-    Z = torch.tanh(torch.nn.functional.linear(data.inputs, *moved)).numpy()
-    X = torch.tanh(model.first(data.inputs)).detach().numpy()
-    target = model.last(torch.from_numpy(X)).detach().numpy()
-    Z = np.column_stack([Z, np.ones(60)])
-    c = 1e-2 * np.mean(Z[:, :5] ** 2)
-    for r in range(3):
-        keep = np.append(~plans[0].answer.mask[r], True)
-        ridge = np.sqrt(60 * c) * np.eye(6)[:5]
-        dense = network.dense[0].augmented[r]
-        A, b = np.vstack([Z, ridge])[:, keep], np.concatenate([target[:, r], ridge @ dense])
-        expected = np.linalg.lstsq(A, b, rcond=None)[0]
-        np.testing.assert_allclose(found[0].answer.weights.augmented[r][keep], expected, atol=1e-9)

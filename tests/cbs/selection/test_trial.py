@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cbs import trial as module
 from cbs.network.network import Network
-from cbs.trial import Trial
+from cbs.selection import trial as module
+from cbs.selection.trial import Trial
 from tests.cbs.networks import convnet, image_samples, seeded
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from cbs.pruners.turns import LEAST, Turn, in_turns
 from cbs.references import LayerBound
-from cbs.request import Request
+from cbs.selection.turns import LEAST, Turn, in_turns
 from solvers import Budget, Solution, Status, SubsetProblem
 
 
@@ -38,20 +37,21 @@ class Clock:
         self.log.append(("relax", index))
 
 
-def turns(*widths, weights=None):
+def turns(*widths, weights=None, solver="auto"):
     problems = [SubsetProblem(np.ones((1, n)), np.eye(n), Budget.per_row(0)) for n in widths]
     weights = [1.0] * len(widths) if weights is None else weights
-    return [Turn(i, f"{p.n}", p, None, w) for i, (p, w) in enumerate(zip(problems, weights, strict=True))]
+    pairs = zip(problems, weights, strict=True)
+    return [Turn(i, f"{p.n}", p, solver, weight=w) for i, (p, w) in enumerate(pairs)]
 
 
-def run(clock, found, **options):
-    in_turns(found, Request(0.5, **options), clock, clock)
+def run(clock, found):
+    in_turns(found, 1e-4, clock, clock)
     return [entry[1] for entry in clock.log if entry[0] == "solve"]
 
 
 def test_easy_proofs_come_first_and_what_they_leave_goes_to_the_rest():
     clock = Clock(60.0, {0: [(0.5, np.inf), (1.0, 5.0)], 1: [(1.0, 0.7)]})
-    assert run(clock, turns(100, 25), time_limit=60.0) == ["25", "100", "100"]
+    assert run(clock, turns(100, 25)) == ["25", "100", "100"]
     (_, _, small), (_, _, first), _, (_, _, rest) = clock.log
     assert small == pytest.approx(15.0)
     assert first == pytest.approx(0.5 * 59.3)
@@ -61,14 +61,14 @@ def test_easy_proofs_come_first_and_what_they_leave_goes_to_the_rest():
 
 def test_the_widest_gap_is_next_by_its_weight_and_ends_when_it_gains_nothing():
     bounds = {0: [(0.2, 1.0), (0.2, 1.0)], 1: [(0.6, 1.0), (0.6, 1.0)]}
-    assert run(Clock(60.0, bounds), turns(8, 9), time_limit=60.0) == ["8", "9", "8", "9"]
+    assert run(Clock(60.0, bounds), turns(8, 9)) == ["8", "9", "8", "9"]
     bounds = {0: [(0.2, 1.0), (0.2, 1.0)], 1: [(0.6, 1.0), (0.6, 1.0)]}
-    assert run(Clock(60.0, bounds), turns(8, 9, weights=[1, 9]), time_limit=60.0) == ["8", "9", "9", "8"]
+    assert run(Clock(60.0, bounds), turns(8, 9, weights=[1, 9])) == ["8", "9", "9", "8"]
 
 
 def test_turns_end_with_the_time():
     clock = Clock(60.0, {0: [(0.01 * i, np.inf) for i in range(50)], 1: [(0.5, np.inf)] * 50})
-    run(clock, turns(8, 9), time_limit=60.0)
+    run(clock, turns(8, 9))
     assert clock.remaining < LEAST * 60.0
 
 
@@ -79,5 +79,5 @@ def test_without_a_limit_every_layer_has_one_turn_in_order():
 
 def test_a_solver_that_proves_nothing_has_a_turn_by_the_layers_sizes():
     clock = Clock(60.0, {0: [], 1: []})
-    assert run(clock, turns(30, 10), time_limit=60.0, solver="tabu") == ["30", "10"]
+    assert run(clock, turns(30, 10, solver="tabu")) == ["30", "10"]
     assert clock.log[0][2] == pytest.approx(45.0)

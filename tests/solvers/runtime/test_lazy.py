@@ -62,7 +62,7 @@ def test_there_are_such_names():
     assert ("solvers", "solve") in COLLISIONS
     assert ("solvers", "curve") in COLLISIONS
     assert ("cbs", "prune") in COLLISIONS
-    assert ("cbs", "methods") not in COLLISIONS
+    assert ("cbs", "methods") in COLLISIONS
 
 
 def test_commands_that_compute_nothing_import_nothing_heavy():

@@ -203,8 +203,8 @@ def requests(
             if methods is not None:
                 raise
             refused.setdefault(request.name, error)
-    for error in refused.values():
-        warnings.warn(str(error), LeftOut, stacklevel=4)
+    for reason in refused.values():
+        warnings.warn(str(reason), LeftOut, stacklevel=4)
     return [[request for request in row if request.name not in refused] for row in asked]
 
 

@@ -22,7 +22,7 @@ class Curvature(ABC):
     """What a method knows of the loss. Subclasses are frozen dataclasses without data."""
 
     words: ClassVar[str]
-    """In the table of methods."""
+    """In the table of methods, and in a report: what tells it from others of its class is part of it."""
     coupled: ClassVar[bool] = True
     """Whether weights interact, so that there is something to solve, and an inverse."""
     flat: ClassVar[bool] = False
@@ -63,6 +63,10 @@ def check_damping(damping: object) -> None:
         raise ValueError(f"damping must be a finite number >= 0, or None for the request's, got {damping!r}")
 
 
+def _own(damping: float | None) -> str:
+    return "" if damping is None else f", damping {damping:g}"
+
+
 @dataclass(frozen=True)
 class Identity(Curvature):
     """Every weight matters alike."""
@@ -91,11 +95,15 @@ class Gram(Curvature):
 
     damping: float | None = None
 
-    words: ClassVar[str] = "layer Gram"
     scaled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_damping(self.damping)
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        """See `Curvature.words`."""
+        return f"layer Gram{_own(self.damping)}"
 
     def damped(self, damping: float) -> Gram:
         """See `Curvature.damped`."""
@@ -153,7 +161,7 @@ class Fisher(Curvature):
     @property
     def words(self) -> str:  # type: ignore[override]
         """See `Curvature.words`."""
-        return "empirical Fisher, a block a layer" if self.apart else "empirical Fisher"
+        return f"empirical Fisher{', a block a layer' if self.apart else ''}{_own(self.damping)}"
 
     @property
     def whole(self) -> bool:

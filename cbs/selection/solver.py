@@ -54,7 +54,7 @@ class Solve(Selection):
     @property
     def words(self) -> str:
         """See `Selection.words`."""
-        named = self.solver if isinstance(self.solver, str) else self.solver.name
+        named = self.solver if isinstance(self.solver, str) else self.solver.settings()
         by = "any solver" if named == "auto" else named
         if self.judge == "loss":
             by = f"{'swapping' if named == 'auto' else named} judged by the loss"

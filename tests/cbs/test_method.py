@@ -89,6 +89,14 @@ def test_a_solver_of_ones_own_selects(scope, pipeline):
         cbs.prune(seeded(mlp), samples(), method=method, **{**ASK, "scope": "layer"})
 
 
+def test_what_tells_methods_apart_is_in_their_words():
+    solvers = ["auto", "tabu", Last(), Last(start=2)]
+    choices = [cbs.Solve(s, p, j) for s in solvers for p in ("joint", "selection") for j in ("model", "loss")]
+    curvatures = [kind(damping=d) for kind in (cbs.Gram, cbs.Fisher) for d in (None, 0.1, 0.2)]
+    made = [cbs.Method(c, s, cbs.Nothing()) for c in (*curvatures, cbs.Fisher(apart=True)) for s in choices]
+    assert len({str(method.describe()) for method in made}) == len(made)
+
+
 def test_a_solver_that_the_method_names_is_run_whatever_the_request_asks_for():
     greedy = cbs.prune(seeded(mlp), samples(), method="obc", solver="magnitude", **ASK)
     assert {layer.solver for layer in greedy.layers} == {"greedy"}

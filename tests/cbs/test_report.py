@@ -9,7 +9,7 @@ from torch import nn
 
 from cbs import Samples, compare
 from cbs.cli.output import plain
-from cbs.method import get_method
+from cbs.methods import get_method
 from cbs.report import (
     COLUMNS,
     RunFolder,

@@ -46,7 +46,7 @@ def built_in() -> Mapping[str, Solver]:
 def registry() -> Mapping[str, Solver]:
     """Every solver by name: this package's, and after them those of others (`solvers.runtime.plugins`)."""
     known = built_in()
-    return {**known, **plugins(PLUGINS, Solver, known, check=_described)}
+    return {**known, **plugins(PLUGINS, Solver, known, check=_described)}  # type: ignore[type-abstract]
 
 
 def available() -> dict[str, dict[str, Any]]:

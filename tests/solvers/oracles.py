@@ -8,7 +8,7 @@ import scipy.linalg
 from sklearn.datasets import load_digits
 
 from solvers import Budget, FactorHessian, SubsetProblem
-from solvers.relaxations.programme import import_cvxpy
+from solvers.relaxations.sdp import import_cvxpy
 
 cp = import_cvxpy()
 

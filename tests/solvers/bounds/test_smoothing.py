@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from solvers.bounds.factor.smoothing import smoothed_shares
-from solvers.relaxations.programme import import_cvxpy
+from solvers.relaxations.sdp import import_cvxpy
 
 cp = import_cvxpy()
 

@@ -10,8 +10,7 @@ import pytest
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.form.blocks import blocks
-from solvers.relaxations.programme import lowest_split, sdp_splits
-from solvers.relaxations.sdp import CvxpySdp
+from solvers.relaxations.sdp import CvxpySdp, lowest_split, sdp_splits
 from tests.solvers.oracles import BUDGETS, gram, make_problem, optimum, relaxed_value
 
 

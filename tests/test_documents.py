@@ -6,6 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cbs
+from solvers import Budget, solve
+from tests.cbs.networks import mlp, samples, seeded
+from tests.solvers.oracles import make_problem
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,8 +34,20 @@ def test_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     found = {}
     codes = snippets("README.md")
-    assert len(codes) == 2
+    assert len(codes) == 3
     for code in codes:
         exec(code, found)
     assert (tmp_path / "layer.npz").is_file()
     assert "->" in capsys.readouterr().out
+
+
+def test_solvers_and_methods_of_ones_own(rng):
+    found = {}
+    for code in snippets("docs/architecture.md"):
+        exec(code, found)
+    problem = make_problem(rng, Budget.per_layer(5))
+    solution = solve(problem, found["Smallest"]())
+    assert solution.solver == "smallest"
+    assert abs(problem.W[solution.mask]).max() <= abs(problem.W[~solution.mask]).min()
+    result = cbs.prune(seeded(mlp), samples(), method=found["wanda"], sparsity=0.5)
+    assert result.sparsity == 0.5

@@ -16,14 +16,14 @@ import numpy as np
 from cbs.data import mnist
 from solvers import Budget, SubsetProblem
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.rows import SharedRows
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block, blocks
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
-from solvers.relaxations.lone_row import WideRow
+from solvers.relaxations.lone_row import LoneRow
 from solvers.runtime.parallel import side_by_side
 
 HERE = Path(__file__).parent
@@ -116,7 +116,7 @@ def bounds(
 
     def rounds() -> tuple[float, float]:
         end = time.perf_counter() + limit
-        row = WideRow(block, shared, pruned, diagonal(block, shared))
+        row = LoneRow(block, shared, pruned, diagonal(block, shared))
         for size in (4, 8, 8):
             row.lift(size, lambda: time.perf_counter() >= end)
             row.polish(lambda: time.perf_counter() >= end)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from solvers.bounds.evaluate import bound_curve, relaxed_point
-from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import group_curve
 from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.layer_bound import curves_at

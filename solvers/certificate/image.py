@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solvers.bounds.factor.ascent import ascend
+from solvers.bounds.factor.dual_ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
 from solvers.certificate.original import stored
 from solvers.checker.image import image_bound

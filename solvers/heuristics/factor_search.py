@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from solvers.bounds.factor.ascent import Relaxed, ascend
+from solvers.bounds.factor.dual_ascent import Relaxed, ascend
 from solvers.bounds.factor.image import Coordinates, Factored, Image, coordinates, images
 from solvers.budget import Budget
 from solvers.certificate.proof import ImagePoints
 from solvers.control import Control
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
-from solvers.heuristics.factor.opening import open_factor_row
+from solvers.heuristics.factor.joint import open_factor_row
 from solvers.heuristics.factor.selection import SelectionRow
 from solvers.heuristics.factor.windows import Items, margins, near
 from solvers.heuristics.rows.search import Effort

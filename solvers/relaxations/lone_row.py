@@ -1,4 +1,4 @@
-"""A wide row's bound, round by round: a split in blocks, entries fixed by it, a split of what is left."""
+"""A wide row's bound, round by round: a split in blocks, reduced-cost fixing, a split of what is left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
 from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
@@ -19,7 +19,7 @@ SWAPS = 50
 """Moves between two fresh tableaux."""
 
 
-class WideRow:
+class LoneRow:
     """A lone joint row: its best mask and bound, and what is left of it once entries are fixed.
 
     An entry whose other choice lifts the bound past the value of a mask is fixed: what remains is a smaller

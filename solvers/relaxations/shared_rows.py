@@ -1,32 +1,42 @@
-"""Bounds of many wide rows of one curvature: a flat direction lifted, and splits of the rows' own in time."""
+"""Raising the bounds of many wide rows of one curvature beyond what the split they share gives.
+
+A flat direction of the curvature is lifted (`solvers.bounds.shared.lifted`); in time, rows get splits of
+their own, diagonal or in blocks, the widest gaps first.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from solvers.bounds.secure import EPS, secure
+from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.layer_bound import layer_price, row_bounds
 from solvers.bounds.shared.lifted import Cells, Direction, cover, lift
 from solvers.bounds.shared.lifted_blocks import cells_in_blocks
-from solvers.bounds.shared.own_splits import own_bounds, plain_bound
-from solvers.bounds.shared.relaxation import SharedSplit
 from solvers.bounds.shared.rows import SharedRows
+from solvers.bounds.shared.split import NEAR, shared_split
 from solvers.control import Control
 from solvers.hessian import Array
 from solvers.problem import Mask
 from solvers.runtime.parallel import side_by_side
-from solvers.runtime.tensors import Tensor
+from solvers.runtime.tensors import Tensor, torch
 
-EPS = float(np.finfo(float).eps)
+QUICK = 8
+"""Steps of its own split that every row takes before any takes more: most of the gain comes with them."""
+
+Bounding = Callable[[SharedRows, wide.SharedSplit, int], float]
+"""A bound of a lone row at a split, and which row it is."""
 
 
 @dataclass(frozen=True)
-class WideRows:
-    """Joint rows with pools of their own.
+class RaisedRows:
+    """Joint rows with pools of their own, or at a price.
 
     Attributes:
         rows: in double precision.
@@ -39,7 +49,7 @@ class WideRows:
     """
 
     rows: SharedRows
-    shared: SharedSplit
+    shared: wide.SharedSplit
     values: Array
     control: Control
     stats: dict[str, Any]
@@ -57,28 +67,33 @@ class WideRows:
             known: `[m]` bounds at hand.
             size: inputs of a block at most, a power of two; 1 for diagonal splits only.
         """
-        stopped, timed = self.control.stopped, self.control.deadline is not None
-        direction = lift(self.rows, self.shared, stopped)
-        cells = None if direction is None else cover(direction, known, self.values, stopped)
+        timed = self.control.deadline is not None
+        direction = lift(self.rows, self.shared, self.control.stopped)
+        cells = None
+        if direction is not None:
+            cells = cover(direction, known, self.values, self.control.stopped)
         self.stats["lifted"] = cells is not None
         if direction is None or cells is None:
-            if timed:
-                known, self.stats["own_splits"] = own_bounds(
-                    self.rows, self.shared, known, self.values, plain_bound, stopped,
-                    thorough=size == 1, news=self._enough,
-                )  # fmt: skip
-            return known
+            return self.own(self.rows, self.shared, known, _plain, thorough=size == 1) if timed else known
         bounds = cells.bounds(known, self.values)
-        if timed and not self._enough(bounds):
-            raising = self._own if size == 1 else self._in_blocks
-            bounds = raising(direction, cells, bounds, size)
-        return bounds
+        if not timed or self._enough(bounds):
+            return bounds
+        if size > 1:
+            return self._in_blocks(direction, cells, bounds, size)
+
+        def bounding(lone: SharedRows, split: wide.SharedSplit, row: int) -> float:
+            some = slice(row, row + 1)
+            at = replace(direction, rows=lone, split=split)
+            found = cover(at, np.zeros(1), self.values[some], self.control.stopped)
+            return -np.inf if found is None else float(found.bounds(bounds[some], self.values[some])[0])
+
+        return self.own(direction.rows, direction.split, bounds, bounding)
 
     @classmethod
     def layer_bound(
         cls,
         rows: SharedRows,
-        shared: SharedSplit,
+        shared: wide.SharedSplit,
         v: Tensor,
         mask: Mask,
         values: Array,
@@ -107,48 +122,76 @@ class WideRows:
         total = math.fsum(found)
         return total - paid - 8.0 * EPS * (abs(total) + paid)
 
-    def _enough(self, bounds: Array) -> bool:
-        """Report bounds; whether they prove the gap asked for."""
-        value, bound = float(self.values.sum()) - self.paid, float(bounds.sum()) - self.paid
-        with self.lock:
-            self.control.report(value, bound)
-        return bound >= self.control.target(value)
+    def own(
+        self,
+        rows: SharedRows,
+        shared: wide.SharedSplit,
+        known: Array,
+        bounding: Bounding,
+        *,
+        thorough: bool = True,
+    ) -> Array:
+        """`[m]` bounds not below `known`, from diagonal splits of the rows' own.
 
-    def _own(self, direction: Direction, cells: Cells, known: Array, size: int) -> Array:
-        def bounding(lone: SharedRows, split: SharedSplit, row: int) -> float:
-            some = slice(row, row + 1)
-            at = replace(direction, rows=lone, split=split)
-            found = cover(at, np.zeros(1), self.values[some], self.control.stopped)
-            return float(known[row] if found is None else found.bounds(known[some], self.values[some])[0])
+        Args:
+            rows: these rows, or the same with a direction lifted.
+            shared: the split to start from.
+            known: `[m]` bounds at hand.
+            bounding: bounds a row at its own split.
+            thorough: whether rows go on after the first few steps.
+        """
+        H, bounds, done = rows.H.cpu().numpy(), known.copy(), 0
+        own: dict[int, Tensor] = {}
 
-        bounds, self.stats["own_splits"] = own_bounds(
-            direction.rows,
-            direction.split,
-            known,
-            self.values,
-            bounding,
-            self.control.stopped,
-            news=self._enough,
-        )
+        def bound(row: int, most: int | None) -> float:
+            lone, start = rows.some(np.array([row])), own.get(row, NEAR * shared.d)
+            own[row], _, steps = shared_split(
+                lone, shared.inverse, start, most=most, stopped=self.control.stopped
+            )
+            safe = torch.as_tensor(secure(H, own[row].cpu().numpy(), True), device=start.device)
+            return bounding(lone, replace(shared, d=safe, steps=steps), row)
+
+        for most in () if wide.trivial(rows) else (QUICK, None) if thorough else (QUICK,):
+            done = max(done, self._turns(bounds, lambda row, most=most: bound(row, most)))  # type: ignore[misc]
+        self.stats["own_splits"] = done
         return bounds
 
     def _in_blocks(self, direction: Direction, cells: Cells, known: Array, size: int) -> Array:
         bounds = known.copy()
-        enough = False
 
-        def work(row: int, size: int) -> bool:
-            nonlocal enough
-            if enough or self.control.stopped() or bounds[row] >= self.values[row]:
-                return False
+        def bound(row: int, size: int) -> float:
             own, value = cells.of(row), float(self.values[row])
-            found = cells_in_blocks(direction, row, own, value, size=size, stopped=self.control.stopped)
-            bounds[row] = max(bounds[row], found)
-            enough = self._enough(bounds)
-            return True
+            return cells_in_blocks(direction, row, own, value, size=size, stopped=self.control.stopped)
 
         for some in (size // 2, size) if size > 2 else (size,):
-            order = np.argsort(bounds - self.values, kind="stable").tolist()
-            self.stats[f"in_blocks_of_{some}"] = sum(
-                side_by_side(lambda row, some=some: work(row, some), order)  # type: ignore[misc]
-            )
+            turns = self._turns(bounds, lambda row, some=some: bound(row, some))  # type: ignore[misc]
+            self.stats[f"in_blocks_of_{some}"] = turns
         return bounds
+
+    def _turns(self, bounds: Array, bound: Callable[[int], float]) -> int:
+        """Raise bounds in place, the widest gaps first, until they suffice; how many rows had their turn."""
+
+        def work(row: int) -> bool:
+            if self._proven(bounds) or self.control.stopped() or bounds[row] >= self.values[row]:
+                return False
+            bounds[row] = max(bounds[row], bound(row))
+            self._enough(bounds)
+            return True
+
+        return sum(side_by_side(work, np.argsort(bounds - self.values, kind="stable").tolist()))
+
+    def _proven(self, bounds: Array) -> bool:
+        """Whether bounds prove the gap asked for."""
+        value, bound = float(self.values.sum()) - self.paid, float(bounds.sum()) - self.paid
+        return bound >= self.control.target(value)
+
+    def _enough(self, bounds: Array) -> bool:
+        """Report bounds; whether they prove the gap asked for."""
+        with self.lock:
+            self.control.report(float(self.values.sum()) - self.paid, float(bounds.sum()) - self.paid)
+        return self._proven(bounds)
+
+
+def _plain(lone: SharedRows, split: wide.SharedSplit, row: int) -> float:
+    """The bound of a lone row at its relaxation's point."""
+    return float(wide.bounds(lone, split, wide.relax(lone, split)[0])[0])

@@ -23,8 +23,8 @@ from solvers.form.blocks import Block, assemble, blocks
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import fits, greedy_mask, greedy_work, opening
 from solvers.problem import Mask, SubsetProblem
-from solvers.relaxations.lone_row import WideRow
-from solvers.relaxations.shared_rows import WideRows
+from solvers.relaxations.lone_row import LoneRow
+from solvers.relaxations.shared_rows import RaisedRows
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import compiling_is_told, rehearse, tiny_problems
 from solvers.solution import RowBounds
@@ -32,8 +32,6 @@ from solvers.solver import Outcome, Solver
 
 GREEDY_WORK = 2e11
 """Multiplications that greedy's mask of a wide layer may take, where no other mask is at hand."""
-GROUPED = 1024
-"""Inputs up to which rows get splits in blocks."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,13 @@ class Relaxation(Solver):
 
     Attributes:
         group: inputs of a block at most, a power of two; 1 for diagonal splits only.
+        wide: inputs above which rows of one curvature share a split.
+        grouped: inputs up to which wide rows get splits in blocks.
     """
 
     group: int = 8
+    wide: int = WIDE
+    grouped: int = 1024
 
     name: ClassVar[str] = "relaxation"
     summary: ClassVar[str] = "certified bound of the split relaxation, and its rounded mask"
@@ -58,13 +60,13 @@ class Relaxation(Solver):
     def prepare(self) -> None:
         """See `Solver.prepare`."""
         rehearse(Relaxation())
-        _compile_wide_rows()
+        _compile_lone_rows()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         if problem.hessian.implicit:
             return FactorSearch(patience=0).run(problem, control)
-        wide = problem.n > WIDE and shareable(problem)
+        wide = problem.n > self.wide and shareable(problem)
         outcome = (self._layer if wide else self._blocks)(problem, control)
         reason = control.stopped()
         if reason is None:
@@ -105,17 +107,17 @@ class Relaxation(Solver):
         stats: dict[str, Any] = {"split": "shared", "steps": shared.steps}
         if problem.refit and not rows.whole and not control.certify:
             control.report(problem.value(mask), sum(bounds), mask=mask)
-            in_blocks = self.group if problem.n <= GROUPED else 1
-            wide_rows = WideRows(rows, shared, problem.row_values(mask), control, stats)
-            bounds = wide_rows.raised(np.array(bounds), in_blocks).tolist()
+            in_blocks = self.group if problem.n <= self.grouped else 1
+            raising = RaisedRows(rows, shared, problem.row_values(mask), control, stats)
+            bounds = raising.raised(np.array(bounds), in_blocks).tolist()
         if rows.whole:
             bound = float(bounds[0])
             control.report(problem.value(mask), bound, mask=mask)
             if problem.refit:
                 values = problem.row_values(mask)
-                bound = max(bound, WideRows.layer_bound(rows, shared, v, mask, values, control, stats))
+                bound = max(bound, RaisedRows.layer_bound(rows, shared, v, mask, values, control, stats))
                 timed = control.deadline is not None and not control.stopped()
-                if timed and self.group > 1 and problem.n <= GROUPED:
+                if timed and self.group > 1 and problem.n <= self.grouped:
                     bound = max(bound, _by_curves(problem, control, mask).bound)
             control.report(problem.value(mask), bound, mask=mask)
             return Outcome(mask, bound, stats=stats)
@@ -142,9 +144,9 @@ class Relaxation(Solver):
         bound = float(np.sum(bounds))
         control.report(problem.value(mask), bound, mask=mask)
         proofs = None
-        if control.deadline is not None and self.group > 1 and groupable(found):
+        if control.deadline is not None and self.group > 1 and self._groupable(found):
             rows = [
-                WideRow(block, split, mask[block.rows[0]], low)
+                LoneRow(block, split, mask[block.rows[0]], low)
                 for block, split, low in zip(found, splits, bounds, strict=True)
             ]
             self._raise(rows, control)
@@ -164,12 +166,18 @@ class Relaxation(Solver):
         alone = None if problem.pools.coupled else RowBounds(np.array(bounds))
         return Outcome(mask, bound, stats=stats, proof=proofs, rows=alone)
 
-    def _raise(self, rows: list[WideRow], control: Control) -> None:
+    def _groupable(self, found: list[Block]) -> bool:
+        """Whether blocks are lone joint rows too wide for the tree, and not for splits in blocks."""
+        return bool(found) and all(
+            b.refit and self.wide < b.n <= self.grouped and b.B.shape == (1, b.n, 1) for b in found
+        )
+
+    def _raise(self, rows: list[LoneRow], control: Control) -> None:
         """Lift rows' bounds, the widest gaps first, round by round while time lasts."""
         half = self.group // 2
         for size in (half, self.group) if control.certify else (half, self.group, self.group):
 
-            def lift(row: WideRow, size: int = size) -> None:
+            def lift(row: LoneRow, size: int = size) -> None:
                 if sum(each.bound for each in rows) >= control.target(sum(each.value for each in rows)):
                     return
                 row.lift(size, control.stopped, fixing=not control.certify)
@@ -180,13 +188,13 @@ class Relaxation(Solver):
 
 
 @cache
-def _compile_wide_rows() -> None:
+def _compile_lone_rows() -> None:
     """Have ready what is compiled for rows too wide for a tiny problem to come to it."""
     with compiling_is_told():
         for problem in tiny_problems(("joint",), ("per_row",)):
             found = blocks(problem)
             for block, split in zip(found, split_blocks(found), strict=True):
-                row = WideRow(block, split, round_off(block, split), block.floor)
+                row = LoneRow(block, split, round_off(block, split), block.floor)
                 for _ in range(2):
                     row.lift(2, lambda: None)
                 row.polish(lambda: None)
@@ -211,16 +219,11 @@ def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:
     return Outcome(mask, bound)
 
 
-def _proof(block: Block, split: Split, row: WideRow) -> Proof:
+def _proof(block: Block, split: Split, row: LoneRow) -> Proof:
     root = root_proof(block, split)
     if row.split is None or not any(len(family.D[0]) > 1 for family in row.split.families):
         return root
     return max(group_proof(block, row.split), root, key=lambda proof: proof.bound)
-
-
-def groupable(found: list[Block]) -> bool:
-    """Whether blocks are lone joint rows too wide for the tree, and not for splits in blocks."""
-    return bool(found) and all(b.refit and WIDE < b.n <= GROUPED and b.B.shape == (1, b.n, 1) for b in found)
 
 
 def round_off(block: Block, split: Split) -> Mask:

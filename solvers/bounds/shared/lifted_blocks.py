@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solvers.bounds.groups.ascent import group_split, settled
+from solvers.bounds.groups.central_path import group_split, settled
 from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.lifted import Cells, Direction, at_most, shifted

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from solvers.bounds.secure import secure
-from solvers.bounds.shared.ascent import Ascent, ascend, start
+from solvers.bounds.shared.admm import Ascent, ascend, start
 from solvers.bounds.shared.layer_bound import layer_bound, row_bounds
 from solvers.bounds.shared.rows import SharedRows
 from solvers.bounds.shared.split import largest_split, shared_split

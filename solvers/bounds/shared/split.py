@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from solvers.bounds.shared.ascent import Ascent, ascend, slope, start
+from solvers.bounds.shared.admm import Ascent, ascend, slope, start
 from solvers.bounds.shared.rows import SharedRows
 from solvers.runtime.tensors import Tensor, torch
 
@@ -47,7 +47,7 @@ def shared_split(
     """Improve a split of all rows, from one strictly inside.
 
     With the rows' relaxations at hand, g is the gradient of the sum of their bounds
-    (`solvers.bounds.shared.ascent.slope`), and a step of d is a Newton step on
+    (`solvers.bounds.shared.admm.slope`), and a step of d is a Newton step on
 
         -sum_i g_i d_i^2 / d'_i  +  mu log det(H - diag(d'))  +  mu sum_i log d'_i
 

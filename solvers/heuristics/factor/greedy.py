@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from solvers.bounds.factor.image import coordinates, images
-from solvers.heuristics.factor.opening import open_factor_row
+from solvers.heuristics.factor.joint import open_factor_row
 from solvers.heuristics.factor.row import FactorRow
 from solvers.problem import Mask, SubsetProblem
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from solvers.bounds.factor.image import Image
+from solvers.bounds.factor.image import Coordinates, Image, sketched
 from solvers.hessian import Array
 from solvers.hessian.base import CHUNK_BYTES
 from solvers.heuristics.factor.row import FactorRow
+from solvers.heuristics.factor.selection import SelectionRow
 from solvers.heuristics.factor.windows import Items
 from solvers.heuristics.rows.search import RowData
 from solvers.problem import Mask
@@ -104,3 +105,17 @@ class JointRow(FactorRow):
         dual = scipy.linalg.cho_solve(scipy.linalg.cho_factor(self._T, lower=True), self._residual)
         self._pull = image.hessian.pull_back(dual[None, :])[0]
         self.value = 0.5 * (float(self._residual @ dual) + float(image.ridge @ lost**2))
+
+
+def open_factor_row(image: Image, space: Coordinates, pruned: Mask) -> FactorRow:
+    """A row at a mask `[n]`; joint ones are in a sketch where the space has not all directions.
+
+    Args:
+        image: the row.
+        space: its directions.
+        pruned: where to start.
+    """
+    if not image.refit:
+        return SelectionRow(image, pruned)
+    whole = space.Q.shape[1] == len(space.Q)
+    return JointRow(image if whole else sketched(image, space), pruned)

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem
-from solvers.bounds.factor import ascent, directions
+from solvers.bounds.factor import dual_ascent
 from solvers.bounds.factor import image as factor_image
-from solvers.bounds.factor.ascent import ascend
-from solvers.bounds.factor.directions import All, Few
+from solvers.bounds.factor.dual_ascent import All, Few, ascend
 from solvers.bounds.factor.image import Coordinates, coordinates, images, sketched
-from solvers.bounds.factor.smoothing import smoothed_shares
+from solvers.bounds.waterfill import smoothed_shares
 from solvers.form.blocks import blocks
 from solvers.hessian import factor, sketch
 from tests.solvers.oracles import fractions, optimum, relaxed_value
@@ -100,7 +99,7 @@ def test_from_few_directions_the_ascent_goes_on_in_all(budget, refit, rng, monke
     assert space.Q.shape == (9, 3)
     np.testing.assert_allclose(space.Q.T @ space.Q, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(space.Z, image.hessian.root().T @ space.Q, atol=1e-5)
-    monkeypatch.setattr(ascent, "LARGE", 0.0)
+    monkeypatch.setattr(dual_ascent, "LARGE", 0.0)
     part = ascend(image, space, value, tolerance=1e-6)
     assert image.lower_bound(space.Q @ (space.Q.T @ part.y)) < 0.99 * whole.bound
     assert part.bound == pytest.approx(whole.bound, rel=1e-3)
@@ -109,7 +108,7 @@ def test_from_few_directions_the_ascent_goes_on_in_all(budget, refit, rng, monke
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
 @pytest.mark.parametrize("budget", ["per_layer", "n_of_m"])
 def test_a_step_in_all_directions_is_the_one_of_the_whole_curvature(budget, refit, rng, monkeypatch):
-    monkeypatch.setattr(directions, "LOOSE", 1e-4)
+    monkeypatch.setattr(dual_ascent, "LOOSE", 1e-4)
     problem = make(rng, refit=refit, budget=budget, n=40, N=12)
     image, *_ = images(problem)
     shares = smoothed_shares(image.scores(rng.standard_normal(40)), image.labels, image.take, 3.0)

@@ -9,7 +9,7 @@ from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.lifted import cover, lift
 from solvers.bounds.shared.lifted_blocks import cells_in_blocks
 from solvers.bounds.shared.rows import SharedRows
-from solvers.relaxations import split as relaxation
+from solvers.relaxations.split import Relaxation
 from tests.solvers.oracles import all_masks, gram
 
 
@@ -159,25 +159,23 @@ def test_rows_without_room_for_blocks_keep_what_is_known(rng, monkeypatch):
     assert found == min(best[0], cells.bound.min())
 
 
-def test_relaxation_raises_lifted_rows_in_time(rng, monkeypatch):
+def test_relaxation_raises_lifted_rows_in_time(rng):
     problem = flat(rng, 12, Budget.per_row(6), m=3)
-    monkeypatch.setattr(relaxation, "WIDE", 9)
-    quick, slow = solve(problem, "relaxation"), solve(problem, "relaxation", time_limit=60.0)
+    quick, slow = solve(problem, Relaxation(wide=9)), solve(problem, Relaxation(wide=9), time_limit=60.0)
     assert quick.bound < slow.bound <= optima(problem).sum()
     assert slow.stats["in_blocks_of_4"] > 0
-    monkeypatch.setattr(relaxation, "GROUPED", 9)
-    own = solve(problem, "relaxation", time_limit=60.0)
+    ungrouped = Relaxation(wide=9, grouped=9)
+    own = solve(problem, ungrouped, time_limit=60.0)
     assert quick.bound < own.bound <= optima(problem).sum()
-    enough = solve(problem, "relaxation", time_limit=60.0, gap=quick.gap + 1e-6)
+    enough = solve(problem, ungrouped, time_limit=60.0, gap=quick.gap + 1e-6)
     assert enough.bound == quick.bound
 
 
-def test_relaxation_lifts(rng, monkeypatch):
+def test_relaxation_lifts(rng):
     problem = flat(rng, 10, Budget.per_row(5), m=3)
-    monkeypatch.setattr(relaxation, "WIDE", 9)
-    found = solve(problem, "relaxation")
+    found = solve(problem, Relaxation(wide=9))
     assert plain(problem)[2].sum() * 1.5 < found.bound <= optima(problem).sum()
-    certified = solve(problem, "relaxation", certify=True)
+    certified = solve(problem, Relaxation(wide=9), certify=True)
     assert certified.bound < found.bound
     assert certified.certificate.bound <= optima(problem).sum()
 
@@ -188,14 +186,13 @@ def test_relaxation_lifts(rng, monkeypatch):
     [Budget.per_row(6), Budget.per_row(0), Budget.n_of_m(2, 4), Budget.per_layer(12)],
     ids=["half", "none", "pools", "layer"],
 )
-def test_rows_with_nothing_to_lose_are_closed(budget, limit, rng, monkeypatch):
+def test_rows_with_nothing_to_lose_are_closed(budget, limit, rng):
     """Weights that are sparse already: every cell is closed before it is halved."""
     problem = flat(rng, 12, budget)
     W = problem.W.copy()
     W[:, [0, 1, 4, 5, 8, 9]] = 0.0
     sparse = SubsetProblem(W, problem.hessian, budget)
-    monkeypatch.setattr(relaxation, "WIDE", 9)
-    found = solve(sparse, "relaxation", time_limit=limit)
+    found = solve(sparse, Relaxation(wide=9), time_limit=limit)
     assert found.value == 0.0
     assert found.bound == 0.0
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from solvers.bounds.factor.smoothing import smoothed_shares
+from solvers.bounds.waterfill import smoothed_shares
 from solvers.relaxations.sdp import import_cvxpy
 
 cp = import_cvxpy()

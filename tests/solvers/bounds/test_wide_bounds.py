@@ -12,12 +12,12 @@ from solvers import Budget, FactorHessian, SubsetProblem, solve
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.shared import layer_bound
 from solvers.bounds.shared import relaxation as wide
-from solvers.bounds.shared.ascent import ascend, slope, start
+from solvers.bounds.shared.admm import ascend, slope, start
 from solvers.bounds.shared.rows import SharedRows, alike, shareable
 from solvers.bounds.shared.split import largest_split, shared_split
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
-from solvers.relaxations import split as relaxation
+from solvers.relaxations.split import Relaxation
 from tests.solvers.oracles import _solve_exactly, fractions, gram, make_problem, optimum
 
 BUDGETS = {
@@ -42,12 +42,11 @@ def settled(problem):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_bounds_are_below_the_optimum_and_near_it(budget, variant, monkeypatch):
-    monkeypatch.setattr(relaxation, "WIDE", 4)
+def test_bounds_are_below_the_optimum_and_near_it(budget, variant):
     closeness = []
     for seed in range(3):
         problem = make_problem(np.random.default_rng(seed), BUDGETS[budget], n=8, **VARIANTS[variant])
-        found, best = solve(problem, "relaxation"), optimum(problem)
+        found, best = solve(problem, Relaxation(wide=4)), optimum(problem)
         assert found.stats["split"] == "shared"
         assert found.bound <= best <= found.value + 1e-12 * problem.scale
         closeness.append((best - found.bound) / problem.scale)
@@ -312,17 +311,16 @@ def _exact_cost(H, w, mask):
     return D @ H @ D / 2
 
 
-def test_a_layers_pool_is_bounded_better_by_its_price(monkeypatch):
+def test_a_layers_pool_is_bounded_better_by_its_price():
     """With a flat direction, or with time for splits of the rows' own; never above the optimum."""
-    monkeypatch.setattr(relaxation, "WIDE", 4)
-    monkeypatch.setattr(relaxation, "GROUPED", 4)
+    solver = Relaxation(wide=4, grouped=4)
     gained = []
     for seed in range(2):
         rng = np.random.default_rng(seed)
         problem = make_problem(rng, Budget.per_layer(8), m=2, n=8)
         best = optimum(problem)
         plain = float(wide.bounds(*settled(problem)[:3])[0])
-        quick, slow = solve(problem, "relaxation"), solve(problem, "relaxation", time_limit=60.0)
+        quick, slow = solve(problem, solver), solve(problem, solver, time_limit=60.0)
         assert plain * (1.0 - 1e-9) <= quick.bound <= slow.bound * (1.0 + 1e-9)
         assert slow.bound <= best
         assert slow.stats["own_splits"] == 2

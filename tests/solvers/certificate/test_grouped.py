@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem, checker
-from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import group_bound
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, group_proof

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, group_proof
 from solvers.certificate.original import stored

@@ -6,7 +6,7 @@ import pytest
 
 from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, Status, SubsetProblem, solve
 from solvers.bounds.factor import image as factor_image
-from solvers.bounds.factor.ascent import ascend
+from solvers.bounds.factor.dual_ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
 from solvers.hessian import factor, sketch
 from solvers.heuristics import factor_search

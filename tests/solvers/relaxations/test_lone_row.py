@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, checker, solve
-from solvers.bounds import split as splitting
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.ascent import group_split
+from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import group_bound, regrets
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
 from solvers.instances import save
-from solvers.relaxations import split as relaxation
-from solvers.relaxations.lone_row import WideRow
+from solvers.relaxations.lone_row import LoneRow
 from solvers.relaxations.split import Relaxation
 from tests.solvers.oracles import all_masks, gram, optimum
 
@@ -50,7 +48,7 @@ def test_rounds_fix_entries_and_never_pass_the_optimum(budget):
         problem, block, split = a_row(seed, budget)
         best = min(all_masks(problem), key=problem.value)
         low = lower_bound(block, split.d, relaxed_point(block, split.d, split.z))
-        row = WideRow(block, split, best[0], low)
+        row = LoneRow(block, split, best[0], low)
         reached = [row.bound]
         for size in (2, 4, 4):
             row.lift(size, lambda: None)
@@ -58,7 +56,7 @@ def test_rounds_fix_entries_and_never_pass_the_optimum(budget):
             assert row.bound <= row.value == block.value(best[0])
         assert reached == sorted(reached)
         assert row.rounds >= 1
-        whole = WideRow(block, split, best[0], low)
+        whole = LoneRow(block, split, best[0], low)
         for size in (2, 4):
             whole.lift(size, lambda: None, fixing=False)
         assert whole.fixed == 0
@@ -74,7 +72,7 @@ def test_a_mask_that_is_not_the_best_fixes_nothing_that_the_best_needs():
     for seed in range(8):
         problem, block, split = a_row(seed)
         masks = sorted(all_masks(problem), key=problem.value)
-        rows = [WideRow(block, split, mask[0], 0.0) for mask in (masks[0], masks[2], masks[6])]
+        rows = [LoneRow(block, split, mask[0], 0.0) for mask in (masks[0], masks[2], masks[6])]
         for row in rows:
             for size in (4, 4, 2):
                 row.lift(size, lambda: None)
@@ -88,7 +86,7 @@ def test_rounding_and_swaps_find_better_masks():
     for seed in range(6):
         problem, block, split = a_row(seed)
         worst = sorted(all_masks(problem), key=problem.value)[30]
-        row = WideRow(block, split, worst[0], 0.0)
+        row = LoneRow(block, split, worst[0], 0.0)
         row.polish(lambda: None)
         assert (row.pruned == worst[0]).all()
         row.lift(2, lambda: None)
@@ -102,7 +100,7 @@ def test_rounding_and_swaps_find_better_masks():
 
 def test_a_stopped_row_keeps_what_it_has():
     _, block, split = a_row(2)
-    row = WideRow(block, split, np.arange(12) < 6, 0.25)
+    row = LoneRow(block, split, np.arange(12) < 6, 0.25)
     row.lift(4, lambda: True)
     assert (row.bound, row.split, row.rounds) == (0.25, None, 0)
 
@@ -112,7 +110,7 @@ def test_a_row_stopped_once_entries_are_fixed_goes_on_from_there():
     for seed in range(4):
         problem, block, split = a_row(seed)
         best = min(all_masks(problem), key=problem.value)
-        row = WideRow(block, split, best[0], 0.0)
+        row = LoneRow(block, split, best[0], 0.0)
         row.lift(4, lambda: None)
         row.lift(4, lambda: True)
         fixed, bound = row.fixed, row.bound
@@ -126,16 +124,14 @@ def test_a_row_stopped_once_entries_are_fixed_goes_on_from_there():
 
 @pytest.mark.parametrize("certify", [False, True])
 @pytest.mark.parametrize("budget", [Budget.per_row(5), Budget.n_of_m(3, 6)], ids=["one pool", "pools"])
-def test_relaxation_lifts_wide_rows_within_its_time(tmp_path, monkeypatch, budget, certify):
+def test_relaxation_lifts_wide_rows_within_its_time(tmp_path, budget, certify):
     rng = np.random.default_rng(4)
     problem = SubsetProblem(rng.standard_normal((2, 12)), gram(rng, 12), budget)
     one = [SubsetProblem(w[None], problem.hessian, budget) for w in problem.W]
     best = sum(map(optimum, one))
     plain = solve(problem, "relaxation", certify=certify)
-    monkeypatch.setattr(relaxation, "WIDE", 11)
-    monkeypatch.setattr(splitting, "WIDE", 11)
-    assert solve(problem, "relaxation").stats["split"] != "blocks"
-    found = solve(problem, "relaxation", time_limit=60.0, certify=certify)
+    assert solve(problem, Relaxation(wide=11)).stats["split"] != "blocks"
+    found = solve(problem, Relaxation(wide=11), time_limit=60.0, certify=certify)
     assert found.stats["split"] == "blocks"
     assert found.stats["block_splits"] == 2
     assert plain.bound < found.bound <= best * (1 + 1e-12)
@@ -147,4 +143,4 @@ def test_relaxation_lifts_wide_rows_within_its_time(tmp_path, monkeypatch, budge
         found.certificate.save(tmp_path / "c")
         save(tmp_path / "p.npz", problem)
         assert checker.verify(tmp_path / "c", tmp_path / "p.npz").bound == found.certificate.bound
-    assert solve(problem, Relaxation(group=1), time_limit=60.0).stats["split"] != "blocks"
+    assert solve(problem, Relaxation(group=1, wide=11), time_limit=60.0).stats["split"] != "blocks"

@@ -6,8 +6,7 @@ from solvers.bounds.split import Split
 from solvers.checker import verify
 from solvers.form.blocks import blocks
 from solvers.instances import planted, save
-from solvers.relaxations import split as relaxation
-from solvers.relaxations.split import round_off
+from solvers.relaxations.split import Relaxation, round_off
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
 
 
@@ -52,11 +51,10 @@ def test_rows_have_bounds_that_add_up(rng):
     assert solve(make_problem(rng, Budget.columns(3)), "relaxation").rows is None
 
 
-def test_wide_rows_share_a_split(rng, monkeypatch):
+def test_wide_rows_share_a_split(rng):
     problem = make_problem(rng, Budget.per_row(4), m=4, n=9)
     own = solve(problem, "relaxation")
-    monkeypatch.setattr(relaxation, "WIDE", 8)
-    shared = solve(problem, "relaxation")
+    shared = solve(problem, Relaxation(wide=8))
     assert (own.stats["split"], shared.stats["split"]) == ("own", "shared")
     assert 0.3 * own.bound < shared.bound < own.bound
 
@@ -65,12 +63,12 @@ def test_wide_rows_share_a_split(rng, monkeypatch):
 @pytest.mark.parametrize(
     "ask", [{"certify": True}, {"time_limit": 10.0}, {"certify": True, "time_limit": 10.0}]
 )
-def test_a_layer_of_one_wide_row_is_bounded_as_the_row_is(refit, ask, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(relaxation, "WIDE", 5)
+def test_a_layer_of_one_wide_row_is_bounded_as_the_row_is(refit, ask, rng, tmp_path):
+    solver = Relaxation(wide=5)
     alone = make_problem(rng, Budget.per_row(4), m=1, n=8, refit=refit)
     layer = SubsetProblem(alone.W, alone.hessian, Budget.per_layer(4), refit=refit)
     best = optimum(layer)
-    found, same = solve(layer, "relaxation", **ask), solve(alone, "relaxation", **ask)
+    found, same = solve(layer, solver, **ask), solve(alone, solver, **ask)
     assert found.bound <= best * (1 + 1e-9)
     assert found.bound == pytest.approx(same.bound, rel=0.02)
     if found.certificate is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import scipy.linalg
@@ -129,7 +128,7 @@ class _State:
 
 def _climb(
     image: Image,
-    space: Directions,
+    space: Few | All,
     b: Array,
     state: _State,
     tolerance: float,
@@ -180,21 +179,8 @@ def _penalty(shares: Array, scores: Array, width: float) -> float:
     return float(shares @ scores) - 0.5 * width * float(shares @ shares)
 
 
-class Directions(Protocol):
-    """A space of `y`: `p = up(y) = F'y`."""
-
-    def up(self, y: Array) -> Array:
-        """`[n]` of coordinates."""
-
-    def down(self, v: Array) -> Array:
-        """Coordinates of `F v`."""
-
-    def newton(self, shares: Array, slopes: Array, width: float, gradient: Array) -> Array:
-        """The Newton step of the smoothed bound, see `ascend`."""
-
-
-class Few(Directions):
-    """The strongest `rank` directions of a space, whose curvature is formed.
+class Few:
+    """The strongest `rank` directions of a space of `y`, whose curvature is formed.
 
     Args:
         image: the row.
@@ -205,15 +191,15 @@ class Few(Directions):
         self.image, self.Z = image, Z
 
     def up(self, y: Array) -> Array:
-        """See `Directions.up`."""
+        """`[n]` `F'y` of coordinates y."""
         return np.asarray(self.Z @ y)
 
     def down(self, v: Array) -> Array:
-        """See `Directions.down`."""
+        """Coordinates of `F v`."""
         return np.asarray(v @ self.Z)
 
     def newton(self, shares: Array, slopes: Array, width: float, gradient: Array) -> Array:
-        """See `Directions.newton`: a factorisation."""
+        """The Newton step of the smoothed bound (`ascend`), by a factorisation."""
         M = self.curvature(shares, slopes, width)
         L = scipy.linalg.cho_factor(M, lower=True, overwrite_a=True)
         return np.asarray(scipy.linalg.cho_solve(L, gradient))
@@ -234,7 +220,7 @@ class Few(Directions):
         return M
 
 
-class All(Directions):
+class All:
     """The whole image: steps by conjugate gradients, in single precision, preconditioned by some directions.
 
     In the span of Q the preconditioner is the curvature itself, beside it one.
@@ -248,15 +234,15 @@ class All(Directions):
         self.image, self.Q, self.few = image, space.Q, Few(image, space.Z)
 
     def up(self, y: Array) -> Array:
-        """See `Directions.up`."""
+        """`[n]` `F'y` of coordinates y."""
         return np.asarray(self.image.hessian.pull_back(y[None])[0])
 
     def down(self, v: Array) -> Array:
-        """See `Directions.down`."""
+        """Coordinates of `F v`."""
         return np.asarray(self.image.hessian.image(v[None])[0])
 
     def newton(self, shares: Array, slopes: Array, width: float, gradient: Array) -> Array:
-        """See `Directions.newton`."""
+        """The Newton step of the smoothed bound (`ascend`), by conjugate gradients."""
         image, Q = self.image, self.Q
         inner = scipy.linalg.cho_factor(
             self.few.curvature(shares, slopes, width), lower=True, overwrite_a=True

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.split import Family, GroupSplit
 from solvers.bounds.groups.states import Index
 from solvers.form.blocks import Block
@@ -16,9 +17,7 @@ def start(block: Block, d: Array, z: Array) -> GroupSplit:
     """Every entry alone, inside a diagonal split `d [n]`, at the point of its indicators `z [n]`."""
     H, b = block.H[0], block.B[0, :, 0]
     d = 0.95 * d
-    root = np.sqrt(z)
-    M = root[:, None] * (H - np.diag(d)) * root[None, :] + np.diag(d)
-    v = root * np.linalg.solve(M, root * b)
+    v = relaxed_point(block, d[None], z)[0, :, 0]
     q = b - H @ v + d * v
     scores = q * q / (2.0 * d)
     prices = []

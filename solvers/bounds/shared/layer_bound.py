@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from solvers.bounds.evaluate import margin, terms
+from solvers.bounds.secure import EPS
 from solvers.bounds.shared.rows import SharedRows
 from solvers.hessian import Array
 from solvers.runtime.tensors import Tensor, torch
@@ -48,29 +49,31 @@ def row_bounds(rows: SharedRows, d: Tensor, v: Tensor) -> Array:
 
 def layer_bound(rows: SharedRows, d: Tensor, v: Tensor) -> float:
     """As `row_bounds`, for one pool over all rows."""
-    n, taken = v.shape[1], int(rows.taken[0])
-    bases: list[float] = []
-    best = v.new_zeros(0)
-    for _, base, score in _parts(rows, d, v):
-        bases += base.tolist()
-        best = torch.cat([best, score.flatten()])
-        best = best.topk(min(taken, len(best)), sorted=False).values
+    n = v.shape[1]
+    bases, best = _layer(rows, d, v)
     top = best.cpu().numpy()
     parts = [top[i : i + n] for i in range(0, len(top), n)]
     total = math.fsum(float(part.sum()) for part in parts)
     size = math.fsum(float(np.abs(part).sum()) for part in parts)
     constant = math.fsum(bases)
-    low = constant - total - margin(n) * size - 8.0 * np.finfo(float).eps * (abs(constant) + size)
+    low = constant - total - margin(n) * size - 8.0 * EPS * (abs(constant) + size)
     return max(low, 0.0) if rows.refit else low
 
 
 def layer_price(rows: SharedRows, d: Tensor, v: Tensor) -> float:
-    """The least score that one pool over all rows takes at points v: Lagrange's price of keeping an entry."""
-    taken, best = int(rows.taken[0]), v.new_zeros(0)
-    for _, _, score in _parts(rows, d, v):
+    """The Lagrangian price of keeping an entry: the least score that one pool over all rows takes."""
+    _, best = _layer(rows, d, v)
+    return float(best.min()) if len(best) else 0.0
+
+
+def _layer(rows: SharedRows, d: Tensor, v: Tensor) -> tuple[list[float], Tensor]:
+    """The rows' bases, and the scores that one pool over all of them takes."""
+    taken, bases, best = int(rows.taken[0]), [], v.new_zeros(0)
+    for _, base, score in _parts(rows, d, v):
+        bases += base.tolist()
         best = torch.cat([best, score.flatten()])
         best = best.topk(min(taken, len(best)), sorted=False).values
-    return float(best.min()) if len(best) else 0.0
+    return bases, best
 
 
 def curves_at(rows: SharedRows, d: Tensor, v: Tensor) -> Array:

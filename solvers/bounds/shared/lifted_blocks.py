@@ -44,53 +44,34 @@ def cells_in_blocks(
         size: inputs of a block, a power of two.
         stopped: polled between cells; a true answer leaves the bound as it is by then.
     """
-    search = _Search(direction, direction.rows.some(np.array([row])), value, size, stopped)
+    lone, mu = direction.rows.some(np.array([row])), direction.mu
     found = [
         _Cell(*each)
         for each in zip(cells.low.tolist(), cells.high.tolist(), cells.bound.tolist(), strict=True)
     ]
+    splits: list[_Split] = []
     for _ in range(LOOKS):
         worst = min(found, key=lambda cell: cell.bound)
         if worst.bound >= value or stopped():
             break
-        if not search.splits:
-            if not search.add(worst):
+        parts = [worst]
+        if worst.split is not None and 0.5 * mu * (0.5 * (worst.high - worst.low)) ** 2 > CHORD * value:
+            parts = [replace(worst, high=worst.middle), replace(worst, low=worst.middle)]
+        elif worst.split is not None or not splits:
+            split = None
+            if len(splits) < SPLITS and not worst.made:
+                split = _made(direction, lone, worst, value, size, stopped)
+            if split is None:
                 break
+            splits.append(split)
             parts = [replace(worst, made=True)]
-        elif worst.split is None:
-            parts = [worst]
-        elif 0.5 * direction.mu * (0.5 * (worst.high - worst.low)) ** 2 > CHORD * value:
-            middle = 0.5 * (worst.low + worst.high)
-            parts = [replace(worst, high=middle), replace(worst, low=middle)]
-        elif len(search.splits) < SPLITS and not worst.made:
-            if not search.add(worst):
-                break
-            parts = [replace(worst, made=True)]
-        else:
-            break
         found.remove(worst)
-        found += [search.bounded(part) for part in parts]
+        for part in parts:
+            near = min(splits, key=lambda split, at=part.middle: abs(split.middle - at))  # type: ignore[misc]
+            block, own = _row(direction, lone, part, value)
+            bound = near.bound(block, value, stopped) + own
+            found.append(replace(part, bound=max(part.bound, bound), split=near))
     return min(value, *(cell.bound for cell in found))
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """Masks with `low <= s <= high` cost at least `bound`.
-
-    Attributes:
-        split: number of the split that says so, None for the diagonal one.
-        made: whether that was made for this cell.
-    """
-
-    low: float
-    high: float
-    bound: float
-    split: int | None = None
-    made: bool = False
-
-    @property
-    def middle(self) -> float:
-        return 0.5 * (self.low + self.high)
 
 
 @dataclass
@@ -101,57 +82,63 @@ class _Split:
     b: Array
     split: GroupSplit
 
-
-class _Search:
-    """One row's splits in blocks."""
-
-    def __init__(
-        self, direction: Direction, lone: SharedRows, value: float, size: int, stopped: Callable[[], object]
-    ) -> None:
-        self.direction, self.lone, self.value, self.size, self.stopped = direction, lone, value, size, stopped
-        self.splits: list[_Split] = []
-
-    def add(self, cell: _Cell) -> bool:
-        """Make a split for a cell; false where the curvature is too close to singular for one."""
-        block, own = self._at(cell)
-        _, z = wide.relax(
-            replace(self.lone, W=torch.as_tensor(block.W[:, :, 0], device=self.lone.W.device)),
-            self.direction.split,
-        )
-        d, value = self.direction.split.d.cpu().numpy(), max(self.value - own, 1e-3 * self.value)
-        try:
-            split, _ = group_split(block, d, z[0].cpu().numpy(), value, size=self.size, stopped=self.stopped)
-        except ValueError:
-            return False
-        self.splits.append(_Split(cell.middle, block.B[0, :, 0], split))
-        return True
-
-    def bounded(self, cell: _Cell) -> _Cell:
-        """A cell's bound by the nearest split."""
-        k = min(range(len(self.splits)), key=lambda k: abs(self.splits[k].middle - cell.middle))
-        near = self.splits[k]
-        block, own = self._at(cell)
+    def bound(self, block: Block, value: float, stopped: Callable[[], object]) -> float:
+        """The bound of a cell's row, from the point of the cell before."""
         b = block.B[0, :, 0]
-        start = replace(near.split, q=near.split.q + b - near.b)
-        near.split, bound = settled(block, start, self.value, stopped=self.stopped)
-        near.b = b
-        return replace(cell, bound=max(cell.bound, bound + own), split=k)
+        start = replace(self.split, q=self.split.q + b - self.b)
+        self.split, bound = settled(block, start, value, stopped=stopped)
+        self.b = b
+        return bound
 
-    def _at(self, cell: _Cell) -> tuple[Block, float]:
-        """The row as it is in a cell, and what to add to its bound."""
-        ends = np.array([cell.low]), np.array([cell.high])
-        moved, own = shifted(self.direction, self.lone.W, *ends, at_most(np.array([self.value])))
-        H, W = self.direction.rows.H.cpu().numpy(), moved[0].cpu().numpy()
-        b = H @ W
-        labels = np.arange(len(W)) // self.lone.size
-        block = Block(
-            True,
-            H[None],
-            b[None, :, None],
-            W[None, :, None],
-            0.5 * float(W @ b),
-            labels,
-            self.lone.keep,
-            np.zeros(1, dtype=np.int64),
-        )
-        return block, float(own[0])
+
+@dataclass(frozen=True)
+class _Cell:
+    """Masks with `low <= s <= high` cost at least `bound`.
+
+    Attributes:
+        split: the split that says so, None for the diagonal one.
+        made: whether one was made for this cell.
+    """
+
+    low: float
+    high: float
+    bound: float
+    split: _Split | None = None
+    made: bool = False
+
+    @property
+    def middle(self) -> float:
+        return 0.5 * (self.low + self.high)
+
+
+def _made(
+    direction: Direction,
+    lone: SharedRows,
+    cell: _Cell,
+    value: float,
+    size: int,
+    stopped: Callable[[], object],
+) -> _Split | None:
+    """A split made for a cell; None where the curvature is too close to singular for one."""
+    block, own = _row(direction, lone, cell, value)
+    W = torch.as_tensor(block.W[:, :, 0], device=lone.W.device)
+    _, z = wide.relax(replace(lone, W=W), direction.split)
+    d, least = direction.split.d.cpu().numpy(), max(value - own, 1e-3 * value)
+    try:
+        split, _ = group_split(block, d, z[0].cpu().numpy(), least, size=size, stopped=stopped)
+    except ValueError:
+        return None
+    return _Split(cell.middle, block.B[0, :, 0], split)
+
+
+def _row(direction: Direction, lone: SharedRows, cell: _Cell, value: float) -> tuple[Block, float]:
+    """The row as it is in a cell, and what to add to its bound."""
+    ends = np.array([cell.low]), np.array([cell.high])
+    moved, own = shifted(direction, lone.W, *ends, at_most(np.array([value])))
+    H, W = direction.rows.H.cpu().numpy(), moved[0].cpu().numpy()
+    b = H @ W
+    block = Block(
+        True, H[None], b[None, :, None], W[None, :, None], 0.5 * float(W @ b),
+        np.arange(len(W)) // lone.size, lone.keep, np.zeros(1, dtype=np.int64),
+    )  # fmt: skip
+    return block, float(own[0])

@@ -1,4 +1,8 @@
-"""Choosing the split `H = R + diag(d)`, `R >= 0`, on which every bound's strength depends."""
+"""Choosing the diagonal split `H = R + diag(d)`, `R >= 0`, on which every bound's strength depends.
+
+d weighs the perspective terms (joint) or convexifies the quadratic (selection); the best one makes the
+relaxation as strong as the semidefinite programme.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,8 @@ WIDE = 160
 """Inputs above which rows of one curvature share a split by default."""
 TOLERANCE = 5e-4
 """Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
+MEMORY, ENTRY_BYTES = 2 << 30, 100
+"""Bytes that blocks in work may take together, and what one takes by entry of its curvature."""
 LOOSE = 1e-2
 """Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
 
@@ -62,7 +68,8 @@ def split_blocks(
     if representable(found):
         return representative(found, device, stopped)
     parts = [_parts(block) for block in found]
-    splits = iter(side_by_side(partial(_best, stopped, tolerance), chain.from_iterable(parts)))
+    most = MEMORY // (ENTRY_BYTES * found[0].n ** 2)
+    splits = iter(side_by_side(partial(_best, stopped, tolerance), chain.from_iterable(parts), most))
     return [_joined(list(islice(splits, len(part)))) for part in parts]
 
 

@@ -1,4 +1,4 @@
-"""Greedy pruning: the cheapest weight next, survivors moving after every one."""
+"""Greedy primal heuristics: the cheapest weight next, after each of which the survivors move (OBS, OBC)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wide layers: an annealed mask, then reheating all rows or swapping in some, as each gains by the second."""
+"""A portfolio of primal heuristics for wide layers: annealed ADMM, then whatever gains most per second."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
 NARROW = 128
-"""Inputs up to which the exact tableau of every row is the better start, too."""
+"""Inputs up to which swaps in every row find a better start, too."""
 SHARED_BYTES, KEPT_BYTES, ROW_BYTES = 24, 5, 112
 """Memory of the search: by entry of the curvature, of the weights, of the rows that it works on at once."""
 
 
 @dataclass(frozen=True)
 class Portfolio(Solver):
-    """The annealed ADMM from dense weights, then rounds of whichever of two gains more per second.
+    """ADMM with an annealed penalty from the dense weights, then rounds of one of two heuristics.
 
-    - *reheat*: the ADMM from the best mask, all rows at once, each keeping its better mask;
-    - *swaps*: best 1-swaps on the exact tableau, in rows that changed since they had them.
+    Each round is whichever gained more of the cost per second when it last ran:
+
+    - *reheat*: the ADMM again, from the best mask; each row keeps the better of its two masks;
+    - *swaps*: local search by the best swap, in rows whose mask has changed since they last had it.
 
     Without a time limit it ends when no swap gains and `patience` reheats in a row gained next to nothing.
-    A time limit holds for the mask's refit, too: that is timed on a few rows, and held in reserve. Rows of
-    up to `NARROW` inputs go to the tabu search; wider problems that are no `Layer` (selection; a curvature a
-    row), and columns if a tableau of all rows fits, to the local search.
+    A time limit holds for the final refit, too: that is timed on a few rows, and its time held in reserve.
+    Rows of up to `NARROW` inputs go to the tabu search instead. Wider problems that are no `Layer` (a
+    selection, or a curvature a row), and columns that few enough rows share, go to the local search.
 
     Attributes:
         stages: of the first annealing.
         patience: reheats without gain that end the search.
         share: part of the time left that may be used.
         memory: bytes that the search may take, beside the problem and the refit of its answer. Rows with
-            budgets of their own are searched part by part if need be; where rows share one, it takes what all
-            need. Rows whose tableaux do not fit in what is left are not swapped in.
+            budgets of their own are searched in several parts if need be; rows that share one can't be. If
+            a row's state for swaps does not fit in what is left, there are no swaps.
     """
 
     stages: int = 60
@@ -101,7 +103,7 @@ class Portfolio(Solver):
             yield slice(start, min(start + count, m))
 
     def _annealable(self, problem: SubsetProblem) -> bool:
-        """Whether a problem is a wide `Layer`; columns whose tableaux fit do better without."""
+        """Whether a problem is a wide `Layer`; columns of few enough rows do better by swaps."""
         small = problem.pools.coupled and 48 * problem.m * problem.n**2 <= self.memory
         formed = 8 * problem.n**2 <= FORM_BYTES
         wide = problem.n > NARROW and problem.hessian.shared

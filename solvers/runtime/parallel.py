@@ -35,7 +35,16 @@ def one_thread_each() -> Iterator[None]:
         yield
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`[work(item) for item in items]`, in threads; for work that releases the interpreter lock."""
-    with one_thread_each(), ThreadPoolExecutor(workers()) as pool:
+def side_by_side(
+    work: Callable[[Item], Result], items: Iterable[Item], most: int | None = None
+) -> list[Result]:
+    """`[work(item) for item in items]`, in threads; for work that releases the interpreter lock.
+
+    Args:
+        work: what to do.
+        items: with each of these.
+        most: items in work at once, at least one; None for as many as there are cores.
+    """
+    threads = workers() if most is None else max(1, min(most, workers()))
+    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))

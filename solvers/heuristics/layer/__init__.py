@@ -1,1 +1,1 @@
-"""Whole dense layers as tensors: alternating directions whose penalty anneals, and rounds of row search."""
+"""Heuristics on whole wide layers as tensors: annealed ADMM, refits, and rounds of local search."""

@@ -1,4 +1,7 @@
-"""Alternating directions whose penalty anneals, at scales where entries compare, in the time there is."""
+"""Alternating directions (ADMM) with an annealed penalty, for all rows of a layer at once.
+
+The penalty rises as slowly as the time allows: slow rises end in better masks.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from solvers.runtime.tensors import Tensor, torch
 STEPS = 3
 """Steps between two penalties."""
 WARM, LAST, LONGEST = 0.7, 2.5, 25.0
-"""The penalty, in geometric means of the curvature's eigenvalues: where a course starts from a mask; where
-its number of stages takes it; where it ends at the latest."""
+"""Penalties, in geometric means of the curvature's eigenvalues: where a rise (a "course") from a mask starts,
+where it has come to after all its stages, and where it ends at the latest."""
 BELOW, ABOVE = 0.45, 0.25
 """A course of K stages from dense weights takes the penalty from `1 / (1 + BELOW log2 K)` to
 `1 + ABOVE log2 K` of these."""
@@ -74,15 +77,15 @@ class _Course(NamedTuple):
 
 
 class Annealing:
-    """ADMM on `1/2 (w0 - w) H (w0 - w)'`, `w = d` with d sparse, its penalty rho rising geometrically.
+    """ADMM on `1/2 (w0 - w) H (w0 - w)'` subject to `w = d`, d sparse; the penalty rho rises by a factor.
 
     With `y = w + v / rho`, v the multiplier, the iteration of ALPS (Meng et al. 2024, eq. 5) is
 
         w = (H w0 + rho (2 d - y)) (H + rho I)^-1,   y <- w + y - d,   d <- largest entries of y
 
-    Slow rises end in better masks: twice the steps are worth more than most searches from the mask of a
-    quick course. So the rise is set by the time that is left, stage by stage. On a `Layer` whose scales are
-    `leveled` the largest entries are those that cost most to prune, which is worth as much again.
+    Twice the steps are worth more than most searches from the mask of a quick rise, so the factor is set by
+    the time that is left, stage by stage. On a `leveled` `Layer` the largest entries are those that cost most
+    to prune, which is worth as much again. (The paper's own schedule is `solvers.heuristics.published.alps`.)
 
     Attributes:
         stage_seconds: what one stage takes: about, or as the quickest of a course did.

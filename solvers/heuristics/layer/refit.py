@@ -1,4 +1,4 @@
-"""Refitting the survivors of many rows at once: conjugate gradients with a mask a row."""
+"""Refitting the survivors of many rows at once, by conjugate gradients with a mask for every row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds on a wide layer's rows: an annealed mask, then reheats or swaps, as each gains by the second."""
+"""The search of a wide layer: a mask by annealed ADMM, then rounds of reheating or of swaps."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from solvers.runtime.tensors import torch
 from solvers.solution import Status
 
 REFRESH = 50
-"""Swaps between two fresh tableaux."""
+"""Swaps between two fresh states of a row."""
 SLICE = 0.1
-"""Seconds of a round of swaps, but for a row that was begun."""
+"""Seconds after which a round of swaps begins no further row."""
 SPEED = 1e10
 """Operations a second of a core on small matrices, about."""
 KINDS = ("swaps", "reheat")
 ROUND = 2.0
-"""A round takes so many times as long as one refit, at least; what there is no time for is not begun."""
+"""First guess of a round's seconds, in refits; a round that there is no time for is not begun."""
 MARGIN = 1e-4
-"""Costs in single precision are reported with so much added."""
+"""Relative: costs are computed in single precision, and reported with so much added."""
 
 
 class Rounds:
@@ -43,7 +43,7 @@ class Rounds:
         layer: the whole of the problem, leveled.
         rows: which rows to search.
         end: `time.perf_counter()` at which to be done.
-        memory: bytes that tableaux may take; where one a core does not fit, no rows are swapped in.
+        memory: bytes that the states of rows may take in swaps; if one a core does not fit, there are none.
     """
 
     best: Refitted

@@ -1,4 +1,4 @@
-"""A dense layer as batched searches see it: one curvature for all rows, scaled so that entries compare."""
+"""A layer as tensors for searches of all rows at once: one curvature, scaled so that weights compare."""
 
 from __future__ import annotations
 

@@ -113,13 +113,16 @@ def test_solvers_by_name_and_by_instance(rng):
 
 
 def test_foreign_solvers_run_in_any_order_and_print_nothing():
-    """CVXPY and OR-Tools bring a HiGHS each; whichever is asked for first, the other must load too."""
-    code = """
+    """CVXPY, OR-Tools and highspy bring a HiGHS each; a fresh process must be able to use them all."""
+    names = [name for name in ("highs", "cvxpy-sdp", "cp-sat") if available()[name]["installed"]]
+    code = f"""
+import sys
 import numpy as np
 from solvers import Budget, SubsetProblem, solve
 problem = SubsetProblem(np.ones((1, 4)), np.eye(4) + 0.1, Budget.per_row(2), refit=False)
-for name in ("cvxpy-sdp", "cp-sat"):
+for name in {names}:
     assert solve(problem, name).value > 0
+assert "highspy" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -48,7 +48,6 @@ COLLISIONS = [pair for package in PACKAGES for pair in collisions(package)]
 @pytest.mark.parametrize(
     "first",
     [
-        "import {p}.{n}",
         "import {p}; {p}.{n}; import {p}.{n}",
         "import {p}.{n} as found; import types; assert not isinstance(found, types.ModuleType)",
     ],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
     from cbs.prune import ScopeIgnored, compare, prune
+    from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.selection import Scores, Solve
     from cbs.watch import Step
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Fisher", "GaussNewtonDiagonal", "Gram", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
-    "PruneResult", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step",
-    "Survivors",
-    "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune", "train", "trained_digits_mlp",
+    "PruneResult", "Request", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve", "Split",
+    "Step", "Survivors", "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune", "train",
+    "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -37,6 +38,7 @@ _export(
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],
         "prune": ["ScopeIgnored", "compare", "prune"],
+        "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "selection": ["Scores", "Solve"],
         "watch": ["Step"],

@@ -203,6 +203,8 @@ def requests(
             if methods is not None:
                 raise
             refused.setdefault(request.name, error)
+    if len(refused) == len(chosen):
+        raise next(iter(refused.values()))
     for reason in refused.values():
         warnings.warn(str(reason), LeftOut, stacklevel=4)
     return [[request for request in row if request.name not in refused] for row in asked]

@@ -131,7 +131,7 @@ def prune(
     `cbs prune package.module:model --weights file.safetensors --data package.module:loader --sparsity 0.9`
     """
     sparsities = _sparsities(sparsity, options["budget"])
-    chosen = _listed(method) or (list(cbs.methods()) if model is None else [str(Request.method)])
+    methods = _listed(method) or (None if model is None else [str(Request.method)])
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
     from cbs.data import gather
@@ -147,7 +147,10 @@ def prune(
         given["patience"] = None
     loss = given.get("loss", Request.loss)
     given["loss"] = find_loss(loss)
-    asked = requests(sparsities, chosen, **given)[0][0].to_dict()  # before an embedded model is trained
+    with _telling_warnings():
+        first, *_ = requests(sparsities, methods, **given)  # before an embedded model is trained
+    chosen = [request.name for request in first]
+    asked = first[0].to_dict()
     del asked["sparsity"], asked["method"]
     model = model or "digits"
     settings = {

@@ -191,6 +191,8 @@ def test_methods_of_one_name_are_refused():
     with pytest.raises(ValueError, match="sparsities and methods must hold at least one each"):
         cbs.compare(mlp(), samples(), sparsities=[])
     table = get_method("magnitude")
+    with pytest.raises(ValueError, match="pipeline 'sequential'"):
+        cbs.compare(mlp(), samples(), sparsities=[0.5], methods=["magnitude"], pipeline="sequential")
     other = replace(table, paper="mine")
     with pytest.raises(ValueError, match="methods: two are named 'magnitude'; give each a name of its own"):
         cbs.compare(mlp(), samples(), sparsities=[0.5], methods=["magnitude", other])

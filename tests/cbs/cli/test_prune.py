@@ -171,6 +171,19 @@ def test_defaults_are_those_of_python_and_without_a_model_those_of_a_demonstrati
     assert patient["patience"] is None
 
 
+def test_methods_that_nobody_named_and_that_can_not_do_it_are_left_out(capsys, here, monkeypatch):
+    asked = []
+    monkeypatch.setattr("cbs.compare", lambda *args, **options: asked.append(options) or ctrl_c())
+    assert main(["prune", "--budget", "columns", "-s", "0.5", "-o", "out"]) == 130
+    assert "obs" not in asked[0]["methods"]
+    assert {"magnitude", "joint"} < set(asked[0]["methods"])
+    assert capsys.readouterr().err.count("cbs: method 'obs' does not do budget 'columns'") == 1
+
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+
 def test_layers_and_bounds_can_be_left_out(capsys, here):
     results = run_json(capsys, *MINE, *FAST, "-s", "0.5", "--layers", "2", "--no-certify")["results"]
     assert [[layer["name"] for layer in r["layers"]] for r in results] == [["2"], ["2"]]

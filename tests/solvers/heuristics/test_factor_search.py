@@ -16,7 +16,7 @@ from solvers.heuristics.factor.selection import SelectionRow
 from solvers.heuristics.factor.windows import disjoint, margins, near, shortlist
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.rows.search import Effort, state
-from tests.solvers.bounds.test_factor_bounds import BUDGETS, make
+from tests.solvers.bounds.factor.test_image import BUDGETS, make
 from tests.solvers.oracles import optimum
 
 VARIANTS = pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])

@@ -70,7 +70,7 @@ class Method:
 
     def proves(self, request: Request) -> bool:
         """Whether bounds on the layers' objectives come of it, which all methods are held against."""
-        return self.selection.proves(self.curvature, request)
+        return request.pipeline == "one-shot" and self.selection.proves(self.curvature, request)
 
     def check(self, request: Request) -> None:
         """Raise ValueError, in one line, for a request that the method can't meet on any network."""

@@ -196,6 +196,7 @@ def test_methods_that_prove_run_first():
     request = Request(0.5)
     assert {name for name, method in table().items() if method.proves(request)} == {"joint"}
     assert not get_method("joint").proves(Request(0.5, solver="tabu"))
+    assert not get_method("joint").proves(Request(0.5, pipeline="sequential"))
     own = cbs.Method(cbs.Gram(), cbs.Solve("relaxation"), cbs.Nothing(), name="mine")
     assert own.proves(request)
     assert not replace(own, curvature=cbs.Gram(damping=0.5)).proves(request)

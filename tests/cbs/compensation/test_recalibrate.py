@@ -9,16 +9,18 @@ from cbs.network.network import Network
 from cbs.plan import LayerPlan
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
-
-def joint(model, data, **options):
-    return cbs.prune(model, data, method="joint", certify=False, **options)
+WANDA = cbs.Method(cbs.Gram(damping=1e-4), cbs.Scores("wanda"), cbs.Survivors())
 
 
 @pytest.mark.parametrize(("make", "data"), [(mlp, samples(60)), (convnet, image_samples(30))])
-def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data):
+@pytest.mark.parametrize("method", ["joint", "sparsegpt", WANDA], ids=["joint", "sparsegpt", "custom"])
+def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data, method):
     model = seeded(make)
-    options = {"sparsity": 0.6, "solver": "greedy", "scope": "network", "damping": 1e-4}
-    plain, refitted = joint(model, data, **options), joint(model, data, recalibrate=True, **options)
+    options = {
+        "sparsity": 0.6, "solver": "greedy", "scope": "network", "damping": 1e-4, "certify": False,
+        "method": method,
+    }  # fmt: skip
+    plain, refitted = (cbs.prune(model, data, recalibrate=again, **options) for again in (False, True))
     for name, mask in plain.masks.items():
         assert torch.equal(mask, refitted.masks[name])
     with torch.no_grad():
@@ -29,6 +31,14 @@ def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data):
     torch.testing.assert_close(
         plain.model.get_submodule(first).weight, refitted.model.get_submodule(first).weight
     )
+
+
+@pytest.mark.parametrize("method", ["wanda", "cbs", "magnitude"])
+def test_methods_that_move_no_survivors_on_the_gram_are_not_recalibrated(method):
+    model, data = seeded(mlp), samples(60)
+    ask = {"sparsity": 0.5, "method": method, "certify": False}
+    plain, same = (cbs.prune(model, data, recalibrate=again, **ask) for again in (False, True))
+    assert all(torch.equal(plain.state[name], value) for name, value in same.state.items())
 
 
 def test_recalibration_follows_the_order_in_which_layers_run():

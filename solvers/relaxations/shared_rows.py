@@ -19,8 +19,8 @@ from solvers.bounds.shared import relaxation as wide
 from solvers.bounds.shared.layer_bound import layer_price, row_bounds
 from solvers.bounds.shared.lifted import Cells, Direction, cover, lift
 from solvers.bounds.shared.lifted_blocks import cells_in_blocks
+from solvers.bounds.shared.relaxation import NEAR, shared_split
 from solvers.bounds.shared.rows import SharedRows
-from solvers.bounds.shared.split import NEAR, shared_split
 from solvers.control import Control
 from solvers.hessian import Array
 from solvers.problem import Mask

@@ -1,6 +1,6 @@
 """The best groups, blocks, point and prices of a lone joint row, by an interior-point method.
 
-The barrier problem of `solvers.bounds.groups.system` is followed as T falls: first with every entry alone,
+The barrier problem of `solvers.bounds.groups.barrier` is followed as T falls: first with every entry alone,
 which is cheap and shows by the remainder's multipliers which entries belong together, then in blocks.
 """
 
@@ -11,10 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 
+from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step, newton_step
 from solvers.bounds.groups.grouping import cluster, joined, start
 from solvers.bounds.groups.split import GroupSplit, group_bound, secure_groups
-from solvers.bounds.groups.step import Multipliers, Step, newton_step
-from solvers.bounds.groups.system import GroupSystem, Point
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 

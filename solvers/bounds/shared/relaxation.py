@@ -1,17 +1,34 @@
-"""Bounds of layers of any width with a shared curvature: a split for all rows, and every row's own point."""
+"""The relaxations of many rows that share a curvature: one split for all, and every row's best point there.
+
+The split is the d that maximises the sum of the rows' bounds, by a barrier method. At a split, all points are
+found together by alternating directions, one product of matrices a step.
+
+The relaxation of a row at a split `H = R + diag(d)` is `min_v 1/2 v'Rv - b'v + h(v)`, with `v` the relaxed
+weights (joint) or `v = w o x` with relaxed indicators x (selection), and `h` what is left of a row's cost:
+
+    joint      b = H w,  h(v) = min_z 1/2 sum d_i v_i^2 / z_i          over 0 <= z <= 1, sum_pool z = keep
+    selection  b = 0,    h(v) = sum (1/2 d_i w_i^2 - c_i) x_i          over 0 <= x <= 1, sum_pool x = prune
+
+Alternating direction steps (Boyd et al. 2011) take the two parts in turn. In the metric `diag(d)` the
+quadratic part needs `(R + diag(d))^-1 = H^-1`, which is the same for every split and row:
+
+    v = H^-1 (b + d o (y - l)),    y = prox_h(v + l),    l = l + v - y
+
+and `R v = b + d o (y - l - v)` comes for free. Every v gives a valid bound
+(`solvers.bounds.shared.layer_bound`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from solvers.bounds.secure import secure
-from solvers.bounds.shared.admm import Ascent, ascend, start
 from solvers.bounds.shared.layer_bound import layer_bound, row_bounds
 from solvers.bounds.shared.rows import SharedRows
-from solvers.bounds.shared.split import largest_split, shared_split
 from solvers.bounds.waterfill import fill
 from solvers.hessian import Array
 from solvers.runtime.tensors import Tensor, torch
@@ -29,9 +46,25 @@ SETTLED = 1e-4
 UNSETTLED = 0.01
 """Share of the rows that need not be that near."""
 NEGLIGIBLE = 1e-12
-"""Share of a pool's largest relaxed weight that all have at least, so that indicators can sum up."""
+"""Share of the largest squared weight, or relaxed weight of a pool, that all count for at least."""
 CHUNK_BYTES = 1 << 28
 """Memory of one array of the relaxations, where rows have pools of their own."""
+RELAX = 1.7
+"""Over-relaxation of the quadratic part's point."""
+LEAST = 1e-30
+"""Root of a price, in the search's units, below which single precision does not go."""
+OPENING, BETWEEN = 15, 4
+"""Steps of the rows' relaxations before the first step of d, and between two."""
+COOL = 0.6
+"""Factor of the barrier's weight from step to step."""
+LAST = 1e-3
+"""Weight of the barrier at the end, relative to the first."""
+NEAR = 0.9
+"""Share of the way to the boundary that a step may go."""
+STUCK = 1e-3
+"""A step shorter than this ends the method."""
+SHRINK = 0.3
+"""Share of an entry of d that a step leaves of it at least."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +174,182 @@ def _settle(rows: SharedRows, d: Tensor, inverse: Tensor, shift: float, stopped:
         if int((apart > SETTLED**2 * size).sum()) <= UNSETTLED * len(apart):
             break
     return at
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Where the relaxations of some rows stand.
+
+    Attributes:
+        v: `[m, n]` points, at which bounds are evaluated.
+        q: `[m, n]` `b - R v` (joint) or `R v` (selection).
+        z: `[m, n]` relaxed indicators: kept (joint), or pruned (selection).
+        y: `[m, n]` the separable part's points.
+        price: `[m, n]` the scaled multipliers l.
+        level: `[P, 1]` of every pool.
+    """
+
+    v: Tensor
+    q: Tensor
+    z: Tensor
+    y: Tensor
+    price: Tensor
+    level: Tensor | None
+
+
+def start(rows: SharedRows) -> Ascent:
+    """No steps taken yet."""
+    zero = torch.zeros_like(rows.W)
+    return Ascent(zero, zero, zero, zero, zero, None)
+
+
+def ascend(
+    rows: SharedRows, d: Tensor, inverse: Tensor, at: Ascent, steps: int, shift: float = 0.0
+) -> Ascent:
+    """Go on with the alternating direction steps of all rows.
+
+    Args:
+        rows: the rows; tensors of the precision to search in.
+        d: `[n]`, or `[m, n]` splits of the rows' own: `H + shift I - diag(d)` is positive semidefinite and
+            `d > 0`.
+        inverse: `(H + shift I)^-1`.
+        at: where to start, `start` or an earlier result; d may have changed since.
+        steps: how many to take, at least one.
+        shift: splits of selection problems may be as low as `-shift`: the split is `d - shift`.
+    """
+    count = torch.as_tensor(rows.taken, dtype=rows.W.dtype, device=rows.W.device)[:, None]
+    y, price, level = at.y, at.price, at.level
+    if not rows.refit:
+        square = rows.W * rows.W
+        square = square.clamp_min(NEGLIGIBLE * float(square.max().clamp_min(torch.finfo(square.dtype).tiny)))
+        slope = 1.0 / (d * square)
+        offset = -0.5 * (d - shift) / d if rows.C is None else rows.C * slope - 0.5 * (d - shift) / d
+    for _ in range(steps):
+        pull = d * (y - price)
+        v = pull @ inverse
+        if rows.refit:
+            v += rows.W
+        step = RELAX * v + (1.0 - RELAX) * y + price
+        if rows.refit:
+            size = rows.pooled(torch.sqrt(d) * step.abs())
+            if rows.price is None:
+                z, level = fill(torch.full_like(size, -1.0), size, count, level)
+            else:
+                z = (size / max(math.sqrt(2.0 * rows.price), LEAST) - 1.0).clamp(0.0, 1.0)
+            z = z.reshape(v.shape)
+            y_next = step * (z / (1.0 + z))
+        else:
+            z, level = fill(rows.pooled(step * rows.W / square + offset), rows.pooled(slope), count, level)
+            z = z.reshape(v.shape)
+            y_next = z * rows.W
+        price = step - y_next
+        y = y_next
+    q = d * v - pull if rows.refit else pull - d * v
+    return Ascent(v, q, z, y, price, level)
+
+
+def slope(rows: SharedRows, d: Tensor, at: Ascent) -> Tensor:
+    """`[n]` how fast the sum of the rows' bounds rises with a shared split, at least about zero.
+
+    Joint, by entry: `1/2 v^2 - z q v / d + z q^2 / (2 d^2)`, which is `1/2 v^2 (1/z - 1)` at the optimum.
+    Selection: `1/2 v^2 + z (1/2 w^2 - w v)`, which is `1/2 w^2 z (1 - z)`.
+    """
+    v, q, z = at.v, at.q, at.z
+    if rows.refit:
+        ratio = q / d
+        each = 0.5 * v * v + z * ratio * (0.5 * ratio - v)
+    else:
+        each = 0.5 * v * v + z * rows.W * (0.5 * rows.W - v)
+    return each.sum(0).clamp_min(0.0)
+
+
+def largest_split(H: Tensor, inverse: Tensor) -> Tensor:
+    """`[n]` most of the way to the boundary along `d = t / diag(H^-1)`."""
+    scale = torch.diagonal(inverse).rsqrt()
+    A = inverse * scale[:, None] * scale[None, :]
+    x = torch.ones_like(scale)
+    for _ in range(30):
+        x = A @ (x / torch.linalg.vector_norm(x))
+    d: Tensor = NEAR / torch.linalg.vector_norm(x) * scale**2
+    while not _definite(H, d):
+        d = 0.7 * d
+    return d
+
+
+def shared_split(
+    rows: SharedRows,
+    inverse: Tensor,
+    d: Tensor,
+    *,
+    shift: float = 0.0,
+    most: int | None = None,
+    stopped: Stopped = lambda: None,
+) -> tuple[Tensor, Ascent, int]:
+    """Improve a split of all rows, from one strictly inside.
+
+    With the rows' relaxations at hand, g is the gradient of the sum of their bounds
+    (`slope`), and a step of d is a Newton step on
+
+        -sum_i g_i d_i^2 / d'_i  +  mu log det(H - diag(d'))  +  mu sum_i log d'_i
+
+    whose first term has that gradient, and curvature as if a bound's scores `q^2 / (2 d)` alone changed. Then
+    mu falls. Each step costs a few `n^3`; the relaxations follow by a few products each.
+
+    Args:
+        rows: the rows, in double precision; H positive definite.
+        inverse: `H^-1`.
+        d: `[n]` positive, with `H - diag(d)` positive definite.
+        shift: what was added to the diagonal of a selection problem's H, so that d is positive.
+        most: steps at most.
+        stopped: polled between steps; a true answer ends them.
+
+    Returns:
+        d, the relaxations there, and the number of steps.
+    """
+    at = ascend(rows, d, inverse, start(rows), OPENING, shift)
+    S = _inverse(rows.H, d)
+    mu = first = 0.0
+    steps = 0
+    while mu >= LAST * first and steps != most and not stopped():
+        g = slope(rows, d, at)
+        if not steps:
+            mu = first = float((g * d).sum()) / len(d)
+            if mu == 0.0:
+                break
+        M = mu * S * S + torch.diag(2.0 * g / d + mu / d**2)
+        move = _solve(M, g + mu / d - mu * torch.diagonal(S))
+        if move is None:
+            break
+        steps += 1
+        d, reach = _move(rows.H, d, torch.maximum(move, (SHRINK - 1.0) * d))
+        if not reach:
+            break
+        S = _inverse(rows.H, d)
+        at = ascend(rows, d, inverse, at, BETWEEN, shift)
+        if reach > 0.5:
+            mu *= COOL
+    return d, at, steps
+
+
+def _move(H: Tensor, d: Tensor, move: Tensor) -> tuple[Tensor, float]:
+    reach = 1.0
+    while reach > STUCK:
+        if _definite(H, d + reach / NEAR * move) and _definite(H, d + reach * move):
+            return d + reach * move, reach
+        reach *= 0.7
+    return d, 0.0
+
+
+def _definite(H: Tensor, d: Tensor) -> bool:
+    return int(torch.linalg.cholesky_ex(H - torch.diag(d)).info) == 0
+
+
+def _inverse(H: Tensor, d: Tensor) -> Tensor:
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(H - torch.diag(d)))
+    return inverse
+
+
+def _solve(A: Tensor, b: Tensor) -> Tensor | None:
+    """`A^-1 b`, or None if rounding leaves A indefinite."""
+    factor, info = torch.linalg.cholesky_ex(A)
+    return None if int(info) else torch.cholesky_solve(b[:, None], factor)[:, 0]

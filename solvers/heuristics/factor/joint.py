@@ -8,9 +8,8 @@ import scipy.linalg
 from solvers.bounds.factor.image import Coordinates, Image, sketched
 from solvers.hessian import Array
 from solvers.hessian.base import CHUNK_BYTES
-from solvers.heuristics.factor.row import FactorRow
+from solvers.heuristics.factor.row import FactorRow, Items
 from solvers.heuristics.factor.selection import SelectionRow
-from solvers.heuristics.factor.windows import Items
 from solvers.heuristics.rows.search import RowData
 from solvers.problem import Mask
 

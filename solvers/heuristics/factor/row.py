@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from solvers.bounds.factor.image import Image
 from solvers.hessian import Array
-from solvers.heuristics.factor.windows import Items, shortlist
 from solvers.heuristics.rows.search import Effort, RowData, RowSearch, state
 from solvers.problem import Mask
+
+Items = NDArray[np.int64]
 
 
 class FactorRow(ABC):
@@ -71,3 +75,71 @@ class FactorRow(ABC):
         self.flip(changed)
         if self.value >= value:
             self.set(before)
+
+
+def shortlist(costs: Array, pruned: Mask, labels: NDArray[np.int64], size: int) -> Items:
+    """The entries that change sides most cheaply, in ascending order.
+
+    In a single pool these are the `size / 2` cheapest of either kind. Of several pools, those whose
+    cheapest two add up to least are taken whole, as many as fit.
+
+    Args:
+        costs: `[n]` of changing sides.
+        pruned: `[n]` present set.
+        labels: `[n]` pools, counted from 0.
+        size: of the window.
+    """
+    pools = int(labels.max()) + 1
+    if pools == 1:
+        sides = (np.flatnonzero(pruned), np.flatnonzero(~pruned))
+        return np.sort(np.concatenate([_cheapest(side, costs, size // 2) for side in sides]))
+    best = np.full((2, pools), np.inf)
+    np.minimum.at(best, (pruned.astype(np.int64), labels), costs)
+    order = np.argsort(best.sum(axis=0), kind="stable")
+    fits = np.searchsorted(np.cumsum(np.bincount(labels, minlength=pools)[order]), size, side="right")
+    return np.flatnonzero(np.isin(labels, order[: max(1, int(fits))]))
+
+
+def disjoint(first: Items, second: Items, size: int) -> Items:
+    """Entries of the first pairs that share none, up to `size`, ascending; `second` has no entry twice."""
+    _, at = np.unique(first, return_index=True)
+    at = np.sort(at)[: size // 2]
+    return np.sort(np.concatenate([first[at], second[at]]))
+
+
+def margins(scores: Array, taken: Mask, labels: NDArray[np.int64]) -> Array:
+    """`[n]` how far every score is from its pool's threshold: midway from the least taken to the next.
+
+    Args:
+        scores: `[n]`.
+        taken: `[n]`, the largest scores of every pool.
+        labels: `[n]` pools, counted from 0.
+    """
+    pools = int(labels.max()) + 1
+    least, most = np.full(pools, np.inf), np.full(pools, -np.inf)
+    np.minimum.at(least, labels[taken], scores[taken])
+    np.maximum.at(most, labels[~taken], scores[~taken])
+    middle = np.where(np.isfinite(least) & np.isfinite(most), 0.5 * (least + most), 0.0)
+    return np.asarray(np.abs(scores - middle[labels]))
+
+
+def near(
+    margin: Array, pruned: Mask, labels: NDArray[np.int64], size: int, rng: np.random.Generator
+) -> Items:
+    """A random window of entries that are near their thresholds: the nearer, the likelier.
+
+    Args:
+        margin: `[n]`, from `margins`.
+        pruned: `[n]` present set.
+        labels: `[n]` pools.
+        size: of the window.
+        rng: source of randomness.
+    """
+    scale = float(np.partition(margin, min(2 * size, len(margin) - 1))[min(2 * size, len(margin) - 1)])
+    return shortlist(margin + scale * rng.exponential(size=len(margin)), pruned, labels, size)
+
+
+def _cheapest(side: Items, costs: Array, count: int) -> Items:
+    if len(side) <= count:
+        return side
+    return side[np.argpartition(costs[side], count)[:count]]

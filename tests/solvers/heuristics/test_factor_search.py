@@ -12,8 +12,8 @@ from solvers.hessian import factor, sketch
 from solvers.heuristics import factor_search
 from solvers.heuristics.factor import joint as factor_joint
 from solvers.heuristics.factor.joint import JointRow
+from solvers.heuristics.factor.row import disjoint, margins, near, shortlist
 from solvers.heuristics.factor.selection import SelectionRow
-from solvers.heuristics.factor.windows import disjoint, margins, near, shortlist
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.rows.search import Effort, state
 from tests.solvers.bounds.factor.test_image import BUDGETS, make

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from solvers import Budget, SubsetProblem
+from solvers.bounds.groups.barrier import GroupSystem, Multipliers, central, newton_step
 from solvers.bounds.groups.grouping import cluster, joined, start
 from solvers.bounds.groups.split import group_bound, secure_groups
-from solvers.bounds.groups.step import Multipliers, newton_step
-from solvers.bounds.groups.system import GroupSystem, central
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import gram

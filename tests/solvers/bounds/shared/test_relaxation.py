@@ -12,9 +12,8 @@ from solvers import Budget, FactorHessian, SubsetProblem, solve
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.shared import layer_bound
 from solvers.bounds.shared import relaxation as wide
-from solvers.bounds.shared.admm import ascend, slope, start
+from solvers.bounds.shared.relaxation import ascend, largest_split, shared_split, slope, start
 from solvers.bounds.shared.rows import SharedRows, alike, shareable
-from solvers.bounds.shared.split import largest_split, shared_split
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
 from solvers.relaxations.split import Relaxation

@@ -11,17 +11,12 @@ from solvers.allocation import allocate
 from solvers.control import Control
 from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
 from solvers.heuristics.factor.greedy import greedy_factor_mask
-from solvers.heuristics.rows.search import row_data, state
-from solvers.heuristics.rows.stacked import StackedColumns, stacked
-from solvers.heuristics.rows.swaps import cheapest
-from solvers.heuristics.rows.tableau import prune, refresh
+from solvers.heuristics.rows.stacked import Columns
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import workers
 from solvers.runtime.rehearsal import rehearse
 from solvers.solver import Outcome, Solver
 
-FRESH = 100
-"""Columns between two fresh tableaux."""
 SPEED = 1e10
 """Multiplications a second of a core, about."""
 
@@ -93,8 +88,9 @@ def greedy_mask(problem: SubsetProblem, memory: int = MEMORY) -> Mask:
     if problem.hessian.implicit:
         return greedy_factor_mask(problem)
     if pools.coupled:
-        columns = _stacked_columns(problem) if stacked(problem) else _columns(problem)
-        return pools.expand(columns[None], problem.m)
+        columns = Columns(problem, np.zeros(problem.n, dtype=bool))
+        columns.prune_cheapest(int(pools.prune[0]))
+        return pools.expand(columns.pruned[None], problem.m)
     if problem.budget.kind != "per_layer":
         return greedy_in_pools(
             problem.W, problem.hessian, pools.labels, pools.prune,
@@ -152,22 +148,3 @@ def _next_cheapest(rises: np.ndarray, total: int) -> np.ndarray:
     heads = np.maximum.accumulate(rises, axis=1)
     rows = np.repeat(np.arange(len(rises)), rises.shape[1])
     return np.bincount(rows[np.argsort(heads.ravel(), kind="stable")[:total]], minlength=len(rises))
-
-
-def _stacked_columns(problem: SubsetProblem) -> Mask:
-    """`[n]` columns, one at a time, in a compiled state for every row."""
-    columns = StackedColumns(problem, np.zeros(problem.n, dtype=bool))
-    columns.prune_cheapest(int(problem.pools.prune[0]))
-    return columns.pruned
-
-
-def _columns(problem: SubsetProblem) -> Mask:
-    """`[n]` columns, one at a time, in the compiled state that all rows share."""
-    data, count = row_data(problem, 0), int(problem.pools.prune[0])
-    pruned = np.zeros(problem.n, dtype=bool)
-    row = state(data, pruned)
-    for done in range(1, count + 1):
-        prune(row, cheapest(row, 1))
-        if done % FRESH == 0:
-            refresh(row)
-    return pruned

@@ -13,7 +13,7 @@ from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import opening
 from solvers.heuristics.rows.search import Effort, compile_limits, limits_of, row_data, state
 from solvers.heuristics.rows.shares import Shares
-from solvers.heuristics.rows.stacked import StackedColumns, stacked
+from solvers.heuristics.rows.stacked import Columns, stacked
 from solvers.heuristics.rows.swaps import descend
 from solvers.heuristics.rows.tableau import Row, refresh
 from solvers.problem import Mask, SubsetProblem
@@ -113,7 +113,7 @@ class LocalSearch(Solver):
         self, problem: SubsetProblem, mask: Mask, stopped: Callable[[], Status | None]
     ) -> tuple[Mask, int, float]:
         """Joint columns with a curvature a row: swaps of columns, whose changes the rows add up."""
-        columns = StackedColumns(problem, problem.pools.decisions(mask)[0])
+        columns = Columns(problem, problem.pools.decisions(mask)[0])
         moves, drift = 0, 0.0
         while not stopped() and columns.swap(GAIN * abs(columns.cost)):
             moves += 1

@@ -33,7 +33,6 @@ class Layer:
     Attributes:
         H: `[n, n]`.
         W: `[m, n]`.
-        exponent: the a above; 0 without `leveled`.
     """
 
     def __init__(self, problem: SubsetProblem, device: str = "cpu", *, leveled: bool = False) -> None:
@@ -45,11 +44,10 @@ class Layer:
         self.m, self.n = self.W.shape
         self._prune = torch.as_tensor(self.pools.prune, device=self.device)
         self._alike = bool((self.pools.prune == self.pools.prune[0]).all())
-        self.exponent = 0.0
         if leveled:
             L = cholesky(self.H)
             share = self.pools.keep.sum() / self.pools.labels.size
-            self.exponent, factor = _leveling(self.H, L, share)
+            factor = _leveling(self.H, L, share)
             self.H = self.H.div_(factor[:, None]).div_(factor)
             self.W = self.W * factor
             self.mean_eigenvalue = _mean_eigenvalue(L) / float((2.0 * factor.log().mean()).exp())
@@ -138,8 +136,8 @@ def _mean_eigenvalue(L: Tensor) -> float:
     return float((2.0 * L.diagonal().log().mean()).exp())
 
 
-def _leveling(unit: Tensor, L: Tensor, share: float) -> tuple[float, Tensor]:
-    """The exponent a and the factors `c^(-a/2)` of a curvature with unit diagonal and factor L."""
+def _leveling(unit: Tensor, L: Tensor, share: float) -> Tensor:
+    """The factors `c^(-a/2)` of a curvature with unit diagonal and factor L."""
     n = len(unit)
     inverse = torch.cholesky_inverse(L).diagonal()
     kept = torch.randperm(n, generator=torch.Generator().manual_seed(0))[: max(1, round(share * n))]
@@ -147,7 +145,7 @@ def _leveling(unit: Tensor, L: Tensor, share: float) -> tuple[float, Tensor]:
     own = torch.cholesky_inverse(cholesky(unit[kept][:, kept])).diagonal()
     whole = float(inverse[kept].log().sum())
     exponent = min(max(float(own.log().sum()) / whole, 0.0), 1.0) if whole > 0 else 0.0
-    return exponent, inverse ** (-0.5 * exponent)
+    return inverse ** (-0.5 * exponent)
 
 
 def _least(scores: Tensor, count: int) -> Tensor:

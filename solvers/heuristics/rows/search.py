@@ -49,18 +49,18 @@ class RowData(NamedTuple):
 
 
 def row_data(problem: SubsetProblem, r: int, limits: Array | None = None) -> RowData:
-    """Row r of the decisions of a reduced problem.
+    """Row r of the decisions of a reduced problem; row r's part in joint columns with a curvature a row.
 
     Args:
-        problem: whose decisions are not `solvers.heuristics.rows.stacked.StackedColumns`.
+        problem: what to search.
         r: the row.
         limits: from `limits_of`, if they are known.
     """
-    labels, n = problem.pools.labels[r], problem.n
-    if problem.pools.coupled and problem.refit:
+    labels, n = problem.pools.labels[0 if problem.pools.coupled else r], problem.n
+    if problem.pools.coupled and problem.refit and problem.hessian.shared:
         gram = problem.W.T @ problem.W
         return RowData(True, _read_only(problem.hessian.dense(0)), np.zeros(n), np.zeros(n), labels, gram)
-    if problem.pools.coupled:
+    if problem.pools.coupled and not problem.refit:
         (block,) = blocks(problem)
         H, w, c = block.H[0], np.ones(n), block.B[0, :, 0].copy()
     else:

@@ -1,11 +1,12 @@
-"""Joint columns with a curvature a row: one mask for all rows, and a compiled state of every row."""
+"""Columns, which all rows keep or prune: one compiled state, or a state a row if curvatures differ."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from solvers.heuristics.rows.search import RowData, state
+from solvers.heuristics.rows.search import row_data, state
+from solvers.heuristics.rows.swaps import price
 from solvers.heuristics.rows.tableau import prune, refresh, restore
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.compiled import FLAGS
@@ -15,26 +16,27 @@ FRESH = 100
 
 
 def stacked(problem: SubsetProblem) -> bool:
-    """Whether a reduced problem's decisions are `StackedColumns`."""
+    """Whether a reduced problem's columns take a state for every row."""
     return problem.refit and problem.pools.coupled and not problem.hessian.shared
 
 
-class StackedColumns:
-    """The pruned columns of rows `w_r` with curvatures `H_r`, whose costs add up.
+class Columns:
+    """The pruned columns of a problem.
 
-    Every row keeps a state `[survivors, n]` of its own (`Row`), about as large as its curvature.
+    Joint rows with curvatures of their own have a state each (`Row`), about as large as a curvature, and
+    their costs add up; otherwise one state stands for all rows.
 
     Args:
-        problem: joint, with a budget on columns.
+        problem: a reduced problem with a budget on columns.
         pruned: `[n]` columns to start from.
+
+    Attributes:
+        rows: the states.
     """
 
     def __init__(self, problem: SubsetProblem, pruned: Mask) -> None:
-        labels, none = problem.pools.labels[0], np.zeros(problem.n)
-        self.rows = [
-            state(RowData(True, problem.hessian.dense(r), w.copy(), none, labels), pruned.copy())
-            for r, w in enumerate(problem.W)
-        ]
+        rows = range(problem.m if stacked(problem) else 1)
+        self.rows = [state(row_data(problem, r), pruned.copy()) for r in rows]
 
     @property
     def pruned(self) -> Mask:
@@ -53,7 +55,7 @@ class StackedColumns:
             refresh(row)
 
     def prune_cheapest(self, count: int) -> None:
-        """Prune so many columns in turn, each of least saliency `sum_r w^_rj^2 / (2 [H_r,SS^-1]_jj)`."""
+        """Prune so many columns in turn, each the cheapest: joint, `sum_r w^_rj^2 / (2 [H_r,SS^-1]_jj)`."""
         choice = -1
         for done in range(count + 1):
             total = np.zeros(len(self.pruned))
@@ -62,7 +64,7 @@ class StackedColumns:
             choice = int(total.argmin())
 
     def swap(self, gain: float) -> bool:
-        """Make the best swap of two columns if it lowers the cost by more than `gain`; whether it does."""
+        """Make the best swap of two `stacked` columns if it gains more than `gain`; whether it does."""
         total = np.zeros((int(self.rows[0].size[0]), len(self.pruned)))
         for row in self.rows:
             _add_swaps(row, total)
@@ -84,7 +86,7 @@ def _prune_and_add(row, choice, fresh, total):  # type: ignore[no-untyped-def]
         if fresh:
             refresh(row)
     for k in range(len(total)):
-        total[k] += np.inf if row.pruned[k] else 0.5 * row.y[k] * row.y[k] / row.E[row.slot[k], k]
+        total[k] += np.inf if row.pruned[k] else price(row, k, 1.0)
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

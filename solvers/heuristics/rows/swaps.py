@@ -129,14 +129,19 @@ def cheapest(row, towards):  # type: ignore[no-untyped-def]
     for k in range(len(row.w)):
         if row.pruned[k] == (towards > 0):
             continue
-        if not row.refit:
-            change = 0.5 * row.w[k] * row.w[k] * row.H[k, k] + towards * (row.y[k] - row.c[k])
-        else:
-            square = row.K[k, k] if len(row.K) else row.y[k] * row.y[k]
-            change = 0.5 * square / (row.E[row.slot[k], k] if towards > 0 else -row.M[k])
+        change = price(row, k, towards)
         if change < best or choice < 0:
             best, choice = change, k
     return choice
+
+
+@njit(cache=True, nogil=True)
+def price(row, k, towards):  # type: ignore[no-untyped-def]
+    """How the cost changes if entry k, a survivor, is pruned (towards 1), or comes back (-1)."""
+    if not row.refit:
+        return 0.5 * row.w[k] * row.w[k] * row.H[k, k] + towards * (row.y[k] - row.c[k])
+    square = row.K[k, k] if len(row.K) else row.y[k] * row.y[k]
+    return 0.5 * square / (row.E[row.slot[k], k] if towards > 0 else -row.M[k])
 
 
 @njit(cache=True, nogil=True)

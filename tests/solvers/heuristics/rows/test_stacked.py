@@ -3,7 +3,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem, solve
 from solvers.heuristics.local_search import LocalSearch
-from solvers.heuristics.rows.stacked import StackedColumns, stacked
+from solvers.heuristics.rows.stacked import Columns, stacked
 from tests.solvers.oracles import make_problem
 
 M, N, K = 3, 7, 3
@@ -43,7 +43,7 @@ def test_which_problems_are_stacked_columns(problem, rng):
 
 
 def test_the_best_swap_of_all_is_made_if_it_gains(problem):
-    state = StackedColumns(problem, columns(0, 3, 5))
+    state = Columns(problem, columns(0, 3, 5))
     while True:
         before, now = state.pruned.copy(), state.cost
         changes = swaps(problem, before)
@@ -56,7 +56,7 @@ def test_the_best_swap_of_all_is_made_if_it_gains(problem):
 
 
 def test_every_row_has_the_same_columns_and_what_they_cost_it(problem):
-    state = StackedColumns(problem, columns(1, 2, 6))
+    state = Columns(problem, columns(1, 2, 6))
     assert state.swap(0.0)
     mask = np.stack([row.pruned for row in state.rows])
     assert (mask == state.pruned).all()
@@ -64,7 +64,7 @@ def test_every_row_has_the_same_columns_and_what_they_cost_it(problem):
 
 
 def test_refreshing_drops_what_rounding_gathered(problem):
-    state = StackedColumns(problem, columns(1, 2, 6))
+    state = Columns(problem, columns(1, 2, 6))
     assert state.swap(0.0)
     cost = state.cost
     state.rows[0].cost[0] *= 1.5
@@ -75,7 +75,7 @@ def test_refreshing_drops_what_rounding_gathered(problem):
 @pytest.mark.parametrize("fresh", [1, 2, 100])
 def test_the_cheapest_columns_go_in_turn(problem, monkeypatch, fresh):
     monkeypatch.setattr("solvers.heuristics.rows.stacked.FRESH", fresh)
-    state = StackedColumns(problem, columns())
+    state = Columns(problem, columns())
     state.prune_cheapest(4)
     expected = columns()
     for _ in range(4):

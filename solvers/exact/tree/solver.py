@@ -14,7 +14,7 @@ import numpy as np
 from solvers.bounds.split import LOOSE, WIDE, split_blocks
 from solvers.bounds.trivial import sign_bound
 from solvers.control import Control
-from solvers.exact.batched.problems import search_in_batches
+from solvers.exact.batched.frontier import search_in_batches
 from solvers.exact.curves.layer import MEMORY, solve_layer
 from solvers.exact.tree.block_tree import BlockTree
 from solvers.exact.tree.checkpoint import Keeper, freeze, thaw

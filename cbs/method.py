@@ -82,20 +82,19 @@ class Method:
                 f"method {self.name!r} does not do pipeline 'sequential', which takes the layer Gram as "
                 f"curvature, not {self.curvature.words}"
             )
-        reason = self.selection.able(self.curvature.within(request), request)
+        reason = self._unable(request)
         if reason and request.budget == "columns":
             from cbs.methods import table
 
-            able = [name for name, method in table().items() if not method.refuses_columns(request)]
+            able = [name for name, method in table().items() if not method._unable(request)]
             raise ValueError(
                 f"method {self.name!r} does not do budget 'columns' ({reason}); these do: {', '.join(able)}"
             )
         if reason:
             raise ValueError(f"method {self.name!r}: {reason}")
 
-    def refuses_columns(self, request: Request) -> bool:
-        """Whether it can't do a request for columns."""
-        return self.selection.able(self.curvature.within(request), request) is not None
+    def _unable(self, request: Request) -> str | None:
+        return self.selection.able(self.curvature.within(request), request)
 
     def run(self, network: Network, request: Request, watch: Watch, references: References) -> Plan:
         """Prune: what becomes of every layer, before surgery. Bounds that are proven go to the references."""

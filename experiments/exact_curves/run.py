@@ -37,7 +37,7 @@ def posed(network: Network, layers: Sequence[int], sparsity: float) -> list[Subs
     ends = np.cumsum(sizes)
     parts = np.diff(round(sparsity * ends[-1]) * ends // ends[-1], prepend=0)
     return [
-        network(cbs.Gram())[i].problem(Budget.per_layer(int(part)), row_scales(network)[i])
+        network(cbs.Gram())[i].problem(Budget.per_layer(int(part)), scales=row_scales(network)[i])
         for i, part in zip(layers, parts, strict=True)
     ]
 

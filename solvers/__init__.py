@@ -5,7 +5,7 @@ Masks are True where pruned.
 
 from typing import TYPE_CHECKING
 
-from solvers.runtime.caches import forget_older_releases
+from solvers.runtime import caches as caches  # finds a place for compiled code before any is defined
 from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
@@ -37,4 +37,3 @@ _export(
         "together": ["Together", "solve_together"],
     },
 )
-forget_older_releases()

@@ -20,7 +20,7 @@ class Auto(Solver):
     """Branch and bound up to `exact_inputs` inputs, else the portfolio's mask and the relaxation's bound.
 
     Attributes:
-        exact_inputs: inputs up to which a proof is tried; any number if a checkpoint is kept.
+        exact_inputs: inputs up to which a proof is tried, and a checkpoint can be kept.
         patience: seconds that the proof may take where there is neither a time limit nor a checkpoint; None
             for no end. Past it the status is `patience`.
         search: the solver that tries to prove.
@@ -48,12 +48,16 @@ class Auto(Solver):
         """See `Solver.settings`."""
         return self.search.settings()
 
+    def resumes(self, problem: SubsetProblem) -> bool:
+        """See `Solver.resumes`."""
+        return not problem.hessian.implicit and len(problem.prunable) <= self.exact_inputs
+
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.hessian.implicit and control.checkpoint is None:
+        if problem.hessian.implicit:
             outcome = FactorSearch().run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
-        if problem.n <= self.exact_inputs or control.checkpoint is not None:
+        if problem.n <= self.exact_inputs:
             outcome = self._prove(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = Portfolio(share=self.share, memory=self.memory).run(problem, control)

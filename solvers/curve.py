@@ -250,11 +250,7 @@ def _ends(rows: Sequence[RowCurve]) -> list[tuple[Array, Array]]:
 
 def _row_values(problem: SubsetProblem, mask: Mask) -> Array:
     """`[m]` values of a mask, whatever it prunes in each row."""
-    counted = SubsetProblem(
-        problem.W, problem.hessian, Budget.per_row(mask.sum(axis=1).tolist()),
-        refit=problem.refit, gradient=problem.G, movable=problem.movable,
-    )  # fmt: skip
-    return counted.row_values(mask)
+    return problem.with_budget(Budget.per_row(mask.sum(axis=1).tolist())).row_values(mask)
 
 
 def _counts(counts: Iterable[int] | None, n: int) -> list[int]:

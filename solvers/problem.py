@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -100,6 +101,52 @@ class SubsetProblem:
             type(self.hessian).__name__,
         ]
         return f"SubsetProblem({', '.join(parts)})"
+
+    def describe(self) -> dict[str, Any]:
+        """The problem as the fields of an instance file, see `solvers.instances.files`."""
+        H = self.hessian
+        fields: dict[str, Any] = {"weights": self.W, "refit": self.refit} | self.budget.describe()
+        if isinstance(H, FactorHessian):
+            fields |= {"factor": H.X, "damping": H.damping}
+        else:
+            fields["hessian"] = H.dense(0) if H.shared else np.stack([H.dense(r) for r in range(self.m)])
+        if self.G is not None:
+            fields["gradient"] = self.G
+        if len(self.movable):
+            fields["movable"] = self.movable
+        return fields
+
+    def with_budget(self, budget: Budget) -> SubsetProblem:
+        """The same weights and curvature under another budget.
+
+        Raises:
+            ValueError: if no mask of this shape meets it.
+        """
+        other = copy.copy(self)
+        other.budget, other.pools = budget, budget.pools(self.m, len(self.prunable))
+        other._priced, other._best = [], None
+        return other
+
+    def row(self, r: int, prune: int | None = None) -> SubsetProblem:
+        """One row alone, under its own budget.
+
+        Args:
+            r: which.
+            prune: how many of its weights go; None for what a `per_row` or `n_of_m` budget says.
+        """
+        if prune is not None:
+            budget = Budget.per_row(prune)
+        elif self.budget.kind == "n_of_m":
+            budget = self.budget
+        elif self.budget.kind == "per_row":
+            budget = Budget.per_row(int(self.pools.prune[r]))
+        else:
+            raise ValueError(f"row {r} has no budget of its own under {self.budget}; say how many to prune")
+        hessian = self.hessian if self.hessian.shared else self.hessian.dense(r)
+        gradient = None if self.G is None else self.G[r : r + 1]
+        return SubsetProblem(
+            self.W[r : r + 1], hessian, budget, refit=self.refit, gradient=gradient, movable=self.movable
+        )
 
     def value(self, mask: ArrayLike) -> float:
         """The loss increase of a mask: `sum_r G_r . D_r + 1/2 D_r H_r D_r'` at the move it implies.

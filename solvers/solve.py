@@ -112,6 +112,11 @@ def _checkpoint(
     if not solver.resumable:
         known = ", ".join(name for name, each in registry().items() if each.resumable)
         raise ValueError(f"solver {solver.name!r} keeps no checkpoint, only {known}")
+    if not solver.resumes(problem):
+        raise ValueError(
+            f"solver {solver.name!r} grows no tree of {problem.n} inputs that a checkpoint could keep; "
+            "take branch-and-bound, or no checkpoint"
+        )
     return Checkpoint(path, {"problem": stored(problem).digest, "solver": solver.settings(), **settings})
 
 

@@ -80,6 +80,10 @@ class Solver(ABC):
         """Why it can't take a problem of a variant and budget that it supports (size), or None."""
         return None
 
+    def resumes(self, problem: SubsetProblem) -> bool:
+        """Whether its search of a problem can be kept in a checkpoint, if it is `resumable`."""
+        return self.resumable
+
     def settings(self) -> str:
         """What of its fields a search that is gone on with must share; limits are not among them."""
         return repr(self)

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from solvers.budget import Budget
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import together
@@ -134,7 +132,7 @@ def solve_together(
     with interruptible(control):
         found = share_budget([reduction.problem for reduction in reductions], control, widest=widest)
     masks = [reduction.lift(mask) for reduction, mask in zip(reductions, found.masks, strict=True)]
-    counted = [_recounted(problem, mask) for problem, mask in zip(problems, masks, strict=True)]
+    counted = _counted(problems, masks)
     values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
     bound = control.told(found.bound)
     if found.reason in (Status.OPTIMAL, Status.FEASIBLE) and not closes(bound, sum(values), gap):
@@ -143,7 +141,7 @@ def solve_together(
             bound = max(bound, best[2])
             if best[1] < sum(values):
                 masks = best[0]
-                counted = [_recounted(problem, mask) for problem, mask in zip(problems, masks, strict=True)]
+                counted = _counted(problems, masks)
                 values = tuple(problem.value(mask) for problem, mask in zip(counted, masks, strict=True))
     seconds = control.seconds
     certificate, reason, stats = None, found.reason, dict(found.stats)
@@ -169,8 +167,7 @@ def solve_together(
     return Together(tuple(masks), weights, values, bound, reason, seconds, stats, certificate)
 
 
-def _recounted(problem: SubsetProblem, mask: Mask) -> SubsetProblem:
-    return SubsetProblem(
-        problem.W, problem.hessian, Budget.per_layer(int(np.count_nonzero(mask))),
-        refit=problem.refit, gradient=problem.G, movable=problem.movable,
-    )  # fmt: skip
+def _counted(problems: Sequence[SubsetProblem], masks: Sequence[Mask]) -> list[SubsetProblem]:
+    """The problems under budgets of what masks prune."""
+    counts = [Budget.per_layer(int(mask.sum())) for mask in masks]
+    return [problem.with_budget(budget) for problem, budget in zip(problems, counts, strict=True)]

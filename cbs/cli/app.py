@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from cbs.cli import curve, export, listing, prune, solve, verify
-from cbs.cli.output import complain, telling_the_log
+from cbs.cli.output import complain, telling_of_plugins, telling_the_log
 from cbs.cli.signals import stopping
 from cbs.cli.streams import standard_streams, unheard
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where it can't keep its fonts
-    with standard_streams(), stopping() as signals, telling_the_log():
+    with standard_streams(), stopping() as signals, telling_the_log(), telling_of_plugins():
         status = _status(argv)
         if status == INTERRUPTED and signals:
             status = 128 + signals[0]

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cbs.cli.streams import unheard
+from solvers.runtime.plugins import PluginWarning
 from solvers.runtime.writing import check_place
 from solvers.summary import number as number
 from solvers.summary import percent as percent
@@ -157,6 +159,23 @@ class _ToStandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See logging."""
         print(f"cbs: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def telling_of_plugins() -> Iterator[None]:
+    """Say in one line on standard error which plug-in is left out, and why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PluginWarning)
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, PluginWarning):
+                remark(str(message))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = tell
+        yield
 
 
 @contextmanager

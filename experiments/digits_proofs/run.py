@@ -8,16 +8,9 @@ import numpy as np
 
 import cbs
 from cbs.network.network import Network
-from solvers import Budget, SubsetProblem, available, solve
+from solvers import Budget, available, solve
 
 HERE = Path(__file__).parent
-
-
-def row_problem(problem: SubsetProblem, row: int) -> SubsetProblem:
-    prune = int(problem.pools.prune[row])
-    return SubsetProblem(
-        problem.W[row : row + 1], problem.hessian, Budget.per_row(prune), movable=problem.movable
-    )
 
 
 def main() -> None:
@@ -51,7 +44,7 @@ def main() -> None:
             for peer in peers:
                 proven, worst, ratios = 0, 0.0, []
                 for row in range(min(sample, m)):
-                    alone = row_problem(problem, row)
+                    alone = problem.row(row)
                     ours = solve(alone, "branch-and-bound", gap=config["gap"])
                     theirs = solve(alone, peer, gap=config["gap"], time_limit=config["scip_seconds"])
                     proven += theirs.status.value == "optimal"

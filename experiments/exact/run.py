@@ -72,14 +72,6 @@ def place(run: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(run[name]) for name in ("network", "layer", "variant", "pruned", "row", "solver"))
 
 
-def row_problem(problem: SubsetProblem, row: int) -> SubsetProblem:
-    rows = slice(row, row + 1)
-    budget = Budget.per_row(int(problem.pools.prune[row]))
-    return SubsetProblem(
-        problem.W[rows], problem.hessian, budget, refit=problem.refit, movable=problem.movable
-    )
-
-
 def facts(solution: Solution) -> dict[str, Any]:
     return {
         "seconds": solution.seconds,
@@ -178,7 +170,7 @@ def main() -> None:
                 runs.add(whole, facts(solve(problem, ours, gap=gap, time_limit=cap * problem.m)))
             seed = [config["seed"], zlib.crc32(f"{where['network']} {where['layer']}".encode())]
             for row in np.random.default_rng(seed).permutation(problem.m)[:count].tolist():
-                alone = row_problem(problem, row)
+                alone = problem.row(row)
                 run_row(runs, where | {"row": row, "rows": 1}, alone, peers[where["variant"]], config, cap_of)
     write_tables(runs.rows, config, arguments.results)
 

@@ -56,7 +56,7 @@ def certify(
             singular for anything to be certified.
     """
     check_certifiable(problem)
-    counted = _recounted(problem, int(mask.sum())) if shared else problem
+    counted = problem.with_budget(Budget.per_layer(int(mask.sum()))) if shared else problem
     mask, this = counted.check(mask), stored(problem)
     with np.errstate(all="ignore"):
         try:
@@ -152,13 +152,6 @@ def _imaged(problem: SubsetProblem, this: Problem, mask: Mask, points: Sequence[
 def _within(value: float, low: Fraction, high: Fraction) -> float:
     """A value as floating point found it, if it lies where it has to; else the middle of the interval."""
     return value if low <= value <= high else float((low + high) / 2)
-
-
-def _recounted(problem: SubsetProblem, prune: int) -> SubsetProblem:
-    return SubsetProblem(
-        problem.W, problem.hessian, Budget.per_layer(prune),
-        refit=problem.refit, gradient=problem.G, movable=problem.movable,
-    )  # fmt: skip
 
 
 def _missing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -20,16 +19,7 @@ from solvers.problem import SubsetProblem
 
 def stored(problem: SubsetProblem) -> Problem:
     """A problem as the checker reads it from its instance file."""
-    H = problem.hessian
-    fields: dict[str, Any] = {"weights": problem.W, "refit": problem.refit, "movable": problem.movable}
-    fields |= problem.budget.describe()
-    if isinstance(H, FactorHessian):
-        fields |= {"factor": H.X, "damping": H.damping}
-    else:
-        fields["hessian"] = H.dense(0) if H.shared else np.stack([H.dense(r) for r in range(problem.m)])
-    if problem.G is not None:
-        fields["gradient"] = problem.G
-    return parse_problem({name: np.asarray(value) for name, value in fields.items()})
+    return parse_problem({name: np.asarray(value) for name, value in problem.describe().items()})
 
 
 def as_it_is(problem: SubsetProblem) -> bool:

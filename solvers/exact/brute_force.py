@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.allocation import allocate
-from solvers.budget import Budget
 from solvers.control import Control
 from solvers.problem import DIGITS, Mask, SubsetProblem
 from solvers.runtime.rehearsal import rehearse
@@ -59,7 +58,7 @@ class BruteForce(Solver):
                 mask[:] = _best(_choices(problem, 0), problem.n, problem.m, problem.value, control)[0]
             else:
                 for r in range(problem.m):
-                    value = _row(problem, r, int(pools.prune[np.unique(pools.labels[r])].sum())).value
+                    value = problem.row(r, int(pools.prune[np.unique(pools.labels[r])].sum())).value
                     mask[r] = _best(_choices(problem, r), problem.n, 1, value, control)[0]
         except _Stopped as stop:
             control.report(problem.value(mask), -math.inf, mask=mask)
@@ -92,24 +91,13 @@ def _best(
     return best, lowest
 
 
-def _row(problem: SubsetProblem, r: int, prune: int) -> SubsetProblem:
-    gradient = None if problem.G is None else problem.G[r : r + 1]
-    return SubsetProblem(
-        problem.W[r : r + 1],
-        problem.hessian if problem.hessian.shared else problem.hessian.dense(r),
-        Budget.per_row(prune),
-        refit=problem.refit,
-        gradient=gradient,
-    )
-
-
 def _by_curves(problem: SubsetProblem, control: Control) -> Mask:
     m, n = problem.W.shape
     curves, masks = np.empty((m, n + 1)), np.empty((m, n + 1, n), dtype=bool)
     for r in range(m):
         for k in range(n + 1):
             subsets = (list(choice) for choice in itertools.combinations(range(n), k))
-            masks[r, k], curves[r, k] = _best(subsets, n, 1, _row(problem, r, k).value, control)
+            masks[r, k], curves[r, k] = _best(subsets, n, 1, problem.row(r, k).value, control)
     counts = allocate(list(curves), int(problem.pools.prune[0]))
     return np.array(masks[np.arange(m), counts])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.hessian import Array
+from solvers.hessian import Array, Hessian
 from solvers.problem import Mask, SubsetProblem
 
 
@@ -32,6 +32,7 @@ class Block:
         labels: `[n]` pool of every decision, counted from 0, never falling.
         keep: `[pools]` decisions to keep.
         rows: the problem's rows that follow these decisions.
+        shared: the curvature that H is the matrix of, where all rows of a joint problem share one; else None.
     """
 
     refit: bool
@@ -42,6 +43,7 @@ class Block:
     labels: NDArray[np.int64]
     keep: NDArray[np.int64]
     rows: NDArray[np.int64]
+    shared: Hessian | None = field(default=None, repr=False, compare=False)
 
     @property
     def n(self) -> int:
@@ -120,14 +122,11 @@ def blocks(problem: SubsetProblem, counts: NDArray[np.int64] | None = None) -> l
         else:
             labels, keep = np.zeros(n, np.int64), np.array([n - counts[r]])
         H, w = problem.hessian.dense(r), problem.W[r]
-        rows = np.array([r])
+        rows, shared = np.array([r]), problem.hessian if problem.hessian.shared else None
         if problem.refit:
             constant = 0.5 * float(w @ products[r])
-            found.append(
-                Block(
-                    True, H[None], products[r][None, :, None], w[None, :, None], constant, labels, keep, rows
-                )
-            )
+            B = products[r][None, :, None]
+            found.append(Block(True, H[None], B, w[None, :, None], constant, labels, keep, rows, shared))
         else:
             A = w[:, None] * H * w[None, :]
             c = np.zeros(n) if problem.G is None else problem.G[r] * w

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from solvers.budget import Budget
 from solvers.problem import Mask, SubsetProblem
 
 
@@ -78,16 +77,6 @@ def independent(problem: SubsetProblem) -> list[tuple[slice, SubsetProblem]]:
     Returns:
         Their rows in the problem, and each as a problem of its own.
     """
-    kind = problem.budget.kind
-    if kind in ("per_layer", "columns") or problem.m == 1:
+    if problem.budget.kind in ("per_layer", "columns") or problem.m == 1:
         return [(slice(0, problem.m), problem)]
-    pieces = []
-    for r in range(problem.m):
-        rows = slice(r, r + 1)
-        budget = Budget.per_row(int(problem.pools.prune[r])) if kind == "per_row" else problem.budget
-        gradient = None if problem.G is None else problem.G[rows]
-        piece = SubsetProblem(
-            problem.W[rows], problem.hessian.dense(r), budget, refit=problem.refit, gradient=gradient
-        )
-        pieces.append((rows, piece))
-    return pieces
+    return [(slice(r, r + 1), problem.row(r)) for r in range(problem.m)]

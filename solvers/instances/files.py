@@ -67,20 +67,8 @@ def save(path: str | os.PathLike[str], problem: SubsetProblem) -> None:
     Raises:
         OSError: if the folder can't be written.
     """
-    fields: dict[str, Any] = {"weights": problem.W, "refit": problem.refit} | problem.budget.describe()
-    hessian = problem.hessian
-    if isinstance(hessian, FactorHessian):
-        fields |= {"factor": hessian.X, "damping": hessian.damping}
-    elif hessian.shared:
-        fields["hessian"] = hessian.dense(0)
-    else:
-        fields["hessian"] = np.stack([hessian.dense(r) for r in range(problem.m)])
-    if problem.G is not None:
-        fields["gradient"] = problem.G
-    if len(problem.movable):
-        fields["movable"] = problem.movable
     with replacing(path) as file:
-        np.savez(file, **fields)
+        np.savez(file, **problem.describe())
 
 
 def _expected(declared: Mapping[str, Shaped]) -> None:

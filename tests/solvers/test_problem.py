@@ -287,3 +287,23 @@ class TestWhatIsTakenForNumbers:
             with pytest.raises(ValueError, match=rf"^{name} (must|has)") as error:
                 SubsetProblem(weights, hessian, Budget.per_row(1))
             assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["shared", "stacked"])
+def test_another_budget_and_a_row_alone_are_the_same_problem(kind, rng):
+    problem = make_problem(rng, Budget.per_row([1, 3]), gradient=True, movable=(4,), kind=kind)
+    mask = problem.pools.expand(problem.pools.smallest(rng.random(problem.pools.labels.shape)), 2)
+    mask = np.insert(mask, 4, False, axis=1)
+    values = problem.row_values(mask)
+    whole = problem.with_budget(Budget.per_layer(4))
+    assert whole.budget == Budget.per_layer(4)
+    assert problem.budget == Budget.per_row([1, 3])
+    assert (whole.row_values(mask) == values).all()
+    with pytest.raises(ValueError, match="there are only 10 in the layer"):
+        problem.with_budget(Budget.per_layer(11))
+    for r, prune in ((0, None), (1, 3)):
+        alone = problem.row(r, prune)
+        assert alone.budget == Budget.per_row(int(mask[r].sum()))
+        assert alone.value(mask[r : r + 1]) == pytest.approx(values[r], rel=1e-12)
+    with pytest.raises(ValueError, match="row 0 has no budget of its own"):
+        whole.row(0)

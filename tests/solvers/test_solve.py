@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from solvers import Budget, Status, SubsetProblem, available, get_solver, solve
 from solvers.exact.brute_force import BruteForce
-from solvers.heuristics.magnitude import Magnitude
+from solvers.heuristics.published.saliency import Magnitude
 from solvers.runtime.plugins import PluginWarning
 from solvers.solve import check_support, registry
 from solvers.solver import Outcome, Solver

@@ -95,7 +95,8 @@ def alike(found: Sequence[Block]) -> bool:
     return first.n % len(first.keep) == 0 and all(
         b.refit
         and b.B.shape == (1, first.n, 1)
-        and np.may_share_memory(b.H, first.H)
+        and b.shared is not None
+        and b.shared is first.shared
         and np.array_equal(b.labels, labels)
         for b in found
     )

@@ -197,8 +197,5 @@ def _masks(layers: Sequence[Sequence[RowCurve]], counts: NDArray[np.int64]) -> l
 
 def _improved(problem: SubsetProblem, mask: Mask, control: Control) -> Mask:
     """Best swaps in rows that no search improved."""
-    counted = SubsetProblem(
-        problem.W, problem.hessian, Budget.per_row(mask.sum(axis=1).tolist()),
-        refit=problem.refit, gradient=problem.G,
-    )  # fmt: skip
+    counted = problem.with_budget(Budget.per_row(mask.sum(axis=1).tolist()))
     return LocalSearch().improve(counted, mask, control.stopped)[0]

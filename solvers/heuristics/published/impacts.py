@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.form.blocks import blocks
 from solvers.hessian import Array, FactorHessian
 from solvers.problem import SubsetProblem
 
@@ -172,11 +173,6 @@ def impacts(problem: SubsetProblem) -> Impacts:
 
 def _merged(problem: SubsetProblem) -> SubsetProblem:
     """One row of unit weights whose entries are the problem's columns."""
-    A = np.zeros((problem.n, problem.n))
-    if problem.hessian.shared:
-        A += (problem.W.T @ problem.W) * problem.hessian.dense(0)
-    else:
-        for r, w in enumerate(problem.W):
-            A += np.outer(w, w) * problem.hessian.dense(r)
-    gradient = None if problem.G is None else (problem.G * problem.W).sum(axis=0)[None, :]
-    return SubsetProblem(np.ones((1, problem.n)), A, problem.budget, refit=False, gradient=gradient)
+    (block,) = blocks(problem)
+    gradient = None if problem.G is None else block.B[0].T
+    return SubsetProblem(np.ones((1, problem.n)), block.H[0], problem.budget, refit=False, gradient=gradient)

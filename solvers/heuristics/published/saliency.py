@@ -1,4 +1,4 @@
-"""One look at every weight: the cheapest go, the survivors are refitted once. The floor for all searches."""
+"""Pruning by a score: one look at every weight, the least go, the survivors are refitted once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from solvers.greedy.elimination import invert
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 from solvers.solver import Outcome, Solver
+
+
+@dataclass(frozen=True)
+class Magnitude(Solver):
+    """Least `|w|` first; columns by their Euclidean norm. The curvature is not looked at."""
+
+    name: ClassVar[str] = "magnitude"
+    summary: ClassVar[str] = "smallest weights first"
+
+    def run(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """See `Solver.run`."""
+        return _least(problem, problem.W**2, control)
 
 
 @dataclass(frozen=True)

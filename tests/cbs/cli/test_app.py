@@ -13,6 +13,8 @@ from cbs.cli import main
 from cbs.cli.output import number, percent, plain
 from solvers import Budget, SubsetProblem, available, solve
 from solvers.instances import load, random_problem, save
+from solvers.solve import registry
+from tests.solvers.distributions import distribution
 
 FIELDS = ["solver", "status", "value", "bound", "gap", "seconds", "nodes", "pruned"]
 
@@ -97,6 +99,22 @@ def test_solvers_lists_the_registry(capsys):
     table = capsys.readouterr().out
     for name in available():
         assert name in table
+
+
+def test_a_broken_plug_in_is_one_line(capsys, tmp_path, monkeypatch):
+    registry.cache_clear()
+    known = list(registry())
+    registry.cache_clear()
+    monkeypatch.syspath_prepend(tmp_path)
+    distribution(tmp_path, "broken_solvers", "[cbs.solvers]\nmine = broken_solvers:mine")
+    assert main(["solvers", "--json"]) == 0
+    registry.cache_clear()
+    captured = capsys.readouterr()
+    assert list(json.loads(captured.out)) == known
+    assert captured.err.startswith(
+        "cbs: plug-in cbs.solvers 'mine' of broken_solvers (broken_solvers:mine) is"
+    )
+    assert captured.err.count("\n") == 1
 
 
 def test_version_and_help(capsys):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from solvers import Budget, Status, solve
+from solvers.auto import Auto
 from solvers.bounds.split import split_blocks
 from solvers.exact.tree import BranchAndBound, state
 from solvers.exact.tree.block_tree import BlockTree
@@ -191,6 +192,8 @@ def test_whose_checkpoint_it_is(tmp_path):
         solve(problem, BranchAndBound(probe=3), checkpoint=path)
     with pytest.raises(ValueError, match="'greedy' keeps no checkpoint, only auto, branch-and-bound"):
         solve(problem, "greedy", checkpoint=path)
+    with pytest.raises(ValueError, match="'auto' grows no tree of 6 inputs that a checkpoint could keep"):
+        solve(problem, Auto(exact_inputs=5), checkpoint=tmp_path / "wide")
 
 
 def test_searches_are_written_now_and_then(tmp_path, monkeypatch, clock):

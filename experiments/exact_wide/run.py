@@ -17,7 +17,7 @@ from cbs.data import mnist
 from solvers import Budget, SubsetProblem
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.groups.central_path import group_split
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.rows import SharedRows
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block, blocks
@@ -155,8 +155,8 @@ def main() -> None:
         start = time.perf_counter()
         found = blocks(problem)
         rows = SharedRows.of(problem)
-        shared = wide.choose(rows)
-        _, z = wide.relax(rows, shared)
+        shared = relaxation.choose(rows)
+        _, z = relaxation.relax(rows, shared)
         splits = [Split(shared.d.numpy()[None], share, shared.steps) for share in z.numpy()]
         share = (time.perf_counter() - start) / len(W)
         few = SubsetProblem(W[chosen], H, problem.budget)

@@ -10,7 +10,7 @@ import numpy as np
 from solvers.bounds.evaluate import bound_curve, relaxed_point
 from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import group_curve
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.layer_bound import curves_at
 from solvers.bounds.shared.rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
@@ -72,8 +72,8 @@ def lower_curves(
         H = problem.hessian
         if n > WIDE and shareable(problem):
             rows = SharedRows.of(problem, device)
-            shared = wide.choose(rows, stopped)
-            v, z = wide.relax(rows, shared, stopped)
+            shared = relaxation.choose(rows, stopped)
+            v, z = relaxation.relax(rows, shared, stopped)
             np.fmax(best, curves_at(rows, shared.d, v), out=best)
             if deadline is not None and refit and 0 < k < n:
                 d, shares = shared.d.cpu().numpy()[None], z.cpu().numpy()

@@ -16,7 +16,7 @@ import scipy.linalg
 
 from solvers.bounds.interior.scaling import best_split
 from solvers.bounds.secure import secure
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.rows import SharedRows, alike
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -117,8 +117,8 @@ def representable(found: Sequence[Block]) -> bool:
 def representative(found: Sequence[Block], device: str, stopped: Stopped = lambda: None) -> list[Split]:
     """One split for many wide rows, and indicators of their own from their relaxations at it."""
     rows = SharedRows.stacked(found, device)
-    shared = wide.choose(rows, stopped)
-    _, z = wide.relax(rows, shared, stopped)
+    shared = relaxation.choose(rows, stopped)
+    _, z = relaxation.relax(rows, shared, stopped)
     d = shared.d.cpu().numpy()[None]
     return [Split(d, share, shared.steps) for share in z.cpu().numpy()]
 

@@ -12,6 +12,7 @@ from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
 from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block
+from solvers.hessian import Array
 from solvers.heuristics.rows.swaps import improve_joint
 from solvers.problem import Mask
 
@@ -75,10 +76,7 @@ class LoneRow:
         u = relaxed(self.split.remainder(H), b - self.split.q)
         kept, gone = regrets(self.block, self.split)
         for score in (np.abs(u) * np.sqrt(np.diagonal(H)), gone - kept):
-            pruned = np.zeros(self.block.n, dtype=bool)
-            for p, count in enumerate(self.block.prune):
-                pool = np.flatnonzero(self.block.labels == p)
-                pruned[pool[np.argsort(score[pool], kind="stable")[:count]]] = True
+            pruned = smallest(self.block, score)
             moves = SWAPS
             while moves == SWAPS and not stopped():
                 moves, _ = improve_joint(H, self.block.W[0, :, 0], pruned, self.block.labels, 1e-9, SWAPS)
@@ -101,3 +99,12 @@ class LoneRow:
         self._d, self._z = self._d[free], self._z[free]
         self.fixed += rest.n - len(free)
         self._lost += lost
+
+
+def smallest(block: Block, score: Array) -> Mask:
+    """`[n]` True at every pool's `prune` smallest scores."""
+    pruned = np.zeros(block.n, dtype=bool)
+    for p, count in enumerate(block.prune):
+        pool = np.flatnonzero(block.labels == p)
+        pruned[pool[np.argsort(score[pool], kind="stable")[:count]]] = True
+    return pruned

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from solvers.bounds.secure import EPS, secure
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.layer_bound import layer_price, row_bounds
-from solvers.bounds.shared.lifted import Cells, Direction, cover, lift
-from solvers.bounds.shared.lifted_blocks import cells_in_blocks
+from solvers.bounds.shared.lifted import Cells, Direction, cells_in_blocks, cover, lift
 from solvers.bounds.shared.relaxation import NEAR, shared_split
 from solvers.bounds.shared.rows import SharedRows
 from solvers.control import Control
@@ -30,7 +29,7 @@ from solvers.runtime.tensors import Tensor, torch
 QUICK = 8
 """Steps of its own split that every row takes before any takes more: most of the gain comes with them."""
 
-Bounding = Callable[[SharedRows, wide.SharedSplit, int], float]
+Bounding = Callable[[SharedRows, relaxation.SharedSplit, int], float]
 """A bound of a lone row at a split, and which row it is."""
 
 
@@ -49,7 +48,7 @@ class RaisedRows:
     """
 
     rows: SharedRows
-    shared: wide.SharedSplit
+    shared: relaxation.SharedSplit
     values: Array
     control: Control
     stats: dict[str, Any]
@@ -81,7 +80,7 @@ class RaisedRows:
         if size > 1:
             return self._in_blocks(direction, cells, bounds, size)
 
-        def bounding(lone: SharedRows, split: wide.SharedSplit, row: int) -> float:
+        def bounding(lone: SharedRows, split: relaxation.SharedSplit, row: int) -> float:
             some = slice(row, row + 1)
             at = replace(direction, rows=lone, split=split)
             found = cover(at, np.zeros(1), self.values[some], self.control.stopped)
@@ -93,7 +92,7 @@ class RaisedRows:
     def layer_bound(
         cls,
         rows: SharedRows,
-        shared: wide.SharedSplit,
+        shared: relaxation.SharedSplit,
         v: Tensor,
         mask: Mask,
         values: Array,
@@ -125,7 +124,7 @@ class RaisedRows:
     def own(
         self,
         rows: SharedRows,
-        shared: wide.SharedSplit,
+        shared: relaxation.SharedSplit,
         known: Array,
         bounding: Bounding,
         *,
@@ -151,7 +150,7 @@ class RaisedRows:
             safe = torch.as_tensor(secure(H, own[row].cpu().numpy(), True), device=start.device)
             return bounding(lone, replace(shared, d=safe, steps=steps), row)
 
-        for most in () if wide.trivial(rows) else (QUICK, None) if thorough else (QUICK,):
+        for most in () if relaxation.trivial(rows) else (QUICK, None) if thorough else (QUICK,):
             done = max(done, self._turns(bounds, lambda row, most=most: bound(row, most)))  # type: ignore[misc]
         self.stats["own_splits"] = done
         return bounds
@@ -192,6 +191,6 @@ class RaisedRows:
         return self._proven(bounds)
 
 
-def _plain(lone: SharedRows, split: wide.SharedSplit, row: int) -> float:
+def _plain(lone: SharedRows, split: relaxation.SharedSplit, row: int) -> float:
     """The bound of a lone row at its relaxation's point."""
-    return float(wide.bounds(lone, split, wide.relax(lone, split)[0])[0])
+    return float(relaxation.bounds(lone, split, relaxation.relax(lone, split)[0])[0])

@@ -1,4 +1,4 @@
-"""The split relaxation alone: a certified bound at any size, and the mask it rounds to."""
+"""The perspective relaxation of a split, alone: a certified bound at any size, and the mask it rounds to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.node.restriction import part_of, restrict
 from solvers.bounds.secure import secure
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.bounds.trivial import sign_bound
@@ -23,7 +23,7 @@ from solvers.form.blocks import Block, assemble, blocks
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import fits, greedy_mask, greedy_work, opening
 from solvers.problem import Mask, SubsetProblem
-from solvers.relaxations.lone_row import LoneRow
+from solvers.relaxations.lone_row import LoneRow, smallest
 from solvers.relaxations.shared_rows import RaisedRows
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import compiling_is_told, rehearse, tiny_problems
@@ -98,9 +98,9 @@ class Relaxation(Solver):
         if mask is not None:
             control.report(problem.value(mask), -np.inf, mask=mask)
         rows = SharedRows.of(problem, control.device)
-        shared = wide.choose(rows, control.stopped)
-        v, z = wide.relax(rows, shared, control.stopped)
-        bounds = wide.bounds(rows, shared, v).tolist()
+        shared = relaxation.choose(rows, control.stopped)
+        v, z = relaxation.relax(rows, shared, control.stopped)
+        bounds = relaxation.bounds(rows, shared, v).tolist()
         shares = z.cpu().numpy()
         rounded = problem.pools.smallest(shares)
         mask = rounded if mask is None else min((mask, rounded), key=problem.value)
@@ -228,8 +228,4 @@ def _proof(block: Block, split: Split, row: LoneRow) -> Proof:
 
 def round_off(block: Block, split: Split) -> Mask:
     """Prune the least relaxed indicators of every pool: `[n]`, True where pruned."""
-    pruned = np.zeros(block.n, dtype=bool)
-    for p, count in enumerate(block.prune):
-        pool = np.flatnonzero(block.labels == p)
-        pruned[pool[np.argsort(split.z[pool], kind="stable")[:count]]] = True
-    return pruned
+    return smallest(block, split.z)

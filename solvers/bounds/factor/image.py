@@ -1,4 +1,4 @@
-"""The relaxation of a row whose curvature is a factor, as a concave function on the factor's image."""
+"""The Lagrangian dual of a row whose curvature is a factor: a concave function on the factor's image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from solvers.bounds.evaluate import margin
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
 from solvers.hessian.sketch import strongest
 from solvers.problem import Mask, SubsetProblem
@@ -77,7 +78,7 @@ class Image:
     def lower_bound(self, y: Array) -> float:
         """LB(y), lowered by an a priori estimate of the rounding in its evaluation."""
         N, n = len(y), len(self.w)
-        gamma = 2.0 * (max(n, N) + 16) * np.finfo(float).eps
+        gamma = margin(max(n, N) + 8)
         p = self.hessian.pull_back(y[None, :])[0]
         length = float(np.linalg.norm(y))
         columns = np.sqrt(np.maximum(self.hessian.diagonal() - self.ridge, 0.0) + gamma * self.ridge)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
+from solvers.bounds.evaluate import margin
 from solvers.bounds.groups.states import Index, States, counts, kept_by
 from solvers.bounds.secure import EPS
 from solvers.form.blocks import Block
@@ -102,7 +103,7 @@ def group_curve(block: Block, split: GroupSplit) -> Array:
 def _lines(block: Block, split: GroupSplit, keep: Index) -> Array:
     """`[K]` bounds for budgets that keep `keep [K, pools]`."""
     n, H, W, b = block.n, block.H[0], block.W[0, :, 0], block.B[0, :, 0]
-    gamma = 4.0 * (n + 8) * EPS
+    gamma = 2.0 * margin(n)
     R = split.remainder(H)
     u = relaxed(R, b - split.q)
     Ru, size = R @ u, np.abs(R) @ np.abs(u)
@@ -132,7 +133,7 @@ def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tup
         states = States.of(D, q[at])
         if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
             return np.inf, np.inf
-        gamma = 4.0 * (size + 8) * EPS
+        gamma = 2.0 * margin(size)
         w, own, off = states.w, q[at][:, None], error[at][:, None]
         Dw, reach = w @ D, np.abs(w) @ np.abs(D)
         r = (np.abs(own - Dw) + off + gamma * (np.abs(own) + reach)) * unit[:, None] * kept_by(size)

@@ -10,7 +10,8 @@ since a concave function lies above its chord. The right side is the cost of oth
 `H'e = mu c a`, that of `w + e`, plus `mu (c^2 - h^2) / 2 - 1/2 e'H'e`. `H'` has a much larger split, and the
 cells `[c - h, c + h]` are one more dimension of a batch. Masks that cost less than U have
 `s^2 <= 2 U a'H^-1 a`, so that finitely many cells cover them: the bound is the least over the cells, or U.
-(Spatial branching in one variable; compare Locatelli and Schoen 2013, chapter 5.)
+(Spatial branching in one variable; compare Locatelli and Schoen 2013, chapter 5.) A cell's bound comes from a
+diagonal split, or in time from one in blocks, which neighbouring cells share.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.secure import secure
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.groups.central_path import group_split, settled
+from solvers.bounds.groups.split import GroupSplit
+from solvers.bounds.secure import EPS, secure
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.layer_bound import row_bounds
+from solvers.bounds.shared.relaxation import SharedSplit
 from solvers.bounds.shared.rows import SharedRows
+from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.runtime.tensors import Tensor, torch
 
@@ -40,7 +45,10 @@ POWERS = 100
 """Steps of the power method."""
 SPREAD = 0.25
 """Share of the inputs that the direction must run through, by its participation ratio."""
-EPS = float(np.finfo(float).eps)
+SPLITS, LOOKS = 5, 60
+"""Splits that a row gets, and cells of it that are bounded, at most."""
+CHORD = 0.005
+"""Share of the row's value that a cell may lose by its width for good."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,11 @@ class Direction:
     mu: float
     lowest: float
     rows: SharedRows
-    split: wide.SharedSplit
+    split: SharedSplit
     off: float
 
 
-def lift(rows: SharedRows, plain: wide.SharedSplit, stopped: Stopped = lambda: None) -> Direction | None:
+def lift(rows: SharedRows, plain: SharedSplit, stopped: Stopped = lambda: None) -> Direction | None:
     """The curvature's lowest eigenvector lifted, or None if it runs through few inputs.
 
     Args:
@@ -85,7 +93,7 @@ def lift(rows: SharedRows, plain: wide.SharedSplit, stopped: Stopped = lambda: N
     mu = (len(a) - 1) / max(float(torch.diagonal(inverse).sum()) - 1.0 / value, 1e-3 / value)
     off = 4.0 * EPS * (float(torch.linalg.matrix_norm(rows.H)) + mu)
     lifted = replace(rows, H=rows.H + mu * torch.outer(a, a))
-    return Direction(a, mu, lowest, lifted, wide.choose(lifted, stopped), off)
+    return Direction(a, mu, lowest, lifted, relaxation.choose(lifted, stopped), off)
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ def _cells(
     """Bounds of cells `low <= s <= high`, a row each, on the cost of masks that cost at most `most`."""
     moved, own = shifted(direction, direction.rows.W[row], low, high, most[row])
     batch = replace(direction.rows.some(row), W=moved)
-    v, _ = wide.relax(batch, direction.split, stopped)
+    v, _ = relaxation.relax(batch, direction.split, stopped)
     return np.nan_to_num(row_bounds(batch, direction.split.d, v) + own, nan=0.0)
 
 
@@ -183,3 +191,125 @@ def shifted(direction: Direction, W: Tensor, low: Array, high: Array, most: Arra
     length = np.sqrt(2.0 * most / direction.lowest)
     slack = length * rest + 0.5 * direction.off * length**2 + 8.0 * EPS * (np.abs(own) + mu * c * c)
     return moved, np.asarray(own - (1.0 + 1e-9) * slack)
+
+
+def cells_in_blocks(
+    direction: Direction,
+    row: int,
+    cells: Cells,
+    value: float,
+    *,
+    size: int,
+    stopped: Stopped = lambda: None,
+) -> float:
+    """The least bound of a row's cells, once the worst have been bounded in blocks, halved, or given a split.
+
+    A split is made for the middle of one cell, and serves those around it: there, only the point and the
+    prices are sought.
+
+    Args:
+        direction: what is lifted.
+        row: which row.
+        cells: the row's.
+        value: of a mask of the row.
+        size: inputs of a block, a power of two.
+        stopped: polled between cells; a true answer leaves the bound as it is by then.
+    """
+    lone, mu = direction.rows.some(np.array([row])), direction.mu
+    found = [
+        _Cell(*each)
+        for each in zip(cells.low.tolist(), cells.high.tolist(), cells.bound.tolist(), strict=True)
+    ]
+    splits: list[_Split] = []
+    for _ in range(LOOKS):
+        worst = min(found, key=lambda cell: cell.bound)
+        if worst.bound >= value or stopped():
+            break
+        parts = [worst]
+        if worst.split is not None and 0.5 * mu * (0.5 * (worst.high - worst.low)) ** 2 > CHORD * value:
+            parts = [replace(worst, high=worst.middle), replace(worst, low=worst.middle)]
+        elif worst.split is not None or not splits:
+            split = None
+            if len(splits) < SPLITS and not worst.made:
+                split = _made(direction, lone, worst, value, size, stopped)
+            if split is None:
+                break
+            splits.append(split)
+            parts = [replace(worst, made=True)]
+        found.remove(worst)
+        for part in parts:
+            near = min(splits, key=lambda split, at=part.middle: abs(split.middle - at))  # type: ignore[misc]
+            block, own = _row(direction, lone, part, value)
+            bound = near.bound(block, value, stopped) + own
+            found.append(replace(part, bound=max(part.bound, bound), split=near))
+    return min(value, *(cell.bound for cell in found))
+
+
+@dataclass
+class _Split:
+    """The middle that a split was made for, and the right-hand side and split of the cell bounded last."""
+
+    middle: float
+    b: Array
+    split: GroupSplit
+
+    def bound(self, block: Block, value: float, stopped: Stopped) -> float:
+        """The bound of a cell's row, from the point of the cell before."""
+        b = block.B[0, :, 0]
+        start = replace(self.split, q=self.split.q + b - self.b)
+        self.split, bound = settled(block, start, value, stopped=stopped)
+        self.b = b
+        return bound
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Masks with `low <= s <= high` cost at least `bound`.
+
+    Attributes:
+        split: the split that says so, None for the diagonal one.
+        made: whether one was made for this cell.
+    """
+
+    low: float
+    high: float
+    bound: float
+    split: _Split | None = None
+    made: bool = False
+
+    @property
+    def middle(self) -> float:
+        return 0.5 * (self.low + self.high)
+
+
+def _made(
+    direction: Direction,
+    lone: SharedRows,
+    cell: _Cell,
+    value: float,
+    size: int,
+    stopped: Stopped,
+) -> _Split | None:
+    """A split made for a cell; None where the curvature is too close to singular for one."""
+    block, own = _row(direction, lone, cell, value)
+    W = torch.as_tensor(block.W[:, :, 0], device=lone.W.device)
+    _, z = relaxation.relax(replace(lone, W=W), direction.split)
+    d, least = direction.split.d.cpu().numpy(), max(value - own, 1e-3 * value)
+    try:
+        split, _ = group_split(block, d, z[0].cpu().numpy(), least, size=size, stopped=stopped)
+    except ValueError:
+        return None
+    return _Split(cell.middle, block.B[0, :, 0], split)
+
+
+def _row(direction: Direction, lone: SharedRows, cell: _Cell, value: float) -> tuple[Block, float]:
+    """The row as it is in a cell, and what to add to its bound."""
+    ends = np.array([cell.low]), np.array([cell.high])
+    moved, own = shifted(direction, lone.W, *ends, at_most(np.array([value])))
+    H, W = direction.rows.H.cpu().numpy(), moved[0].cpu().numpy()
+    b = H @ W
+    block = Block(
+        True, H[None], b[None, :, None], W[None, :, None], 0.5 * float(W @ b),
+        np.arange(len(W)) // lone.size, lone.keep, np.zeros(1, dtype=np.int64),
+    )  # fmt: skip
+    return block, float(own[0])

@@ -5,7 +5,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem, solve
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.rows import SharedRows
 from solvers.bounds.split import split_blocks
 from solvers.control import Control
@@ -17,8 +17,8 @@ from tests.solvers.oracles import gram, make_problem, optimum
 
 def shared(problem):
     rows = SharedRows.of(problem)
-    split = wide.choose(rows)
-    return rows, split, wide.bounds(rows, split, wide.relax(rows, split)[0])
+    split = relaxation.choose(rows)
+    return rows, split, relaxation.bounds(rows, split, relaxation.relax(rows, split)[0])
 
 
 def own(rows, split, known, values, bounding, **options):

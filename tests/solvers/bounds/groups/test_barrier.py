@@ -6,7 +6,7 @@ import torch
 
 from solvers import Budget, SubsetProblem
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, central, newton_step
-from solvers.bounds.groups.grouping import cluster, joined, start
+from solvers.bounds.groups.central_path import cluster, joined, start
 from solvers.bounds.groups.split import group_bound, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks

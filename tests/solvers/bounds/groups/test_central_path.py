@@ -10,8 +10,7 @@ from solvers import Budget, SubsetProblem
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.central_path import group_split, settled
-from solvers.bounds.groups.grouping import start
+from solvers.bounds.groups.central_path import group_split, settled, start
 from solvers.bounds.groups.split import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.bounds.groups.grouping import cluster, joined, start
+from solvers.bounds.groups.central_path import cluster, joined, start
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, relaxed, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks

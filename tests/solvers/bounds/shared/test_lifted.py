@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, solve
-from solvers.bounds.shared import lifted, lifted_blocks
-from solvers.bounds.shared import relaxation as wide
-from solvers.bounds.shared.lifted import cover, lift
-from solvers.bounds.shared.lifted_blocks import cells_in_blocks
+from solvers.bounds.shared import lifted, relaxation
+from solvers.bounds.shared.lifted import cells_in_blocks, cover, lift
 from solvers.bounds.shared.rows import SharedRows
 from solvers.relaxations.split import Relaxation
 from tests.solvers.oracles import all_masks, gram
@@ -35,8 +33,8 @@ def optima(problem):
 
 def plain(problem):
     rows = SharedRows.of(problem)
-    split = wide.choose(rows)
-    return rows, split, wide.bounds(rows, split, wide.relax(rows, split)[0])
+    split = relaxation.choose(rows)
+    return rows, split, relaxation.bounds(rows, split, relaxation.relax(rows, split)[0])
 
 
 @pytest.mark.parametrize("low", [1e-4, 1e-2, 0.1])
@@ -154,7 +152,7 @@ def test_rows_without_room_for_blocks_keep_what_is_known(rng, monkeypatch):
     def refuse(*args, **options):
         raise ValueError("hessian is too close to singular for a certified split; add damping")
 
-    monkeypatch.setattr(lifted_blocks, "group_split", refuse)
+    monkeypatch.setattr(lifted, "group_split", refuse)
     found = cells_in_blocks(direction, 0, cells.of(0), best[0], size=4)
     assert found == min(best[0], cells.bound.min())
 

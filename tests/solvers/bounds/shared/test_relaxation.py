@@ -10,8 +10,7 @@ import torch
 
 from solvers import Budget, FactorHessian, SubsetProblem, solve
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.shared import layer_bound
-from solvers.bounds.shared import relaxation as wide
+from solvers.bounds.shared import layer_bound, relaxation
 from solvers.bounds.shared.relaxation import ascend, largest_split, shared_split, slope, start
 from solvers.bounds.shared.rows import SharedRows, alike, shareable
 from solvers.bounds.split import split_blocks
@@ -35,8 +34,8 @@ VARIANTS = {
 def settled(problem):
     """Rows, split, points and indicators of a problem."""
     rows = SharedRows.of(problem)
-    split = wide.choose(rows)
-    return rows, split, *wide.relax(rows, split)
+    split = relaxation.choose(rows)
+    return rows, split, *relaxation.relax(rows, split)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -59,10 +58,10 @@ def test_rows_bounds_are_those_of_lone_rows_at_the_same_split(budget, variant, r
     """The perspective (convexified) relaxation's value at that split, by the interior formula for a row."""
     problem = make_problem(rng, BUDGETS[budget], n=8, **VARIANTS[variant])
     rows, split, v, z = settled(problem)
-    bounds = wide.bounds(rows, split, v)
+    bounds = relaxation.bounds(rows, split, v)
     lifted = replace(rows, H=rows.H + split.shift * torch.eye(8))
     far = ascend(lifted, split.d + split.shift, split.inverse, start(rows), 2500, split.shift)
-    exact = wide.bounds(rows, split, far.v)
+    exact = relaxation.bounds(rows, split, far.v)
     for r, block in enumerate(blocks(problem)):
         d = split.d.numpy() * (1.0 if problem.refit else problem.W[r] ** 2)
         u = v[r].numpy() / (1.0 if problem.refit else problem.W[r])
@@ -103,7 +102,7 @@ def test_a_layers_bound_is_that_of_its_best_counts(refit, rng):
     curves = layer_bound.curves_at(rows, split.d, v)
     counts = [c for c in itertools.product(range(7), repeat=3) if sum(c) == 9]
     least = min(sum(curves[r, k] for r, k in enumerate(c)) for c in counts)
-    (bound,) = wide.bounds(rows, split, v)
+    (bound,) = relaxation.bounds(rows, split, v)
     assert bound <= least + 1e-12 * problem.scale
     assert bound == pytest.approx(least, rel=1e-3 if refit else 1e-9)  # joint curves are not below zero
 
@@ -192,7 +191,7 @@ def test_shared_splits_are_worth_their_steps(rng):
 def test_pools_that_keep_all_or_nothing_have_exact_bounds(refit, rng):
     problem = make_problem(rng, Budget.per_row([0, 6, 3]), m=3, n=6, refit=refit)
     rows, split, v, z = settled(problem)
-    bounds = wide.bounds(rows, split, v)
+    bounds = relaxation.bounds(rows, split, v)
     everything = problem.W[1] @ problem.hessian.dense(1) @ problem.W[1] / 2
     np.testing.assert_allclose(bounds[:2], [0.0, everything], atol=1e-12 * problem.scale)
     assert (z[0] == 1).all()
@@ -200,23 +199,25 @@ def test_pools_that_keep_all_or_nothing_have_exact_bounds(refit, rng):
     whole, none = (
         SubsetProblem(problem.W, problem.hessian, Budget.per_layer(k), refit=refit) for k in (18, 0)
     )
-    assert wide.bounds(*settled(none)[:3])[0] == pytest.approx(0.0, abs=1e-12 * problem.scale)
+    assert relaxation.bounds(*settled(none)[:3])[0] == pytest.approx(0.0, abs=1e-12 * problem.scale)
     every = float(np.einsum("ri,ij,rj->", problem.W, problem.hessian.dense(0), problem.W)) / 2
-    assert wide.bounds(*settled(whole)[:3])[0] == pytest.approx(every, rel=1e-10)
+    assert relaxation.bounds(*settled(whole)[:3])[0] == pytest.approx(every, rel=1e-10)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_chunks_change_nothing_but_rounding(variant, rng, monkeypatch):
     problem = make_problem(rng, Budget.n_of_m(1, 4), m=5, n=8, **VARIANTS[variant])
     rows, split, v, _ = settled(problem)
-    whole = wide.bounds(rows, split, v)
-    monkeypatch.setattr(wide, "CHUNK_BYTES", 4 * 8 * 2)
+    whole = relaxation.bounds(rows, split, v)
+    monkeypatch.setattr(relaxation, "CHUNK_BYTES", 4 * 8 * 2)
     monkeypatch.setattr(layer_bound, "CHUNK_BYTES", 8 * 8 * 2)
-    chunked = wide.bounds(rows, split, wide.relax(rows, split)[0])
+    chunked = relaxation.bounds(rows, split, relaxation.relax(rows, split)[0])
     np.testing.assert_allclose(chunked, whole, rtol=1e-3, atol=1e-5 * problem.scale)
-    (layer,) = wide.bounds(*settled(SubsetProblem(problem.W, problem.hessian, Budget.per_layer(20)))[:3])
+    (layer,) = relaxation.bounds(
+        *settled(SubsetProblem(problem.W, problem.hessian, Budget.per_layer(20)))[:3]
+    )
     monkeypatch.undo()
-    again = wide.bounds(*settled(SubsetProblem(problem.W, problem.hessian, Budget.per_layer(20)))[:3])
+    again = relaxation.bounds(*settled(SubsetProblem(problem.W, problem.hessian, Budget.per_layer(20)))[:3])
     assert layer == pytest.approx(again[0], rel=1e-9)
 
 
@@ -226,11 +227,11 @@ def test_searches_that_are_stopped_leave_valid_bounds(variant, rng):
     best, rows, bounds = optimum(problem), SharedRows.of(problem), []
     for polls in (0, 1, 3, 10_000):
         calls = itertools.count()
-        split = wide.choose(rows, lambda polls=polls, calls=calls: next(calls) >= polls)
+        split = relaxation.choose(rows, lambda polls=polls, calls=calls: next(calls) >= polls)
         for rest in (0, 1, 10_000):
             calls = itertools.count()
-            v, _ = wide.relax(rows, split, lambda rest=rest, calls=calls: next(calls) >= rest)
-            bounds.append(wide.bounds(rows, split, v).sum())
+            v, _ = relaxation.relax(rows, split, lambda rest=rest, calls=calls: next(calls) >= rest)
+            bounds.append(relaxation.bounds(rows, split, v).sum())
             assert bounds[-1] <= best
     assert bounds[0] < bounds[2] < bounds[-1]
 
@@ -241,7 +242,7 @@ def test_units_do_not_matter(refit, unit, rng):
     """Single precision has no room for them; the search works in units of its own."""
     problem = make_problem(rng, Budget.per_row(4), m=2, n=8, refit=refit)
     other = SubsetProblem(unit * problem.W, problem.hessian.dense(0) * unit, Budget.per_row(4), refit=refit)
-    bounds = [wide.bounds(*settled(p)[:3]) for p in (problem, other)]
+    bounds = [relaxation.bounds(*settled(p)[:3]) for p in (problem, other)]
     np.testing.assert_allclose(bounds[1], unit**3 * bounds[0], rtol=1e-6)
 
 
@@ -249,7 +250,7 @@ def test_singular_curvatures_of_selections_are_split(rng):
     X = rng.standard_normal((3, 8))
     for H in (X.T @ X, np.zeros((8, 8))):
         problem = SubsetProblem(rng.standard_normal((2, 8)), H, Budget.per_row(4), refit=False)
-        assert wide.bounds(*settled(problem)[:3]).sum() <= optimum(problem)
+        assert relaxation.bounds(*settled(problem)[:3]).sum() <= optimum(problem)
 
 
 def test_what_is_shared(rng):
@@ -265,7 +266,7 @@ def test_what_is_shared(rng):
     factor = SubsetProblem(
         rng.standard_normal((2, 6)), FactorHessian(rng.standard_normal((3, 6)), 0.2), Budget.per_row(3)
     )
-    assert wide.bounds(*settled(factor)[:3]).sum() <= optimum(factor)
+    assert relaxation.bounds(*settled(factor)[:3]).sum() <= optimum(factor)
 
 
 def test_correlated_rows_gain_by_the_barrier():
@@ -275,7 +276,8 @@ def test_correlated_rows_gain_by_the_barrier():
     rows, split, v, _ = settled(problem)
     plain = replace(split, d=0.99 * largest_split(rows.H, split.inverse))
     assert (
-        wide.bounds(rows, split, v).sum() > 1.1 * wide.bounds(rows, plain, wide.relax(rows, plain)[0]).sum()
+        relaxation.bounds(rows, split, v).sum()
+        > 1.1 * relaxation.bounds(rows, plain, relaxation.relax(rows, plain)[0]).sum()
     )
 
 
@@ -290,7 +292,7 @@ def test_bounds_at_a_price_hold_for_every_count(rng):
     close = []
     for price in (1e-9, 1e-3, 0.03, 0.1, 0.5, 1e3):
         own = rows.priced(price)
-        v, _ = wide.relax(own, split)
+        v, _ = relaxation.relax(own, split)
         found = layer_bound.row_bounds(own, split.d, v)
         least = (best + Fraction(price) * kept).min(axis=1)
         assert all(low <= exact for low, exact in zip(found, least, strict=True))
@@ -318,7 +320,7 @@ def test_a_layers_pool_is_bounded_better_by_its_price():
         rng = np.random.default_rng(seed)
         problem = make_problem(rng, Budget.per_layer(8), m=2, n=8)
         best = optimum(problem)
-        plain = float(wide.bounds(*settled(problem)[:3])[0])
+        plain = float(relaxation.bounds(*settled(problem)[:3])[0])
         quick, slow = solve(problem, solver), solve(problem, solver, time_limit=60.0)
         assert plain * (1.0 - 1e-9) <= quick.bound <= slow.bound * (1.0 + 1e-9)
         assert slow.bound <= best

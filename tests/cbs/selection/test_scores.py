@@ -3,6 +3,7 @@ import pytest
 
 import cbs
 from cbs.curvature.diagonal import network_diagonal
+from cbs.curvature.output import row_scales
 from cbs.network.network import Network
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -70,3 +71,43 @@ def test_survivors_and_biases_stay(method):
         assert (after.weight[~mask] == before.weight[~mask]).all()
         assert (after.bias == before.bias).all()
         assert float(after.weight[mask].abs().max().detach()) == 0
+
+
+def grams(model, data):
+    """Inputs of every layer of an MLP as rows, and their undamped second moments."""
+    x, found = data.inputs, {}
+    for name, module in model.named_children():
+        if hasattr(module, "weight"):
+            X = x.numpy()
+            found[name] = X.T @ X / len(X), np.column_stack([X, np.ones(len(X))])
+        x = module(x).detach()
+    return found
+
+
+@pytest.mark.parametrize("rule", ["wanda", "obd", "obs"])
+def test_rules_on_the_gram_are_their_formulas(rule):
+    """Only OBS, which takes the inverse with the bias, sees the damping."""
+    model, data = seeded(mlp), samples()
+    method = cbs.Method(cbs.Gram(), cbs.Scores(rule), cbs.Nothing())
+    masks = pruned_by(cbs.prune(model, data, sparsity=0.5, method=method, scope="layer", **ASK))
+    for name, (H, X) in grams(model, data).items():
+        W, n = dense(model)[name], len(H)
+        if rule == "obs":
+            K = X.T @ X / len(X) + np.diag(np.append(np.full(n, 0.01 * np.diagonal(H).mean()), 0.0))
+            scores = W**2 / np.diagonal(np.linalg.inv(K))[:n]
+        else:
+            scores = W**2 * np.diagonal(H)
+        gone = masks[name]
+        assert scores[gone].max() < scores[~gone].min()
+        assert gone.sum() == round(0.5 * gone.size)
+
+
+def test_a_networks_wanda_scores_are_scaled_by_what_each_row_matters_to_the_loss():
+    model, data = seeded(mlp), samples()
+    masks = pruned_by(cbs.prune(model, data, sparsity=0.5, method="wanda", scope="network", **ASK))
+    scales = dict(zip(masks, row_scales(Network(model, data)), strict=True))
+    W, moments = dense(model), grams(model, data)
+    scores = {name: scales[name][:, None] * W[name] ** 2 * np.diagonal(moments[name][0]) for name in masks}
+    s, gone = (np.concatenate([part[name].ravel() for name in masks]) for part in (scores, masks))
+    assert s[gone].max() < s[~gone].min()
+    assert gone.sum() == round(0.5 * gone.size)

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from solvers.allocation import allocate
 from solvers.bounds.split import WIDE
 from solvers.budget import Budget
+from solvers.certificate import Certificate, check_certifiable
 from solvers.certificate import certify as make_certificate
-from solvers.certificate import check_certifiable
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
 from solvers.exact.curves.closing import close_curves, gap_of, start_curves
 from solvers.exact.curves.row_search import RowCurve
@@ -53,7 +53,7 @@ class Curve:
     status: Status
     seconds: float
     stats: Mapping[str, Any] = field(default_factory=dict)
-    certificate: Any = None
+    certificate: Certificate | None = None
     _order: NDArray[np.int64] = field(kw_only=True, repr=False)
     _chosen: Mapping[tuple[int, int], Mask] = field(kw_only=True, repr=False)
     _prunable: NDArray[np.int64] = field(kw_only=True, repr=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from solvers.budget import Budget
+from solvers.certificate import Certificate, together
 from solvers.certificate import certify as make_certificate
-from solvers.certificate import together
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
 from solvers.exact.curves.layer import share_budget
 from solvers.exact.enumeration import least_together
@@ -48,7 +48,7 @@ class Together:
     status: Status
     seconds: float
     stats: Mapping[str, Any] = field(default_factory=dict)
-    certificate: Any = None
+    certificate: Certificate | None = None
 
     def __repr__(self) -> str:
         pruned = [f"{int(mask.sum())} of {mask.size} weights pruned" for mask in self.masks]

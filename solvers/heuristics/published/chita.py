@@ -24,18 +24,20 @@ POWER_STEPS = 20
 
 @dataclass(frozen=True)
 class CHITA(Solver):
-    """Benbaki et al. 2023: `v <- T(v - t H (v - w))`, T keeping the largest entries of every pool.
+    """Benbaki et al. 2023: `v <- T(v - t H (v - w))`, where T keeps the largest entries of every pool.
 
-    The step t is the best of a growing grid, all of whose points are one product. It starts at one over the
-    largest eigenvalue, or where the support first changes if that is later: after an exact solve the gradient
-    is zero on the support, and shorter steps leave everything as it is. Steps run on an active set of
-    columns, those in use and those of the largest gradients beside them, until they gain little. Then the
-    survivors are solved for exactly (on factors by Woodbury's identity), and all of it again from there
-    while that gains.
+    Three things repeat while that gains:
 
-    Without a warm start that is done first for some larger numbers of survivors, falling geometrically, each
-    from the one before. H is only multiplied with, so that any curvature will do; products with a factor are
-    in its own precision while thresholding.
+    1. Choose an active set of columns: those in use, and of the others those of the largest gradients.
+    2. Take thresholding steps on it until they gain little. A step tries a growing grid of lengths t, all in
+       one product, and keeps the best. The grid starts at one over the largest eigenvalue of H, or at the
+       first length that changes the support if that is larger: after an exact solve the gradient is zero on
+       the support, and shorter steps change nothing.
+    3. Solve for the survivors exactly (on factors by Woodbury's identity).
+
+    Without a warm start, larger numbers of survivors come first, falling geometrically to the budget's, each
+    stage from the result of the one before. H is only multiplied with, so that any curvature will do;
+    products with a factor are in its own precision while thresholding.
 
     Attributes:
         steps: thresholdings between two exact solves at most.

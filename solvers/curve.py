@@ -16,8 +16,8 @@ from solvers.budget import Budget
 from solvers.certificate import Certificate, check_certifiable
 from solvers.certificate import certify as make_certificate
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
-from solvers.exact.curves.closing import close_curves, gap_of, start_curves
-from solvers.exact.curves.row_search import RowCurve
+from solvers.exact.curves.rows import close_curves, gap_of, start_curves
+from solvers.exact.curves.search import CurveSearch
 from solvers.exact.enumeration import least_at
 from solvers.exact.tree.solver import compile_kernels
 from solvers.form.reduction import Reduction, reduce
@@ -181,7 +181,7 @@ def curve(
 def _judged(
     problem: SubsetProblem,
     reduction: Reduction,
-    rows: Sequence[RowCurve],
+    rows: Sequence[CurveSearch],
     offsets: Array,
     wanted: Sequence[int],
     reason: Status,
@@ -244,7 +244,7 @@ def _decided(problem: SubsetProblem, found: Curve, wanted: Sequence[int], contro
     return replace(found, values=values, lower=lower, _chosen=chosen)
 
 
-def _ends(rows: Sequence[RowCurve]) -> list[tuple[Array, Array]]:
+def _ends(rows: Sequence[CurveSearch]) -> list[tuple[Array, Array]]:
     return [(row.values, row.lower) for row in rows]
 
 

@@ -11,6 +11,8 @@ ACROSS = {
     "tests/solvers": {"conformance", "packaging", "values", "zero_optimum"},
     "tests/solvers/checker": {"assumptions", "malformed"},
     "tests/solvers/claims": {"claims"},
+    "tests/solvers/exact/curves": {"checkpoint"},
+    "tests/solvers/exact/tree": {"checkpoint"},
     "tests/solvers/foreign": {"licensed"},
     "tests/solvers/hessian": {"hessian"},
     "tests/solvers/runtime": {"forked"},

@@ -12,7 +12,7 @@ from solvers.control import Control
 from solvers.exact.batched.batch import Batch
 from solvers.exact.batched.open_nodes import Nodes, OpenNodes
 from solvers.exact.tree.forest import block_gap
-from solvers.exact.tree.roots import at_root
+from solvers.exact.tree.subtree import at_root
 from solvers.form.blocks import Block, assemble
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.tensors import Tensor, torch

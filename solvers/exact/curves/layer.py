@@ -1,9 +1,12 @@
-"""One budget for the rows of a layer, or of several: curves tightened only where the allocation looks."""
+"""Branch and bound for one budget that rows share: curves tightened only where the allocation looks.
+
+The budget is allotted to the rows by dynamic programming, once over their bounds and once over their values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -14,14 +17,15 @@ from solvers.bounds.split import WIDE
 from solvers.budget import Budget
 from solvers.certificate import Proof
 from solvers.control import Control
-from solvers.exact.curves.checkpoint import freeze_rows, go_on
-from solvers.exact.curves.closing import close_curves, gap_of, learn, start_curves
-from solvers.exact.curves.row_search import RowCurve
+from solvers.exact.curves.rows import close_curves, gap_of, learn, start_curves
+from solvers.exact.curves.search import CurveSearch, freeze, thaw
 from solvers.exact.curves.sharing import Sharing
-from solvers.exact.tree.checkpoint import Keeper
+from solvers.exact.tree.block_tree import DEFAULT, Settings
 from solvers.exact.tree.forest import block_gap
+from solvers.form.blocks import blocks
 from solvers.heuristics.local_search import LocalSearch
 from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.checkpoint import Keeper
 from solvers.runtime.parallel import workers
 from solvers.solution import Status
 from solvers.solver import Outcome
@@ -35,14 +39,15 @@ SHARE = 0.95
 def solve_layer(
     problem: SubsetProblem,
     control: Control,
-    *,
-    probe: int,
+    settings: Settings = DEFAULT,
     node_limit: int | None = None,
     memory: int = MEMORY,
 ) -> Outcome:
     """Branch and bound for a `per_layer` budget: see `share_budget`."""
     warm = None if control.warm_start is None else [control.warm_start]
-    found = share_budget([problem], control, starts=warm, probe=probe, node_limit=node_limit, memory=memory)
+    found = share_budget(
+        [problem], control, starts=warm, settings=settings, node_limit=node_limit, memory=memory
+    )
     proofs = found.proofs[0] if control.certify else None
     return Outcome(found.masks[0], found.bound, found.reason, found.stats, proofs)
 
@@ -72,7 +77,7 @@ def share_budget(
     *,
     widest: int | None = None,
     starts: Sequence[Mask] | None = None,
-    probe: int = 1,
+    settings: Settings = DEFAULT,
     node_limit: int | None = None,
     memory: int = MEMORY,
 ) -> Shared:
@@ -88,29 +93,32 @@ def share_budget(
         control: limits; progress is told of all problems together. A checkpoint is kept of one problem.
         widest: rows of more inputs are not searched, but keep their first bounds; None searches all.
         starts: masks to start from.
-        probe: probes of an entry before its pseudo-costs are trusted.
+        settings: of the trees, but for their memory and whether they are recorded.
         node_limit: nodes over all trees, or None.
         memory: bytes that the trees at work may take together.
     """
     total = sum(int(problem.pools.prune[0]) for problem in problems)
     file = control.checkpoint if len(problems) == 1 else None
     saved = None if file is None else file.load()
-    options: dict[str, Any] = {"probe": probe, "memory": memory // workers()}
+    settings = replace(settings, memory=memory // workers(), record=control.certify)
     if saved is None or file is None:
-        layers = [start_curves(problem, control, **options) for problem in problems]
+        layers = [start_curves(problem, control, settings) for problem in problems]
     else:
-        layers = [go_on(problems[0], saved, file, record=control.certify, **options)]
+        with file.reading():
+            counts = np.full(problems[0].m, problems[0].n // 2)
+            layers = [thaw(blocks(problems[0], counts), saved, settings)]
     for layer, start in zip(layers, starts or (), strict=starts is not None):
         for row, pruned in zip(layer, start, strict=True):
             row.offer(pruned)
     rows = [row for layer in layers for row in layer]
     sharing = Sharing(rows, total, widest)
     if saved is not None and file is not None:
-        sharing.restore(saved, file)
+        with file.reading():
+            sharing.restore(saved)
     for row in rows:
         row.keeps = file is not None
     begun = saved is not None or not control.stopped()
-    keeper = Keeper(file if begun else None, lambda: chain(freeze_rows(rows), sharing.save()))
+    keeper = Keeper(file if begun else None, lambda: chain(freeze(rows), sharing.save()))
     reason: Status | None = None
     while True:
         sharing.allocate(control.remaining)
@@ -177,7 +185,9 @@ def _search(
     return None
 
 
-def _relax(layers: Sequence[Sequence[RowCurve]], pairs: Sequence[tuple[int, int]], control: Control) -> None:
+def _relax(
+    layers: Sequence[Sequence[CurveSearch]], pairs: Sequence[tuple[int, int]], control: Control
+) -> None:
     """Splits of rows at counts, those of a layer found together."""
     start = 0
     for layer in layers:
@@ -187,7 +197,7 @@ def _relax(layers: Sequence[Sequence[RowCurve]], pairs: Sequence[tuple[int, int]
             learn([row for row, _ in mine], [k for _, k in mine], control)
 
 
-def _masks(layers: Sequence[Sequence[RowCurve]], counts: NDArray[np.int64]) -> list[Mask]:
+def _masks(layers: Sequence[Sequence[CurveSearch]], counts: NDArray[np.int64]) -> list[Mask]:
     ends = np.cumsum([len(layer) for layer in layers])[:-1]
     return [
         np.stack([row.mask(k) for row, k in zip(layer, mine.tolist(), strict=True)])

@@ -1,4 +1,4 @@
-"""What rows that share a budget get, by their curves as far as they are known."""
+"""How much each of the rows that share a budget prunes, by their curves as far as they are known."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.allocation import EXACT_WORK, Pool, allocate, allocation_value, exactly, lowered, pool
-from solvers.exact.curves.row_search import RowCurve
+from solvers.exact.curves.search import CurveSearch
 from solvers.hessian import Array
-from solvers.runtime.checkpoint import Arrays, Checkpoint
+from solvers.runtime.checkpoint import Arrays
 
 WORTH = 0.02
 """Share of the gap that has to close for another look at the bounds of rows that are not searched."""
@@ -33,7 +33,7 @@ class Sharing:
         rounds: of searches.
     """
 
-    def __init__(self, rows: Sequence[RowCurve], total: int, widest: int | None) -> None:
+    def __init__(self, rows: Sequence[CurveSearch], total: int, widest: int | None) -> None:
         self.rows, self.total = rows, total
         self.searched = [widest is None or row.n <= widest for row in rows]
         self.bound, self.value, self.rounds = sum(row.block.floor for row in rows), np.inf, 0
@@ -86,14 +86,11 @@ class Sharing:
             ("sharing", [np.array([self.bound, self.rounds, self._relaxed])]),
         ]
 
-    def restore(self, saved: Arrays, checkpoint: Checkpoint) -> None:
-        """Know what was saved."""
-        try:
-            self._closed = {(r, k) for r, k in saved["closed"].tolist()}
-            self.bound, rounds, self._relaxed = saved["sharing"].tolist()
-            self.rounds = int(rounds)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise checkpoint.damaged(str(error)) from None
+    def restore(self, saved: Arrays) -> None:
+        """Know what `save` gave."""
+        self._closed = {(r, k) for r, k in saved["closed"].tolist()}
+        self.bound, rounds, self._relaxed = saved["sharing"].tolist()
+        self.rounds = int(rounds)
 
     def worth_relaxing(self) -> bool:
         """Whether rows that are not searched should be relaxed at their counts, or once more."""

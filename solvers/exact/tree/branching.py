@@ -1,16 +1,44 @@
-"""Where to branch: pseudo-costs, started from second derivatives and made reliable by probing."""
+"""Where to branch: pseudo-costs, started from second derivatives and made reliable by probing.
+
+Reliability branching: what branching on an entry gains is learnt from the branchings so far (pseudo-costs,
+Benichou et al. 1971), and until an entry has enough of them both of its children are bounded on trial
+(strong branching; Achterberg et al. 2005). An entry never seen before starts from `stiffness`.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import curvature
-from solvers.exact.tree.state import PROBES
+from solvers.hessian import Array
 
 FRACTIONAL = 1e-6
 """Shares nearer than this to 0 or 1 count as decided when branching."""
+PROBED = 8
+"""Entries probed at one node at most."""
+STALE = 4
+"""Entries probed in a row without a better score, after which the others are not."""
+
+BRANCH, FIXED, CLOSED = range(3)
+
+
+class Node(NamedTuple):
+    """A node in the numbering of its split's view.
+
+    Attributes:
+        fix: `[f]` 1 kept, -1 pruned, 0 free.
+        z: `[f]` shares.
+        need: `[pools]` free entries still to keep.
+    """
+
+    fix: NDArray[np.int8]
+    z: Array
+    need: NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
@@ -45,84 +73,107 @@ def stiffness(model, z, L, q, candidates, K):
 
 
 @njit(cache=True, nogil=True)
-def choose(model, names, need, fix, z, bound, cutoff, L, q, s, K, costs, probe, integers, sides, halt):
+def choose(search, state, view, node, bound):
     """The entry to branch on: `(entry, kind, bound)`.
 
-    Entries are the model's, and `names` are theirs in the block, for which `costs` are kept.
-    Kind 0: branch there. Kind 1: probing fixed the entry in `fix`, as the other side has that bound: look
-    at the node again. Kind 2: both sides are past the cutoff. `sides [2, 2, n]` takes the scores and
-    shares of the last probe's bounds, pruned and kept.
-
-    Pseudo-costs (Benichou et al. 1971), started from `stiffness` and made reliable by probing both
-    children (Achterberg et al. 2005); scores are products.
+    `BRANCH`: there. `FIXED`: probing fixed the entry in `node.fix`, as the other side has that bound: look at
+    the node again. `CLOSED`: both sides are past the cutoff, and the bound is the lesser one.
+    `view.work.sides` holds the last probe's children.
     """
-    n = len(z)
-    count = 0
-    candidates = np.empty(n, np.int64)
-    for i in range(n):
+    fix, z, names, costs = node.fix, node.z, view.free, search.costs
+    candidates, count = np.empty(len(z), np.int64), 0
+    for i in range(len(z)):
         if fix[i] == 0 and FRACTIONAL < z[i] < 1.0 - FRACTIONAL:
             candidates[count] = i
             count += 1
-    if count == 0:
-        picked, nearest = -1, np.inf
-        for i in range(n):
-            if fix[i] == 0:
-                distance = -s[i] if z[i] < 0.5 else s[i]
-                if picked < 0 or distance < nearest:
-                    picked, nearest = i, distance
-        return picked, 0, bound
     candidates = candidates[:count]
-    stiff = stiffness(model, z, L, q, candidates, K)
-    score = np.empty(count)
-    down, up = np.empty(count), np.empty(count)
-    floor = 1e-6 * (cutoff - bound)
-    for k in range(count):
-        i = candidates[k]
-        down[k] = stiff[k] * z[i] ** 2
-        up[k] = stiff[k] * (1.0 - z[i]) ** 2
-        name = names[i]
-        if costs[1, name] > 0:
-            down[k] = z[i] * costs[0, name] / costs[1, name]
-        if costs[3, name] > 0:
-            up[k] = (1.0 - z[i]) * costs[2, name] / costs[3, name]
-        score[k] = max(min(down[k], cutoff - bound), floor) * max(min(up[k], cutoff - bound), floor)
+    if count == 0:
+        return _nearest_to_a_choice(node, view.work.s), BRANCH, bound
+    score = _scores(state, view, z, bound, candidates, costs)
     order = np.argsort(-score)
     best, picked = -1.0, candidates[order[0]]
-    probed, stale = 0, 0
-    child_fix, child_need, trial = fix.copy(), need.copy(), z.copy()
-    for rank in range(count):
-        k = order[rank]
+    room, probed, stale = state.cutoff - bound, 0, 0
+    floor = 1e-6 * room
+    child = Node(np.empty_like(fix), np.empty_like(z), np.empty_like(node.need))
+    for k in order:
         i = candidates[k]
-        name = names[i]
-        if min(costs[1, name], costs[3, name]) >= probe or probed >= 8 or stale >= 4 or halt[0]:
+        known = min(costs[1, names[i]], costs[3, names[i]])
+        if known >= search.effort.probe or probed >= PROBED or stale >= STALE or search.halt[0]:
             if score[k] > best:
                 best, picked = score[k], i
             continue
         probed += 1
-        gains = np.zeros(2)
-        for direction in range(2):
-            child_fix[:] = fix
-            child_need[:] = need
-            trial[:] = z
-            child_fix[i] = -1 if direction == 0 else 1
-            child_need[model.labels[i]] -= direction
-            found, _, _ = relax(
-                model, child_need, child_fix, trial, cutoff, 0.2, 3, L, q, s, sides[direction], halt
-            )
-            integers[PROBES] += 1
-            gains[direction] = max(found - bound, 0.0)
-            share = z[i] if direction == 0 else 1.0 - z[i]
-            costs[2 * direction, name] += gains[direction] / max(share, 1e-3)
-            costs[2 * direction + 1, name] += 1.0
-        room = cutoff - bound
-        if gains[0] >= room and gains[1] >= room:
-            return i, 2, bound + min(gains[0], gains[1])
-        if gains[0] >= room or gains[1] >= room:
-            fix[i] = 1 if gains[0] >= room else -1
-            return i, 1, bound + max(gains[0], gains[1])
-        result = max(gains[0], floor) * max(gains[1], floor)
+        down, up = _probe(search, state, view, node, child, bound, i)
+        if down >= room and up >= room:
+            return i, CLOSED, bound + min(down, up)
+        if down >= room or up >= room:
+            fix[i] = 1 if down >= room else -1
+            return i, FIXED, bound + max(down, up)
+        result = max(down, floor) * max(up, floor)
         if result > best:
             best, picked, stale = result, i, 0
         else:
             stale += 1
-    return picked, 0, bound
+    return picked, BRANCH, bound
+
+
+@njit(cache=True, nogil=True)
+def _nearest_to_a_choice(node, s):
+    """Where all shares are decided: the free entry whose score speaks least for its side."""
+    fix, z = node.fix, node.z
+    picked, nearest = -1, np.inf
+    for i in range(len(s)):
+        if fix[i] == 0:
+            distance = -s[i] if z[i] < 0.5 else s[i]
+            if picked < 0 or distance < nearest:
+                picked, nearest = i, distance
+    return picked
+
+
+@njit(cache=True, nogil=True)
+def _scores(state, view, z, bound, candidates, costs):
+    """The product of what pruning and keeping each candidate should gain, as far as the cutoff."""
+    work, names = view.work, view.free
+    stiff = stiffness(view.model, z, work.L, work.q, candidates, work.K)
+    score, room = np.empty(len(candidates)), state.cutoff - bound
+    floor = 1e-6 * room
+    for k in range(len(candidates)):
+        i = candidates[k]
+        name = names[i]
+        down, up = stiff[k] * z[i] ** 2, stiff[k] * (1.0 - z[i]) ** 2
+        if costs[1, name] > 0:
+            down = z[i] * costs[0, name] / costs[1, name]
+        if costs[3, name] > 0:
+            up = (1.0 - z[i]) * costs[2, name] / costs[3, name]
+        score[k] = max(min(down, room), floor) * max(min(up, room), floor)
+    return score
+
+
+@njit(cache=True, nogil=True)
+def _probe(search, state, view, node, child, bound, i):
+    """What pruning and keeping an entry gain, by a few Newton steps each; its pseudo-costs learn it."""
+    work = view.work
+    down = up = 0.0
+    for side in range(2):
+        child.fix[:], child.z[:], child.need[:] = node.fix, node.z, node.need
+        child.fix[i] = 2 * side - 1
+        child.need[view.model.labels[i]] -= side
+        found, _, _ = relax(
+            view.model, child.need, child.fix, child.z, state.cutoff, 0.2, 3, work.L, work.q, work.s,
+            work.sides[side], search.halt,
+        )  # fmt: skip
+        state.probes += 1
+        gain = max(found - bound, 0.0)
+        learn(search.costs, view.free[i], side, gain, node.z[i] if side == 0 else 1.0 - node.z[i])
+        if side == 0:
+            down = gain
+        else:
+            up = gain
+    return down, up
+
+
+@njit(cache=True, nogil=True)
+def learn(costs, entry, side, gain, share):
+    """Add to an entry's pseudo-costs what pruning (side 0) or keeping it (1) gained, per share moved."""
+    costs[2 * side, entry] += gain / max(share, 1e-3)
+    costs[2 * side + 1, entry] += 1.0

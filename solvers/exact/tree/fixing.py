@@ -1,4 +1,8 @@
-"""What a node's relaxation decides without branching: fixings, leaves and a rounded point."""
+"""What a node decides without branching: reduced-cost fixing, dominance, full pools and a rounded point.
+
+A node's fixings are `fix [n]`: 1 kept, -1 pruned, 0 free. Pools are runs of equal `labels [n]`, and
+`need [pools]` is how many of its free entries each still has to keep.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from numba import njit
 def fix_by_scores(s, bound, cutoff, fix, labels, need):
     """Fix free entries whose other choice would lift the bound past the cutoff; the least bound of these.
 
-    With a pool's scores sorted, fixing entry i the other way changes LB(u) by its distance to the
-    threshold: `s_i - outer` to prune one that is taken, `inner - s_i` to keep one that is not.
+    Reduced-cost fixing, with scores for reduced costs. With a pool's scores sorted, fixing entry i the other
+    way changes LB(u) by its distance to the threshold: `s_i - outer` to prune one that is taken,
+    `inner - s_i` to keep one that is not.
     """
     n, least, start = len(s), np.inf, 0
     for p in range(len(need)):
@@ -38,7 +43,7 @@ def fix_by_scores(s, bound, cutoff, fix, labels, need):
 
 @njit(cache=True, nogil=True)
 def follow(fix, chains):
-    """Fix what chains of interchangeable entries demand; whether they can be met.
+    """Dominance: fix what chains of interchangeable entries demand; whether they can be met.
 
     Along a chain kept entries come first: where one is kept, so are all before it, and where one is
     pruned, so are all after it. See `solvers.exact.tree.symmetry` for why some best mask is

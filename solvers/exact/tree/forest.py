@@ -108,7 +108,7 @@ def _turn(tree: BlockTree, pausing: Event) -> None:
 def _fed(trees: Sequence[BlockTree], memory: int) -> bool:
     """Share what memory is left among the hungry trees; whether there are any."""
     hungry = [tree for tree in trees if tree.hungry]
-    left = memory - sum(tree.bytes for tree in trees if not tree.hungry)
+    left = memory - sum(tree.storage.bytes for tree in trees if not tree.hungry)
     for tree in hungry:
         tree.feed(left // len(hungry))
     return bool(hungry)

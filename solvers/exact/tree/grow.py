@@ -1,6 +1,8 @@
 """The tree of one block, compiled: best-first with plunging, in slices that Python can interrupt.
 
-When room for open nodes runs short it is depth-first: twins go on a stack, and the newest comes first.
+A node is bounded by its relaxation and rounded (a primal heuristic); what the bound decides is fixed
+(reduced-cost fixing); a subtree that gains from it gets a split of its own; and what is left is branched on.
+The search then plunges: it goes on with a child as long as its bound is near that of the best open node.
 """
 
 from __future__ import annotations
@@ -10,79 +12,212 @@ from numba import njit
 
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import evaluate
-from solvers.exact.tree.branching import choose
+from solvers.certificate import IMPOSSIBLE
+from solvers.exact.tree.branching import CLOSED, FIXED, Node, choose, learn
 from solvers.exact.tree.fixing import fix_by_scores, follow, possible, round_shares, settle
-from solvers.exact.tree.log import IMPOSSIBLE, fork, fork_fixed, keep_shares
-from solvers.exact.tree.state import (
-    CURRENT,
-    CUTOFF,
-    FLOOR,
-    FREE,
-    GAIN,
-    GAINS,
-    HEAP,
-    MADE,
-    NODES,
-    RESERVE,
-    SPARING,
-    SPLITS,
-    STEPS,
-    TREE,
-    UPPER,
-    VECTORS,
-    accept,
-    drop,
-    push,
-    stack,
-    take,
-)
+from solvers.exact.tree.proof import fork, fork_fixed, keep_shares
+from solvers.exact.tree.store import accept, drop, push, stack, take
 from solvers.exact.tree.subtree import load, resplit, spread
+
+DONE, MORE, NO_ROOM = range(3)
 
 
 @njit(cache=True, nogil=True)
-def _full(store, log, integers, n):
+def grow(search, store, log, state, limit):
+    """Process up to `limit` nodes; says whether the tree is `DONE`, the slice is, or there is `NO_ROOM`.
+
+    Args:
+        search: the block, what is known of it, and how hard to work.
+        store: open nodes and splits.
+        log: the proof, recorded if it has room for anything.
+        state: record of `STATE`.
+        limit: nodes at most.
+    """
+    done = 0
+    view = load(search.part, store, 0)
+    while done < limit and not search.halt[0]:
+        if _full(store, log, state):
+            return NO_ROOM
+        node = take(store, state)
+        if node < 0:
+            return DONE
+        done += 1
+        state.nodes += 1
+        if store.owner[node] != view.split:
+            view = load(search.part, store, store.owner[node])
+        view = _process(search, store, log, state, view, node)
+    return MORE
+
+
+@njit(cache=True, nogil=True)
+def _full(store, log, state):
     """Whether a node might not find room for what it stores, or be the last that does."""
-    if integers[FREE] < (2 if integers[RESERVE] else n + 8):
+    n = store.fixes.shape[1]
+    if state.free < (2 if state.reserve else n + 8):
         return True
-    if integers[SPLITS] >= len(store.roots) and integers[SPARING] <= integers[NODES]:
+    if state.splits >= len(store.roots) and state.sparing <= state.nodes:
         return True
     if len(log.entry) == 0:
         return False
-    return integers[TREE] + 6 * n + 8 > len(log.entry) or integers[VECTORS] + 6 > len(log.shares)
+    return state.tree + 6 * n + 8 > len(log.entry) or state.vectors + 6 > len(log.shares)
 
 
 @njit(cache=True, nogil=True)
-def _decide(scores, bound, real, fix, model, need, free, log, integers, at, vector):
+def _process(search, store, log, state, view, place):
+    """Bound the node of a place, fix what that decides, and close it or branch; the view it ended with."""
+    recording = len(log.entry) > 0
+    ordered = follow(store.fixes[place], search.chains)
+    node, work = _open(store, view, place), view.work
+    if not ordered or not possible(node.fix, view.model.labels, node.need):
+        drop(store, state, place, np.inf)
+        return view
+    before = node.fix.copy()
+    left = settle(node.fix, view.model.labels, node.need)
+    at, vector = 0, 0
+    if recording:
+        at = fork_fixed(log, state, log.place[place], before, node.fix, view.free, IMPOSSIBLE)
+    inherited = store.lower[place]
+    own, _, steps = relax(
+        view.model, node.need, node.fix, node.z, state.cutoff, 0.05, 25, work.L, work.q, work.s, work.best,
+        search.halt,
+    )  # fmt: skip
+    state.steps += steps
+    bound = max(own, inherited)
+    if recording:
+        vector = keep_shares(log, state, view, work.best[1])
+        if own > inherited:
+            log.vector[at] = vector
+    closed = bound >= state.cutoff
+    if not closed:
+        if store.sides[place] != 0:
+            _learn(search, store, state, place, bound - inherited)
+        value = _round(search, state, view, node)
+        closed = left == 0
+        if closed and value > bound:
+            bound = value
+            if recording:
+                log.vector[at] = keep_shares(log, state, view, work.trial)
+    if not closed:
+        left, at = _decide(log, state, view, node, work.best[0], own, at, vector)
+        if left > 2 and _may_gain_from_a_split(search, store, state, view, left, bound):
+            new = state.splits
+            found, best = resplit(search, store, view, node.fix, node.z, state.cutoff, new)
+            if found > bound:
+                state.splits += 1
+                state.made += 1
+                store.owner[place] = new
+                view, bound = load(search.part, store, new), found
+                node, work = Node(np.zeros(left, np.int8), best[1].copy(), view.keep.copy()), view.work
+                if recording:
+                    vector = keep_shares(log, state, view, node.z)
+                    log.vector[at] = vector
+                closed = bound >= state.cutoff
+                if not closed:
+                    left, at = _decide(log, state, view, node, best[0], bound, at, vector)
+    picked, kind = -1, 0
+    halted = bool(search.halt[0])
+    if not closed and left > 0 and not halted:
+        evaluate(view.model, node.z, work.L, work.q, work.s)
+        picked, kind, found = choose(search, state, view, node, bound)
+        if kind == FIXED:
+            state.floor = min(state.floor, found)
+        if recording and kind in (FIXED, CLOSED):
+            side = node.fix[picked] if kind == FIXED else np.int8(1)
+            vector = keep_shares(log, state, view, work.sides[1 - (side + 1) // 2, 1])
+            at = fork(log, state, at, view.free[picked], side, vector)
+            if kind == CLOSED:
+                log.vector[at] = keep_shares(log, state, view, work.sides[1, 1])
+        if kind == CLOSED:
+            closed, bound = True, max(found, state.cutoff)
+    if closed:
+        drop(store, state, place, bound)
+        return view
+    _keep(store, view, node, place, bound)
+    if recording:
+        log.place[place] = at
+    if left == 0 or kind == FIXED or halted:
+        store.sides[place] = 0
+        state.current = place
+        return view
+    entry = view.free[picked]
+    twin, first = _branch(store, state, place, entry, node.z[picked])
+    if recording:
+        log.place[place] = fork(log, state, at, entry, first, log.vector[at])
+        log.place[twin] = log.place[place] - 1
+    _plunge(store, state, place, twin, bound - 0.25 * (state.cutoff - bound))
+    return view
+
+
+@njit(cache=True, nogil=True)
+def _open(store, view, place):
+    """The node of a place."""
+    fix, need, labels = store.fixes[place][view.free], view.keep.copy(), view.model.labels
+    for i in range(len(fix)):
+        if fix[i] > 0:
+            need[labels[i]] -= 1
+    return Node(fix, store.shares[place][view.free].astype(np.float64), need)
+
+
+@njit(cache=True, nogil=True)
+def _keep(store, view, node, place, bound):
+    """Put a node back into its place, with what is known of it now."""
+    store.lower[place] = bound
+    spread(node.z, view, store.shares[place])
+    fixes, free, fix = store.fixes[place], view.free, node.fix
+    fixes[:] = view.root
+    for i in range(len(free)):
+        fixes[free[i]] = fix[i]
+
+
+@njit(cache=True, nogil=True)
+def _learn(search, store, state, place, gain):
+    """What the branching that made a node has gained: its entry's pseudo-costs, and the mean of all."""
+    side = store.sides[place]
+    learn(search.costs, abs(side) - 1, 0 if side < 0 else 1, gain, store.parents[place])
+    state.gain += gain
+    state.gains += 1
+
+
+@njit(cache=True, nogil=True)
+def _round(search, state, view, node):
+    """Round a node's shares to a mask in `view.work.trial`, maybe a new incumbent; what it costs at least."""
+    work = view.work
+    round_shares(node.z, view.model.labels, view.keep, work.trial)
+    value, _, rounding = evaluate(view.model, work.trial, work.L, work.q, work.s)
+    if value < state.upper:
+        accept(state, value)
+        spread(work.trial, view, search.incumbent)
+    return value - rounding
+
+
+@njit(cache=True, nogil=True)
+def _decide(log, state, view, node, scores, bound, at, vector):
     """Fix what scores and full pools decide: `(entries left, tree node)`."""
-    before = fix.copy()
-    removed = fix_by_scores(scores, bound, real[CUTOFF], fix, model.labels, need)
-    real[FLOOR] = min(real[FLOOR], removed)
-    between = fix.copy()
-    left = settle(fix, model.labels, need)
+    before = node.fix.copy()
+    removed = fix_by_scores(scores, bound, state.cutoff, node.fix, view.model.labels, node.need)
+    state.floor = min(state.floor, removed)
+    between = node.fix.copy()
+    left = settle(node.fix, view.model.labels, node.need)
     if len(log.entry):
-        at = fork_fixed(log, integers, at, before, between, free, vector)
-        at = fork_fixed(log, integers, at, between, fix, free, IMPOSSIBLE)
+        at = fork_fixed(log, state, at, before, between, view.free, vector)
+        at = fork_fixed(log, state, at, between, node.fix, view.free, IMPOSSIBLE)
     return left, at
 
 
 @njit(cache=True, nogil=True)
-def _learn(store, integers, real, costs, node, gain):
-    """What the branching that made a node has gained: its entry's pseudo-costs, and the mean of all."""
-    side = store.sides[node]
-    if side == 0:
-        return
-    i, slot = abs(side) - 1, 0 if side < 0 else 2
-    costs[slot, i] += gain / max(store.parents[node], 1e-3)
-    costs[slot + 1, i] += 1.0
-    real[GAIN] += gain
-    integers[GAINS] += 1
+def _may_gain_from_a_split(search, store, state, view, left, bound):
+    """Whether enough is fixed since the last split, and the cutoff far enough, for another one."""
+    depth, worth = search.effort.depth, search.effort.worth
+    gain = state.gain / max(state.gains, 1)
+    room = state.splits < len(store.roots) and len(view.model.d) == 1
+    return room and 0 <= depth <= len(view.free) - left and state.cutoff - bound > worth * gain
 
 
 @njit(cache=True, nogil=True)
-def _branch(store, integers, node, entry, share):
-    """Make a node one child of its branching, on the side of its share, and a twin the other: both."""
-    integers[FREE] -= 1
-    twin = store.spare[integers[FREE]]
+def _branch(store, state, node, entry, share):
+    """Make a node the child on the side of its share, and a twin the other one; `(twin, side)`."""
+    state.free -= 1
+    twin = store.spare[state.free]
     first = 1 if share > 0.5 else -1
     store.fixes[twin] = store.fixes[node]
     store.shares[twin] = store.shares[node]
@@ -95,157 +230,14 @@ def _branch(store, integers, node, entry, share):
 
 
 @njit(cache=True, nogil=True)
-def _plunge(store, integers, node, twin, least):
+def _plunge(store, state, node, twin, least):
     """Put a twin away and go on with the node, unless one that is open has a bound below `least`."""
-    if integers[FREE] < integers[RESERVE]:
-        stack(store.heap, integers, twin)
-        integers[CURRENT] = node
+    if state.free < state.reserve:
+        stack(store, state, twin)
+        state.current = node
         return
-    push(store.heap, integers, store.lower, twin)
-    if integers[HEAP] > 0 and store.lower[store.heap[0]] < least:
-        push(store.heap, integers, store.lower, node)
+    push(store, state, twin)
+    if state.heap > 0 and store.lower[store.heap[0]] < least:
+        push(store, state, node)
     else:
-        integers[CURRENT] = node
-
-
-@njit(cache=True, nogil=True)
-def grow(whole, store, log, integers, real, costs, incumbent, limit, probe, depth, worth, effort):
-    """Process up to `limit` nodes; 0 when the tree is done, 1 when the slice is, 2 when memory is.
-
-    Args:
-        whole: the block.
-        store: open nodes and splits.
-        log: the proof, recorded if it has room for anything.
-        integers: see `state`.
-        real: see `state`.
-        costs: `[4, n]` pseudo-cost sums and counts for pruning and for keeping.
-        incumbent: `[n]` best decisions, 1.0 where kept.
-        limit: nodes at most.
-        probe: how often an entry is probed before its pseudo-costs are trusted.
-        depth: entries fixed since the last split that make a new one worth a try; none if negative.
-        worth: branchings between bound and cutoff, at the mean gain, that do.
-        effort: Newton steps of a new split.
-    """
-    groups, n, columns = whole.part.B.shape
-    recording = len(log.entry) > 0
-    done, loaded = 0, -1
-    free, model, keep = load(whole, store, 0)
-    while done < limit and not whole.halt[0]:
-        if _full(store, log, integers, n):
-            return 2
-        node = integers[CURRENT]
-        if node < 0:
-            node = take(store, integers, real)
-            if node < 0:
-                return 0
-        integers[CURRENT] = -1
-        done += 1
-        integers[NODES] += 1
-        if store.owner[node] != loaded:
-            loaded = store.owner[node]
-            free, model, keep = load(whole, store, loaded)
-        f = len(free)
-        L, K = np.empty((groups, f, f)), np.empty((f, f))
-        q, s, best, trial = np.empty((groups, f, columns)), np.empty(f), np.empty((2, f)), np.empty(f)
-        ordered = follow(store.fixes[node], whole.chains)
-        fix, z, need = store.fixes[node][free], store.shares[node][free].astype(np.float64), keep.copy()
-        for i in range(f):
-            if fix[i] > 0:
-                need[model.labels[i]] -= 1
-        if not ordered or not possible(fix, model.labels, need):
-            drop(store, integers, real, node, np.inf)
-            continue
-        before = fix.copy()
-        left = settle(fix, model.labels, need)
-        at, vector = 0, 0
-        if recording:
-            at = fork_fixed(log, integers, log.place[node], before, fix, free, IMPOSSIBLE)
-        inherited = store.lower[node]
-        own, _, steps = relax(model, need, fix, z, real[CUTOFF], 0.05, 25, L, q, s, best, whole.halt)
-        integers[STEPS] += steps
-        bound = max(own, inherited)
-        if recording:
-            vector = keep_shares(log, integers, best[1], free, store.roots[loaded], loaded)
-            if own > inherited:
-                log.vector[at] = vector
-        if bound < real[CUTOFF]:
-            _learn(store, integers, real, costs, node, bound - inherited)
-        closed = bound >= real[CUTOFF]
-        if not closed:
-            round_shares(z, model.labels, keep, trial)
-            value, _, rounding = evaluate(model, trial, L, q, s)
-            if value < real[UPPER]:
-                accept(real, value)
-                spread(trial, free, store.roots[loaded], incumbent)
-            if left == 0:
-                closed = True
-                if value - rounding > bound:
-                    bound = value - rounding
-                    if recording:
-                        log.vector[at] = keep_shares(log, integers, trial, free, store.roots[loaded], loaded)
-        if not closed:
-            left, at = _decide(best[0], own, real, fix, model, need, free, log, integers, at, vector)
-        gain = real[GAIN] / max(integers[GAINS], 1)
-        wide = real[CUTOFF] - bound > worth * gain and integers[SPLITS] < len(store.roots)
-        if not closed and left > 2 and groups == 1 and 0 <= depth <= f - left and wide:
-            new = integers[SPLITS]
-            best = np.empty((2, left))
-            found = resplit(whole, store, loaded, fix, model, free, z, real[CUTOFF], effort, best, new)
-            if found > bound:
-                integers[SPLITS] += 1
-                integers[MADE] += 1
-                store.owner[node] = loaded = new
-                free, model, keep = load(whole, store, new)
-                bound, z, f, need = found, best[1].copy(), left, keep.copy()
-                fix = np.zeros(f, np.int8)
-                L, K = np.empty((groups, f, f)), np.empty((f, f))
-                q, s, trial = np.empty((groups, f, columns)), np.empty(f), np.empty(f)
-                if recording:
-                    vector = keep_shares(log, integers, z, free, store.roots[new], new)
-                    log.vector[at] = vector
-                closed = bound >= real[CUTOFF]
-                if not closed:
-                    left, at = _decide(
-                        best[0], bound, real, fix, model, need, free, log, integers, at, vector
-                    )
-        picked, kind = -1, 0
-        halted = bool(whole.halt[0])
-        if not closed and left > 0 and not halted:
-            evaluate(model, z, L, q, s)
-            sides = np.empty((2, 2, f))
-            picked, kind, found = choose(
-                model, free, need, fix, z, bound, real[CUTOFF], L, q, s, K, costs, probe, integers, sides,
-                whole.halt,
-            )  # fmt: skip
-            if kind == 1:
-                real[FLOOR] = min(real[FLOOR], found)
-            if recording and kind > 0:
-                root = store.roots[loaded]
-                side = fix[picked] if kind == 1 else np.int8(1)
-                vector = keep_shares(log, integers, sides[1 - (side + 1) // 2, 1], free, root, loaded)
-                at = fork(log, integers, at, free[picked], side, vector)
-                if kind == 2:
-                    log.vector[at] = keep_shares(log, integers, sides[1, 1], free, root, loaded)
-            if kind == 2:
-                closed, bound = True, max(found, real[CUTOFF])
-        if closed:
-            drop(store, integers, real, node, bound)
-            continue
-        store.lower[node] = bound
-        spread(z, free, store.roots[loaded], store.shares[node])
-        store.fixes[node] = store.roots[loaded]
-        for i in range(f):
-            store.fixes[node, free[i]] = fix[i]
-        if left == 0 or kind == 1 or halted:
-            store.sides[node] = 0
-            integers[CURRENT] = node
-            if recording:
-                log.place[node] = at
-            continue
-        entry = free[picked]
-        twin, first = _branch(store, integers, node, entry, z[picked])
-        if recording:
-            log.place[node] = fork(log, integers, at, entry, first, log.vector[at])
-            log.place[twin] = log.place[node] - 1
-        _plunge(store, integers, node, twin, bound - 0.25 * (real[CUTOFF] - bound))
-    return 1
+        state.current = node

@@ -1,4 +1,4 @@
-"""The registered solver: incumbents, splits, trees, and the total over blocks."""
+"""The registered solver `branch-and-bound`: incumbents, splits, trees, and the total over blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,16 +15,16 @@ from solvers.bounds.trivial import sign_bound
 from solvers.control import Control
 from solvers.exact.batched.frontier import search_in_batches
 from solvers.exact.curves.layer import MEMORY, solve_layer
-from solvers.exact.tree.block_tree import BlockTree
-from solvers.exact.tree.checkpoint import Keeper, freeze, thaw
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.exact.tree.forest import block_gap, grow_forest
-from solvers.exact.tree.roots import root_bound
+from solvers.exact.tree.subtree import root_bound
 from solvers.form.blocks import Block, assemble, blocks
 from solvers.heuristics.greedy import fits, greedy_mask, opening
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.tabu import Tabu
 from solvers.problem import Mask, SubsetProblem
 from solvers.relaxations.split import round_off
+from solvers.runtime.checkpoint import Keeper, pack, unpack
 from solvers.runtime.parallel import one_thread_each, side_by_side
 from solvers.runtime.rehearsal import rehearse, rehearse_arithmetic
 from solvers.runtime.tensors import torch
@@ -61,12 +60,14 @@ class BranchAndBound(Solver):
         node_limit: nodes over all trees, or None.
         memory_limit: bytes that the open nodes, splits and proofs of all trees may take together. Trees
             that run short of it search depth-first.
+        slice: nodes of 64 entries that a tree processes between two looks at the limits.
     """
 
     engine: str = "auto"
     probe: int = 1
     node_limit: int | None = None
     memory_limit: int = MEMORY
+    slice: int = Settings.slice
 
     name: ClassVar[str] = "branch-and-bound"
     summary: ClassVar[str] = "own exact search on the split relaxation"
@@ -94,15 +95,20 @@ class BranchAndBound(Solver):
             return Outcome(self._incumbent(problem, control), reason=Status.TIME_LIMIT)
         if problem.budget.kind == "per_layer":
             return solve_layer(
-                problem, control, probe=self.probe, node_limit=self.node_limit, memory=self.memory_limit
+                problem,
+                control,
+                Settings(probe=self.probe, slice=self.slice),
+                self.node_limit,
+                self.memory_limit,
             )
         found = blocks(problem)
         began = time.perf_counter()
         saved = None if control.checkpoint is None else control.checkpoint.load()
         if saved is not None and control.checkpoint is not None:
-            trees = thaw(
-                found, saved, control.checkpoint, partial(BlockTree.blank, **self._options(control, found))
-            )
+            with control.checkpoint.reading():
+                settings = self._settings(control, len(found))
+                pairs = zip(found, unpack("tree", saved), strict=True)
+                trees = [BlockTree(block, settings).restore(arrays) for block, arrays in pairs]
         else:
             mask = self._incumbent(problem, control)
             if reason := control.stopped():
@@ -132,9 +138,9 @@ class BranchAndBound(Solver):
             return False
         return self.engine == "batched" or torch.device(control.device).type != "cpu"
 
-    def _options(self, control: Control, found: Sequence[Block]) -> dict[str, Any]:
-        share = self.memory_limit // len(found)
-        return {"probe": self.probe, "memory": share, "share": True, "record": control.certify}
+    def _settings(self, control: Control, trees: int) -> Settings:
+        memory = self.memory_limit // trees
+        return Settings(probe=self.probe, memory=memory, share=True, record=control.certify, slice=self.slice)
 
     def _incumbent(self, problem: SubsetProblem, control: Control) -> Mask:
         start = opening(problem, control)
@@ -154,7 +160,7 @@ class BranchAndBound(Solver):
         """Every block's tree; once stopped, a bound instead, as good as `GRACE` allows."""
         splits = split_blocks(found, device=control.device, stopped=control.stopped, tolerance=LOOSE)
         values = [block.value(problem.pools.decisions(mask[block.rows])[0]) for block in found]
-        gap, options = block_gap(control, values), self._options(control, found)
+        gap, settings = block_gap(control, values), self._settings(control, len(found))
         until = time.perf_counter() + GRACE
 
         def plant(i: int) -> BlockTree | float:
@@ -164,7 +170,7 @@ class BranchAndBound(Solver):
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
-            return BlockTree(block, split, pruned, value, gap=gap, **options)
+            return BlockTree(block, settings).plant(split, pruned, value, gap)
 
         return side_by_side(plant, range(len(found)))
 
@@ -185,7 +191,7 @@ class BranchAndBound(Solver):
                 shown.append((total, bound))
                 control.report(total, bound, sum(tree.nodes for tree in trees))
 
-        keeper = Keeper(control.checkpoint, lambda: freeze(trees))
+        keeper = Keeper(control.checkpoint, lambda: pack("tree", [tree.arrays() for tree in trees]))
         reason = grow_forest(
             trees, control.stopped, progress, self.node_limit, due=keeper.due, save=keeper.save
         )

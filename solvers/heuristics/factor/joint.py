@@ -10,7 +10,7 @@ from solvers.hessian import Array
 from solvers.hessian.base import CHUNK_BYTES
 from solvers.heuristics.factor.row import FactorRow, Items
 from solvers.heuristics.factor.selection import SelectionRow
-from solvers.heuristics.rows.search import RowData
+from solvers.heuristics.rows.tableau import RowData
 from solvers.problem import Mask
 
 FRESH = 20

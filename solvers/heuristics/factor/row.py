@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from solvers.bounds.factor.image import Image
 from solvers.hessian import Array
-from solvers.heuristics.rows.search import Effort, RowData, RowSearch, state
+from solvers.heuristics.rows.search import Effort, RowSearch, state
+from solvers.heuristics.rows.tableau import RowData
 from solvers.problem import Mask
 
 Items = NDArray[np.int64]

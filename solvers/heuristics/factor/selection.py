@@ -7,7 +7,7 @@ import numpy as np
 from solvers.bounds.factor.image import Coordinates, Image
 from solvers.hessian import Array
 from solvers.heuristics.factor.row import FactorRow, Items, disjoint
-from solvers.heuristics.rows.search import RowData
+from solvers.heuristics.rows.tableau import RowData
 from solvers.problem import Mask
 
 NEAR = 4096

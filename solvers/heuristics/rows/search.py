@@ -1,51 +1,25 @@
-"""Rounds of tabu search in one row: from a shaken mask, or from one between two of its elites."""
+"""Tabu search in one row, round by round: from a shaken mask, or from one between two of its elites."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb, prod
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from solvers.form.blocks import blocks
 from solvers.hessian import Array
-from solvers.heuristics.rows.elites import insert
-from solvers.heuristics.rows.path_relinking import relink
 from solvers.heuristics.rows.reach import correlations
-from solvers.heuristics.rows.tableau import Row, open_row
-from solvers.heuristics.rows.tabu_walk import shake, tabu_walk
+from solvers.heuristics.rows.tableau import Row, RowData, open_row, read_only
+from solvers.heuristics.rows.walks import insert, relink, shake, tabu_walk
 from solvers.problem import Mask, SubsetProblem
 
 MANY = 256
 """Entries of a pool from which swaps of a selection are sorted out by what they can gain at most."""
 OFTEN = 20
-"""Swaps for every mask that a row has, after which its search is over."""
-
-
-class RowData(NamedTuple):
-    """A row of decisions as `open_row` takes it.
-
-    Attributes:
-        refit: joint, or selection.
-        H: `[n, n]`.
-        w: `[n]`.
-        c: `[n]` linear terms of a selection.
-        labels: `[n]` pools, never falling.
-        gram: `[n, n]` of joint columns, or empty; see `Row`.
-        limits: `[3, n]` from `correlations`, or empty; see `Reach`.
-    """
-
-    refit: bool
-    H: Array
-    w: Array
-    c: Array
-    labels: NDArray[np.int64]
-    gram: Array = np.zeros((0, 0))
-    limits: Array = np.zeros((3, 0))
+"""Stop after this many swaps per feasible mask: hardly one can have been missed then."""
 
 
 def row_data(problem: SubsetProblem, r: int, limits: Array | None = None) -> RowData:
@@ -59,14 +33,14 @@ def row_data(problem: SubsetProblem, r: int, limits: Array | None = None) -> Row
     labels, n = problem.pools.labels[0 if problem.pools.coupled else r], problem.n
     if problem.pools.coupled and problem.refit and problem.hessian.shared:
         gram = problem.W.T @ problem.W
-        return RowData(True, _read_only(problem.hessian.dense(0)), np.zeros(n), np.zeros(n), labels, gram)
+        return RowData(True, read_only(problem.hessian.dense(0)), np.zeros(n), np.zeros(n), labels, gram)
     if problem.pools.coupled and not problem.refit:
         (block,) = blocks(problem)
         H, w, c = block.H[0], np.ones(n), block.B[0, :, 0].copy()
     else:
         H, w = problem.hessian.dense(r), problem.W[r].copy()
         c = np.zeros(n) if problem.G is None else problem.G[r] * w
-    data = RowData(problem.refit, _read_only(H), w, c, labels)
+    data = RowData(problem.refit, read_only(H), w, c, labels)
     if not _in_wide_pools(problem):
         return data
     return data._replace(limits=correlations(data.H) if limits is None else limits)
@@ -76,29 +50,22 @@ def limits_of(problem: SubsetProblem) -> Array | None:
     """What `row_data` would compute again for every row, or None where there is nothing of the kind."""
     if not _in_wide_pools(problem) or problem.pools.coupled or not problem.hessian.shared:
         return None
-    found: Array = correlations(_read_only(problem.hessian.dense(0)))
+    found: Array = correlations(read_only(problem.hessian.dense(0)))
     return found
 
 
 def compile_limits() -> None:
     """Have ready what is compiled for wide pools alone."""
-    correlations(_read_only(np.eye(2)))
+    correlations(read_only(np.eye(2)))
 
 
 def _in_wide_pools(problem: SubsetProblem) -> bool:
     return not problem.refit and min(problem.n, int(problem.pools.sizes.max())) >= MANY
 
 
-def _read_only(H: Array) -> Array:
-    """A view; what is written to and what is not would be compiled twice."""
-    view = H.view()
-    view.setflags(write=False)
-    return view
-
-
 def state(data: RowData, pruned: Mask, room: int = 1) -> Row:
     """The compiled state at a mask `[n]`, which it changes, with room for so many more survivors."""
-    row: Row = open_row(*data, pruned, int((~pruned).sum()) + room)
+    row: Row = open_row(data.read_only(), pruned, int((~pruned).sum()) + room)
     return row
 
 
@@ -133,7 +100,7 @@ class RowSearch:
     """
 
     def __init__(self, data: RowData, mask: Mask, value: float, seed: list[int], effort: Effort) -> None:
-        self.data, self.swaps, self._rounds = data, 0, 0
+        self.data, self.swaps, self._rounds = data.read_only(), 0, 0
         self._masks, self._values = mask[None].copy(), np.array([value])
         self._seed, self._effort = seed, effort
 
@@ -177,30 +144,31 @@ class RowSearch:
             self._masks = np.vstack([self._masks, np.zeros((more, len(self.data.w)), bool)])
             self._values = np.append(self._values, np.full(more, np.inf))
         patience = max(effort.patience, len(self.data.w) // 8)
-        self.swaps += _round(
-            *self.data, self._masks, self._values, self._rounds == 0, effort.relinks, patience, self._rng
-        )
+        share = effort.relinks if self._rounds else -1.0
+        self.swaps += _round(self.data, self._masks, self._values, share, patience, self._rng)
         self._rounds += 1
 
 
 @njit(cache=True, nogil=True)
-def _round(  # type: ignore[no-untyped-def]
-    refit, H, w, c, labels, gram, limits, masks, values, first, relinks, patience, rng
-):
-    n = len(w)
+def _round(data, masks, values, relinks, patience, rng):  # type: ignore[no-untyped-def]
+    """One walk, whose best mask may become one of the elites `masks`; the swaps that it made.
+
+    It starts between two elites with probability `relinks`, else from the best one, shaken; or not shaken, if
+    `relinks` is negative.
+    """
     known = (values < np.inf).sum()
     best = masks[0].copy()
-    s = n - best.sum()
+    s = len(best) - best.sum()
     linking = known > 1 and rng.random() < relinks
     start = target = 0
-    if linking and not first:
+    if linking:
         start = int(rng.random() * known)
         target = (start + 1 + int(rng.random() * (known - 1))) % known
-    row = open_row(refit, H, w, c, labels, gram, limits, masks[start].copy(), s + 1)
+    row = open_row(data, masks[start].copy(), s + 1)
     if target != start:
         relink(row, masks[target])
-    elif not first:
-        shake(row, 1 + int(rng.random() * min(s, n - s)), rng)
+    elif relinks >= 0.0:
+        shake(row, 1 + int(rng.random() * min(s, len(best) - s)), rng)
     swaps, value = tabu_walk(row, best, patience, rng)
     insert(masks, values, best, value)
     return swaps

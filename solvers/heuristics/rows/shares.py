@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 
 from solvers.allocation import allocate
-from solvers.heuristics.rows.search import Effort, RowData, RowSearch, limits_of, row_data, state
+from solvers.heuristics.rows.search import Effort, RowSearch, limits_of, row_data, state
 from solvers.heuristics.rows.swaps import cheapest, descend
-from solvers.heuristics.rows.tableau import prune, refresh, restore
+from solvers.heuristics.rows.tableau import RowData, prune, refresh, restore
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import side_by_side
 

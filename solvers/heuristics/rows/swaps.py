@@ -1,16 +1,32 @@
-"""Best 1-swaps in one row, compiled."""
+"""Best 1-swaps in one row, and the descents that they make, compiled."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from solvers.heuristics.rows.columns import betters
 from solvers.heuristics.rows.reach import best_reached_swap
-from solvers.heuristics.rows.tableau import open_row, prune, restore
+from solvers.heuristics.rows.tableau import RowData, open_row, prune, refresh, restore
 from solvers.runtime.compiled import FLAGS
 
 NO_GRAM, NO_LIMITS = np.zeros((0, 0)), np.zeros((3, 0))
+GAIN = 1e-9
+"""A swap counts when it lowers the cost by more than this, relatively."""
+SWAPS = 50
+"""Swaps between two fresh tableaux: rounding gathers."""
+REFRESHES = 20
+"""Descents that are started afresh at most: where rounding is all, they may go round."""
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def _columns_betters(line, pulls, now, scale, inverse, norms, room):  # type: ignore[no-untyped-def]
+    """Swaps with one survivor that change the cost by less than `room` would have it."""
+    count = 0
+    for k in range(len(line)):
+        f = line[k] * inverse[k]
+        top = now + f * (2.0 * pulls[k] + f * norms[k])
+        count += 0.5 * top < room[k] * (scale + line[k] * f)
+    return count
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
@@ -68,7 +84,7 @@ def best_swap(row, barred, aspiration, cutoff=np.inf):  # type: ignore[no-untype
         begin, end = row.first[j], row.last[j]
         if columns:
             line, now, scale = row.E[a], row.K[j, j], row.E[a, j]
-            better = betters(line, row.K[j], now, scale, inverse, ratio, room)
+            better = _columns_betters(line, row.K[j], now, scale, inverse, ratio, room)
         elif row.refit:
             line, now, scale = row.E[a], row.y[j], row.E[a, j]
             better = _joint_betters(
@@ -145,6 +161,28 @@ def price(row, k, towards):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def neighbour(data, pruned, towards):  # type: ignore[no-untyped-def]
+    """A good mask with one more entry pruned (towards 1), or one less (-1): the cheapest move, then swaps.
+
+    Args:
+        data: the row.
+        pruned: `[n]` bool, changed in place, and returned.
+        towards: see above.
+    """
+    row = open_row(data, pruned, len(pruned) - pruned.sum() + 2)
+    move = cheapest(row, towards)
+    if towards > 0:
+        prune(row, move)
+    else:
+        restore(row, move)
+    for _ in range(REFRESHES):
+        refresh(row)
+        if descend(row, GAIN, SWAPS) < SWAPS:
+            break
+    return pruned
+
+
+@njit(cache=True, nogil=True)
 def improve_joint(H, w, pruned, labels, gain, limit):  # type: ignore[no-untyped-def]
     """Best-improvement swaps on the joint cost; `(moves, cost)`, `pruned` changed in place.
 
@@ -156,14 +194,6 @@ def improve_joint(H, w, pruned, labels, gain, limit):  # type: ignore[no-untyped
         gain: smallest relative gain of a move.
         limit: moves at most; rounding gathers, so start afresh after some tens.
     """
-    n = len(w)
-    row = open_row(True, H, w, np.zeros(n), labels, NO_GRAM, NO_LIMITS, pruned, n - pruned.sum() + 1)
-    return descend(row, gain, limit), row.cost[0]
-
-
-@njit(cache=True, nogil=True)
-def improve_selection(A, c, pruned, labels, gain, limit):  # type: ignore[no-untyped-def]
-    """The same for the selection cost `1/2 x'Ax - c'x`: `(moves, cost)`."""
-    n = len(c)
-    row = open_row(False, A, np.ones(n), c, labels, NO_GRAM, NO_LIMITS, pruned, n - pruned.sum() + 1)
+    data = RowData(True, H, w, np.zeros(len(w)), labels, NO_GRAM, NO_LIMITS)
+    row = open_row(data, pruned, len(w) - pruned.sum() + 1)
     return descend(row, gain, limit), row.cost[0]

@@ -1,4 +1,7 @@
-"""One row's pruned set and every move from it, compiled: what all searches of rows are made of."""
+"""One row's pruned set and every move from it, compiled: what all primal heuristics of rows are made of.
+
+Pruning an entry, or restoring one, is a pivot on the row's tableau (a sweep of the curvature).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,41 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.hessian import Array
-from solvers.heuristics.rows.columns import gather, turn
 from solvers.heuristics.rows.reach import Reach, open_reach
 from solvers.runtime.compiled import FLAGS
+
+
+class RowData(NamedTuple):
+    """A row of decisions: what does not change while its mask does.
+
+    Attributes:
+        refit: joint, or selection.
+        H: `[n, n]`.
+        w: `[n]`.
+        c: `[n]` linear terms of a selection, `1/2 x'Ax - c'x`.
+        labels: `[n]` pools, never falling.
+        gram: `[n, n]` of joint columns, or empty; see `Row`.
+        limits: `[3, n]` from `correlations`, or `[3, 0]`; see `Reach`.
+    """
+
+    refit: bool
+    H: Array
+    w: Array
+    c: Array
+    labels: NDArray[np.int64]
+    gram: Array = np.zeros((0, 0))
+    limits: Array = np.zeros((3, 0))
+
+    def read_only(self) -> RowData:
+        """The same with a view of H; what is written to and what is not would be compiled twice."""
+        return self._replace(H=read_only(self.H))
+
+
+def read_only(H: Array) -> Array:
+    """A view that can't be written to."""
+    view = H.view()
+    view.setflags(write=False)
+    return view
 
 
 class Row(NamedTuple):
@@ -31,7 +66,7 @@ class Row(NamedTuple):
         refit: joint, or selection.
         H: `[n, n]`.
         w: `[n]`.
-        c: `[n]` linear terms of a selection, `1/2 x'Ax - c'x`.
+        c: `[n]` linear terms of a selection.
         first: `[n]` where the pool of an entry begins.
         last: `[n]` where it ends.
         pruned: `[n]` bool.
@@ -69,20 +104,12 @@ class Row(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def open_row(refit, H, w, c, labels, gram, limits, pruned, room):  # type: ignore[no-untyped-def]
-    """The state at a pruned set, which it goes on to change in place.
+def open_row(data, pruned, room):  # type: ignore[no-untyped-def]
+    """The `Row` of some `RowData` at a pruned set `[n]`, which it goes on to change in place.
 
-    Args:
-        refit: joint, or selection.
-        H: `[n, n]`.
-        w: `[n]`.
-        c: `[n]`, read by selections only.
-        labels: `[n]` pools, never falling.
-        gram: `[n, n]` of joint columns, or empty.
-        limits: `[3, n]` correlations of H for a selection with a reach, or `[3, 0]`.
-        pruned: `[n]` bool.
-        room: survivors that there may ever be; one more than now, for swaps.
+    `room` is how many survivors there may ever be: one more than now, for swaps.
     """
+    refit, H, w, c, labels, gram, limits = data
     n = len(w)
     first, last = np.zeros(n, np.int64), np.full(n, n)
     for k in range(1, n):
@@ -153,11 +180,23 @@ def refresh(row):  # type: ignore[no-untyped-def]
         for k in range(n):
             M[k] += H[kept[a], k] * E[a, k]
     if len(row.K):
-        gather(row, _map(row))
+        _gather(row, _map(row))
         return
     for k in range(n):
         if pruned[k]:
             total += 0.5 * w[k] * y[k]
+    row.cost[0] = total
+
+
+@njit(cache=True, nogil=True)
+def _gather(row, T):  # type: ignore[no-untyped-def]
+    """K and the cost afresh, from the map T `[n, n]` that takes all weights to all y."""
+    part = T @ row.gram
+    row.K[:] = part @ T.T
+    total = 0.0
+    for k in range(len(T)):
+        if row.pruned[k]:
+            total += 0.5 * part[k, k]
     row.cost[0] = total
 
 
@@ -181,6 +220,34 @@ def _map(row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
+def _turn(K, line, p, i, sign):  # type: ignore[no-untyped-def]
+    """A move of entry i by every row's y: `Y <- Y - line Y_i / p`, then `Y_i <- sign Y_i / p`, in `K = Y Y'`.
+
+    Returns:
+        The change of cost, `sum Y_i^2 / (2 p)`.
+
+    Args:
+        K: `[n, n]`, changed in place.
+        line: `[n]`.
+        p: pivot.
+        i: the entry.
+        sign: 1 if it is pruned, -1 if it comes back.
+    """
+    n = len(K)
+    own = K[i].copy()
+    whole = own[i]
+    for a in range(n):
+        share = line[a] / p
+        rest = (own[a] - share * whole) / p
+        for b in range(n):
+            K[a, b] -= share * own[b] + rest * line[b]
+    for k in range(n):
+        K[i, k] = K[k, i] = sign * (own[k] - line[k] * whole / p) / p
+    K[i, i] = whole / p / p
+    return 0.5 * whole / p
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
 def restore(row, i):  # type: ignore[no-untyped-def]
     """Entry i, pruned, comes back."""
     n, s = len(row.w), row.size[0]
@@ -198,7 +265,7 @@ def restore(row, i):  # type: ignore[no-untyped-def]
             line[kept[a]] = E[a, i]
         p = -M[i]
         step = y[i] / p
-        row.cost[0] += turn(row.K, line, p, i, -1.0) if len(row.K) else 0.5 * y[i] * step
+        row.cost[0] += _turn(row.K, line, p, i, -1.0) if len(row.K) else 0.5 * y[i] * step
         for a in range(s):
             f = E[a, i] / p
             for k in range(n):
@@ -231,7 +298,7 @@ def prune(row, j):  # type: ignore[no-untyped-def]
             E[g, k] = E[s, k]
         q = line[j]
         step = y[j] / q
-        row.cost[0] += turn(row.K, line, q, j, 1.0) if len(row.K) else 0.5 * y[j] * step
+        row.cost[0] += _turn(row.K, line, q, j, 1.0) if len(row.K) else 0.5 * y[j] * step
         for a in range(s):
             f = E[a, j] / q
             for k in range(n):

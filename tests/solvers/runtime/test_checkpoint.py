@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from solvers.runtime import checkpoint as module
-from solvers.runtime.checkpoint import Checkpoint
+from solvers.runtime.checkpoint import Checkpoint, pack, unpack
 
 KEY = {"problem": "abc", "gap": 1e-4}
 PIECES = [
@@ -31,7 +31,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_it_is_an_archive_that_others_can_read_without_pickles(tmp_path):
     Checkpoint(tmp_path / "search", KEY).save(PIECES)
     with np.load(tmp_path / "search", allow_pickle=False) as file:
-        assert json.loads(str(file["key"])) == {"format": "cbs checkpoint 2", **KEY}
+        assert json.loads(str(file["key"])) == {"format": "cbs checkpoint 3", **KEY}
         assert file["numbers"].shape == (3, 3)
 
 
@@ -140,3 +140,25 @@ def test_when_it_is_time_to_write(tmp_path, monkeypatch, cost, wait):
     assert file.due
     file.put_off()
     assert not file.due
+
+
+def test_things_with_arrays_of_many_shapes_come_back(tmp_path):
+    things = [
+        {"a": np.arange(6).reshape(2, 3), "b": np.float32(1.5).reshape(())},
+        {"a": np.zeros((0, 4), np.int64), "record": np.array([(1, 2.0)], [("x", int), ("y", float)])},
+        {},
+        {"a": np.ones((1, 1), np.int64), "b": np.array(2.5)},
+    ]
+    file = Checkpoint(tmp_path / "search", {})
+    file.save([*pack("thing", things), *pack("none", [])])
+    found = unpack("thing", file.load())
+    assert [sorted(thing) for thing in found] == [sorted(thing) for thing in things]
+    for thing, other in zip(things, found, strict=True):
+        for name, array in thing.items():
+            assert other[name].shape == array.shape
+            assert other[name].tolist() == array.tolist()
+    assert unpack("none", file.load()) == []
+    with pytest.raises(ValueError, match="does not fit"):
+        unpack("thing", {**file.load(), "thing a": np.zeros(5)})
+    with pytest.raises(KeyError):
+        unpack("another", file.load())

@@ -7,35 +7,25 @@ import pytest
 
 from solvers import Budget, Status, checker, solve
 from solvers.control import Control
-from solvers.exact.curves.checkpoint import freeze_rows, go_on
-from solvers.exact.curves.closing import start_curves
-from solvers.exact.tree import BranchAndBound, block_tree
+from solvers.exact.curves.rows import start_curves
+from solvers.exact.curves.search import freeze, thaw
+from solvers.exact.tree import BranchAndBound
+from solvers.exact.tree.block_tree import Settings
+from solvers.form.blocks import blocks
 from solvers.instances import save
-from solvers.runtime import checkpoint as files
-from solvers.runtime.checkpoint import Checkpoint, ragged, unragged
+from solvers.runtime.checkpoint import Checkpoint
 from tests.solvers.oracles import make_problem
 
-
-@pytest.fixture(autouse=True)
-def _short_slices(monkeypatch):
-    """Slices of few nodes, so that searches of small rows have more than one."""
-    monkeypatch.setattr(block_tree, "SLICE", 2)
+SHORT = Settings(slice=2)
+"""Slices of few nodes, so that searches of small rows have more than one."""
 
 
 def layer(seed, refit=True, **options):
     return make_problem(np.random.default_rng(seed), Budget.per_layer(22), m=3, n=14, refit=refit, **options)
 
 
-def test_arrays_of_many_shapes_come_back(tmp_path):
-    arrays = [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.int64), np.ones((1, 1), np.int64)]
-    file = Checkpoint(tmp_path / "search", {})
-    file.save([*ragged("many", arrays), *ragged("none", [])])
-    found = unragged("many", file.load())
-    assert [array.tolist() for array in found] == [array.tolist() for array in arrays]
-    assert [array.shape for array in found] == [array.shape for array in arrays]
-    assert unragged("none", file.load()) == []
-    with pytest.raises(ValueError, match="does not fit"):
-        unragged("many", {**file.load(), "many": np.zeros(5)})
+def halves(problem):
+    return blocks(problem, np.full(problem.m, problem.n // 2))
 
 
 @pytest.mark.parametrize("record", [False, True], ids=["plain", "recorded"])
@@ -45,7 +35,7 @@ def test_rows_go_on_as_if_nothing_had_been(refit, record, tmp_path):
     control = Control(certify=record)
 
     def rows():
-        found = start_curves(problem, control)
+        found = start_curves(problem, control, SHORT)
         for row in found:
             row.keeps = True
             row.prove(7, 1e-6)
@@ -54,8 +44,8 @@ def test_rows_go_on_as_if_nothing_had_been(refit, record, tmp_path):
 
     there, here = rows(), rows()
     file = Checkpoint(tmp_path / "search", {})
-    file.save(freeze_rows(there))
-    again = go_on(problem, file.load(), file, probe=1, memory=1 << 30, record=record)
+    file.save(freeze(there))
+    again = thaw(halves(problem), file.load(), Settings(slice=2, record=record))
     for one, other in zip(again, here, strict=True):
         assert (one.unfinished is None) == (other.unfinished is None)
         for k in (9, 4, 7):
@@ -72,7 +62,7 @@ def test_rows_go_on_as_if_nothing_had_been(refit, record, tmp_path):
 
 
 def test_an_unfinished_search_of_a_looser_gap_is_not_gone_on_with():
-    row = start_curves(layer(1), Control())[0]
+    row = start_curves(layer(1), Control(), SHORT)[0]
     row.keeps = True
     row.prove(7, 1e-3, limit=1)
     tree = row.unfinished
@@ -99,8 +89,8 @@ def test_solve_goes_on_from_any_poll(refit, tmp_path, monkeypatch):
                 "stopped",
                 lambda c, calls=calls, n=polls: Status.INTERRUPTED if next(calls) > n else None,
             )
-            first = solve(problem, "branch-and-bound", gap=1e-6, checkpoint=path)
-        second = solve(problem, "branch-and-bound", gap=1e-6, checkpoint=path)
+            first = solve(problem, BranchAndBound(slice=2), gap=1e-6, checkpoint=path)
+        second = solve(problem, BranchAndBound(slice=2), gap=1e-6, checkpoint=path)
         resumed.add(second.stats["resumed"])
         assert second.status is Status.OPTIMAL
         assert second.value == pytest.approx(best, rel=1e-6)
@@ -109,19 +99,17 @@ def test_solve_goes_on_from_any_poll(refit, tmp_path, monkeypatch):
     assert resumed == {False, True}
 
 
-def test_searches_are_written_amid_a_round(tmp_path, monkeypatch, clock):
-    monkeypatch.setattr(files, "EVERY", 0.005)
-    clock.tick = 0.0001
+def test_searches_are_written_amid_a_round(tmp_path):
     problem = make_problem(np.random.default_rng(3), Budget.per_layer(150), m=3, n=72)
-    path = tmp_path / "search"
-    found = solve(problem, "branch-and-bound", gap=1e-6, time_limit=1.0, checkpoint=path)
-    assert found.status is Status.TIME_LIMIT
+    file = Checkpoint(tmp_path / "search", {}, every=0.0)
+    found = BranchAndBound(node_limit=2000).run(problem, Control(gap=1e-6, checkpoint=file))
+    assert found.reason is Status.NODE_LIMIT
     assert found.stats["checkpoints"] > 5
-    again = solve(problem, BranchAndBound(node_limit=1), gap=1e-6, checkpoint=path)
+    again = BranchAndBound(node_limit=1).run(problem, Control(gap=1e-6, checkpoint=file))
     assert again.stats["resumed"]
     assert again.stats["nodes"] >= found.stats["nodes"]
     assert again.bound >= found.bound
-    assert again.value <= found.value * (1 + 1e-12)
+    assert problem.value(again.mask) <= problem.value(found.mask) * (1 + 1e-12)
 
 
 def test_a_finished_one_gives_its_answer_and_its_certificate_again(tmp_path):
@@ -142,11 +130,12 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
     problem = layer(5)
     rows = start_curves(problem, Control())
     file = Checkpoint(tmp_path / "search", {})
-    file.save(freeze_rows(rows))
+    file.save(freeze(rows))
     good = file.load()
 
     def read(arrays):
-        return go_on(problem, arrays, file, probe=1, memory=1 << 30, record=False)
+        with file.reading():
+            return thaw(halves(problem), arrays, Settings())
 
     assert len(read(good)) == 3
     for name, change in {
@@ -154,8 +143,9 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
         "row order": lambda a: a + 1,
         "row chosen": lambda a: ~a,
         "row numbers shape": lambda a: a * 2,
-        "unfinished": lambda a: np.array([[9, 1]]),
-        "proofs": lambda a: np.array([[0, 1]]),
+        "row count": lambda a: a + 1,
+        "unfinished count": lambda a: a + 1,
+        "proof count": lambda a: a + 1,
     }.items():
         with pytest.raises(ValueError, match="is damaged"):
             read({**good, name: change(good[name])})

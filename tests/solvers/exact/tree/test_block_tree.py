@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from solvers import Budget, SubsetProblem
 from solvers.bounds.node import oracle
 from solvers.bounds.split import split_blocks
-from solvers.exact.tree import branching, fixing, state, storage
-from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree import branching, fixing, store
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import all_masks, gram, make_problem
 
@@ -27,7 +27,7 @@ def grow_from(problem, pruned=None, gap=GAP, **options):
         for p, count in enumerate(block.prune):
             pool = np.flatnonzero(block.labels == p)
             pruned[pool[np.argsort(scores[0, pool])[:count]]] = True
-    return BlockTree(block, best, pruned, block.value(pruned), gap=gap, **options)
+    return BlockTree(block, Settings(**options)).plant(best, pruned, block.value(pruned), gap)
 
 
 def least(block, problem):
@@ -85,18 +85,18 @@ def test_storage_grows_when_it_must(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
     whole, tight = grow_from(problem, worth=0.0), grow_from(problem, worth=0.0)
     for tree in (whole, tight):
-        tree.storage.store = storage.stretched(tree.store, storage.SPLITS, 2)
-    tight.integers[state.FREE] = 20  # as if the other places were taken
-    stretch, asked = storage.stretched, []
+        tree.storage.store = store.stretched(tree.store, store.SPLITS, 2)
+    tight.state.free = 20  # as if the other places were taken
+    stretch, asked = store.stretched, []
     monkeypatch.setattr(
-        storage,
+        store,
         "stretched",
         lambda arrays, names, size: asked.append((names, size)) or stretch(arrays, names, size),
     )
     assert tight.work(100_000)
     assert whole.work(100_000)
-    assert (storage.SPLITS, 16) in asked
-    assert (storage.PLACES, 552) in asked
+    assert (store.SPLITS, 16) in asked
+    assert (store.PLACES, 552) in asked
     assert (tight.nodes, tight.value, tight.bound) == (whole.nodes, whole.value, whole.bound)
 
 
@@ -108,10 +108,10 @@ def test_without_room_for_more_nodes_the_search_is_depth_first(case, record):
     found = grow_from(problem, gap=0.0, probe=0, depth=-1, record=record)
     best, n = least(found.block, problem), found.block.n
     found.storage.memory = 0
-    found.integers[state.FREE] = n + 8
+    found.state.free = n + 8
     deepest = 0
     while not found.work(1):
-        deepest = max(deepest, int(found.integers[state.STACK]))
+        deepest = max(deepest, int(found.state.stack))
         assert found.bound <= best
         if found.full:  # the proof has no room
             assert record
@@ -128,8 +128,8 @@ def test_best_first_goes_on_when_there_is_room_again(rng):
     problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
     found = grow_from(problem, gap=0.0, probe=0, depth=-1)
     best = least(found.block, problem)
-    found.storage.memory, found.integers[state.FREE] = 0, 24
-    while not found.integers[state.STACK]:
+    found.storage.memory, found.state.free = 0, 24
+    while not found.state.stack:
         assert not found.work(1)
     found.storage.memory = 1 << 30
     found.feed(1 << 31)
@@ -142,7 +142,7 @@ def test_best_first_goes_on_when_there_is_room_again(rng):
 def test_a_search_that_shares_memory_waits_for_more(rng):
     problem = make_problem(rng, Budget.per_row(9), m=1, n=16)
     alone, waiting = (grow_from(problem, gap=0.0, depth=-1, share=share) for share in (False, True))
-    waiting.storage.memory, waiting.integers[state.FREE] = 0, 20
+    waiting.storage.memory, waiting.state.free = 0, 20
     assert not waiting.work()
     assert waiting.hungry
     assert not waiting.full
@@ -158,10 +158,10 @@ def test_a_search_that_shares_memory_waits_for_more(rng):
 def test_a_proof_without_room_stops_the_search_with_a_valid_bound(rng):
     problem = make_problem(rng, Budget.per_row(14), m=1, n=24)
     found, solved = (grow_from(problem, depth=-1, probe=0, record=record) for record in (True, False))
-    found.storage.memory = limit = found.bytes
+    found.storage.memory = limit = found.storage.bytes
     assert not found.work(100_000)
     assert found.full
-    assert found.bytes <= limit
+    assert found.storage.bytes <= limit
     assert solved.work(100_000)
     assert 0 < found.bound < solved.value <= found.value
     assert 0 < found.proof().bound < solved.value
@@ -170,7 +170,7 @@ def test_a_proof_without_room_stops_the_search_with_a_valid_bound(rng):
 def test_splits_that_no_node_needs_are_forgotten(rng):
     problem = make_problem(rng, Budget.per_row(14), m=1, n=26)
     free, tight = (grow_from(problem, worth=0.0, depth=0) for _ in range(2))
-    tight.storage.memory = tight.bytes
+    tight.storage.memory = tight.storage.bytes
     assert free.work(100_000)
     while not tight.work(1):
         assert len(tight.store.roots) == 16
@@ -230,7 +230,7 @@ def test_how_often_entries_are_probed_does_not_change_the_answer(probe, rng):
     found = grow_from(problem, probe=probe)
     assert found.work(100_000)
     assert found.value == pytest.approx(least(found.block, problem), rel=1e-6)
-    assert (found.integers[state.PROBES] == 0) == (probe == 0)
+    assert (found.state.probes == 0) == (probe == 0)
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
@@ -272,14 +272,16 @@ def test_blocks_without_a_choice(prune, refit, rng):
 @QUICK
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
 def test_nodes_leave_the_heap_by_rising_bounds(bounds):
-    lower = np.array(bounds)
-    heap, slots = np.zeros(20, np.int64), np.zeros(6, np.int64)
-    for node in range(len(lower)):
-        state.push(heap, slots, lower, node)
-    out = [int(state.pop(heap, slots, lower)) for _ in bounds]
+    storage = store.Storage(1, 1, 1, 1 << 20, record=False)
+    storage.room_for_nodes()
+    for node, bound in enumerate(bounds):
+        storage.store.lower[node] = bound
+        store.push(storage.store, storage.state, node)
+    lower = storage.store.lower[: len(bounds)]
+    out = [int(store.pop(storage.store, storage.state)) for _ in bounds]
     assert sorted(out) == list(range(len(bounds)))
     assert lower[out].tolist() == sorted(bounds)
-    assert slots[state.HEAP] == 0
+    assert storage.state.heap == 0
 
 
 def pooled_sum(s, fix, labels, keep):

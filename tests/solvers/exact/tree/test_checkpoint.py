@@ -13,13 +13,12 @@ import pytest
 from solvers import Budget, Status, solve
 from solvers.auto import Auto
 from solvers.bounds.split import split_blocks
-from solvers.exact.tree import BranchAndBound, state
-from solvers.exact.tree.block_tree import BlockTree
-from solvers.exact.tree.checkpoint import Keeper, freeze, thaw
+from solvers.control import Control
+from solvers.exact.tree import BranchAndBound
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks
 from solvers.instances import save
-from solvers.runtime import checkpoint as files
-from solvers.runtime.checkpoint import Checkpoint
+from solvers.runtime.checkpoint import Checkpoint, Keeper, pack, unpack
 from tests.solvers.oracles import BUDGETS, make_problem
 
 CASES = {
@@ -38,15 +37,15 @@ def planted(case, seed, **options):
     pruned = np.zeros(block.n, dtype=bool)
     for p, count in enumerate(block.prune):
         pruned[np.flatnonzero(block.labels == p)[:count]] = True
-    return BlockTree(block, split, pruned, block.value(pruned), gap=1e-6, **options)
+    return BlockTree(block, Settings(**options)).plant(split, pruned, block.value(pruned), 1e-6)
 
 
 def through_a_file(trees, folder, **options):
     """The same trees, written and read."""
     file = Checkpoint(folder / "search", {})
-    file.save(freeze(trees))
-    found = [tree.block for tree in trees]
-    return thaw(found, file.load(), file, lambda block: BlockTree.blank(block, **options))
+    file.save(pack("tree", [tree.arrays() for tree in trees]))
+    pairs = zip(trees, unpack("tree", file.load()), strict=True)
+    return [BlockTree(tree.block, Settings(**options)).restore(arrays) for tree, arrays in pairs]
 
 
 def facts(tree):
@@ -80,13 +79,11 @@ def test_trees_go_on_as_if_nothing_had_been(case, record, tmp_path):
 def test_a_depth_first_search_goes_on(tmp_path):
     tree = planted("joint", 1, depth=-1, probe=0)
     other = planted("joint", 1, depth=-1, probe=0)
-    tree.storage.memory, tree.integers[state.FREE] = 0, 26
-    while tree.integers[state.STACK] < 4:
+    tree.storage.memory, tree.state.free = 0, 26
+    while tree.state.stack < 4:
         assert not tree.work(1)
     (again,) = through_a_file([tree], tmp_path, probe=0)
-    stacks = [
-        t.store.fixes[t.store.heap[len(t.store.heap) - t.integers[state.STACK] :]] for t in (tree, again)
-    ]
+    stacks = [t.store.fixes[t.store.heap[len(t.store.heap) - t.state.stack :]] for t in (tree, again)]
     assert len(stacks[0]) >= 4
     np.testing.assert_array_equal(*stacks)
     assert facts(again) == facts(tree)
@@ -100,37 +97,63 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
     tree = planted("joint", 0)
     tree.work(20)
     assert len(tree.store.heap) > 0
-    file = Checkpoint(tmp_path / "search", {})
-    file.save(freeze([tree]))
-    good = file.load()
+    good = tree.arrays()
 
-    def read(arrays, found=(tree.block,)):
-        return thaw(found, arrays, file, BlockTree.blank)
+    def read(arrays, block=tree.block):
+        return BlockTree(block).restore(arrays)
 
-    assert facts(read(good)[0]) == facts(tree)
-    with pytest.raises(ValueError, match=r"damaged \(1 trees instead of 2\)"):
-        read(good, (tree.block, tree.block))
-    with pytest.raises(ValueError, match="damaged"):
-        read(good, (planted("selection", 0).block,))
-    for name, change in {
-        "fixes": lambda a: a[:-1],
-        "lower": lambda a: np.append(a, 0.0),
-        "owner": lambda a: a + 1000,
-        "sides": lambda a: a - 1000,
-        "d": lambda a: a[:, :, :-1],
-        "incumbent": lambda a: a[:-1],
-        "integers": lambda a: -a,
-    }.items():
-        with pytest.raises(ValueError, match="is damaged"):
+    def counts(**changed):
+        def change(state):
+            other = state.copy()
+            for name, count in changed.items():
+                other[name] = count
+            return other
+
+        return change
+
+    assert facts(read(good)) == facts(tree)
+    with pytest.raises(ValueError, match="shape"):
+        read(good, planted("selection", 0).block)
+    places = len(tree.store.heap)
+    for name, change in [
+        ("fixes", lambda a: a[:-1]),
+        ("lower", lambda a: np.append(a, 0.0)),
+        ("owner", lambda a: a + 1000),
+        ("sides", lambda a: a - 1000),
+        ("heap", lambda a: a - 1),
+        ("spare", lambda a: a + places),
+        ("d", lambda a: a[:, :, :-1]),
+        ("roots", lambda a: a.astype(float)),
+        ("incumbent", lambda a: a[:-1]),
+        ("state", counts(heap=-1)),
+        ("state", counts(free=places + 1)),
+        ("state", counts(current=places)),
+        ("state", counts(splits=0)),
+        ("state", counts(tree=1)),
+        ("log place", lambda a: np.zeros(places, np.int32)),
+    ]:
+        with pytest.raises(ValueError, match=r"shape|length|out of range|nowhere"):
             read({**good, name: change(good[name])})
-        with pytest.raises(ValueError, match="is damaged"):
+        with pytest.raises(KeyError):
             read({key: array for key, array in good.items() if key != name})
+
+
+def test_a_file_of_other_trees_is_damaged(tmp_path):
+    problem = make_problem(np.random.default_rng(0), Budget.per_row(3), m=2)
+    file = Checkpoint(tmp_path / "search", {})
+    for count in (1, 3):
+        file.save(pack("tree", [planted("joint", 0).arrays()] * count))
+        with pytest.raises(ValueError, match=r"is damaged \(.*\); delete it"):
+            BranchAndBound().run(problem, Control(checkpoint=file))
+    file.save([("nothing", [np.zeros(1)])])
+    with pytest.raises(ValueError, match="is damaged"):
+        BranchAndBound().run(problem, Control(checkpoint=file))
 
 
 def test_a_full_disk_does_not_end_a_search(tmp_path, caplog):
     tree = planted("joint", 0)
     (tmp_path / "folder").mkdir()
-    keeper = Keeper(Checkpoint(tmp_path / "folder" / "search", {}), lambda: freeze([tree]))
+    keeper = Keeper(Checkpoint(tmp_path / "folder" / "search", {}), lambda: pack("tree", [tree.arrays()]))
     (tmp_path / "folder" / "search").unlink()
     (tmp_path / "folder").rmdir()
     keeper.save()
@@ -196,25 +219,27 @@ def test_whose_checkpoint_it_is(tmp_path):
         solve(problem, Auto(exact_inputs=5), checkpoint=tmp_path / "wide")
 
 
-def test_searches_are_written_now_and_then(tmp_path, monkeypatch, clock):
-    monkeypatch.setattr(files, "EVERY", 0.005)
-    clock.tick = 0.0001
+def test_searches_are_written_now_and_then(tmp_path):
     problem = make_problem(np.random.default_rng(0), Budget.per_row(48), m=2, n=72)
-    found = solve(problem, "branch-and-bound", gap=0.0, time_limit=1.0, checkpoint=tmp_path / "search")
+    file = Checkpoint(tmp_path / "search", {}, every=0.0)
+    found = BranchAndBound(node_limit=3000).run(problem, Control(gap=0.0, checkpoint=file))
+    assert found.reason is Status.NODE_LIMIT
     assert found.stats["checkpoints"] > 4
-    again = solve(problem, "branch-and-bound", gap=0.0, time_limit=0.01, checkpoint=tmp_path / "search")
+    again = BranchAndBound(node_limit=0).run(problem, Control(gap=0.0, checkpoint=file))
     assert again.bound >= found.bound
-    assert again.value <= found.value
+    assert problem.value(again.mask) <= problem.value(found.mask)
     assert again.stats["nodes"] >= found.stats["nodes"]
 
 
 SCRIPT = """
 import json, sys
-import solvers, solvers.runtime.checkpoint
+from solvers.control import Control
+from solvers.exact.tree import BranchAndBound
 from solvers.instances import load
-solvers.runtime.checkpoint.EVERY = 0.1
-found = solvers.solve(load(sys.argv[1]), "branch-and-bound", checkpoint=sys.argv[2])
-print(json.dumps([found.value, found.bound, found.stats["nodes"], found.stats["resumed"]]))
+from solvers.runtime.checkpoint import Checkpoint
+control = Control(checkpoint=Checkpoint(sys.argv[2], {}, every=0.1))
+found = BranchAndBound().run(load(sys.argv[1]), control)
+print(json.dumps([found.mask.tolist(), found.bound, found.stats["nodes"], found.stats["resumed"]]))
 """
 
 
@@ -229,18 +254,18 @@ def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
         time.sleep(0.02)
         if path.exists():
             with np.load(path) as file:
-                nodes = int(file["integers"][:, state.NODES].sum())
+                nodes = int(file["tree state"]["nodes"].sum())
     assert process.poll() is None, "the search was over before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
     with np.load(path) as file:
-        nodes = int(file["integers"][:, state.NODES].sum())
-        assert not (file["facts"][:, 3] == 1).all()
+        nodes = int(file["tree state"]["nodes"].sum())
+        assert not (file["tree facts"].reshape(-1, 4)[:, 3] == 1).all()
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ).stdout
-    value, bound, total, resumed = json.loads(answer)
+    mask, bound, total, resumed = json.loads(answer)
     assert resumed
     assert 40 <= nodes < total
     # uninterrupted in a process of its own too: linear algebra rounds otherwise on other numbers of threads
     command[-1] = str(tmp_path / "another search")
     whole = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ).stdout
-    assert json.loads(whole) == [value, bound, total, False]
+    assert json.loads(whole) == [mask, bound, total, False]

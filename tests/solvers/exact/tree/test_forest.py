@@ -12,9 +12,9 @@ from solvers.bounds import split as splitting
 from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.control import Control
-from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.exact.tree.forest import grow_forest
-from solvers.exact.tree.roots import root_bound
+from solvers.exact.tree.subtree import root_bound
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import BUDGETS, make_problem
 
@@ -82,7 +82,7 @@ def test_trees_are_halted_amid_a_slice(rng):
     trees = []
     for block, split in zip(found, split_blocks(found), strict=True):
         pruned = np.arange(90) < 60
-        trees.append(BlockTree(block, split, pruned, block.value(pruned), gap=0.0))
+        trees.append(BlockTree(block).plant(split, pruned, block.value(pruned), 0.0))
     for tree in trees:
         tree.work = lambda nodes=None, tree=tree: BlockTree.work(tree, 10_000_000)  # one endless slice
     end = time.perf_counter() + 0.5
@@ -111,9 +111,8 @@ def test_hungry_trees_share_what_is_left(rng):
     for trees, memory in ((alone, 1 << 30), (together, 60_000)):
         for block, split in zip(found, split_blocks(found), strict=True):
             pruned = np.arange(20) < 12
-            trees.append(
-                BlockTree(block, split, pruned, block.value(pruned), gap=1e-6, memory=memory, share=True)
-            )
+            tree = BlockTree(block, Settings(memory=memory, share=True))
+            trees.append(tree.plant(split, pruned, block.value(pruned), 1e-6))
     for trees in (alone, together):
         assert grow_forest(trees, lambda: None, lambda: None) is Status.OPTIMAL
     for one, other in zip(alone, together, strict=True):

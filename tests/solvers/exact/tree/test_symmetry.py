@@ -5,7 +5,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem
 from solvers.bounds.split import split_blocks
-from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.exact.tree.fixing import follow
 from solvers.exact.tree.symmetry import chains
 from solvers.form.blocks import blocks
@@ -134,11 +134,12 @@ def test_what_is_left_out_costs_nothing(case, copies):
         values = [block.value(mask) for mask in masks]
         best, worst = min(values), int(np.argmax(values))
         for symmetry in (True, False):
-            tree = BlockTree(block, split, masks[worst], values[worst], gap=1e-7, symmetry=symmetry)
+            tree = BlockTree(block, Settings(symmetry=symmetry))
+            tree.plant(split, masks[worst], values[worst], 1e-7)
             assert tree.work(100_000)
             assert tree.value == pytest.approx(best, abs=1e-7 * abs(best) + 1e-10 * block.scale)
             assert tree.bound <= best + 1e-12 * block.scale
-            assert len(tree.whole.chains) == 0 or symmetry
+            assert len(tree.search.chains) == 0 or symmetry
 
 
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
@@ -154,7 +155,7 @@ def test_dead_inputs_are_pruned_in_their_order(refit):
         masks = sorted((mask[0] for mask in all_masks(problem)), key=block.value)
         best = block.value(masks[0])
         (split,) = split_blocks([block])
-        found = BlockTree(block, split, masks[-1], block.value(masks[-1]), gap=1e-7)
+        found = BlockTree(block).plant(split, masks[-1], block.value(masks[-1]), 1e-7)
         assert found.work(100_000)
         assert found.value == pytest.approx(best, rel=1e-6)
         assert found.bound <= best
@@ -168,7 +169,8 @@ def test_copies_take_fewer_nodes():
     pruned = np.arange(30) < 20
     nodes = []
     for symmetry in (True, False):
-        tree = BlockTree(block, split, pruned, block.value(pruned), gap=1e-4, symmetry=symmetry)
+        tree = BlockTree(block, Settings(symmetry=symmetry))
+        tree.plant(split, pruned, block.value(pruned), 1e-4)
         assert tree.work(100_000)
         nodes.append(tree.nodes)
     assert nodes[0] < 0.7 * nodes[1]
@@ -177,7 +179,5 @@ def test_copies_take_fewer_nodes():
 def test_recorded_searches_leave_nothing_out(rng):
     problem, _ = twins(rng, 12, 2)
     block = blocks(problem)[0]
-    (split,) = split_blocks([block])
-    pruned = np.arange(12) < 6
-    tree = BlockTree(block, split, pruned, block.value(pruned), gap=1e-6, record=True)
-    assert len(tree.whole.chains) == 0
+    assert len(BlockTree(block).search.chains) > 0
+    assert len(BlockTree(block, Settings(record=True)).search.chains) == 0

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.heuristics.rows.elites import insert
-from solvers.heuristics.rows.path_relinking import relink
 from solvers.heuristics.rows.search import row_data, state
-from solvers.heuristics.rows.swaps import best_swap, cheapest, descend, improve_joint, improve_selection
+from solvers.heuristics.rows.swaps import best_swap, cheapest, descend, improve_joint, neighbour
 from solvers.heuristics.rows.tableau import prune, refresh, restore
-from solvers.heuristics.rows.tabu_walk import shake, tabu_walk
+from solvers.heuristics.rows.walks import insert, relink, shake, tabu_walk
 from tests.solvers.oracles import make_problem
 
 CASES = pytest.mark.parametrize(
@@ -120,16 +118,33 @@ def test_descent_ends_where_no_swap_gains(refit, gradient, of, rng):
     assert min(changes(problem, mask, cost).values()) > -1e-8 * abs(cost(mask))
 
 
-@pytest.mark.parametrize("refit", [True, False])
-def test_searches_of_plain_arrays(refit, rng):
-    problem, mask, cost = make(rng, refit, not refit, 1)
+def test_searches_of_plain_arrays(rng):
+    problem, mask, cost = make(rng, True, False, 1)
     H, w, labels = problem.hessian.dense(0), problem.W[0], problem.pools.labels[0]
-    A, c = w[:, None] * H * w, np.zeros(10) if refit else problem.G[0] * w
-    search = improve_joint if refit else improve_selection
-    moves, value = search(H if refit else A, w if refit else c, mask, labels, 1e-9, 50)
+    moves, value = improve_joint(H, w, mask, labels, 1e-9, 50)
     assert 0 < moves < 50
     assert value == pytest.approx(cost(mask), rel=1e-9)
     assert min(changes(problem, mask, cost).values()) > -1e-8 * abs(cost(mask))
+
+
+@CASES
+@pytest.mark.parametrize("towards", [1, -1])
+def test_a_neighbour_has_one_more_or_less_and_no_swap_gains(towards, refit, gradient, of, rng):
+    problem, mask, cost = make(rng, refit, gradient, of)
+    single = [flipped(mask, k) for k in np.flatnonzero(mask == (towards < 0))]
+    found = neighbour(row_data(problem, 0), mask.copy(), towards)
+    assert found.sum() == mask.sum() + towards
+    assert cost(found) <= min(cost(other) for other in single) * (1 + 1e-9)
+    assert min(changes(problem, found, cost).values()) > -1e-8 * abs(cost(found))
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_neighbours_of_everything_and_of_all_but_one(refit, rng):
+    problem, _, cost = make(rng, refit, not refit, 1)
+    for start, towards in ((np.ones(10, bool), -1), (np.arange(10) > 0, 1), (np.zeros(10, bool), 1)):
+        found = neighbour(row_data(problem, 0), start.copy(), towards)
+        assert found.sum() == start.sum() + towards
+        assert cost(found) <= min(cost(flipped(start, k)) for k in np.flatnonzero(start == (towards < 0)))
 
 
 @CASES

@@ -1,10 +1,15 @@
-"""What is known of one row at every pruned count: masks, values, bounds, and splits that neighbours share."""
+"""The search of one row's cost curve: masks, values and bounds at every pruned count, which help each other.
+
+Any split and any Lagrangian point bound every count, and the best masks of neighbouring counts are a move
+apart, so that what is found at one count starts the search at the next.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,43 +20,33 @@ from solvers.bounds.node.restriction import part_of
 from solvers.bounds.secure import secure
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.certificate import Proof, root_proof
-from solvers.exact.curves.neighbours import best_moves
-from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.heuristics.rows.swaps import improve_joint, improve_selection
+from solvers.heuristics.rows.swaps import neighbour
+from solvers.heuristics.rows.tableau import RowData
 from solvers.problem import Mask
+from solvers.runtime.checkpoint import Arrays, Pieces, pack, unpack
 from solvers.solution import check_bounds
 
 STEPS = 5
 """Newton steps from a neighbour's split to a count's own."""
-GAIN = 1e-9
-"""A swap counts when it lowers the cost by more than this, relatively."""
-SWAPS = 50
-"""Swaps in a row at most: rounding gathers."""
-REFRESHES = 20
-"""Times that swaps in a row are started afresh at most: where rounding is all, they may go round."""
 NOISE = 1e-12
-"""Rounding in a search, as a share of the row's scale; see `RowCurve.noise`."""
+"""Rounding in a search, as a share of the row's scale; see `CurveSearch.noise`."""
 TRUST = 1.0
 """Branchings that a neighbour's pseudo-costs count for."""
-MEMORY = 1 << 30
-"""Bytes that a tree may take."""
+PROOF = tuple(field.name for field in fields(Proof) if field.name != "blocks")
+"""Fields of a tree's proof; its splits are diagonal."""
 
 
-class RowCurve:
-    """One row's curve `f(k)`, the least cost of pruning k entries, between `lower` and `values`.
-
-    Any split and any point bound every count, and the best masks of neighbouring counts are a move apart,
-    so that what is found at one count starts the search at the next.
+class CurveSearch:
+    """The search of a row's curve `f(k)`, the least cost of pruning k entries, between `lower` and `values`.
 
     Args:
         block: the row, of one curvature and one pool; what it keeps does not matter.
         order: `[n]` its entries, in an order in which to prune them at first.
         values: `[n + 1]` what that costs; None to compute it.
-        probe: probes of an entry before its pseudo-costs are trusted.
-        record: whether trees leave their proofs.
-        memory: bytes that a tree may take.
+        settings: of the trees.
 
     Attributes:
         values: `[n + 1]` cost of the best mask known of every count.
@@ -75,14 +70,11 @@ class RowCurve:
         block: Block,
         order: NDArray[np.int64],
         values: Array | None = None,
-        *,
-        probe: int = 1,
-        record: bool = False,
-        memory: int = MEMORY,
+        settings: Settings = DEFAULT,
     ) -> None:
         self.block = replace(block, H=np.ascontiguousarray(block.H), B=np.ascontiguousarray(block.B))
         n = self.n = block.n
-        self.order, self.probe, self.record, self.memory = order, probe, record, memory
+        self.order, self.settings = order, settings
         self.chosen: dict[int, Mask] = {}
         self.values = np.array(
             [block.value(self.mask(k)) for k in range(n + 1)] if values is None else values
@@ -99,10 +91,12 @@ class RowCurve:
         self.gaps[[0, n]] = 0.0
         self.splits: dict[int, Split] = {}
         self.searches: dict[int, Proof] = {}
-        self._labels = np.zeros(n, np.int64)
         self.costs: Array | None = None
         self.keeps = False
         self.unfinished: BlockTree | None = None
+        w = np.ascontiguousarray(block.W[0, :, 0]) if block.refit else np.ones(n)
+        linear = np.zeros(n) if block.refit else np.ascontiguousarray(block.B[0, :, 0])
+        self._data = RowData(block.refit, self.block.H[0], w, linear, np.zeros(n, np.int64)).read_only()
 
     def at(self, k: int) -> Block:
         """The block with k entries pruned."""
@@ -135,10 +129,7 @@ class RowCurve:
         """Offer what becomes of the mask of count k when one more entry goes (1) or comes back (-1)."""
         if not 0 < k + step < self.n:
             return
-        block, pruned = self.block, self.mask(k)
-        go, come = best_moves(block.refit, block.H[0], block.B[0, :, 0], pruned)
-        pruned[go if step > 0 else come] = step > 0
-        self.offer(self._swapped(pruned))
+        self.offer(neighbour(self._data, self.mask(k), step))
 
     def root(self, k: int) -> Split:
         """The split of count k: by a few Newton steps from the nearest count's, if rows are small enough."""
@@ -194,7 +185,7 @@ class RowCurve:
         self.seconds += tree.seconds - seconds
         self.unfinished = tree if self.keeps and not (tree.done or tree.full) else None
         self.offer(tree.pruned)
-        if self.record and (k not in self.searches or tree.bound > self.searches[k].bound):
+        if self.settings.record and (k not in self.searches or tree.bound > self.searches[k].bound):
             self.searches[k] = tree.proof()
         bounds = np.full(self.n + 1, -math.inf)
         bounds[k] = tree.bound
@@ -202,8 +193,9 @@ class RowCurve:
         if tree.done:
             self.gaps[k] = gap
             self.left[k] = self.values[k] - self.lower[k]
-            counts = np.maximum(tree.costs[1::2], 1e-300)
-            self.costs = tree.costs * np.repeat(np.minimum(1.0, TRUST / counts), 2, axis=0)
+            costs = tree.search.costs
+            counts = np.maximum(costs[1::2], 1e-300)
+            self.costs = costs * np.repeat(np.minimum(1.0, TRUST / counts), 2, axis=0)
         return tree.done
 
     def _tree(self, k: int, gap: float) -> BlockTree:
@@ -211,12 +203,10 @@ class RowCurve:
         old = self.unfinished
         if old is not None and old.block.keep[0] == self.n - k and old.gap <= gap:
             return old
-        tree = BlockTree(
-            self.at(k), self.root(k), self.mask(k), float(self.values[k]),
-            gap=gap, probe=self.probe, memory=self.memory, record=self.record,
-        )  # fmt: skip
+        tree = BlockTree(self.at(k), self.settings)
+        tree.plant(self.root(k), self.mask(k), float(self.values[k]), gap)
         if self.costs is not None:
-            tree.costs[:] = self.costs
+            tree.search.costs[:] = self.costs
         self.trees += 1
         return tree
 
@@ -246,11 +236,82 @@ class RowCurve:
         ]
         return [*roots, *self.searches.values()]
 
-    def _swapped(self, pruned: Mask) -> Mask:
-        block = self.block
-        H, w = block.H[0], np.ascontiguousarray(block.W[0, :, 0] if block.refit else block.B[0, :, 0])
-        search = improve_joint if block.refit else improve_selection
-        for _ in range(REFRESHES):
-            if search(H, w, pruned, self._labels, GAIN, SWAPS)[0] < SWAPS:
-                break
-        return pruned
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What its further course depends on, by name, but for its proofs and its unfinished tree."""
+        n, counts = self.n, sorted(self.chosen)
+        found = sorted(self.splits.items())
+        worth = [(k, split) for k, split in found if split.steps or k in (0, n)]  # no hasty ones
+        arrays = {
+            "order": self.order, "values": self.values, "lower": self.lower, "left": self.left,
+            "gaps": self.gaps, "numbers": np.array([self.noise, self.nodes, self.trees, self.seconds]),
+            "chosen at": np.array(counts, np.int64),
+            "chosen": np.array([self.chosen[k] for k in counts], bool).reshape(-1, n),
+            "splits": np.array([(k, split.steps) for k, split in worth], np.int64).reshape(-1, 2),
+            "d": np.array([split.d[0] for _, split in worth]).reshape(-1, n),
+            "z": np.array([split.z for _, split in worth]).reshape(-1, n),
+        }  # fmt: skip
+        return arrays if self.costs is None else {**arrays, "costs": self.costs}
+
+    def restore(self, arrays: Arrays) -> None:
+        """Go on from what `arrays` gave.
+
+        Raises:
+            ValueError: for arrays of another row.
+        """
+        n = self.n
+        if not np.array_equal(np.sort(arrays["order"]), np.arange(n)):
+            raise ValueError("an order of entries is none")
+        for name in ("order", "values", "lower", "left", "gaps"):
+            getattr(self, name)[:] = arrays[name]
+        self.noise, nodes, trees, self.seconds = arrays["numbers"].tolist()
+        self.nodes, self.trees = int(nodes), int(trees)
+        masks = arrays["chosen"].reshape(-1, n)
+        self.chosen = dict(zip(arrays["chosen at"].tolist(), masks, strict=True))
+        if any(mask.sum() != k for k, mask in self.chosen.items()):
+            raise ValueError("masks have other counts")
+        d, z = arrays["d"].reshape(-1, 1, n), arrays["z"].reshape(-1, n)
+        splits = arrays["splits"].reshape(-1, 2).tolist()
+        self.splits = {k: Split(d[i], z[i], steps) for i, (k, steps) in enumerate(splits)}
+        self.costs = arrays["costs"].reshape(4, n) if "costs" in arrays else None
+
+
+def freeze(rows: Sequence[CurveSearch]) -> Pieces:
+    """Rows, their proofs and their unfinished trees, as `Checkpoint.save` takes them."""
+    yield from pack("row", [row.arrays() for row in rows])
+    proofs, trees = [], []
+    for r, row in enumerate(rows):
+        for k, proof in sorted(row.searches.items()):
+            parts = {name: getattr(proof, name) for name in PROOF}
+            known = {name: np.asarray(part) for name, part in parts.items() if part is not None}
+            proofs.append({"at": np.array([r, k]), **known})
+        if row.unfinished is not None:
+            at = np.array([r, row.n - row.unfinished.block.keep[0]])
+            trees.append({"at": at, **row.unfinished.arrays()})
+    yield from pack("proof", proofs)
+    yield from pack("unfinished", trees)
+
+
+def thaw(found: Sequence[Block], arrays: Arrays, settings: Settings) -> list[CurveSearch]:
+    """The rows that `freeze` was given.
+
+    Args:
+        found: their blocks, with any counts.
+        arrays: as `Checkpoint.load` gives them.
+        settings: of the trees.
+
+    Raises:
+        ValueError: if the arrays don't fit.
+        KeyError: if some are missing.
+    """
+    rows = []
+    for block, saved in zip(found, unpack("row", arrays), strict=True):
+        rows.append(CurveSearch(block, saved["order"], saved["values"], settings))
+        rows[-1].restore(saved)
+    for saved in unpack("proof", arrays):
+        r, k = saved.pop("at").tolist()
+        parts: dict[str, Any] = dict.fromkeys(PROOF) | saved
+        rows[r].searches[k] = Proof(**parts)
+    for saved in unpack("unfinished", arrays):
+        r, k = saved["at"].tolist()
+        rows[r].unfinished = BlockTree(rows[r].at(k), settings).restore(saved)
+    return rows

@@ -1,4 +1,8 @@
-"""A search's log made into a proof that others can check: full splits, points, and only what is needed."""
+"""The proof that a search leaves behind: recorded while it runs, then made into one that others can check.
+
+A search logs its tree and the relaxed shares at which every bound was found; `testify` turns that into
+splits, Lagrangian points and claims, and leaves out whatever no leaf needs.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,44 @@ from solvers.bounds.node.oracle import factor
 from solvers.certificate import IMPOSSIBLE, Proof, prove
 from solvers.certificate.claims import CHUNK
 from solvers.certificate.points import rounded
-from solvers.exact.tree.arrays import Store
-from solvers.exact.tree.log import Log
+from solvers.exact.tree.store import Log, Store
+from solvers.exact.tree.subtree import spread
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+
+
+@njit(cache=True, nogil=True)
+def keep_shares(log, state, view, z):
+    """Record the shares z of what a view leaves free, where a bound was found; their row."""
+    row = state.vectors
+    state.vectors += 1
+    spread(z, view, log.shares[row])
+    log.split[row] = view.split
+    return row
+
+
+@njit(cache=True, nogil=True)
+def fork(log, state, at, entry, side, vector):
+    """Branch a tree node: its child on `side` goes on, the other one has the bound of `vector`."""
+    first = state.tree
+    state.tree += 2
+    for child in (first, first + 1):
+        log.entry[child] = log.pruned[child] = log.kept[child] = -1
+    log.vector[first], log.vector[first + 1] = vector, log.vector[at]
+    log.entry[at] = entry
+    log.pruned[at] = first if side > 0 else first + 1
+    log.kept[at] = first + 1 if side > 0 else first
+    log.vector[at] = -1
+    return first + 1
+
+
+@njit(cache=True, nogil=True)
+def fork_fixed(log, state, at, before, after, free, vector):
+    """Branch on every entry that was free before and is fixed after; the node where it goes on."""
+    for i in range(len(free)):
+        if before[i] == 0 and after[i] != 0:
+            at = fork(log, state, at, free[i], after[i], vector)
+    return at
 
 
 def testify(block: Block, store: Store, log: Log, nodes: int) -> Proof:

@@ -1,4 +1,9 @@
-"""Tabu search in one row, compiled: swaps that need not gain, and none undone for a while (Glover 1989)."""
+"""What a round of tabu search in one row is made of, compiled.
+
+A tabu walk makes swaps that need not gain, and undoes none for a while (Glover 1989). Walks start from a mask
+that is shaken, or that lies on the path from one of the best masks so far (elites) to another (path
+relinking, Glover 1996).
+"""
 
 from __future__ import annotations
 
@@ -72,3 +77,50 @@ def shake(row, swaps, rng):  # type: ignore[no-untyped-def]
                 restore(row, come)
                 prune(row, go)
                 break
+
+
+@njit(cache=True, nogil=True)
+def relink(row, target):  # type: ignore[no-untyped-def]
+    """Walk to another mask by the best swaps that lead there, and go back to the best mask between.
+
+    Args:
+        row: the state.
+        target: `[n]` bool, with as many pruned entries in every pool.
+    """
+    best = row.pruned.copy()
+    distance = (row.pruned != target).sum() // 2
+    lowest = np.inf
+    for _ in range(1, distance):
+        _, come, go = best_swap(row, row.pruned == target, -np.inf)
+        restore(row, come)
+        prune(row, go)
+        if row.cost[0] < lowest:
+            lowest = row.cost[0]
+            best[:] = row.pruned
+    row.pruned[:] = best
+    refresh(row)
+
+
+@njit(cache=True, nogil=True)
+def insert(masks, values, mask, value):  # type: ignore[no-untyped-def]
+    """Take a mask in, in order of values, if it is new and better than the worst.
+
+    Args:
+        masks: `[elites, n]` bool.
+        values: `[elites]` rising; infinite where there is no mask yet.
+        mask: `[n]` bool.
+        value: what it costs.
+    """
+    size = len(values)
+    if value >= values[size - 1]:
+        return
+    for e in range(size):
+        if values[e] < np.inf and not (masks[e] != mask).any():
+            return
+    e = size - 1
+    while e > 0 and values[e - 1] > value:
+        values[e] = values[e - 1]
+        masks[e] = masks[e - 1]
+        e -= 1
+    values[e] = value
+    masks[e] = mask

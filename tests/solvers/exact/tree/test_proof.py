@@ -8,7 +8,7 @@ from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
 from solvers.certificate.claims import leaf_fixings
 from solvers.exact.tree import BranchAndBound
-from solvers.exact.tree.block_tree import BlockTree
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks
 from solvers.instances import save
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem
@@ -34,7 +34,8 @@ def grown(problem, nodes, seed=0, **options):
     pruned = np.zeros(block.n, dtype=bool)
     for p, count in enumerate(block.prune):
         pruned[rng.choice(np.flatnonzero(block.labels == p), count, replace=False)] = True
-    tree = BlockTree(block, split, pruned, block.value(pruned), gap=1e-6, record=True, **options)
+    tree = BlockTree(block, Settings(record=True, **options))
+    tree.plant(split, pruned, block.value(pruned), 1e-6)
     if nodes is None:
         assert tree.work(100_000)
     elif nodes:
@@ -87,7 +88,7 @@ def test_recording_does_not_change_the_course():
     (split,) = split_blocks([block])
     pruned = np.arange(20) < 12
     plain, recorded = (
-        BlockTree(block, split, pruned, block.value(pruned), gap=1e-6, record=record)
+        BlockTree(block, Settings(record=record)).plant(split, pruned, block.value(pruned), 1e-6)
         for record in (False, True)
     )
     assert plain.work(100_000)

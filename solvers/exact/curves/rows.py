@@ -1,9 +1,10 @@
-"""Rows' curves side by side: what every count starts from, and the searches that close them."""
+"""Many rows' cost curves, a thread a row: first masks and bounds, then searches until gaps are proven."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from solvers.bounds.curves import WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.control import Control
-from solvers.exact.curves.row_search import MEMORY, RowCurve
-from solvers.exact.tree.block_tree import RESPLIT
+from solvers.exact.curves.search import CurveSearch
+from solvers.exact.tree.block_tree import DEFAULT, RESPLIT, Settings
 from solvers.form.blocks import blocks
 from solvers.greedy.curves import row_curves
 from solvers.problem import SubsetProblem
@@ -27,9 +28,7 @@ POLL = 0.05
 Item = TypeVar("Item")
 
 
-def start_curves(
-    problem: SubsetProblem, control: Control, *, probe: int = 1, memory: int = MEMORY
-) -> list[RowCurve]:
+def start_curves(problem: SubsetProblem, control: Control, settings: Settings = DEFAULT) -> list[CurveSearch]:
     """Every row's greedy curve and first bounds.
 
     Rows of up to `WIDE` inputs get a split at half their count, from which those of other counts follow, and
@@ -38,17 +37,14 @@ def start_curves(
     Args:
         problem: a reduced problem; its budget does not matter.
         control: limits; a stopped search leaves the greedy curves.
-        probe: of the trees to come.
-        memory: bytes that each of them may take.
+        settings: of the trees to come, which are recorded if the control says so.
     """
+    settings = replace(settings, record=control.certify)
     m, n = problem.W.shape
     greedy = row_curves(problem.W, problem.hessian, refit=problem.refit, gradient=problem.G)
     found = blocks(problem, np.full(m, n // 2))
     values = [None if n <= WIDE else greedy.values[r] for r in range(m)]
-    rows = [
-        RowCurve(block, greedy.order[r], values[r], probe=probe, record=control.certify, memory=memory)
-        for r, block in enumerate(found)
-    ]
+    rows = [CurveSearch(block, greedy.order[r], values[r], settings) for r, block in enumerate(found)]
     if n > WIDE:
         for k in (round(share * n) for share in WIDE_KNOTS):
             learn(rows, [k] * m, control)
@@ -56,7 +52,7 @@ def start_curves(
     if n > 1 and not control.stopped():
         learn(rows, [n // 2] * m, control)
 
-    def ready(row: RowCurve) -> None:
+    def ready(row: CurveSearch) -> None:
         row.polish(control.stopped)
         for k in [*range(n // 2, n + 1), *range(n // 2, -1, -1)]:
             if control.stopped():
@@ -67,7 +63,7 @@ def start_curves(
     return rows
 
 
-def learn(rows: Sequence[RowCurve], counts: Sequence[int], control: Control) -> None:
+def learn(rows: Sequence[CurveSearch], counts: Sequence[int], control: Control) -> None:
     """Splits of rows of one layer at a count each, found together; they bound all other counts, too.
 
     Once stopped, nothing is learnt: a split that took no time is worth as much.
@@ -82,9 +78,9 @@ def learn(rows: Sequence[RowCurve], counts: Sequence[int], control: Control) -> 
 
 
 def close_curves(
-    rows: Sequence[RowCurve],
+    rows: Sequence[CurveSearch],
     counts: Sequence[Sequence[int]],
-    gaps: Callable[[RowCurve, int], float],
+    gaps: Callable[[CurveSearch, int], float],
     stopped: Callable[[], Status | None],
     progress: Callable[[], object] = lambda: None,
     node_limit: int | None = None,
@@ -109,7 +105,7 @@ def close_curves(
         over = node_limit is not None and spent >= node_limit
         return stopped() or (Status.NODE_LIMIT if over else None)
 
-    def search(item: tuple[RowCurve, Sequence[int], int | None]) -> None:
+    def search(item: tuple[CurveSearch, Sequence[int], int | None]) -> None:
         row, wanted, limit = item
         for k in wanted:
             if halt():
@@ -129,7 +125,7 @@ def close_curves(
     return Status.OPTIMAL if done else Status.NODE_LIMIT
 
 
-def gap_of(row: RowCurve, k: int, gap: float, offset: float = 0.0, margin: float = 0.0) -> float:
+def gap_of(row: CurveSearch, k: int, gap: float, offset: float = 0.0, margin: float = 0.0) -> float:
     """The gap of a reduced row that makes `gap` of the original's, whose values are higher by `offset`.
 
     Bounds are going to be lowered by `margin`, and a search can't go on below the row's noise.

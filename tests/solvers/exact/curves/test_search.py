@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.exact.curves.neighbours import best_moves
-from solvers.exact.curves.row_search import RowCurve
+from solvers.exact.curves.search import CurveSearch
+from solvers.exact.tree.block_tree import Settings
 from solvers.form.blocks import blocks
 from solvers.greedy.curves import row_curves
 from tests.solvers.oracles import gram, make_problem
@@ -18,7 +18,7 @@ VARIANTS = [(True, False), (False, False), (False, True)]
 def row(rng, refit, gradient=False, n=9, record=False):
     problem = make_problem(rng, Budget.per_row(n // 2), m=1, n=n, refit=refit, gradient=gradient)
     greedy = row_curves(problem.W, problem.hessian, refit=refit, gradient=problem.G)
-    return RowCurve(blocks(problem)[0], greedy.order[0], record=record)
+    return CurveSearch(blocks(problem)[0], greedy.order[0], settings=Settings(record=record))
 
 
 def least(block, k):
@@ -28,27 +28,8 @@ def least(block, k):
 
 
 @pytest.mark.parametrize(("refit", "gradient"), VARIANTS)
-@pytest.mark.parametrize("k", [0, 1, 4, 8, 9])
-def test_best_moves_against_trying_every_one(refit, gradient, k, rng):
-    block = row(rng, refit, gradient).block
-    pruned = rng.permutation(9) < k
-
-    def moved(i):
-        mask = pruned.copy()
-        mask[i] = not mask[i]
-        return block.value(mask)
-
-    go, come = best_moves(refit, block.H[0], block.B[0, :, 0], pruned)
-    for chosen, side in ((go, np.flatnonzero(~pruned)), (come, np.flatnonzero(pruned))):
-        if not len(side):
-            assert chosen == -1
-        else:
-            assert moved(chosen) == pytest.approx(min(moved(i) for i in side), rel=1e-9)
-
-
-@pytest.mark.parametrize(("refit", "gradient"), VARIANTS)
 def test_the_point_of_one_split_bounds_every_count(refit, gradient, rng):
-    curve = RowCurve(row(rng, refit, gradient).block, np.arange(9))  # masks far from the best
+    curve = CurveSearch(row(rng, refit, gradient).block, np.arange(9))  # masks far from the best
     curve.root(4)
     best = np.array([least(curve.block, k) for k in range(10)])
     assert (curve.lower <= best).all()
@@ -87,7 +68,7 @@ def test_polish_finds_what_greedy_misses():
     rng = np.random.default_rng(1)
     problem = SubsetProblem(rng.standard_normal((1, 12)), gram(rng, 12, 1e-3), Budget.per_row(6))
     greedy = row_curves(problem.W, problem.hessian)
-    curve = RowCurve(blocks(problem)[0], greedy.order[0])
+    curve = CurveSearch(blocks(problem)[0], greedy.order[0])
     curve.polish()
     assert curve.values.sum() < 0.99 * greedy.values[0].sum()
 
@@ -114,7 +95,7 @@ def test_a_limit_of_nodes_stops_a_tree_with_a_valid_bound():
     rng = np.random.default_rng(8)
     problem = SubsetProblem(rng.standard_normal((1, 28)), gram(rng, 28, 1e-3), Budget.per_row(20))
     greedy = row_curves(problem.W, problem.hessian)
-    short, long = (RowCurve(blocks(problem)[0], greedy.order[0]) for _ in range(2))
+    short, long = (CurveSearch(blocks(problem)[0], greedy.order[0]) for _ in range(2))
     assert not short.prove(20, 1e-9, limit=1)
     assert long.prove(20, 1e-4)
     assert short.nodes < long.nodes

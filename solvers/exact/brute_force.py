@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solvers.allocation import allocate
 from solvers.control import Control
+from solvers.exact.enumeration import choices, count
 from solvers.problem import DIGITS, Mask, SubsetProblem
 from solvers.runtime.rehearsal import rehearse
 from solvers.solution import Status
@@ -55,11 +55,11 @@ class BruteForce(Solver):
             if problem.budget.kind == "per_layer":
                 mask = _by_curves(problem, control)
             elif pools.coupled:
-                mask[:] = _best(_choices(problem, 0), problem.n, problem.m, problem.value, control)[0]
+                mask[:] = _best(choices(problem, 0), problem.n, problem.m, problem.value, control)[0]
             else:
                 for r in range(problem.m):
                     value = problem.row(r, int(pools.prune[np.unique(pools.labels[r])].sum())).value
-                    mask[r] = _best(_choices(problem, r), problem.n, 1, value, control)[0]
+                    mask[r] = _best(choices(problem, r), problem.n, 1, value, control)[0]
         except _Stopped as stop:
             control.report(problem.value(mask), -math.inf, mask=mask)
             return Outcome(mask, reason=stop.reason)
@@ -76,11 +76,11 @@ class _Stopped(Exception):
 
 
 def _best(
-    choices: Iterator[list[int]], n: int, copies: int, value: Callable[[Mask], float], control: Control
+    tries: Iterator[list[int]], n: int, copies: int, value: Callable[[Mask], float], control: Control
 ) -> tuple[Mask, float]:
     """The cheapest choice as a row of decisions, and its cost."""
     best, lowest = np.zeros(n, dtype=bool), math.inf
-    for tried, choice in enumerate(choices):
+    for tried, choice in enumerate(tries):
         mask = np.zeros((copies, n), dtype=bool)
         mask[:, choice] = True
         cost = value(mask)
@@ -106,17 +106,4 @@ def _count(problem: SubsetProblem) -> int:
     """How many masks will be tried."""
     if problem.budget.kind == "per_layer":
         return int(problem.m * 2**problem.n)
-    pools = problem.pools
-    combinations = [math.comb(int(s), int(k)) for s, k in zip(pools.sizes, pools.prune, strict=True)]
-    return sum(math.prod(combinations[p] for p in np.unique(row)) for row in pools.labels)
-
-
-def _choices(problem: SubsetProblem, row: int) -> Iterator[list[int]]:
-    """Every choice of a row's pools, as indices to prune."""
-    labels: NDArray[np.int64] = problem.pools.labels[row]
-    sets = [
-        itertools.combinations(np.flatnonzero(labels == p).tolist(), int(problem.pools.prune[p]))
-        for p in np.unique(labels)
-    ]
-    for parts in itertools.product(*sets):
-        yield [i for part in parts for i in part]
+    return sum(count(problem, row) for row in range(len(problem.pools.labels)))

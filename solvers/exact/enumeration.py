@@ -1,4 +1,7 @@
-"""Problems of few masks, decided by the cost of every one: where rounding in a search swallows the answer."""
+"""Problems of few masks, decided by the accurate cost of every one.
+
+For answers that rounding in a search would swallow; `brute_force` is the solver that tries every mask.
+"""
 
 from __future__ import annotations
 
@@ -73,10 +76,10 @@ def least(problem: SubsetProblem, stopped: Stopped) -> Least | None:
         return None if shared is None else Least(shared[0][0], shared[1], shared[2])
     pools = problem.pools
     groups = [list(range(problem.m))] if pools.coupled else [[r] for r in range(problem.m)]
-    sizes = [_count(problem, rows[0]) * len(rows) for rows in groups]
+    sizes = [count(problem, rows[0]) * len(rows) for rows in groups]
     if max(sizes) > FEW or sum(sizes) > TOGETHER:
         return None
-    found = [least_of_rows(problem, rows, _choices(problem, rows[0]), stopped) for rows in groups]
+    found = [least_of_rows(problem, rows, choices(problem, rows[0]), stopped) for rows in groups]
     parts = [part for part in found if part is not None]
     if len(parts) < len(found):
         return None
@@ -111,13 +114,14 @@ def least_together(
     return masks, value, max(allocation_value(bounds, total), floor)
 
 
-def _count(problem: SubsetProblem, row: int) -> int:
+def count(problem: SubsetProblem, row: int) -> int:
+    """How many choices a row's pools leave."""
     pools = problem.pools
     labels = np.unique(pools.labels[row])
     return math.prod(math.comb(int(pools.sizes[p]), int(pools.prune[p])) for p in labels)
 
 
-def _choices(problem: SubsetProblem, row: int) -> Iterator[list[int]]:
+def choices(problem: SubsetProblem, row: int) -> Iterator[list[int]]:
     """Every choice of a row's pools, as columns to prune."""
     labels = problem.pools.labels[row]
     sets = [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cbs.method import Method
     from cbs.network.layers import Layer
     from cbs.network.losses import Loss
+    from solvers import Solver
 
 SCOPES = ("row", "layer", "network")
 PIPELINES = ("one-shot", "sequential")
@@ -29,7 +30,7 @@ class Options(TypedDict, total=False):
 
     scope: str
     budget: str
-    solver: str
+    solver: str | Solver
     gap: float
     time_limit: float | None
     patience: float | None
@@ -60,7 +61,8 @@ class Request:
             convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
             of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
             columns of every layer.
-        solver: a name that `cbs solvers` lists, for methods that solve a selection problem by any of them.
+        solver: a name that `cbs solvers` lists, or a `solvers.Solver` of one's own, for methods that solve a
+            selection problem by any of them.
         gap: relative gap at which a search may stop.
         time_limit: seconds for all searches and bounds of one pruning together; none if absent.
         patience: seconds that solver `auto` may try to prove one layer (or the network's budget) where there
@@ -90,7 +92,7 @@ class Request:
     method: str | Method = "joint"
     scope: str = "network"
     budget: str = "unstructured"
-    solver: str = "auto"
+    solver: str | Solver = "auto"
     gap: float = 1e-4
     time_limit: float | None = None
     patience: float | None = 60.0
@@ -142,10 +144,11 @@ class Request:
         return self.method if isinstance(self.method, str) else self.method.name
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, ready for JSON: a method by its name, a function by `module:name`."""
+        """Every field, ready for JSON: a method by name, functions by `module:name`, a solver in words."""
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         layers = None if self.layers is None else list(self.layers)
-        return record | {"method": self.name, "layers": layers, "loss": _place(self.loss)}
+        solver = self.solver if isinstance(self.solver, str) else self.solver.settings()
+        return record | {"method": self.name, "solver": solver, "layers": layers, "loss": _place(self.loss)}
 
     @cached_property
     def pattern(self) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from cbs.cli import prune as command
 from cbs.network.layers import Layer
 from cbs.network.losses import named_loss
 from cbs.request import Options, Request, check_options, helps
+from solvers.heuristics.portfolio import Portfolio
 
 LAYER = Layer("fc", nn.Linear(10, 7))
 
@@ -163,3 +164,11 @@ def test_losses_have_names():
     ):
         with pytest.raises(ValueError, match=message):
             named_loss(wrong)
+
+
+def test_a_solver_of_ones_own_is_told_in_words():
+    own = Portfolio(share=0.25)
+    request = Request(0.5, solver=own)
+    assert request.solver is own
+    assert request.to_dict()["solver"] == repr(own)
+    assert Request(0.5, solver="greedy").to_dict()["solver"] == "greedy"

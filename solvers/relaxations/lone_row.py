@@ -13,11 +13,10 @@ from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.heuristics.rows.swaps import improve_joint
+from solvers.heuristics.rows.search import state
+from solvers.heuristics.rows.swaps import GAIN, SWAPS, descend
+from solvers.heuristics.rows.tableau import RowData, refresh
 from solvers.problem import Mask
-
-SWAPS = 50
-"""Moves between two fresh tableaux."""
 
 
 class LoneRow:
@@ -72,14 +71,14 @@ class LoneRow:
         """Round the relaxed weights of the whole row's split to a mask, and swap until nothing gains."""
         if self.split is None:
             return
-        H, b = self.block.H[0], self.block.B[0, :, 0]
+        H, b, w = self.block.H[0], self.block.B[0, :, 0], self.block.W[0, :, 0].copy()
         u = relaxed(self.split.remainder(H), b - self.split.q)
         kept, gone = regrets(self.block, self.split)
         for score in (np.abs(u) * np.sqrt(np.diagonal(H)), gone - kept):
             pruned = smallest(self.block, score)
-            moves = SWAPS
-            while moves == SWAPS and not stopped():
-                moves, _ = improve_joint(H, self.block.W[0, :, 0], pruned, self.block.labels, 1e-9, SWAPS)
+            row = state(RowData(True, H, w, np.zeros(len(w)), self.block.labels), pruned)
+            while not stopped() and descend(row, GAIN, SWAPS) == SWAPS:
+                refresh(row)
             value = self.block.value(pruned)
             if value < self.value:
                 self.pruned, self.value = pruned, value

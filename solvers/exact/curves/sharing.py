@@ -22,12 +22,19 @@ SPEED = 5e8
 
 
 class Sharing:
-    """Allocations over the rows' curves; rows that are not searched are allocated to once for all.
+    """Two allocations of a shared budget: over the rows' bounds, for a bound, and over values, for masks.
+
+    Rows that are too wide to be searched are pooled into one curve, until `fix` takes their curves anew.
+
+    Args:
+        rows: all rows that share the budget.
+        total: entries to prune.
+        widest: rows of more inputs are not searched; None searches all.
 
     Attributes:
         searched: of every row, whether it is.
-        bound: the best so far.
-        looked_at: `[rows]` counts of the bound's allocation.
+        bound: the best so far; no masks of the budget cost less together.
+        looked_at: `[rows]` counts at which the bounds have their least sum.
         value: of the best masks.
         counts: `[rows]` their counts.
         rounds: of searches.

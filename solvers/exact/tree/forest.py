@@ -1,4 +1,4 @@
-"""Many blocks at once: their trees grown side by side by a few threads."""
+"""Many blocks at once: their trees searched side by side by a few threads, in shared memory."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The search of narrow rows on their tableaux: swaps, tabu walks, and paths between good masks."""
+"""Primal heuristics of single rows on their tableaux: swaps, tabu walks, and paths between good masks."""

@@ -6,10 +6,9 @@ import numpy as np
 from numba import njit
 
 from solvers.heuristics.rows.reach import best_reached_swap
-from solvers.heuristics.rows.tableau import RowData, open_row, prune, refresh, restore
+from solvers.heuristics.rows.tableau import open_row, prune, refresh, restore
 from solvers.runtime.compiled import FLAGS
 
-NO_GRAM, NO_LIMITS = np.zeros((0, 0)), np.zeros((3, 0))
 GAIN = 1e-9
 """A swap counts when it lowers the cost by more than this, relatively."""
 SWAPS = 50
@@ -180,20 +179,3 @@ def neighbour(data, pruned, towards):  # type: ignore[no-untyped-def]
         if descend(row, GAIN, SWAPS) < SWAPS:
             break
     return pruned
-
-
-@njit(cache=True, nogil=True)
-def improve_joint(H, w, pruned, labels, gain, limit):  # type: ignore[no-untyped-def]
-    """Best-improvement swaps on the joint cost; `(moves, cost)`, `pruned` changed in place.
-
-    Args:
-        H: `[n, n]`.
-        w: `[n]`.
-        pruned: `[n]` bool.
-        labels: `[n]` pools, never falling; swaps stay inside one.
-        gain: smallest relative gain of a move.
-        limit: moves at most; rounding gathers, so start afresh after some tens.
-    """
-    data = RowData(True, H, w, np.zeros(len(w)), labels, NO_GRAM, NO_LIMITS)
-    row = open_row(data, pruned, len(w) - pruned.sum() + 1)
-    return descend(row, gain, limit), row.cost[0]

@@ -5,7 +5,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem
 from solvers.heuristics.rows.search import row_data, state
-from solvers.heuristics.rows.swaps import best_swap, cheapest, descend, improve_joint, neighbour
+from solvers.heuristics.rows.swaps import best_swap, cheapest, descend, neighbour
 from solvers.heuristics.rows.tableau import prune, refresh, restore
 from solvers.heuristics.rows.walks import insert, relink, shake, tabu_walk
 from tests.solvers.oracles import make_problem
@@ -115,15 +115,6 @@ def test_descent_ends_where_no_swap_gains(refit, gradient, of, rng):
     descend(row, 1e-9, 100)
     assert problem.pools.violation(mask[None]) is None
     assert row.cost[0] == pytest.approx(cost(mask), rel=1e-9)
-    assert min(changes(problem, mask, cost).values()) > -1e-8 * abs(cost(mask))
-
-
-def test_searches_of_plain_arrays(rng):
-    problem, mask, cost = make(rng, True, False, 1)
-    H, w, labels = problem.hessian.dense(0), problem.W[0], problem.pools.labels[0]
-    moves, value = improve_joint(H, w, mask, labels, 1e-9, 50)
-    assert 0 < moves < 50
-    assert value == pytest.approx(cost(mask), rel=1e-9)
     assert min(changes(problem, mask, cost).values()) > -1e-8 * abs(cost(mask))
 
 

@@ -122,6 +122,7 @@ def compare(
     )  # fmt: skip
     if test is not None:
         network.hold_out(gather(test))
+    asked = [[request.of(network.layers) for request in row] for row in asked]
     for request, *_ in asked:
         for layer in network.layers:
             request.layer_budget(layer)

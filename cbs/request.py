@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -55,8 +55,9 @@ class Request:
     Attributes:
         sparsity: fraction of the weights to prune, in [0, 1). A budget `N:M` needs none.
         method: a name that `cbs methods` lists, or a `cbs.Method`.
-        scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole. It
-            applies to the budget `unstructured` only: the others say themselves where they hold.
+        scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole,
+            which for a single layer is `layer`. It applies to the budget `unstructured` only: the others say
+            themselves where they hold.
         budget: `unstructured`; `N:M`, such as `2:4`, which keeps N of every M neighbouring inputs of a row (a
             convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
             of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
@@ -174,6 +175,10 @@ class Request:
     def pooled(self) -> bool:
         """Whether all layers share one budget."""
         return self.scope == "network" and self.budget == "unstructured"
+
+    def of(self, layers: Sequence[Layer]) -> Request:
+        """The request as it is for these layers: a single one shares with nobody, which is scope `layer`."""
+        return replace(self, scope="layer") if self.pooled and len(layers) == 1 else self
 
     def network_count(self, layers: Iterable[Layer]) -> int:
         """Number of weights to prune when all layers share one budget."""

@@ -10,7 +10,7 @@ from torch import nn
 
 import cbs
 from cbs.cli import prune as command
-from cbs.network.layers import Layer
+from cbs.network.layers import Layer, find_layers
 from cbs.network.losses import named_loss
 from cbs.request import Options, Request, check_options, helps
 from solvers.heuristics.portfolio import Portfolio
@@ -172,3 +172,11 @@ def test_a_solver_of_ones_own_is_told_in_words():
     assert request.solver is own
     assert request.to_dict()["solver"] == repr(own)
     assert Request(0.5, solver="greedy").to_dict()["solver"] == "greedy"
+
+
+def test_a_single_layer_has_the_networks_budget_to_itself():
+    (layer,) = find_layers(nn.Sequential(nn.Linear(4, 3)))
+    asked = Request(0.5, scope="network")
+    assert asked.of([layer]).scope == "layer"
+    assert asked.of([layer, layer]) is asked
+    assert Request(0.5, scope="row").of([layer]).scope == "row"

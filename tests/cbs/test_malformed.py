@@ -247,19 +247,18 @@ def arrays_of(place):
         return {name: file[name] for name in file.files if name != "digest"}
 
 
-@pytest.mark.parametrize(
-    "name", ["key", "seconds", "integers", "real", "facts", "costs", "incumbent", "d", "lower", "owner"]
-)
-def test_checkpoints_made_by_others(place, name):
-    """A sound archive that another program wrote, with numbers of its own."""
+def test_checkpoints_made_by_others(place):
+    """A sound archive that another program wrote, with numbers of its own in any of its members."""
     arrays = arrays_of(place)
     path = place / "forged.npz"
-    for new in (
-        np.full_like(arrays[name], 7) if arrays[name].dtype.kind != "U" else np.array("{}"),
-        np.zeros((3, 3, 3)), np.array("[" * 100_000), np.zeros(0), np.array(1j),
-    ):  # fmt: skip
-        np.savez(path, **{**arrays, name: new})
-        require_refusal(*call("solve", place / "layer.npz", "--checkpoint", path))
+    assert {"key", "seconds"} < arrays.keys()
+    for name, array in arrays.items():
+        for new in (
+            np.full_like(array, 7) if array.dtype.kind in "biuf" else np.array("{}"),
+            np.zeros((3, 3, 3)), np.array("[" * 100_000), np.zeros(0), np.array(1j),
+        ):  # fmt: skip
+            np.savez(path, **{**arrays, name: new})
+            require_refusal(*call("solve", place / "layer.npz", "--checkpoint", path))
         np.savez_compressed(path, **{**arrays, name: new})
         require_refusal(*call("solve", place / "layer.npz", "--checkpoint", path))
 

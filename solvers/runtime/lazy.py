@@ -64,3 +64,19 @@ def _import_later(name: str) -> None:
     spec.loader = LazyLoader(spec.loader)
     sys.modules[name] = module = module_from_spec(spec)
     spec.loader.exec_module(module)
+    waits = type(module)
+
+    class Later(waits):  # type: ignore[misc, valid-type]
+        """Tells its class, name and file without being executed.
+
+        `inspect` asks them of every imported module, and PyTorch has it ask while it is imported itself: what
+        is executed then meets half-made modules.
+        """
+
+        def __getattribute__(self, attribute: str) -> Any:
+            if attribute in ("__class__", "__name__", "__file__"):
+                return ModuleType.__getattribute__(self, attribute)
+            ModuleType.__setattr__(self, "__class__", waits)
+            return getattr(self, attribute)
+
+    module.__class__ = Later

@@ -57,6 +57,22 @@ def test_a_submodule_never_hides_the_export_of_its_name(package, name, first):
     assert fresh(first.format(p=package, n=name) + "\n" + code) == "function"
 
 
+@pytest.mark.parametrize("name", ["cbs.data", "cbs.result", "cbs.network.network", "cbs.curvature.output"])
+def test_a_module_that_imports_torch_can_be_the_first_that_is_imported(name):
+    """PyTorch looks at all modules while it is imported; exports that wait for their use stay as they are."""
+    assert fresh(f"import {name}, json, sys; print(json.dumps('torch' in sys.modules))")
+
+
+def test_the_file_of_an_export_that_waits_is_told_without_importing_it():
+    code = """
+import inspect, json, sys, cbs
+waits = sys.modules["cbs.prune"]
+assert isinstance(waits, type(sys)) and waits.__name__ == "cbs.prune" and inspect.getfile(waits)
+assert "torch" not in sys.modules
+print(json.dumps([waits.compare.__module__, cbs.compare is waits.compare]))"""
+    assert fresh(code) == ["cbs.prune", True]
+
+
 def test_there_are_such_names():
     assert ("solvers", "solve") in COLLISIONS
     assert ("solvers", "curve") in COLLISIONS

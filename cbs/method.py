@@ -48,6 +48,8 @@ class Method:
     name: str = "custom"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or len(self.name.splitlines()) > 1:
+            raise ValueError(f"a method's name must be a word or more in one line, got {self.name!r}")
         for name, kind in (
             ("curvature", Curvature),
             ("selection", Selection),
@@ -59,6 +61,8 @@ class Method:
                 given = f"{part.__name__}{called}{part.__name__}()" if called else repr(part)
                 raise ValueError(f"method {self.name!r}: {name} must be a cbs {kind.__name__}, got {given}")
         check_name("granularity", self.granularity, GRANULARITIES)
+        if isinstance(self.needs, str) or not all(isinstance(module, str) for module in self.needs or ()):
+            raise ValueError(f"method {self.name!r}: needs must be a tuple of modules, got {self.needs!r}")
         reason = self.selection.refuses(self.curvature) or self.compensation.refuses(self.curvature)
         if reason:
             raise ValueError(f"method {self.name!r}: {reason}")
@@ -74,7 +78,7 @@ class Method:
 
     def check(self, request: Request) -> None:
         """Raise ValueError, in one line, for a request that the method can't meet on any network."""
-        missing = [module for module in self.needs if importlib.util.find_spec(module) is None]
+        missing = [module for module in self.needs or () if not _there(module)]
         if missing:
             raise ValueError(f"method {self.name!r} needs {', '.join(missing)}, which is not installed")
         if request.pipeline == "sequential" and not isinstance(self.curvature, Gram):
@@ -106,3 +110,11 @@ class Method:
         """The row of the table, in words."""
         axes = {axis: getattr(self, axis).words for axis in ("curvature", "selection", "compensation")}
         return {"name": self.name, **axes, "paper": self.paper}
+
+
+def _there(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a submodule, whose package is not there
+        return False

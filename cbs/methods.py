@@ -58,5 +58,7 @@ def get_method(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return method
+    if not isinstance(method, str):
+        raise ValueError(f"method must be a name, or a cbs.Method, got {method!r}")
     check_name("method", method, list(table()))
     return table()[method]

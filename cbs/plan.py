@@ -35,11 +35,12 @@ class LayerPlan:
     @classmethod
     def solved(cls, change: Change, solution: Solution, watch: Watch, share: float = 1.0) -> LayerPlan:
         """The plan of a layer that a solver answered, alone or as a share of several."""
+        rows = solution.rows if share == 1.0 and len(solution.mask) == len(change.mask) else None
         return cls(
             change, solution.solver,
             Status.INTERRUPTED.value if watch.interrupted else solution.status.value,
             share * solution.seconds,
-            None if solution.rows is None else solution.rows.seconds,
+            None if rows is None else rows.seconds,  # those of a layer laid out in one row are none of its
             solution.stats,
         )  # fmt: skip
 

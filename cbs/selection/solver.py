@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar
 
 from cbs.curvature.base import Gram
@@ -50,6 +51,9 @@ class Solve(Selection):
     def __post_init__(self) -> None:
         check_name("problem", self.problem, ("joint", "selection"))
         check_name("judge", self.judge, ("model", "loss"))
+        whole = isinstance(self.most, Integral) and not isinstance(self.most, bool)
+        if self.most is not None and not (whole and self.most >= 1):
+            raise ValueError(f"most must be at least 1 or None, and whole, got {self.most!r}")
 
     @property
     def words(self) -> str:

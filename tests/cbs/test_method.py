@@ -228,3 +228,35 @@ def test_by_default_those_are_compared_that_can_do_what_is_asked():
     left = {"obs", "sparsegpt", "chita"}
     assert len(told) == len(left)
     assert {result.method for result in results} == set(cbs.methods()) - left
+
+
+@pytest.mark.parametrize("refit", ["joint", "selection"])
+@pytest.mark.parametrize("compensation", [cbs.Nothing(), cbs.Survivors()])
+def test_a_fisher_is_solved_row_by_row_by_the_default_solver(refit, compensation):
+    """All of a layer's rows are one of the solver's, whose seconds are not those of a row."""
+    method = cbs.Method(cbs.Fisher(), cbs.Solve(problem=refit), compensation)
+    result = cbs.prune(seeded(mlp), samples(), method=method, patience=0.5, **ASK)
+    for layer in result.layers:
+        assert len({row.pruned for row in layer.rows}) == 1
+        assert all(row.seconds is None for row in layer.rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": 3}, "a method's name must be a word or more in one line, got 3"),
+        ({"name": " "}, "a method's name must be"),
+        ({"name": "a\nb"}, "a method's name must be"),
+        ({"needs": "torch"}, "needs must be a tuple of modules, got 'torch'"),
+    ],
+)
+def test_fields_of_another_kind_make_no_method(given, message):
+    with pytest.raises(ValueError, match=message) as error:
+        cbs.Method(cbs.Gram(), cbs.Scores("wanda"), cbs.Nothing(), **given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_module_of_a_package_that_is_not_there_is_missing():
+    method = cbs.Method(cbs.Gram(), cbs.Scores("wanda"), cbs.Nothing(), needs=("no_such.module",))
+    with pytest.raises(ValueError, match=r"needs no_such\.module, which is not installed"):
+        cbs.prune(seeded(mlp), samples(), method=method, **ASK)

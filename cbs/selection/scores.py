@@ -63,6 +63,8 @@ class Scores(Selection):
 
     def share(self, job: Job) -> list[Mask]:
         """See `Selection.share`: the smallest scores of all layers."""
+        import numpy as np
+
         from cbs.curvature.output import row_scales
         from cbs.quadratic import smallest
 
@@ -71,7 +73,10 @@ class Scores(Selection):
         scores = [part for model in job.quadratics for part in job.kept[model]]
         if job.curvature.scaled and self.rule not in PLAIN:
             scales = row_scales(job.network)
-            scores = [scale[:, None] * part for scale, part in zip(scales, scores, strict=True)]
+            scores = [
+                np.where(np.isneginf(part), part, scale[:, None] * np.maximum(part, 0.0))
+                for scale, part in zip(scales, scores, strict=True)
+            ]  # a row's scale can be zero, and what was pruned before stays least
         return smallest(scores, job.request.network_count(job.network.layers))
 
     def choose(

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+from torch.nn.utils import prune
 
 import cbs
 from cbs.curvature.diagonal import network_diagonal
@@ -111,3 +113,15 @@ def test_a_networks_wanda_scores_are_scaled_by_what_each_row_matters_to_the_loss
     s, gone = (np.concatenate([part[name].ravel() for name in masks]) for part in (scores, masks))
     assert s[gone].max() < s[~gone].min()
     assert gone.sum() == round(0.5 * gone.size)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_row_that_matters_nothing_to_the_loss_keeps_what_was_pruned_before_out():
+    model, data = seeded(mlp), samples()
+    *_, hidden, last = (module for module in model.modules() if hasattr(module, "weight"))
+    torch.nn.init.zeros_(last.weight)  # no row before it matters
+    prune.random_unstructured(hidden, "weight", amount=0.4)
+    before = hidden.weight_mask == 0
+    result = cbs.prune(model, data, sparsity=0.6, method="wanda", scope="network", **ASK)
+    (name,) = (name for name, module in model.named_modules() if module is hidden)
+    assert (result.masks[name] | ~before).all()

@@ -18,6 +18,9 @@ from solvers import Budget
 STOPPED = ("time_limit", "patience", "node_limit", "memory_limit")
 """Statuses of a layer that a whole result takes over, the first one first."""
 
+SETTINGS = ("scope", "budget", "pipeline", "recalibrate", "damping", "samples", "loss", "seed", "solver")
+"""Fields of a request on which its masks depend, or what its bounds are about; limits are not among them."""
+
 
 def certify_result(run: Run, references: References, *, compute: bool) -> PruneResult:
     """The run's result with the best bounds known. Ctrl-C leaves out those that are not known yet.
@@ -51,12 +54,18 @@ def take_up(result: PruneResult, request: Request, watch: Watch, references: Ref
     """The run of a result that is there already, whose bounds become known.
 
     Raises:
-        ValueError: if it is of other layers.
+        ValueError: if it is of other layers, or was asked for with other settings.
     """
     network = references.network
     there = [(layer.name, layer.shape) for layer in result.layers]
     if there != [(layer.name, tuple(layer.module.weight.shape)) for layer in network.layers]:
         raise ValueError(f"finished: the result of {result.method!r} is of other layers than the network's")
+    asked, was = request.to_dict(), result.request.to_dict()
+    other = next((name for name in SETTINGS if was[name] != asked[name]), None)
+    if other is not None:
+        raise ValueError(
+            f"finished: the result of {result.method!r} has {other} {was[other]!r}, not {asked[other]!r}"
+        )
     for i, layer in enumerate(result.layers):
         rows = [row.bound for row in layer.rows if row.bound is not None]
         known = np.array(rows) if len(rows) == len(layer.rows) else None

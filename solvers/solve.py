@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from solvers.budget import KINDS
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
-from solvers.control import Callback, Control, check_limits, interruptible, share_limit
+from solvers.control import Callback, Control, check_limits, interruptible, is_number, share_limit
 from solvers.exact.enumeration import least
 from solvers.form.reduction import reduce
 from solvers.problem import SubsetProblem
@@ -26,7 +27,7 @@ from solvers.runtime.plugins import plugins
 from solvers.runtime.rehearsal import rehearse_arithmetic
 from solvers.runtime.tensors import load_torch
 from solvers.solution import Solution, Status, closes
-from solvers.solver import Solver
+from solvers.solver import Outcome, Solver
 
 PLUGINS = "cbs.solvers"
 """Group of the entry points by which installed packages add solvers of theirs."""
@@ -74,7 +75,10 @@ def get_solver(solver: str | Solver) -> Solver:
             line that installs it).
     """
     if isinstance(solver, Solver):
+        _check_declared(solver)
         return solver
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        raise ValueError(f"solver is the class {solver.__name__}; call it: {solver.__name__}()")
     known = built_in()
     if solver not in known:
         known = registry()
@@ -87,6 +91,36 @@ def get_solver(solver: str | Solver) -> Solver:
         needs = f"solver {solver!r} needs {', '.join(found.requires)}"
         raise ValueError(needs if found.install_hint() is None else f"{needs}: {found.install_hint()}")
     return found
+
+
+def _check_declared(solver: Solver) -> None:
+    """Raise ValueError, in one line, unless a solver's class says what it is, in the words there are."""
+    who, name = f"solver {type(solver).__name__}", getattr(solver, "name", None)
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{who} has no name; give its class one: name = 'mine'")
+    for what, known in (("variants", ("joint", "selection")), ("budgets", KINDS)):
+        said = getattr(solver, what)
+        if isinstance(said, str) or not set(said) <= set(known):
+            raise ValueError(f"{who}: {what} must be a tuple of {', '.join(known)}, got {said!r}")
+
+
+def _checked(outcome: object, solver: Solver, problem: SubsetProblem) -> Outcome:
+    """What a solver answers to a reduced problem, its mask as booleans.
+
+    Raises:
+        ValueError: in one line with the solver's name, if it is no answer to that.
+    """
+    who = f"solver {solver.name!r}"
+    if not isinstance(outcome, Outcome):
+        raise ValueError(f"{who}: run must return a solvers.Outcome, got {type(outcome).__name__}")
+    if not is_number(outcome.bound):
+        raise ValueError(f"{who}: bound must be a number, -inf where none is known, got {outcome.bound!r}")
+    if not isinstance(outcome.reason, Status):
+        raise ValueError(f"{who}: reason must be a solvers.Status, got {outcome.reason!r}")
+    try:
+        return replace(outcome, mask=problem.check(outcome.mask))
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
 
 
 def check_support(solver: Solver, problem: SubsetProblem) -> None:
@@ -192,7 +226,7 @@ def solve(
         floor=problem.floor, lift=reduction.lift, certify=certify, checkpoint=file,
     )  # fmt: skip
     with interruptible(control):
-        outcome = chosen.run(reduction.problem, control)
+        outcome = _checked(chosen.run(reduction.problem, control), chosen, reduction.problem)
         mask = reduction.lift(outcome.mask)
         if warm is not None and problem.value(warm) < problem.value(mask):
             mask = warm

@@ -147,8 +147,50 @@ def test_a_solver_that_claims_too_high_a_bound_is_refused(rng):
 
 def test_a_solver_that_misses_the_budget_is_refused(rng):
     problem = make_problem(rng, Budget.per_row(2))
-    with pytest.raises(ValueError, match=r"^mask does not meet the budget"):
+    with pytest.raises(ValueError, match=r"^solver 'fixed': mask does not meet the budget"):
         solve(problem, Fixed(Outcome(np.zeros((2, 6), dtype=bool))))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (None, "solver 'fixed': run must return a solvers.Outcome, got NoneType"),
+        (np.zeros((2, 6), dtype=bool), "solver 'fixed': run must return a solvers.Outcome, got ndarray"),
+        (Outcome(np.zeros((2, 5), dtype=bool)), "solver 'fixed': mask has shape (2, 5), the weights (2, 6)"),
+        (Outcome(None), "solver 'fixed': mask has shape (), the weights (2, 6)"),
+        (Outcome(None, bound="3"), "solver 'fixed': bound must be a number"),
+        (Outcome(None, bound=None), "solver 'fixed': bound must be a number"),
+        (Outcome(None, reason="optimal"), "solver 'fixed': reason must be a solvers.Status, got 'optimal'"),
+    ],
+)
+@pytest.mark.parametrize("movable", [(), (6,)])
+def test_what_is_no_answer_is_refused_in_one_line_that_names_the_solver(outcome, message, movable, rng):
+    problem = make_problem(rng, Budget.per_row(2))
+    if movable:
+        H = np.eye(7)
+        problem = SubsetProblem(np.ones((2, 7)), H, Budget.per_row(2), movable=movable)
+    with pytest.raises(ValueError) as error:
+        solve(problem, Fixed(outcome))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_that_does_not_say_what_it_is_is_refused(rng):
+    class Nameless(Fixed):
+        name = None
+
+    class Letters(Fixed):
+        budgets = "per_row"
+
+    problem = make_problem(rng, Budget.per_row(2))
+    for solver, message in (
+        (Fixed, "solver is the class Fixed; call it: Fixed()"),
+        (Nameless(), "solver Nameless has no name; give its class one"),
+        (Letters(), "solver Letters: budgets must be a tuple of per_row"),
+    ):
+        with pytest.raises(ValueError, match=r"^solver") as error:
+            solve(problem, solver)
+        assert str(error.value).startswith(message)
 
 
 def test_a_claim_of_optimality_without_a_bound_is_not_believed(rng):

@@ -112,6 +112,9 @@ def compare(
         ValueError: for bad input, in one line, or if no method can prune this network.
     """
     check_options(compare, options)
+    for name, told in (("callback", callback), ("on_result", on_result)):
+        if told is not None and not callable(told):
+            raise TypeError(f"{name} must be a function, got {told!r}")
     asked = requests(sparsities, methods, **_applying(options, stacklevel=4))
     first = asked[0][0]
     if callback is not None:
@@ -127,6 +130,9 @@ def compare(
         for layer in network.layers:
             request.layer_budget(layer)
         check_earlier(request, network.layers, network.earlier)
+    lone = isinstance(finished, PruneResult)
+    if lone or not all(isinstance(result, PruneResult) for result in finished):
+        raise ValueError(f"finished must be a list of results, got {'one' if lone else finished!r}")
     references = References(network)
     hand_out = on_result or (lambda result: None)
     there = {(done.method, done.asked): done for done in finished if done.status != "interrupted"}
@@ -180,8 +186,9 @@ def requests(
     Raises:
         ValueError: in one line, for what can't be asked.
     """
-    if is_number(sparsities) or isinstance(methods, str | Method):
-        what, one = ("sparsities", sparsities) if is_number(sparsities) else ("methods", methods)
+    lone = sparsities is None or isinstance(sparsities, str) or is_number(sparsities)
+    if lone or isinstance(methods, str | Method):
+        what, one = ("sparsities", sparsities) if lone else ("methods", methods)
         raise ValueError(f"{what} must be a list, such as [{one!r}]")
     chosen: dict[str, str | Method] = {}
     for method in table() if methods is None else methods:

@@ -135,6 +135,13 @@ class Request:
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
         if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
+        for name in ("certify", "recalibrate"):
+            if not _is_flag(value := getattr(self, name)):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
+        if isinstance(self.device, bool) or not (
+            isinstance(self.device, str | Integral) or type(self.device).__module__ == "torch"
+        ):
+            raise ValueError(f"device must be a name, such as 'cpu' or 'cuda', got {self.device!r}")
         whole = isinstance(self.samples, Integral) and not isinstance(self.samples, bool)
         if self.samples is not None and not (whole and self.samples >= 1):
             raise ValueError(f"samples must be at least 1 or None, and whole, got {self.samples!r}")
@@ -253,6 +260,11 @@ def check_options(function: Callable[..., Any], options: Iterable[str]) -> None:
     for name in options:
         if name not in known:
             raise TypeError(f"{function.__name__}: {_unknown('option', name, known)}")
+
+
+def _is_flag(value: object) -> bool:
+    """Whether a value is True or False, be it NumPy's, or 1 or 0."""
+    return type(value).__name__ in ("bool", "bool_") or (isinstance(value, Integral) and value in (0, 1))
 
 
 def _place(what: Any) -> str:

@@ -169,7 +169,7 @@ class Watch:
             widest: rows of more inputs are not searched.
         """
         limit = self._limit(share)
-        patient = limit is None and patience
+        patient = limit is None and patience and self._request.patience != float("inf")
         found = solve_together(
             problems, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
             time_limit=self._request.patience if patient else limit, widest=widest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ class Survey:
         """
         if isinstance(names, str):
             raise ValueError(f"layers must be a list of names, such as [{names!r}], not a name")
+        if names is not None and not isinstance(names, Iterable):
+            raise ValueError(f"layers must be a list of names, got {names!r}")
         if names is None:
             chosen = [*self.prunable]
             if not chosen:

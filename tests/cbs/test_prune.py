@@ -445,5 +445,34 @@ def test_results_are_handed_out_as_they_finish_and_taken_up_again(monkeypatch):
     other = replace(get_method("magnitude"), paper="mine")
     with pytest.raises(ValueError, match="finished: the result of 'magnitude' is by another method of that"):
         cbs.compare(seeded(mlp), samples(), finished=kept, **options | {"methods": [other]})
+    for ask in ({"scope": "row"}, {"damping": 0.5}, {"seed": 7}):
+        with pytest.raises(ValueError, match=f"finished: the result of 'magnitude' has {next(iter(ask))} "):
+            cbs.compare(seeded(mlp), samples(), finished=kept, **options | ask)
+    for junk in (kept[0], [3]):
+        with pytest.raises(ValueError, match="finished must be a list of results, got"):
+            cbs.compare(seeded(mlp), samples(), finished=junk, **options)
     with pytest.raises(ValueError, match="finished: the result of 'magnitude' is of other layers"):
         cbs.compare(seeded(mlp), samples(), finished=kept, layers=[kept[0].layers[0].name], **options)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"callback": 3}, "callback must be a function, got 3"),
+        ({"layers": 0}, "layers must be a list of names, got 0"),
+        ({"method": 3}, "method must be a name, or a cbs.Method, got 3"),
+        ({"method": cbs.Gram()}, "method must be a name, or a cbs.Method, got Gram"),
+        ({"device": None}, "device must be a name, such as 'cpu' or 'cuda', got None"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_in_one_line(ask, message):
+    with pytest.raises((TypeError, ValueError)) as error:
+        cbs.prune(seeded(mlp), samples(), sparsity=0.5, **ask)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sparsities", [None, "0.5", 0.5])
+def test_sparsities_are_a_list(sparsities):
+    with pytest.raises(ValueError, match=r"sparsities must be a list, such as \["):
+        cbs.compare(seeded(mlp), samples(), sparsities=sparsities, methods=["magnitude"])

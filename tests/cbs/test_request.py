@@ -69,6 +69,9 @@ def test_the_network_prunes_the_rounded_share_of_all():
         ({"sparsity": 0.5, "samples": True}, "samples must be at least 1 or None, and whole, got True"),
         ({"sparsity": 0.5, "time_limit": "5"}, "time_limit must be positive seconds or None, got '5'"),
         ({"sparsity": 0.5, "time_limit": 0}, "time_limit must be positive seconds or None, got 0"),
+        ({"sparsity": 0.5, "certify": "no"}, "certify must be True or False, got 'no'"),
+        ({"sparsity": 0.5, "recalibrate": None}, "recalibrate must be True or False, got None"),
+        ({"sparsity": 0.5, "device": True}, "device must be a name, such as 'cpu' or 'cuda', got True"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(options, message):

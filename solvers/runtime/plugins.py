@@ -48,7 +48,7 @@ def plugins(
             if (name := getattr(found, "name", None)) != entry.name:
                 raise ValueError(f"its name is {name!r}; announce it as that")
             check(found)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _leave_out(f"{group} {entry.name!r} of {package} ({entry.value})", error)
         else:
             known[entry.name] = found
@@ -70,6 +70,6 @@ def _entries(group: str) -> Iterator[tuple[EntryPoint, str]]:
             yield entry, name
 
 
-def _leave_out(what: str, error: Exception) -> None:
+def _leave_out(what: str, error: BaseException) -> None:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     warnings.warn(f"plug-in {what} is left out: {reason}", PluginWarning, stacklevel=4)

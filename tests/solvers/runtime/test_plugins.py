@@ -71,6 +71,12 @@ def test_a_module_that_fails_is_a_line(installed):
         assert plugins("cbs.things", object, ()) == {}
 
 
+def test_a_module_that_ends_the_process_is_a_line(installed):
+    installed("things_g", "one = things_g:one", source="raise SystemExit(3)")
+    with pytest.warns(PluginWarning, match="left out: SystemExit: 3$"):
+        assert plugins("cbs.things", object, ()) == {}
+
+
 def test_what_the_check_refuses_is_left_out(installed):
     installed("things_d", "one = things_d:one", "two = things_d:Two")
 

@@ -54,7 +54,7 @@ class Request:
 
     Attributes:
         sparsity: fraction of the weights to prune, in [0, 1). A budget `N:M` needs none.
-        method: a name that `cbs methods` lists, or a `cbs.Method`.
+        method: a name that `cbs methods` lists, or in Python a `cbs.Method`.
         scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole,
             which for a single layer is `layer`. It applies to the budget `unstructured` only: the others say
             themselves where they hold.
@@ -62,8 +62,8 @@ class Request:
             convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
             of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
             columns of every layer.
-        solver: a name that `cbs solvers` lists, or a `solvers.Solver` of one's own, for methods that solve a
-            selection problem by any of them.
+        solver: a name that `cbs solvers` lists, or in Python a `solvers.Solver` of one's own, for methods
+            that solve a selection problem by any of them.
         gap: relative gap at which a search may stop.
         time_limit: seconds for all searches and bounds of one pruning together; none if absent.
         patience: seconds that solver `auto` may try to prove one layer (or the network's budget) where there
@@ -166,7 +166,11 @@ class Request:
             return None
         keep, of = int(match[1]), int(match[2])
         if not 1 <= keep <= of:
-            raise ValueError(f"budget {self.budget!r} must keep between 1 and {of} of every {of} weights")
+            raise ValueError(
+                f"budget {self.budget!r} must keep between 1 and {of} of every {of} weights"
+                if of
+                else f"budget {self.budget!r} must keep N of every M weights, 1 <= N <= M, such as '2:4'"
+            )
         return keep, of
 
     @property

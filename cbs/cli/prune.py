@@ -244,7 +244,8 @@ def _latest(settings: dict[str, Any]) -> Path | None:
         try:
             why = report.difference(report.read_report(path)["settings"], settings)
         except ValueError as error:
-            why = str(error)
+            differs = differs or str(error)
+            continue
         if why is None:
             return path
         differs = differs or f"{str(path)!r} {why}"

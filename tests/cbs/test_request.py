@@ -56,6 +56,7 @@ def test_the_network_prunes_the_rounded_share_of_all():
         ({"sparsity": 0.5, "scope": "x"}, "unknown scope 'x'; known: row, layer, network"),
         ({"sparsity": 0.5, "budget": "column"}, "unknown budget 'column'; did you mean 'columns'"),
         ({"sparsity": 0.5, "budget": "0:4"}, "budget '0:4' must keep between 1 and 4"),
+        ({"sparsity": 0.5, "budget": "3:0"}, "budget '3:0' must keep N of every M weights, 1 <= N <= M"),
         ({"sparsity": 0.5, "budget": "5:4"}, "budget '5:4' must keep between 1 and 4"),
         ({"sparsity": 0.75, "budget": "2:4"}, "sparsity 0.75 disagrees with budget '2:4', which prunes 0.5"),
         ({"sparsity": "0.5"}, r"sparsity must lie in \[0, 1\), got '0.5'"),

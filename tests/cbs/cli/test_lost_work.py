@@ -338,6 +338,11 @@ def test_the_latest_run_of_the_same_settings_is_gone_on_with(capsys, here, monke
     assert status == 2
     assert "no run to go on with: the latest, 'runs/" in err
     assert "sparsities [0.75], not [0.25]" in err
+    for path in (here / "runs").iterdir():
+        (path / "report.json").write_text('{"layout": 1, "settings": {}, "results": []}')
+    err = run(capsys, *argv, "-s", "0.25")[2]
+    assert "no run to go on with: the latest, output 'runs/" in err
+    assert err.count("'runs/") == 1
 
 
 def test_a_full_disk_under_the_run_folder_costs_files_alone(capsys, here, monkeypatch):

@@ -61,6 +61,8 @@ class Method:
                 given = f"{part.__name__}{called}{part.__name__}()" if called else repr(part)
                 raise ValueError(f"method {self.name!r}: {name} must be a cbs {kind.__name__}, got {given}")
         check_name("granularity", self.granularity, GRANULARITIES)
+        if not isinstance(self.paper, str):
+            raise ValueError(f"method {self.name!r}: paper must be text, '-' for none, got {self.paper!r}")
         if isinstance(self.needs, str) or not all(isinstance(module, str) for module in self.needs or ()):
             raise ValueError(f"method {self.name!r}: needs must be a tuple of modules, got {self.needs!r}")
         reason = self.selection.refuses(self.curvature) or self.compensation.refuses(self.curvature)

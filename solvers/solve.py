@@ -47,12 +47,19 @@ def built_in() -> Mapping[str, Solver]:
 def registry() -> Mapping[str, Solver]:
     """Every solver by name: this package's, and after them those of others (`solvers.runtime.plugins`)."""
     known = built_in()
-    return {**known, **plugins(PLUGINS, Solver, known, check=_described)}  # type: ignore[type-abstract]
+    return {**known, **plugins(PLUGINS, Solver, known, check=_check_listed)}  # type: ignore[type-abstract]
 
 
 def available() -> dict[str, dict[str, Any]]:
     """Every solver: what it does and supports, what it proves, and whether it is installed."""
     return {name: _described(solver) for name, solver in registry().items()}
+
+
+def _check_listed(solver: Solver) -> None:
+    """Raise an error, in one line, for a solver that can't be listed."""
+    _check_declared(solver)
+    if not isinstance(_described(solver)["summary"], str):
+        raise ValueError(f"solver {solver.name!r}: summary must be a line of text, got {solver.summary!r}")
 
 
 def _described(solver: Solver) -> dict[str, Any]:

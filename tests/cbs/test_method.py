@@ -247,6 +247,7 @@ def test_a_fisher_is_solved_row_by_row_by_the_default_solver(refit, compensation
         ({"name": 3}, "a method's name must be a word or more in one line, got 3"),
         ({"name": " "}, "a method's name must be"),
         ({"name": "a\nb"}, "a method's name must be"),
+        ({"paper": None}, "paper must be text, '-' for none, got None"),
         ({"needs": "torch"}, "needs must be a tuple of modules, got 'torch'"),
     ],
 )

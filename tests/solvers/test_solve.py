@@ -11,7 +11,7 @@ from solvers import Budget, Status, SubsetProblem, available, get_solver, solve
 from solvers.exact.brute_force import BruteForce
 from solvers.heuristics.published.saliency import Magnitude
 from solvers.runtime.plugins import PluginWarning
-from solvers.solve import check_support, registry
+from solvers.solve import _check_listed, check_support, registry
 from solvers.solver import Outcome, Solver
 from tests.solvers.distributions import distribution
 from tests.solvers.oracles import BUDGETS, make_problem, optimum
@@ -330,6 +330,14 @@ def test_a_broken_package_takes_nothing_away(others, rng):
         assert list(available()) == [*before, "last"]
     assert len(told) == 3
     assert type(get_solver("greedy")).__module__ == "solvers.heuristics.greedy"
+
+
+def test_what_is_listed_has_a_line_of_text():
+    class Numbered(Fixed):
+        summary = 3
+
+    with pytest.raises(ValueError, match="solver 'fixed': summary must be a line of text, got 3"):
+        _check_listed(Numbered())
 
 
 def test_names_of_this_package_load_no_plug_in(others, rng):

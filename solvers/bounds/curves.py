@@ -11,8 +11,7 @@ from solvers.bounds.evaluate import bound_curve, relaxed_point
 from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import group_curve
 from solvers.bounds.shared import relaxation
-from solvers.bounds.shared.layer_bound import curves_at
-from solvers.bounds.shared.rows import SharedRows, shareable
+from solvers.bounds.shared.rows import SharedRows, curves_at, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.budget import Budget
 from solvers.form.blocks import Block, blocks

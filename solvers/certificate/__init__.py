@@ -3,7 +3,7 @@
 from solvers.certificate.certificate import Certificate
 from solvers.certificate.certify import certify, check_certifiable, together
 from solvers.certificate.claims import prove, root_proof
-from solvers.certificate.grouped import group_proof
+from solvers.certificate.points import group_proof
 from solvers.certificate.proof import IMPOSSIBLE, OffDiagonal, Proof
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.allocation import EXACT_WORK, allocation_value, allocation_work
-from solvers.certificate.image import ImageProof
+from solvers.certificate.original import ImageProof
 from solvers.certificate.proof import Proof
 from solvers.certificate.witness import MARGIN
 from solvers.checker.allocation import least_total

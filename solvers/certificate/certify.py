@@ -12,8 +12,7 @@ from solvers.bounds.split import WIDE, split_blocks
 from solvers.budget import Budget
 from solvers.certificate.certificate import Certificate, Part
 from solvers.certificate.claims import plain_proof, root_proof
-from solvers.certificate.image import image_proof
-from solvers.certificate.original import restated, stored
+from solvers.certificate.original import image_proof, restated, stored
 from solvers.certificate.proof import BlockProofs, ImagePoints, Proof
 from solvers.certificate.witness import Witness
 from solvers.checker.claims import ImageClaim

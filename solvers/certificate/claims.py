@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.split import Split
-from solvers.certificate.grouped import grouped_claims
-from solvers.certificate.points import Terms, points, rounded, rounding
+from solvers.certificate.points import Terms, grouped_claims, lift, points, rounded, rounding, secured
 from solvers.certificate.proof import IMPOSSIBLE, Proof
-from solvers.certificate.subtrees import lift, secured
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 

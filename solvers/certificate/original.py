@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solvers.certificate.grouped import resecured
+from solvers.bounds.factor.dual_ascent import ascend
+from solvers.bounds.factor.image import coordinates, images
+from solvers.certificate.points import resecured, secured
 from solvers.certificate.proof import Proof
-from solvers.certificate.subtrees import secured
+from solvers.checker.image import image_bound
 from solvers.checker.piece import make_piece
 from solvers.checker.problem import Problem, parse_problem
 from solvers.checker.reduced import Reduced
-from solvers.hessian import FactorHessian
-from solvers.problem import SubsetProblem
+from solvers.form.reduction import reduce
+from solvers.hessian import Array, FactorHessian
+from solvers.problem import Mask, SubsetProblem
 
 
 def stored(problem: SubsetProblem) -> Problem:
@@ -65,3 +68,58 @@ def restated(problem: SubsetProblem, this: Problem, reduced: Reduced) -> Callabl
         return replace(proof, d=d)
 
     return restate
+
+
+MARGIN = 1e-12
+"""Share of the bound that is not claimed: sums may round otherwise on another machine."""
+
+
+@dataclass(frozen=True)
+class ImageProof:
+    """A bound on all rows of a problem with `H = X'X / N + c I`, by `solvers.checker.image.image_bound`.
+
+    Attributes:
+        v: `[m, N]`; for a mask's best move D about `X D / N`.
+        claim: the bound.
+    """
+
+    v: Array
+    claim: float
+
+
+def image_proof(problem: SubsetProblem, mask: Mask, points: Sequence[Array]) -> ImageProof:
+    """The proof that points of the reduced problem make, or those of a relaxation where there are none.
+
+    Args:
+        problem: with a factor.
+        mask: of the budget; its value is the relaxation's scale.
+        points: y of every image of the reduced problem (`solvers.bounds.factor.image.Image.lower_bound`).
+    """
+    H = problem.hessian
+    assert isinstance(H, FactorHessian)
+    reduction = reduce(problem)
+    if not points:
+        value = problem.value(mask) - reduction.offset
+        points = [ascend(image, coordinates(image), value).y for image in images(reduction.problem)]
+    y = np.concatenate(points).reshape(problem.m, H.N)
+    v = -original_point(problem, H, y) / np.sqrt(H.N)
+    claim = image_bound(stored(problem), v)
+    floor = 0.0 if problem.G is None else -np.inf
+    return ImageProof(v, max(claim - MARGIN * (abs(claim) + problem.scale * np.finfo(float).eps), floor))
+
+
+def original_point(problem: SubsetProblem, H: FactorHessian, y: Array) -> Array:
+    """Points `[m, N]` of the problem itself from those of its reduction.
+
+    The reduction shifts moves by `s = H^-1 g`, or by `s_b = H_bb^-1 g_b`, and leaves out those of movable
+    columns b: `F D = R F~ D~ - F s`, with the R of `FactorHessian.compensated`.
+    """
+    b, G = problem.movable, problem.G
+    if len(b):
+        y = H.compensated(b, y.T).T
+    if G is None or not (problem.refit or len(b)):
+        return y
+    moving = np.arange(problem.n) if problem.refit else b
+    step = np.zeros(problem.W.shape)
+    step[:, moving] = H.solve(0, moving, G[:, moving].T).T
+    return np.asarray(y + H.image(step))

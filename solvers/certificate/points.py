@@ -1,16 +1,96 @@
-"""What a point contributes to a bound, in floating point with margins, before a leaf's fixings are known."""
+"""What points and splits contribute to a bound, in floating point with margins, before fixings are known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.certificate.proof import Proof
-from solvers.certificate.subtrees import completed
+from solvers.bounds.groups.split import Family, GroupSplit, best_states, relaxed, secure_groups
+from solvers.bounds.secure import secure
+from solvers.certificate.proof import OffDiagonal, Proof
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+
+SHARE = 1e-7
+"""Share of the first split that kept entries get, and what a bound may lose by it."""
+
+Roots = NDArray[np.int8]
+
+
+def lift(d: Array, root: Roots) -> Array:
+    """`[Q, g, n]` splits of what is left free, made splits of the kept entries too.
+
+    Joint. If `S - diag(d_F)` is positive semidefinite for the Schur complement S of the kept entries K, so is
+    `H - diag(d_F, 0)` on F and K; mixed with the first split `d_0`, as `(1 - a) (d_F, 0) + a d_0`, it stays
+    so and is positive everywhere.
+
+    Args:
+        d: splits; the first assumes nothing, the others count only where their root is free.
+        root: `[Q, n]` what each assumes.
+    """
+    assumed = (root != 0)[:, None, :]
+    kept = (root > 0)[:, None, :]
+    mixed = np.where(kept, 0.0, d) * (1.0 - SHARE) + SHARE * d[0]
+    lifted = np.where(assumed.any(axis=2, keepdims=True), mixed, d)
+    return np.where((root < 0)[:, None, :], d[0], lifted)
+
+
+def secured(H: Array, d: Array, root: Roots, refit: bool, slack: Array | None = None) -> Array:
+    """Splits shrunk until each is valid for certain on the entries that it has to be; see `Proof`.
+
+    Args:
+        H: `[g, n, n]`.
+        d: `[Q, g, n]`.
+        root: `[Q, n]` what each split assumes.
+        refit: joint, or selection.
+        slack: `[g, n, n]` how far H may be from what it stands for.
+
+    Raises:
+        ValueError: if H is too close to singular.
+    """
+    out = d.copy()
+    for q in range(len(d)):
+        alive = np.flatnonzero(asked(root[q], refit))
+        for g in range(len(H)) if len(alive) else ():
+            A = H[g][np.ix_(alive, alive)]
+            if slack is not None:
+                A = A - 2.0 * np.diag(slack[g][np.ix_(alive, alive)].sum(axis=1))
+            out[q, g, alive] = secure(A, d[q, g, alive], refit)
+    return out
+
+
+def asked(root: Roots, refit: bool) -> NDArray[np.bool_]:
+    """The entries on which a split that assumes `root` has to be valid."""
+    return np.asarray(root >= 0 if refit else root == 0)
+
+
+def completed(H: Array, B: Array, root: Roots, owner: NDArray[np.int32], u: Array) -> Array:
+    """Joint points with the best of what their splits assume kept, and zero where it is pruned.
+
+    The bound is greatest in `u_K` where `q_K = d_K u_K`, that is where `H_KK u_K = b_K - H_KF u_F`; with
+    d near 0 the scores of kept entries then vanish.
+
+    Args:
+        H: `[g, n, n]`.
+        B: `[g, n, c]`.
+        root: `[Q, n]`.
+        owner: `[V]` split of each point.
+        u: `[V, g, n, c]`, float64.
+    """
+    out = np.where((root[owner] == 0)[:, None, :, None], u, 0.0)
+    for q in np.unique(owner):
+        kept = np.flatnonzero(root[q] > 0)
+        mine = np.flatnonzero(owner == q)
+        for g in range(len(H)) if len(kept) else ():
+            rest = B[g][kept][None] - H[g][kept] @ out[mine, g]
+            side = rest.transpose(1, 0, 2).reshape(len(kept), -1)
+            found = np.linalg.solve(H[g][np.ix_(kept, kept)], side)
+            part = found.reshape(len(kept), len(mine), -1).transpose(1, 0, 2)
+            out[mine[:, None], g, kept[None, :]] = part
+    return out
 
 
 @dataclass(frozen=True)
@@ -121,3 +201,78 @@ def rounded(u: NDArray[np.floating]) -> NDArray[np.floating]:
     largest = np.abs(u).reshape(len(u), -1).max(axis=1, initial=0.0)
     narrow = ((largest == 0.0) | ((largest > 2.0**-80) & (largest < 2.0**120))).all()
     return np.asarray(u, dtype=np.float32 if narrow else np.float64)
+
+
+def group_proof(block: Block, split: GroupSplit) -> Proof:
+    """The proof that a secured split in blocks of a lone joint row makes.
+
+    Raises:
+        ValueError: if no block has more than one entry: a diagonal split proves more.
+    """
+    d, blocks = _written(split)
+    if not len(blocks.pair):
+        raise ValueError("split has no blocks of several entries; use root_proof")
+    u = relaxed(split.remainder(block.H[0]), block.B[0, :, 0] - split.q)
+    leaf, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
+    proof = Proof(
+        block.rows, block.keep, d, none, none, none, leaf, rounded(u[None, None, :, None]), np.zeros(1),
+        blocks=blocks,
+    )  # fmt: skip
+    return replace(proof, claim=np.array([grouped_claims(Terms.of(block), proof, block.keep[None])[0]]))
+
+
+def as_split(proof: Proof) -> GroupSplit:
+    """The split of a proof, its point left out."""
+    assert proof.blocks is not None
+    n = proof.splits.shape[2]
+    D = np.diag(proof.splits[0, 0])
+    i, j = proof.blocks.pair.T
+    D[i, j] = D[j, i] = proof.blocks.cross
+    group = np.arange(n)
+    for a, b in proof.blocks.pair.tolist():
+        group[group == group[b]] = group[a]
+    members: dict[int, list[list[int]]] = {}
+    for root in np.unique(group):
+        these = np.flatnonzero(group == root).tolist()
+        members.setdefault(len(these), []).append(these)
+    families = [Family(at, D[at[:, :, None], at[:, None, :]]) for at in map(np.array, members.values())]
+    return GroupSplit(tuple(families), np.zeros(n), proof.blocks.price)
+
+
+def resecured(proof: Proof, H: Array, slack: Array) -> Proof:
+    """A proof whose split holds for a curvature `[n, n]` that is known up to `slack`."""
+    assert proof.blocks is not None
+    d, blocks = _written(secure_groups(H, as_split(proof), slack))
+    return replace(proof, d=d, blocks=blocks)
+
+
+def _written(split: GroupSplit) -> tuple[Array, OffDiagonal]:
+    """`[1, n]` the diagonal of D, and the rest."""
+    d = np.empty((1, len(split.q)))
+    pairs, cross = [np.zeros((0, 2), np.int32)], [np.zeros(0)]
+    for family in split.families:
+        d[0, family.members] = np.diagonal(family.D, axis1=1, axis2=2)
+        for i, j in combinations(range(family.members.shape[1]), 2):
+            pairs.append(np.sort(family.members[:, [i, j]], axis=1).astype(np.int32))
+            cross.append(family.D[:, i, j])
+    return d, OffDiagonal(np.concatenate(pairs), np.concatenate(cross), split.t)
+
+
+def grouped_claims(terms: Terms, proof: Proof, keep: NDArray[np.int64]) -> Array:
+    """`[K]` what the proof's point shows for budgets `keep [K, pools]`, less a margin for every rounding."""
+    split = as_split(proof)
+    H, u = terms.H[0], proof.u[0, 0, :, 0].astype(np.float64)
+    n, gamma = len(u), rounding(len(terms.labels))
+    R = split.remainder(H)
+    y = R @ u
+    size = (2.0 * np.abs(H) + np.abs(R)) @ np.abs(u)
+    error = gamma * size
+    if terms.H_slack is not None:
+        error = error + terms.H_slack[0] @ np.abs(u)
+    q = terms.B[0, :, 0] - y
+    taken, around = best_states(split, q, error + terms.B_slack[0, :, 0] + gamma * np.abs(q), terms.labels)
+    base = terms.constant - 0.5 * float(u @ y) - float(np.abs(u) @ error)
+    around += abs(terms.constant) + 0.5 * float(np.abs(u) @ np.abs(y))
+    budget = keep @ split.t
+    margin = gamma * (around + keep @ np.abs(split.t)) + 8.0 * n * np.finfo(float).eps * np.abs(base - taken)
+    return np.asarray(np.maximum(base - taken - budget - margin - 1e-300, terms.floor))

@@ -14,7 +14,7 @@ from solvers.foreign.in_turn import Event, InTurn
 from solvers.foreign.mixed_integer import Products
 from solvers.foreign.models import rounded
 from solvers.form.binary_quadratic import BinaryQuadratic, binary_quadratic
-from solvers.form.parts import Part
+from solvers.form.blocks import Part
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 

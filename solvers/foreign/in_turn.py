@@ -14,7 +14,7 @@ import numpy as np
 
 from solvers.bounds.trivial import trivial_bound
 from solvers.control import Control
-from solvers.form.parts import Part, independent
+from solvers.form.blocks import Part, independent
 from solvers.heuristics.greedy import opening
 from solvers.heuristics.local_search import LocalSearch
 from solvers.problem import Mask, SubsetProblem

@@ -19,8 +19,7 @@ from solvers.control import Control
 from solvers.foreign.in_turn import Event, InTurn, in_turn, prepare_start
 from solvers.foreign.models import joint_model, selection_model
 from solvers.foreign.programme import Programme, programme, size
-from solvers.form.blocks import blocks
-from solvers.form.parts import Part
+from solvers.form.blocks import Part, blocks
 from solvers.greedy.curves import row_curves
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem

@@ -13,7 +13,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.form.binary_quadratic import binary_quadratic
-from solvers.form.parts import Part
+from solvers.form.blocks import Part
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 

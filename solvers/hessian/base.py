@@ -75,14 +75,6 @@ class Hessian(ABC):
         Z = scipy.linalg.solve_triangular(_cholesky(self.block(row, index)), np.eye(len(index)), lower=True)
         return np.asarray(np.einsum("ij,ij->j", Z, Z))
 
-    def inverse_columns(self, row: int, index: Index, places: Index) -> Array:
-        """Columns `places` of `H_II^-1`, `[|I|, |places|]`; places count within `index`.
-
-        Raises:
-            ValueError: if the sub-block is singular.
-        """
-        return self.solve(row, index, np.eye(len(index))[:, places])
-
     def doubled(self, row: int, d: Array) -> tuple[Array, Array]:
         """A row's matrix times `d [n]` as heads and tails, see `solvers.hessian.doubled`."""
         heads, tails = multiply(self.dense(row), d, np.zeros(len(d)))
@@ -195,3 +187,57 @@ def require_formable(n: int, what: str) -> None:
             f"hessian: {what} of {n} inputs is never formed, its matrix would take {8 * n * n / 1e9:.1f} GB; "
             "take a solver that works on factors: auto, local-search, swapping, chita, relaxation"
         )
+
+
+class DenseHessian(Hessian):
+    """One matrix `[n, n]` for all rows."""
+
+    def __init__(self, H: ArrayLike) -> None:
+        self.H = readonly(_symmetric(H))
+        self.n = self.H.shape[0]
+        self.rows = None
+
+    def dense(self, row: int) -> Array:
+        """The shared matrix, whatever the row."""
+        return self.H
+
+    def diagonal(self) -> Array:
+        """`[n]` diagonal."""
+        return np.array(np.diagonal(self.H))
+
+    def matmul(self, D: Array) -> Array:
+        """`D H`."""
+        return np.asarray(D @ self.H)
+
+    def select(self, columns: Index) -> DenseHessian:
+        """The sub-block on `columns`."""
+        return DenseHessian(self.H[np.ix_(columns, columns)])
+
+
+class StackedHessian(Hessian):
+    """A matrix for every row: `[m, n, n]`."""
+
+    def __init__(self, H: ArrayLike) -> None:
+        self.H = readonly(_symmetric(H))
+        self.rows, self.n = self.H.shape[:2]
+
+    def dense(self, row: int) -> Array:
+        """The matrix of `row`."""
+        return np.asarray(self.H[row])
+
+    def diagonal(self) -> Array:
+        """`[m, n]` diagonals."""
+        return np.array(np.diagonal(self.H, axis1=1, axis2=2))
+
+    def matmul(self, D: Array) -> Array:
+        """Row r is `H_r D_r`."""
+        return np.asarray(np.einsum("rij,rj->ri", self.H, D))
+
+    def select(self, columns: Index) -> StackedHessian:
+        """The sub-blocks on `columns`."""
+        return StackedHessian(self.H[:, columns[:, None], columns[None, :]])
+
+
+def _symmetric(H: ArrayLike) -> Array:
+    A = np.asarray(H, dtype=np.float64)
+    return 0.5 * (A + A.swapaxes(-1, -2))

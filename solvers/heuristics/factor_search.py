@@ -15,9 +15,7 @@ from solvers.budget import Budget
 from solvers.certificate.proof import ImagePoints
 from solvers.control import Control
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
-from solvers.heuristics.factor.joint import open_factor_row
-from solvers.heuristics.factor.row import Items, margins, near
-from solvers.heuristics.factor.selection import SelectionRow
+from solvers.heuristics.factor_rows import Items, SelectionRow, margins, near, open_factor_row
 from solvers.heuristics.rows.search import Effort
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import RowBounds, Status

@@ -10,7 +10,7 @@ import numpy as np
 from solvers.allocation import allocate
 from solvers.control import Control
 from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
-from solvers.heuristics.factor.greedy import greedy_factor_mask
+from solvers.heuristics.factor_rows import greedy_factor_mask
 from solvers.heuristics.rows.stacked import Columns
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import workers

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from solvers.foreign.mixed_integer import root
 from solvers.foreign.models import joint_model, selection_model
 from solvers.foreign.programme import Programme, programme
-from solvers.form.parts import Part
+from solvers.form.blocks import Part
 from solvers.form.reduction import reduce
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch

@@ -16,10 +16,9 @@ import numpy as np
 
 from solvers.bounds.secure import EPS, secure
 from solvers.bounds.shared import relaxation
-from solvers.bounds.shared.layer_bound import layer_price, row_bounds
 from solvers.bounds.shared.lifted import Cells, Direction, cells_in_blocks, cover, lift
 from solvers.bounds.shared.relaxation import NEAR, shared_split
-from solvers.bounds.shared.rows import SharedRows
+from solvers.bounds.shared.rows import SharedRows, layer_price, row_bounds
 from solvers.control import Control
 from solvers.hessian import Array
 from solvers.problem import Mask

@@ -26,9 +26,8 @@ from solvers.bounds.groups.central_path import group_split, settled
 from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.secure import EPS, secure
 from solvers.bounds.shared import relaxation
-from solvers.bounds.shared.layer_bound import row_bounds
 from solvers.bounds.shared.relaxation import SharedSplit
-from solvers.bounds.shared.rows import SharedRows
+from solvers.bounds.shared.rows import SharedRows, row_bounds
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.runtime.tensors import Tensor, torch

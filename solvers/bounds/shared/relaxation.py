@@ -15,7 +15,7 @@ quadratic part needs `(R + diag(d))^-1 = H^-1`, which is the same for every spli
     v = H^-1 (b + d o (y - l)),    y = prox_h(v + l),    l = l + v - y
 
 and `R v = b + d o (y - l - v)` comes for free. Every v gives a valid bound
-(`solvers.bounds.shared.layer_bound`).
+(`solvers.bounds.shared.rows`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from solvers.bounds.secure import secure
-from solvers.bounds.shared.layer_bound import layer_bound, row_bounds
-from solvers.bounds.shared.rows import SharedRows
+from solvers.bounds.shared.rows import SharedRows, layer_bound, row_bounds
 from solvers.bounds.waterfill import fill
 from solvers.hessian import Array
 from solvers.runtime.tensors import Tensor, torch

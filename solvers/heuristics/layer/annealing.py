@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from solvers.heuristics.layer.refit import refit, residual, row_costs
-from solvers.heuristics.layer.scaled import Layer, cholesky
+from solvers.heuristics.layer.scaled import Layer, cholesky, refit, residual, row_costs
 from solvers.runtime.tensors import Tensor, torch
 
 STEPS = 3

@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.control import Control
-from solvers.heuristics.layer.refit import refit, residual, row_costs
-from solvers.heuristics.layer.scaled import Layer, suits
+from solvers.heuristics.layer.scaled import Layer, refit, residual, row_costs, suits
 from solvers.problem import SubsetProblem
 from solvers.runtime.tensors import Tensor, torch
 from solvers.solution import Status

@@ -8,8 +8,7 @@ from solvers.allocation import allocate
 from solvers.bounds.split import split_blocks
 from solvers.foreign.mixed_integer import root
 from solvers.foreign.models import factor, joint_model, rounded, selection_model
-from solvers.form.blocks import blocks
-from solvers.form.parts import Part
+from solvers.form.blocks import Part, blocks
 from solvers.greedy.curves import row_curves
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem
 

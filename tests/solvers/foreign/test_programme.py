@@ -7,7 +7,7 @@ from solvers import Budget
 from solvers.foreign.mixed_integer import root
 from solvers.foreign.models import joint_model, selection_model
 from solvers.foreign.programme import SHORT, programme, size
-from solvers.form.parts import Part
+from solvers.form.blocks import Part
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem
 
 

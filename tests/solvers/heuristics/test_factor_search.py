@@ -10,10 +10,8 @@ from solvers.bounds.factor.dual_ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
 from solvers.hessian import factor, sketch
 from solvers.heuristics import factor_search
-from solvers.heuristics.factor import joint as factor_joint
-from solvers.heuristics.factor.joint import JointRow
-from solvers.heuristics.factor.row import disjoint, margins, near, shortlist
-from solvers.heuristics.factor.selection import SelectionRow
+from solvers.heuristics import factor_rows
+from solvers.heuristics.factor_rows import JointRow, SelectionRow, disjoint, margins, near, shortlist
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.rows.search import Effort, state
 from tests.solvers.bounds.factor.test_image import BUDGETS, make
@@ -36,7 +34,7 @@ def value(problem, pruned):
 
 @VARIANTS
 def test_a_row_follows_the_value_through_flips(refit, rng, monkeypatch):
-    monkeypatch.setattr(factor_joint, "FRESH", 4)
+    monkeypatch.setattr(factor_rows, "FRESH", 4)
     problem = make(rng, refit=refit, n=12, gradient=not refit)
     row = row_of(problem, rng.random(12) < 0.5)
     for _ in range(6):

@@ -7,8 +7,7 @@ import torch
 from solvers import Budget, SubsetProblem
 from solvers.bounds.evaluate import lower_bound
 from solvers.bounds.split import split_blocks
-from solvers.exact.batched.batch import Batch
-from solvers.exact.batched.pools import Pools
+from solvers.exact.batched.batch import Batch, Pools
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import block_masks, make_problem, relaxed_value
 

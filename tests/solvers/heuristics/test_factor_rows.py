@@ -6,7 +6,7 @@ import pytest
 from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem, solve
 from solvers.bounds.factor import image as factor_image
 from solvers.hessian import factor, sketch
-from solvers.heuristics.factor.greedy import greedy_factor_mask
+from solvers.heuristics.factor_rows import greedy_factor_mask
 from tests.solvers.oracles import optimum
 
 VARIANTS = pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])

@@ -1,1 +1,0 @@
-"""The search of rows whose curvature is known by a factor and never formed."""

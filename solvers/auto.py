@@ -62,14 +62,13 @@ class Auto(Solver):
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = Portfolio(share=self.share, memory=self.memory).run(problem, control)
         ran = found.stats["ran"]
-        value = problem.value(found.mask)
         if reason := control.stopped():
             return replace(found, reason=reason)
         quiet = control.quiet(warm_start=found.mask)
         quiet.certify = control.certify
         relaxed = Relaxation().run(problem, quiet)
         mask = min((found.mask, relaxed.mask), key=problem.value)
-        control.report(min(value, problem.value(relaxed.mask)), relaxed.bound, mask=mask)
+        control.report(problem.value(mask), relaxed.bound, mask=mask)
         stats = {**found.stats, **relaxed.stats, "ran": [*ran, "relaxation"]}
         reason = control.stopped() or relaxed.reason
         return replace(relaxed, mask=mask, reason=reason, stats=stats)

@@ -158,11 +158,10 @@ class _Part(Control):
 
 @dataclass
 class _Child(Control):
-    parent: Control | None = None
+    parent: Control = field(kw_only=True)
 
     def stopped(self) -> Status | None:
         """As the parent's."""
-        assert self.parent is not None
         return self.parent.stopped()
 
 

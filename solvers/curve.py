@@ -165,7 +165,9 @@ def curve(
         own = {id(row): float(offset) for row, offset in zip(rows, offsets, strict=True)}
 
         def progress() -> None:
-            value, bound = (float(sum(end.sum() for end in ends)) for ends in zip(*_ends(rows), strict=True))
+            value, bound = (
+                float(sum(getattr(row, end).sum() for row in rows)) for end in ("values", "lower")
+            )
             if not control.trace or control.told(bound) > control.trace[-1].bounds.lower:
                 control.report(value, bound, sum(row.nodes for row in rows))
 
@@ -242,10 +244,6 @@ def _decided(problem: SubsetProblem, found: Curve, wanted: Sequence[int], contro
             values[r, k], chosen[r, k] = best.value, best.mask[0, problem.prunable]
             lower[r, k] = min(max(lower[r, k], best.bound), best.value)
     return replace(found, values=values, lower=lower, _chosen=chosen)
-
-
-def _ends(rows: Sequence[CurveSearch]) -> list[tuple[Array, Array]]:
-    return [(row.values, row.lower) for row in rows]
 
 
 def _row_values(problem: SubsetProblem, mask: Mask) -> Array:

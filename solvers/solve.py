@@ -86,9 +86,7 @@ def get_solver(solver: str | Solver) -> Solver:
         return solver
     if isinstance(solver, type) and issubclass(solver, Solver):
         raise ValueError(f"solver is the class {solver.__name__}; call it: {solver.__name__}()")
-    known = built_in()
-    if solver not in known:
-        known = registry()
+    known = built_in() if solver in built_in() else registry()
     if solver not in known:
         near = difflib.get_close_matches(str(solver), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

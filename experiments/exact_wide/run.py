@@ -23,7 +23,7 @@ from solvers.bounds.split import Split
 from solvers.form.blocks import Block, blocks
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
-from solvers.relaxations.lone_row import LoneRow
+from solvers.relaxations.split import LoneRow
 from solvers.runtime.parallel import side_by_side
 
 HERE = Path(__file__).parent

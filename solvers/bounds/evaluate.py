@@ -17,10 +17,12 @@ import numpy as np
 
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.problem import Mask
+from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.tensors import Tensor
 
 Numbers = TypeVar("Numbers", Array, Tensor)
+ROUNDING = 1e-12
+"""Share of a problem's scale that rounding may have moved a cost by; see also `solvers.hessian`."""
 
 
 def margin(n: int) -> float:
@@ -119,3 +121,31 @@ def bound_curve(block: Block, d: Array, u: Array) -> Array:
     lost = np.append(0.0, np.cumsum(ranked) + margin(block.n) * np.cumsum(np.abs(ranked)))
     low = np.maximum(block.floor, base - margin(block.n) * abs(block.constant) - lost)
     return np.asarray(low[::-1] if block.refit else low)
+
+
+def trivial_bound(problem: SubsetProblem) -> float:
+    """What no mask costs less than, from signs alone; exact where only one mask meets the budget.
+
+    A joint cost is at least 0. A selection cost is at least minus the `k` largest `g_i w_i`, less what
+    a Hessian that is semidefinite up to rounding may hide.
+    """
+    pools = problem.pools
+    if ((pools.prune == 0) | (pools.keep == 0)).all():
+        value = problem.value(pools.expand(pools.smallest(np.zeros(pools.labels.shape)), problem.m))
+        return value - ROUNDING * problem.scale if pools.prune.any() else 0.0
+    return sign_bound(problem)
+
+
+def sign_bound(problem: SubsetProblem) -> float:
+    """`trivial_bound` without the cost of a mask: what a search that had no time falls back on."""
+    if problem.refit:
+        return 0.0
+    size = 0.5 * float((problem.hessian.diagonal().max() * problem.W**2).sum())
+    if problem.G is None:
+        return float(-ROUNDING * problem.n * size)
+    pools = problem.pools
+    scores = -problem.G * problem.W
+    if pools.coupled:
+        scores = scores.sum(axis=0, keepdims=True)
+    least = float(scores[pools.smallest(scores)].sum())
+    return float(least - ROUNDING * (problem.n * size + np.abs(problem.G * problem.W).sum()))

@@ -28,6 +28,12 @@ MAX_STEPS = 40
 """Newton steps at most."""
 
 Point = tuple[Array, Array, int]
+WIDE = 160
+"""Inputs above which rows of one curvature share a split by default."""
+TOLERANCE = 5e-4
+"""Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
+LOOSE = 1e-2
+"""Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
 
 
 def best_split(block: Block, tolerance: float, stopped: Callable[[], object] = lambda: None) -> Point:
@@ -69,14 +75,8 @@ def magnitude(block: Block) -> float:
 
 Stopped = Callable[[], object]
 
-WIDE = 160
-"""Inputs above which rows of one curvature share a split by default."""
-TOLERANCE = 5e-4
-"""Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
 MEMORY, ENTRY_BYTES = 2 << 30, 100
 """Bytes that blocks in work may take together, and what one takes by entry of its curvature."""
-LOOSE = 1e-2
-"""Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from solvers.allocation import EXACT_WORK, allocation_value, allocation_work
 from solvers.certificate.original import ImageProof
-from solvers.certificate.proof import Proof
-from solvers.certificate.witness import MARGIN
+from solvers.certificate.proof import DIAGONAL, MARGIN, Proof
 from solvers.checker.allocation import least_total
 from solvers.hessian import Array
 from solvers.problem import Mask
@@ -108,8 +107,8 @@ class Certificate:
         proofs = [(i, proof) for i, part in enumerate(self.parts) for proof in part.proofs]
         layers = [part.kind == "per_layer" for part in self.parts]
 
-        def joined(name: str, dtype: type) -> NDArray[np.generic]:
-            arrays = [np.asarray(getattr(proof, name)).ravel() for _, proof in proofs]
+        def joined(name: str, dtype: type, of: Sequence[object]) -> NDArray[np.generic]:
+            arrays = [np.asarray(getattr(each, name)).ravel() for each in of]
             return np.concatenate([*arrays, np.zeros(0, dtype)])
 
         images = [(i, part.image) for i, part in enumerate(self.parts) if part.image is not None]
@@ -120,14 +119,8 @@ class Certificate:
                 "image": np.concatenate([image.v.ravel() for _, image in images]),
                 "image_claim": np.array([image.claim for _, image in images]),
             }
-        blocks = [proof.blocks for _, proof in proofs]
-        pairs = [0 if part is None else len(part.pair) for part in blocks]
-        beside = {
-            name: np.concatenate([
-                *(np.asarray(getattr(part, name)).ravel() for part in blocks if part), np.zeros(0, dtype)
-            ])
-            for name, dtype in (("pair", np.int32), ("cross", np.float64), ("price", np.float64))
-        }  # fmt: skip
+        alone = [proof for _, proof in proofs]
+        beside = [proof.blocks or DIAGONAL for proof in alone]
         return {
             "format": np.array(FORMAT),
             "shared": np.array(self.shared),
@@ -141,17 +134,19 @@ class Certificate:
             "nodes": np.array([len(proof.entry) for _, proof in proofs], np.int64),
             "vectors": np.array([len(proof.u) for _, proof in proofs], np.int64),
             "splits": np.array([len(proof.splits) for _, proof in proofs], np.int64),
-            "d": joined("d", np.float64),
-            "root": joined("roots", np.int8),
-            "entry": joined("entry", np.int32),
-            "pruned": joined("pruned", np.int32),
-            "kept": joined("kept", np.int32),
-            "vector": joined("vector", np.int32),
-            "split": joined("owner", np.int32),
-            "u": joined("u", np.float32),
-            "claim": joined("claim", np.float64),
-            "pairs": np.array(pairs, np.int64),
-            **beside,
+            "d": joined("d", np.float64, alone),
+            "root": joined("roots", np.int8, alone),
+            "entry": joined("entry", np.int32, alone),
+            "pruned": joined("pruned", np.int32, alone),
+            "kept": joined("kept", np.int32, alone),
+            "vector": joined("vector", np.int32, alone),
+            "split": joined("owner", np.int32, alone),
+            "u": joined("u", np.float32, alone),
+            "claim": joined("claim", np.float64, alone),
+            "pairs": np.array([len(each.pair) for each in beside], np.int64),
+            "pair": joined("pair", np.int32, beside),
+            "cross": joined("cross", np.float64, beside),
+            "price": joined("price", np.float64, beside),
             **aside,
         }
 

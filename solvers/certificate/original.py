@@ -19,6 +19,9 @@ from solvers.form.reduction import reduce
 from solvers.hessian import Array, FactorHessian
 from solvers.problem import Mask, SubsetProblem
 
+MARGIN = 1e-12
+"""Share of the bound that is not claimed: sums may round otherwise on another machine."""
+
 
 def stored(problem: SubsetProblem) -> Problem:
     """A problem as the checker reads it from its instance file."""
@@ -68,10 +71,6 @@ def restated(problem: SubsetProblem, this: Problem, reduced: Reduced) -> Callabl
         return replace(proof, d=d)
 
     return restate
-
-
-MARGIN = 1e-12
-"""Share of the bound that is not claimed: sums may round otherwise on another machine."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from solvers.hessian import Array
 
+MARGIN = 2.0**-46
+"""Share of a bound's terms that is not claimed: sums may be rounded otherwise on another machine."""
 IMPOSSIBLE = -1
 """Takes the place of a leaf's vector where the budget has no mask left."""
 
@@ -27,6 +29,10 @@ class OffDiagonal:
     pair: NDArray[np.int32]
     cross: Array
     price: Array
+
+
+DIAGONAL = OffDiagonal(np.zeros((0, 2), np.int32), np.zeros(0), np.zeros(0))
+"""Of a split that has nothing beside its diagonal."""
 
 
 @dataclass(frozen=True)

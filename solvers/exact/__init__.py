@@ -1,6 +1,6 @@
 """The project's own exact solvers: every mask tried, and branch and bound on trees of split relaxations."""
 
-from solvers.exact.brute_force import BruteForce
+from solvers.exact.enumeration import BruteForce
 from solvers.exact.tree import BranchAndBound
 from solvers.solver import Solver
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from solvers.foreign.in_turn import Event, InTurn
 from solvers.foreign.mixed_integer import Products
-from solvers.foreign.models import rounded
-from solvers.form.binary_quadratic import BinaryQuadratic, binary_quadratic
+from solvers.foreign.models import BinaryQuadratic, binary_quadratic, rounded
 from solvers.form.blocks import Part
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem

@@ -18,8 +18,7 @@ import scipy.sparse as sp
 
 from solvers.foreign.in_turn import Event, InTurn
 from solvers.foreign.mixed_integer import SHARE, Products
-from solvers.foreign.models import TOLERANCE, WIDENING, rounded
-from solvers.form.binary_quadratic import BinaryQuadratic, binary_quadratic
+from solvers.foreign.models import TOLERANCE, WIDENING, BinaryQuadratic, binary_quadratic, rounded
 from solvers.form.blocks import Part
 from solvers.hessian import Array
 from solvers.problem import Mask

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from solvers.bounds.trivial import trivial_bound
+from solvers.bounds.evaluate import trivial_bound
 from solvers.control import Control
 from solvers.form.blocks import Part, independent
 from solvers.heuristics.greedy import opening

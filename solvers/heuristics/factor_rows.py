@@ -17,6 +17,16 @@ from solvers.heuristics.rows.tableau import RowData
 from solvers.problem import Mask, SubsetProblem
 
 Items = NDArray[np.int64]
+NEAR = 4096
+"""Entries of either side whose swaps are looked at pair by pair."""
+SKETCH = 256
+"""Directions of the image in which such a look is taken."""
+STRIPE = 512
+"""Entries of one side that it takes at a time."""
+FRESH = 20
+"""Changes of the kernel between two fresh ones: rounding gathers."""
+SHARE = 1 / 32
+"""Entries pruned between two looks at all costs, of those left to prune; one at a time at the end."""
 
 
 class FactorRow(ABC):
@@ -149,14 +159,6 @@ def _cheapest(side: Items, costs: Array, count: int) -> Items:
     return side[np.argpartition(costs[side], count)[:count]]
 
 
-NEAR = 4096
-"""Entries of either side whose swaps are looked at pair by pair."""
-SKETCH = 256
-"""Directions of the image in which such a look is taken."""
-STRIPE = 512
-"""Entries of one side that it takes at a time."""
-
-
 class SelectionRow(FactorRow):
     """A row's pruned set x with cost `1/2 |r|^2 + (1/2 e o w^2 - c).x`, `r = F (w o x)`.
 
@@ -223,10 +225,6 @@ class SelectionRow(FactorRow):
         self._pulls = image.w * product + np.where(x, self._fixed, 0.0) - image.linear
         separable = float((0.5 * self._fixed - image.linear)[x].sum())
         self.value = 0.5 * float(self._residual @ self._residual) + separable
-
-
-FRESH = 20
-"""Changes of the kernel between two fresh ones: rounding gathers."""
 
 
 class JointRow(FactorRow):
@@ -330,10 +328,6 @@ def open_factor_row(image: Image, space: Coordinates, pruned: Mask) -> FactorRow
         return SelectionRow(image, pruned)
     whole = space.Q.shape[1] == len(space.Q)
     return JointRow(image if whole else sketched(image, space), pruned)
-
-
-SHARE = 1 / 32
-"""Entries pruned between two looks at all costs, of those left to prune; one at a time at the end."""
 
 
 def greedy_factor_mask(problem: SubsetProblem, stopped: Callable[[], object] = lambda: None) -> Mask:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -125,11 +125,8 @@ def _budget(fields: Fields) -> Budget:
     for name, count in zip(wants, counts, strict=True):
         if count.ndim > (kind == "per_row"):
             raise ValueError(f"field {name!r} has shape {count.shape}; it must be one whole number")
-    if kind == "n_of_m":
-        return Budget.n_of_m(int(counts[0]), int(counts[1]))
-    if kind == "per_row":
-        return Budget.per_row(counts[0].tolist())
-    return Budget.per_layer(int(counts[0])) if kind == "per_layer" else Budget.columns(int(counts[0]))
+    make: Callable[..., Budget] = getattr(Budget, kind)
+    return make(*(count.tolist() for count in counts))
 
 
 def _flag(fields: Fields, name: str, *, default: bool) -> bool:

@@ -15,11 +15,10 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.allocation import allocation_value
-from solvers.bounds.evaluate import lower_bound, relaxed_point
+from solvers.bounds.evaluate import ROUNDING, lower_bound, relaxed_point
 from solvers.bounds.node.newton import relaxed_shares
 from solvers.bounds.secure import secure
 from solvers.bounds.split import Split
-from solvers.bounds.trivial import ROUNDING
 from solvers.control import Control
 from solvers.form.blocks import Block, blocks
 from solvers.hessian import Array

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from solvers.bounds.evaluate import margin
 from solvers.hessian import Array, BlockDiagonalHessian, FactorHessian
-from solvers.hessian.sketch import strongest
+from solvers.hessian.factor import strongest
 from solvers.problem import Mask, SubsetProblem
 
 Factored = FactorHessian | BlockDiagonalHessian
@@ -149,7 +149,7 @@ class Coordinates:
 def coordinates(image: Image) -> Coordinates:
     """The strongest directions of `F diag(w)` (of F when joint), strongest first.
 
-    All of the directions up to `RANK`; beyond, some (`solvers.hessian.sketch.strongest`).
+    All of the directions up to `RANK`; beyond, some (`solvers.hessian.factor.strongest`).
     """
     hessian, N = image.hessian, len(image.b)
     squares = np.ones_like(image.w) if image.refit else image.w**2

@@ -16,6 +16,9 @@ from solvers.hessian import Array
 from solvers.problem import SubsetProblem
 from solvers.runtime.tensors import Tensor, torch
 
+CHUNK_BYTES = 1 << 28
+"""Memory of one temporary."""
+
 
 @dataclass(frozen=True)
 class SharedRows:
@@ -113,10 +116,6 @@ def shareable(problem: SubsetProblem) -> bool:
 
 def _tensor(A: NDArray[np.float64], device: str) -> Tensor:
     return torch.tensor(A, dtype=torch.float64, device=device)
-
-
-CHUNK_BYTES = 1 << 28
-"""Memory of one temporary."""
 
 
 def row_bounds(rows: SharedRows, d: Tensor, v: Tensor) -> Array:

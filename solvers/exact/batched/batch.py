@@ -18,6 +18,11 @@ from solvers.bounds.split import Split
 from solvers.form.blocks import Block
 from solvers.runtime.tensors import Tensor, torch
 
+RELAX = 1.8
+"""Over-relaxation of a step."""
+PENALTY = 1.0
+"""Of the distance between the two copies of a point, where d is one."""
+
 
 class Ranked(NamedTuple):
     """Free entries of every pool by falling score.
@@ -123,12 +128,6 @@ class Pools:
         out = values.new_zeros((*values.shape[:-2], len(self.labels) + 1))
         out[..., self.places.flatten()] = back.flatten(-2)
         return out[..., :-1]
-
-
-RELAX = 1.8
-"""Over-relaxation of a step."""
-PENALTY = 1.0
-"""Of the distance between the two copies of a point, where d is one."""
 
 
 class Bounds(NamedTuple):

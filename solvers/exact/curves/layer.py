@@ -36,6 +36,10 @@ MEMORY = 4 << 30
 """Bytes that trees may take together, by default."""
 SHARE = 0.95
 """Of the gap asked for, that each row at the bound's allocation may leave open; the rest is for rounding."""
+WORTH = 0.02
+"""Share of the gap that has to close for another look at the bounds of rows that are not searched."""
+SPEED = 5e8
+"""Additions a second of an allocation's programme, about."""
 
 
 def solve_layer(
@@ -211,13 +215,6 @@ def _improved(problem: SubsetProblem, mask: Mask, control: Control) -> Mask:
     """Best swaps in rows that no search improved."""
     counted = problem.with_budget(Budget.per_row(mask.sum(axis=1).tolist()))
     return LocalSearch().improve(counted, mask, control.stopped)[0]
-
-
-WORTH = 0.02
-"""Share of the gap that has to close for another look at the bounds of rows that are not searched."""
-
-SPEED = 5e8
-"""Additions a second of an allocation's programme, about."""
 
 
 class Sharing:

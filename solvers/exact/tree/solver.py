@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from solvers.bounds.evaluate import sign_bound
 from solvers.bounds.split import LOOSE, WIDE, split_blocks
-from solvers.bounds.trivial import sign_bound
 from solvers.control import Control
 from solvers.exact.batched.frontier import search_in_batches
 from solvers.exact.curves.layer import MEMORY, solve_layer

@@ -10,9 +10,9 @@ from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.split import group_bound
 from solvers.bounds.split import split_blocks
 from solvers.certificate import certify, group_proof
+from solvers.certificate.certify import Witness
 from solvers.certificate.original import stored
 from solvers.certificate.points import SHARE, as_split, asked, completed, lift, secured
-from solvers.certificate.witness import Witness
 from solvers.checker import Refuted
 from solvers.checker.claims import parse_certificate, read_digests
 from solvers.checker.proofs import Prover

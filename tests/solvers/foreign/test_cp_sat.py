@@ -9,7 +9,7 @@ import pytest
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers.foreign import cp_sat
 from solvers.foreign.cp_sat import CpSat, in_integers
-from solvers.form.binary_quadratic import binary_quadratic
+from solvers.foreign.models import binary_quadratic
 from tests.solvers.oracles import BUDGETS, all_masks, exact_value, make_problem, optimum
 
 

@@ -9,7 +9,7 @@ import scipy.optimize
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers.foreign import highs
 from solvers.foreign.highs import Highs, linearised
-from solvers.form.binary_quadratic import binary_quadratic
+from solvers.foreign.models import binary_quadratic
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem, optimum
 
 if not Highs.installed():

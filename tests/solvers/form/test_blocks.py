@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.bounds.trivial import trivial_bound
+from solvers.bounds.evaluate import trivial_bound
 from solvers.form.blocks import Block, Part, assemble, blocks, independent
 from tests.solvers.oracles import BUDGETS, all_masks, gram, make_problem, optimum
 

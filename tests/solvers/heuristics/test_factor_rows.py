@@ -5,7 +5,7 @@ import pytest
 
 from solvers import BlockDiagonalHessian, Budget, FactorHessian, SubsetProblem, solve
 from solvers.bounds.factor import image as factor_image
-from solvers.hessian import factor, sketch
+from solvers.hessian import factor
 from solvers.heuristics.factor_rows import greedy_factor_mask
 from tests.solvers.oracles import optimum
 
@@ -60,7 +60,7 @@ def test_solvers_prune_what_is_never_formed(solver, rng, monkeypatch):
 def test_a_sketch_serves_large_images(rng, monkeypatch):
     monkeypatch.setattr(factor_image, "RANK", 6)
     monkeypatch.setattr(factor, "SKETCH", 8)
-    monkeypatch.setattr(sketch, "SPARE", 2)
+    monkeypatch.setattr(factor, "SPARE", 2)
     problem = make(rng, refit=True, budget=Budget.per_layer(30), m=1, n=40, N=12)
     assert problem.value(greedy_factor_mask(problem)) < solve(problem, "magnitude").value
 

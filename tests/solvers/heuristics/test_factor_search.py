@@ -8,9 +8,8 @@ from solvers import BlockDiagonalHessian, Budget, DenseHessian, FactorHessian, S
 from solvers.bounds.factor import image as factor_image
 from solvers.bounds.factor.dual_ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
-from solvers.hessian import factor, sketch
-from solvers.heuristics import factor_search
-from solvers.heuristics import factor_rows
+from solvers.hessian import factor
+from solvers.heuristics import factor_rows, factor_search
 from solvers.heuristics.factor_rows import JointRow, SelectionRow, disjoint, margins, near, shortlist
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.rows.search import Effort, state
@@ -262,7 +261,7 @@ def test_large_joint_images_are_searched_in_a_sketch(rng, monkeypatch):
     """Every value told is the problem's own, and none is worse than the start."""
     monkeypatch.setattr(factor_image, "RANK", 6)
     monkeypatch.setattr(factor, "SKETCH", 5)
-    monkeypatch.setattr(sketch, "SPARE", 2)
+    monkeypatch.setattr(factor, "SPARE", 2)
     problem = make(rng, refit=True, n=60, N=20, damping=0.05)
     problem = SubsetProblem(problem.W, problem.hessian, Budget.per_layer(45))
     told = []

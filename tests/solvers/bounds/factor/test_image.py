@@ -10,7 +10,7 @@ from solvers.bounds.factor.dual_ascent import All, Few, ascend
 from solvers.bounds.factor.image import Coordinates, coordinates, images, sketched
 from solvers.bounds.waterfill import smoothed_shares
 from solvers.form.blocks import blocks
-from solvers.hessian import factor, sketch
+from solvers.hessian import factor
 from tests.solvers.oracles import fractions, optimum, relaxed_value
 
 BUDGETS = {
@@ -94,7 +94,7 @@ def test_from_few_directions_the_ascent_goes_on_in_all(budget, refit, rng, monke
     whole = relaxed(image, value, tolerance=1e-6)
     monkeypatch.setattr(factor_image, "RANK", 3)
     monkeypatch.setattr(factor, "SKETCH", 3)
-    monkeypatch.setattr(sketch, "SPARE", 2)
+    monkeypatch.setattr(factor, "SPARE", 2)
     space = coordinates(image)
     assert space.Q.shape == (9, 3)
     np.testing.assert_allclose(space.Q.T @ space.Q, np.eye(3), atol=1e-6)

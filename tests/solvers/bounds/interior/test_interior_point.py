@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
+from solvers.bounds import split as splits
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.interior import interior_point, scaling
+from solvers.bounds.interior import interior_point
 from solvers.bounds.secure import secure
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import make_problem, semidefinite_bound
@@ -32,9 +33,9 @@ def bound_of(block, d, z):
 def test_the_best_split_gives_the_semidefinite_bound(case, rng):
     budget, options = CASES[case]
     for block in blocks(make_problem(rng, budget, **options)):
-        d, z, steps = scaling.best_split(block, 5e-4)
+        d, z, steps = splits.best_split(block, 5e-4)
         assert bound_of(block, d, z) == pytest.approx(
-            semidefinite_bound(block), abs=1e-3 * scaling.magnitude(block)
+            semidefinite_bound(block), abs=1e-3 * splits.magnitude(block)
         )
         assert steps < 20
         np.testing.assert_allclose(np.bincount(block.labels, weights=z), block.keep, atol=1e-9)
@@ -56,9 +57,9 @@ def wide_range(rng, n, refit, damping):
 def test_ill_conditioned_blocks_too(refit, damping):
     for seed in range(4):
         block = wide_range(np.random.default_rng(seed), 16, refit, damping)
-        d, z, _ = scaling.best_split(block, 5e-4)
-        data, _ = scaling.scaled(block)
-        unit = scaling.magnitude(block)
+        d, z, _ = splits.best_split(block, 5e-4)
+        data, _ = splits.scaled(block)
+        unit = splits.magnitude(block)
         same = replace(block, H=data.H[None], B=data.B[None], constant=data.constant)
         assert bound_of(block, d, z) / unit >= semidefinite_bound(same) - 1e-3
 
@@ -66,7 +67,7 @@ def test_ill_conditioned_blocks_too(refit, damping):
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
 def test_every_iterate_is_a_valid_split_and_none_is_worse_than_the_first(refit, rng):
     (block,) = blocks(make_problem(rng, Budget.per_row(5), m=1, n=9, refit=refit))
-    data, unit = scaling.scaled(block)
+    data, unit = splits.scaled(block)
     bounds = []
     for limit in range(16):
         z, d, steps = interior_point.saddle_point(data, 1e-9, limit)
@@ -76,14 +77,14 @@ def test_every_iterate_is_a_valid_split_and_none_is_worse_than_the_first(refit, 
         assert z.sum() == pytest.approx(data.counts[0])
         assert (d > 0).all() or not refit
         bounds.append(bound_of(block, d * unit, z if refit else 1 - z))
-    assert max(bounds) == pytest.approx(bounds[-1], abs=1e-4 * scaling.magnitude(block))
+    assert max(bounds) == pytest.approx(bounds[-1], abs=1e-4 * splits.magnitude(block))
     assert bounds[-1] > bounds[0] + 0.1 * abs(bounds[0])
 
 
 def test_a_looser_tolerance_takes_fewer_steps(rng):
     (block,) = blocks(make_problem(rng, Budget.per_row(5), m=1, n=9))
-    steps = [scaling.best_split(block, tolerance)[2] for tolerance in (1.0, 1e-2, 1e-6)]
-    assert steps[0] < steps[1] < steps[2] < scaling.MAX_STEPS
+    steps = [splits.best_split(block, tolerance)[2] for tolerance in (1.0, 1e-2, 1e-6)]
+    assert steps[0] < steps[1] < steps[2] < splits.MAX_STEPS
 
 
 @pytest.mark.parametrize("power", [-40, 60])
@@ -91,9 +92,7 @@ def test_a_looser_tolerance_takes_fewer_steps(rng):
 def test_units_of_the_curvature_do_not_matter(refit, power, rng):
     problem = make_problem(rng, Budget.per_row(5), m=1, n=9, refit=refit)
     same = SubsetProblem(problem.W, problem.hessian.dense(0) * 2.0**power, problem.budget, refit=refit)
-    (d, z, steps), (other, shares, taken) = (
-        scaling.best_split(*blocks(one), 5e-4) for one in (problem, same)
-    )
+    (d, z, steps), (other, shares, taken) = (splits.best_split(*blocks(one), 5e-4) for one in (problem, same))
     assert steps == taken
     np.testing.assert_allclose(other, d * 2.0**power, rtol=1e-6)
     np.testing.assert_allclose(shares, z, rtol=1e-6)
@@ -102,7 +101,7 @@ def test_units_of_the_curvature_do_not_matter(refit, power, rng):
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
 def test_wide_blocks_take_the_same_steps_and_are_stopped_between_them(refit, rng, monkeypatch):
     (block,) = blocks(make_problem(rng, Budget.per_row(5), m=1, n=9, refit=refit))
-    data, _ = scaling.scaled(block)
+    data, _ = splits.scaled(block)
     whole = interior_point.saddle_point(data, 1e-6, 40)
     monkeypatch.setattr(interior_point, "NARROW", 8)
     for found, expected in zip(interior_point.saddle_point(data, 1e-6, 40), whole, strict=True):

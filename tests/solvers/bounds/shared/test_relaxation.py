@@ -10,7 +10,8 @@ import torch
 
 from solvers import Budget, FactorHessian, SubsetProblem, solve
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.shared import layer_bound, relaxation
+from solvers.bounds.shared import relaxation
+from solvers.bounds.shared import rows as shared_rows
 from solvers.bounds.shared.relaxation import ascend, largest_split, shared_split, slope, start
 from solvers.bounds.shared.rows import SharedRows, alike, shareable
 from solvers.bounds.split import split_blocks
@@ -99,7 +100,7 @@ def test_a_layers_bound_is_that_of_its_best_counts(refit, rng):
     """The pool of a layer at given points: the least sum of the rows' curves there."""
     problem = make_problem(rng, Budget.per_layer(9), m=3, n=6, refit=refit)
     rows, split, v, _ = settled(problem)
-    curves = layer_bound.curves_at(rows, split.d, v)
+    curves = shared_rows.curves_at(rows, split.d, v)
     counts = [c for c in itertools.product(range(7), repeat=3) if sum(c) == 9]
     least = min(sum(curves[r, k] for r, k in enumerate(c)) for c in counts)
     (bound,) = relaxation.bounds(rows, split, v)
@@ -117,8 +118,8 @@ def test_float_bounds_are_below_the_exact_ones(refit):
         rows, split, v, _ = settled(problem)
         d = split.d
         v += torch.tensor(1e-3 * rng.standard_normal((2, 6)))
-        layer = layer_bound.layer_bound(replace(rows, size=12, keep=np.array([5])), d, v)
-        found, scores, bases = layer_bound.row_bounds(rows, d, v), [], []
+        layer = shared_rows.layer_bound(replace(rows, size=12, keep=np.array([5])), d, v)
+        found, scores, bases = shared_rows.row_bounds(rows, d, v), [], []
         for r in range(2):
             base, score = exact_parts(problem, r, d.numpy(), v[r].numpy())
             exact = base - sum(sorted(score)[-3:])
@@ -150,7 +151,7 @@ def test_the_slope_is_the_derivative_of_the_bounds(refit, rng):
 
     def relaxed(d):
         at = ascend(rows, d, inverse, start(rows), 3000)
-        return at, layer_bound.row_bounds(rows, d, at.v).sum()
+        return at, shared_rows.row_bounds(rows, d, at.v).sum()
 
     g = slope(rows, d, relaxed(d)[0])
     for i in range(0, 10, 4):
@@ -171,19 +172,19 @@ def test_shared_splits_are_worth_their_steps(rng):
     last, at, _ = shared_split(rows, inverse, first)
 
     def total(d):
-        return layer_bound.row_bounds(rows, d, ascend(rows, d, inverse, start(rows), 2000).v).sum()
+        return shared_rows.row_bounds(rows, d, ascend(rows, d, inverse, start(rows), 2000).v).sum()
 
     own = sum(
         lower_bound(b, s.d, relaxed_point(b, s.d, s.z))
         for b, s in zip(blocks(problem), split_blocks(blocks(problem)), strict=True)
     )
     assert 1.05 * total(first) < total(last) < own
-    assert layer_bound.row_bounds(rows, last, at.v).sum() == pytest.approx(total(last), rel=2e-2)
+    assert shared_rows.row_bounds(rows, last, at.v).sum() == pytest.approx(total(last), rel=2e-2)
     lone = rows.some(np.array([2]))
     block = blocks(problem)[2]
     best = split_blocks([block])[0]
     d, _, _ = shared_split(lone, inverse, first)
-    found = layer_bound.row_bounds(lone, d, ascend(lone, d, inverse, start(lone), 2000).v)[0]
+    found = shared_rows.row_bounds(lone, d, ascend(lone, d, inverse, start(lone), 2000).v)[0]
     assert found == pytest.approx(lower_bound(block, best.d, relaxed_point(block, best.d, best.z)), rel=2e-2)
 
 
@@ -210,7 +211,7 @@ def test_chunks_change_nothing_but_rounding(variant, rng, monkeypatch):
     rows, split, v, _ = settled(problem)
     whole = relaxation.bounds(rows, split, v)
     monkeypatch.setattr(relaxation, "CHUNK_BYTES", 4 * 8 * 2)
-    monkeypatch.setattr(layer_bound, "CHUNK_BYTES", 8 * 8 * 2)
+    monkeypatch.setattr(shared_rows, "CHUNK_BYTES", 8 * 8 * 2)
     chunked = relaxation.bounds(rows, split, relaxation.relax(rows, split)[0])
     np.testing.assert_allclose(chunked, whole, rtol=1e-3, atol=1e-5 * problem.scale)
     (layer,) = relaxation.bounds(
@@ -293,7 +294,7 @@ def test_bounds_at_a_price_hold_for_every_count(rng):
     for price in (1e-9, 1e-3, 0.03, 0.1, 0.5, 1e3):
         own = rows.priced(price)
         v, _ = relaxation.relax(own, split)
-        found = layer_bound.row_bounds(own, split.d, v)
+        found = shared_rows.row_bounds(own, split.d, v)
         least = (best + Fraction(price) * kept).min(axis=1)
         assert all(low <= exact for low, exact in zip(found, least, strict=True))
         close.append(float(sum(found) / sum(map(float, least))))

@@ -5,7 +5,7 @@ import pytest
 
 from solvers import BlockDiagonalHessian, FactorHessian
 from solvers.hessian import factor
-from solvers.hessian.sketch import solve_by_gradients, strongest
+from solvers.hessian.factor import solve_by_gradients, strongest
 
 
 def decaying(rng, N=40, n=60):

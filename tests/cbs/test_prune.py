@@ -445,7 +445,7 @@ def test_results_are_handed_out_as_they_finish_and_taken_up_again(monkeypatch):
     other = replace(get_method("magnitude"), paper="mine")
     with pytest.raises(ValueError, match="finished: the result of 'magnitude' is by another method of that"):
         cbs.compare(seeded(mlp), samples(), finished=kept, **options | {"methods": [other]})
-    for ask in ({"scope": "row"}, {"damping": 0.5}, {"seed": 7}):
+    for ask in ({"scope": "layer"}, {"damping": 0.5}, {"seed": 7}):
         with pytest.raises(ValueError, match=f"finished: the result of 'magnitude' has {next(iter(ask))} "):
             cbs.compare(seeded(mlp), samples(), finished=kept, **options | ask)
     for junk in (kept[0], [3]):

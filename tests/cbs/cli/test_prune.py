@@ -164,9 +164,9 @@ def test_defaults_are_those_of_python_and_without_a_model_those_of_a_demonstrati
     for given in asked:
         assert given["sparsities"] == ([None] if given is pattern else [0.5, 0.75, 0.9])
         assert given["methods"] == (["joint"] if id(given) in (id(named), id(mine)) else list(cbs.methods()))
-        assert given.get("scope") == {id(plain): "row", id(scoped): "layer", id(patient): "row"}.get(
-            id(given)
-        )
+        assert given.get("scope") == {
+            id(plain): "row", id(scoped): "layer", id(named): "row", id(patient): "row",
+        }.get(id(given))  # fmt: skip
         assert ("patience" in given) == (given is patient)
     assert patient["patience"] is None
 

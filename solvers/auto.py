@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from solvers.control import Control
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.portfolio import Portfolio
 from solvers.problem import SubsetProblem

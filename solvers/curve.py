@@ -16,10 +16,10 @@ from solvers.budget import Budget
 from solvers.certificate import Certificate, check_certifiable
 from solvers.certificate import certify as make_certificate
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
+from solvers.exact.branch_and_bound import compile_kernels
 from solvers.exact.curves.rows import close_curves, gap_of, start_curves
 from solvers.exact.curves.search import CurveSearch
 from solvers.exact.enumeration import least_at
-from solvers.exact.tree.solver import compile_kernels
 from solvers.form.reduction import Reduction, reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem

@@ -11,9 +11,9 @@ from solvers.budget import Budget
 from solvers.certificate import Certificate, together
 from solvers.certificate import certify as make_certificate
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
+from solvers.exact.branch_and_bound import compile_kernels
 from solvers.exact.curves.layer import share_budget
 from solvers.exact.enumeration import least_together
-from solvers.exact.tree.solver import compile_kernels
 from solvers.form.reduction import reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem

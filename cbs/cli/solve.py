@@ -120,7 +120,7 @@ def _limited(solver: solvers.Solver, node_limit: int | None, memory_limit: str |
     if not limits:
         return solver
     from solvers.auto import Auto
-    from solvers.exact.tree import BranchAndBound
+    from solvers.exact.branch_and_bound import BranchAndBound
 
     if isinstance(solver, Auto):
         return replace(solver, search=replace(solver.search, **limits))

@@ -9,7 +9,7 @@ from networks import networks
 
 from cbs.curvature import Gram
 from solvers import Budget, SubsetProblem, solve
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 
 HERE = Path(__file__).parent
 COLUMNS = "{:>7} {:>10} {:>7} {:>10} {:>9} {:>8} {:>9} {:>10} {:>12}"

@@ -3,7 +3,7 @@ import pytest
 from solvers import Budget, Status, solve
 from solvers.auto import Auto
 from solvers.control import Control
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.solver import Outcome
 from tests.solvers.oracles import BUDGETS, make_problem
 

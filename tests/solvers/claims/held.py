@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from solvers import Status, checker, curve, solve, solve_together
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.instances import save
 from tests.solvers.claims.problems import random_problem
 from tests.solvers.claims.rational import Exact, fraction, rational, shared_optimum

@@ -18,8 +18,8 @@ warnings.simplefilter("ignore")
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from solvers import Budget, FactorHessian, SubsetProblem, curve, get_solver, solve, solve_together
-from solvers.exact.tree import BranchAndBound
-from solvers.exact.tree.solver import compile_kernels
+from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.branch_and_bound import compile_kernels
 from solvers.instances import random_problem
 
 late, ready, compile = set(), False, Dispatcher.compile

@@ -10,7 +10,7 @@ from solvers.exact.batched import frontier as searching
 from solvers.exact.batched.batch import Batch
 from solvers.exact.batched.frontier import Costs, Frontier
 from solvers.exact.batched.open_nodes import Nodes, OpenNodes
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import BUDGETS, block_masks, digits_rows, make_problem
 

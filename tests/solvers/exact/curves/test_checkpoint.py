@@ -7,9 +7,9 @@ import pytest
 
 from solvers import Budget, Status, checker, solve
 from solvers.control import Control
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.curves.rows import start_curves
 from solvers.exact.curves.search import freeze, thaw
-from solvers.exact.tree import BranchAndBound
 from solvers.exact.tree.block_tree import Settings
 from solvers.form.blocks import blocks
 from solvers.instances import save

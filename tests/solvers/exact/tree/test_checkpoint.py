@@ -14,7 +14,7 @@ from solvers import Budget, Status, solve
 from solvers.auto import Auto
 from solvers.bounds.split import split_blocks
 from solvers.control import Control
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks
 from solvers.instances import save
@@ -234,7 +234,7 @@ def test_searches_are_written_now_and_then(tmp_path):
 SCRIPT = """
 import json, sys
 from solvers.control import Control
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.instances import load
 from solvers.runtime.checkpoint import Checkpoint
 control = Control(checkpoint=Checkpoint(sys.argv[2], {}, every=0.1))

@@ -8,7 +8,7 @@ import pytest
 from solvers import Budget, Status, SubsetProblem, solve
 from solvers import allocation as allocating
 from solvers.control import Control
-from solvers.exact.tree import BranchAndBound
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.tree.forest import block_gap
 from solvers.instances import planted
 from tests.solvers.oracles import BUDGETS, digits_rows, make_problem

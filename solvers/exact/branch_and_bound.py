@@ -208,8 +208,9 @@ class BranchAndBound(Solver):
             **keeper.stats,
         }
         alone = len(found) == problem.m and not problem.pools.coupled
+        rows = _rows(trees) if alone else None  # before proofs are made, of which each empties its tree
         proofs = [tree.last_proof() for tree in trees] if control.certify else None
-        return Outcome(mask, bound, reason, stats, proofs, _rows(trees) if alone else None)
+        return Outcome(mask, bound, reason, stats, proofs, rows)
 
 
 def compile_kernels() -> None:

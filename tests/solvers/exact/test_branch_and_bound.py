@@ -192,3 +192,11 @@ def test_gaps_of_blocks_add_up_to_the_gap_asked_for(values, offset):
     each = block_gap(control, values)
     assert each * np.abs(values).sum() <= 0.01 * abs(sum(values) + offset) + 1e-15
     assert each > 0
+
+
+def test_open_searches_that_prove_keep_the_bounds_of_their_rows():
+    problem = make_problem(np.random.default_rng(0), Budget.per_row(20), m=2, n=40)
+    solution = solve(problem, BranchAndBound(node_limit=3), gap=0.0, certify=True)
+    assert solution.rows is not None
+    assert np.all(solution.rows.bound <= problem.row_values(solution.mask))
+    assert solution.certificate is not None

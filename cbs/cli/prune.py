@@ -118,7 +118,8 @@ def prune(
     """Prune a network by several methods, and say how far each is from the best pruning there is.
 
     Without MODEL: trains an MLP on scikit-learn's digits in seconds, and prunes it by every method: half,
-    three quarters and nine tenths of every row's weights, unless options say otherwise.
+    three quarters and nine tenths of every row's weights, unless options say otherwise. Named, as `digits`,
+    it is pruned by row as well; every other network has one budget for all of its layers.
 
     Writes a run folder with the pruned weights and masks (safetensors), report.json, and a plot. Every result
     is in the folder as soon as it is there: whatever ends the run, the same command with `--resume` computes

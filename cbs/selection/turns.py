@@ -11,7 +11,7 @@ import numpy as np
 from cbs.references import References
 from cbs.watch import Watch
 from solvers import Solution, Solver, SubsetProblem, get_solver
-from solvers.heuristics.published.scores import Magnitude
+from solvers.heuristics.published.saliency import Magnitude
 from solvers.problem import Mask
 
 FALLBACK = Magnitude()

@@ -6,8 +6,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
-from solvers.hessian.base import CHUNK_BYTES, Array, DenseHessian, Hessian, StackedHessian, numbers, units
+from solvers.hessian.base import CHUNK_BYTES, Array, Hessian, numbers, units
 from solvers.hessian.block_diagonal import BlockDiagonalHessian
+from solvers.hessian.dense import DenseHessian, StackedHessian
 from solvers.hessian.factor import FactorHessian
 
 ASYMMETRY = 1e-10

@@ -4,9 +4,11 @@ from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import Greedy, OptimalBrainSurgeon
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.portfolio import Portfolio
+from solvers.heuristics.published.alps import ALPS
 from solvers.heuristics.published.chita import CHITA
-from solvers.heuristics.published.layers import ALPS, SparseGPT
-from solvers.heuristics.published.scores import Magnitude, RandomizedMagnitude, Saliency, Wanda
+from solvers.heuristics.published.randomized_magnitude import RandomizedMagnitude
+from solvers.heuristics.published.saliency import Magnitude, Saliency, Wanda
+from solvers.heuristics.published.sparsegpt import SparseGPT
 from solvers.heuristics.published.swapping import Swapping
 from solvers.heuristics.tabu import Tabu
 from solvers.solver import Solver

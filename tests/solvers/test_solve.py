@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, Status, SubsetProblem, available, get_solver, solve
-from solvers.exact.enumeration import BruteForce
-from solvers.heuristics.published.scores import Magnitude
+from solvers.exact.brute_force import BruteForce
+from solvers.heuristics.published.saliency import Magnitude
 from solvers.runtime.plugins import PluginWarning
 from solvers.solve import _check_listed, check_support, registry
 from solvers.solver import Outcome, Solver

@@ -84,7 +84,7 @@ class Annealing:
 
     Twice the steps are worth more than most searches from the mask of a quick rise, so the factor is set by
     the time that is left, stage by stage. On a `leveled` `Layer` the largest entries are those that cost most
-    to prune, which is worth as much again. (The paper's own schedule: `published.layers`.)
+    to prune, which is worth as much again. (The paper's own schedule: `published.alps`.)
 
     Attributes:
         stage_seconds: what one stage takes: about, or as the quickest of a course did.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from solvers.control import Control
 from solvers.form.blocks import blocks
 from solvers.hessian import Array, FactorHessian
-from solvers.heuristics.published.scores import RandomizedMagnitude, Score
+from solvers.heuristics.published.randomized_magnitude import RandomizedMagnitude, Score
 from solvers.problem import SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver

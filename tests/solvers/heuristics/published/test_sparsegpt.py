@@ -3,7 +3,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem, solve
 from solvers.heuristics.layer.scaled import Layer
-from solvers.heuristics.published.layers import SparseGPT
+from solvers.heuristics.published.sparsegpt import SparseGPT
 from tests.solvers.oracles import gram
 
 M, N = 3, 12

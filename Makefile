@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# curvlinops without the torchvision that backpack-for-pytorch lists: neither imports it, and it has no build
+# for every torch
+CURVLINOPS := curvlinops-for-pytorch backpack-for-pytorch einconv einops jaxtyping linear-operator opt-einsum \
+	tqdm unfoldnd wadler-lindig
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow lint format bench table recompile clean help
@@ -14,6 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation -e '.[dev,scip,gurobi]'
+	$(PIP) --no-deps $(CURVLINOPS)
 	touch $@
 
 demo: $(STAMP)  ## train the digits network, prune it with every method, write runs/

@@ -18,7 +18,18 @@ from solvers import Budget
 STOPPED = ("time_limit", "patience", "node_limit", "memory_limit")
 """Statuses of a layer that a whole result takes over, the first one first."""
 
-SETTINGS = ("scope", "budget", "pipeline", "recalibrate", "damping", "samples", "loss", "seed", "solver")
+SETTINGS = (
+    "scope",
+    "budget",
+    "granularity",
+    "pipeline",
+    "recalibrate",
+    "damping",
+    "samples",
+    "loss",
+    "seed",
+    "solver",
+)
 """Fields of a request on which its masks depend, or what its bounds are about; limits are not among them."""
 
 

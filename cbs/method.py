@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cbs.compensation import Compensation
 from cbs.curvature import Curvature, Gram
-from cbs.request import Request, check_name
+from cbs.request import GRANULARITIES, Request, check_name
 from cbs.selection import Selection
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from cbs.plan import Plan
     from cbs.references import References
     from cbs.watch import Watch
-
-GRANULARITIES = ("weights",)
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Method:
         curvature: what it knows of the loss.
         selection: how it chooses what to prune.
         compensation: what moves to make up for that.
-        granularity: what is pruned; `weights`.
+        granularity: what is pruned, `weights` or `neurons`; None for whatever the selection can.
         paper: where it comes from.
         needs: modules that must be installed beyond the project's own dependencies.
         name: for reports.
@@ -42,7 +40,7 @@ class Method:
     curvature: Curvature
     selection: Selection
     compensation: Compensation
-    granularity: str = "weights"
+    granularity: str | None = None
     paper: str = "-"
     needs: tuple[str, ...] = field(default=(), repr=False)
     name: str = "custom"
@@ -60,7 +58,11 @@ class Method:
                 called = "; call it: " if isinstance(part, type) and issubclass(part, kind) else ""
                 given = f"{part.__name__}{called}{part.__name__}()" if called else repr(part)
                 raise ValueError(f"method {self.name!r}: {name} must be a cbs {kind.__name__}, got {given}")
-        check_name("granularity", self.granularity, GRANULARITIES)
+        if self.granularity is not None:
+            check_name("granularity", self.granularity, GRANULARITIES)
+            if self.granularity not in self.selection.granularities:
+                only = ", ".join(self.selection.granularities)
+                raise ValueError(f"method {self.name!r}: {self.selection.words} prunes {only} only")
         if not isinstance(self.paper, str):
             raise ValueError(f"method {self.name!r}: paper must be text, '-' for none, got {self.paper!r}")
         if isinstance(self.needs, str) or not all(isinstance(module, str) for module in self.needs or ()):
@@ -68,6 +70,11 @@ class Method:
         reason = self.selection.refuses(self.curvature) or self.compensation.refuses(self.curvature)
         if reason:
             raise ValueError(f"method {self.name!r}: {reason}")
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        """What it can prune; the first of these unless the request says which."""
+        return self.selection.granularities if self.granularity is None else (self.granularity,)
 
     @property
     def searches(self) -> bool:
@@ -83,6 +90,10 @@ class Method:
         missing = [module for module in self.needs or () if not _there(module)]
         if missing:
             raise ValueError(f"method {self.name!r} needs {', '.join(missing)}, which is not installed")
+        if request.granularity not in (None, *self.granularities):
+            raise ValueError(
+                f"method {self.name!r} prunes {' or '.join(self.granularities)}, not {request.granularity}"
+            )
         if request.pipeline == "sequential" and not isinstance(self.curvature, Gram):
             raise ValueError(
                 f"method {self.name!r} does not do pipeline 'sequential', which takes the layer Gram as "
@@ -110,8 +121,15 @@ class Method:
 
     def describe(self) -> dict[str, str]:
         """The row of the table, in words."""
-        axes = {axis: getattr(self, axis).words for axis in ("curvature", "selection", "compensation")}
-        return {"name": self.name, **axes, "paper": self.paper}
+        parts = self.curvature, self.selection, self.compensation
+        needs = dict.fromkeys((*(word for part in parts for word in part.requires), *self.needs))
+        return {
+            "name": self.name,
+            **{axis: getattr(self, axis).words for axis in ("curvature", "selection", "compensation")},
+            "granularity": ", ".join(self.granularities),
+            "needs": ", ".join(needs) or "-",
+            "paper": self.paper,
+        }
 
 
 def _there(module: str) -> bool:

@@ -46,7 +46,7 @@ def table() -> Mapping[str, Method]:
 
 
 def methods() -> dict[str, dict[str, str]]:
-    """The table of methods: for every name its curvature, selection, compensation and paper, in words."""
+    """The table of methods: for every name curvature, selection, compensation, granularity, needs, paper."""
     return {name: method.describe() for name, method in table().items()}
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from solvers import Solver
 
 SCOPES = ("row", "layer", "network")
+GRANULARITIES = ("weights", "neurons")
 PIPELINES = ("one-shot", "sequential")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +31,7 @@ class Options(TypedDict, total=False):
 
     scope: str
     budget: str
+    granularity: str | None
     solver: str | Solver
     gap: float
     time_limit: float | None
@@ -62,6 +64,8 @@ class Request:
             convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
             of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
             columns of every layer.
+        granularity: what is pruned: `weights`, or whole `neurons`; if absent what the method prunes, which is
+            weights where it can do both.
         solver: a name that `cbs solvers` lists, or in Python a `solvers.Solver` of one's own, for methods
             that solve a selection problem by any of them.
         gap: relative gap at which a search may stop.
@@ -93,6 +97,7 @@ class Request:
     method: str | Method = "joint"
     scope: str = "network"
     budget: str = "unstructured"
+    granularity: str | None = None
     solver: str | Solver = "auto"
     gap: float = 1e-4
     time_limit: float | None = None
@@ -112,6 +117,8 @@ class Request:
 
         check_name("scope", self.scope, SCOPES)
         check_name("pipeline", self.pipeline, PIPELINES)
+        if self.granularity is not None:
+            check_name("granularity", self.granularity, GRANULARITIES)
         if self.recalibrate and self.pipeline == "sequential":
             raise ValueError(
                 "recalibrate refits what pipeline 'one-shot' pruned; 'sequential' refits as it goes: drop one"

@@ -48,7 +48,7 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         output.print_json(known)
         return
-    columns = ("curvature", "selection", "compensation", "paper")
+    columns = ("curvature", "selection", "compensation", "granularity", "needs", "paper")
     output.print_table(
         ("method", *columns), [(name, *(facts[key] for key in columns)) for name, facts in known.items()]
     )

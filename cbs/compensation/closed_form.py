@@ -19,6 +19,8 @@ class Compensation(ABC):
     """In the table of methods."""
     solves: ClassVar[bool] = True
     """Whether it solves systems, for which code is compiled."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """What it needs of data and network, a word or two each, for the table of methods."""
     refits: ClassVar[bool] = False
     """Whether survivors can be fitted to other inputs too, see `cbs.compensation.recalibrate`."""
 

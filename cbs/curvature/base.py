@@ -23,6 +23,8 @@ class Curvature(ABC):
 
     words: ClassVar[str]
     """In the table of methods, and in a report: what tells it from others of its class is part of it."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """What it needs of data and network, a word or two each, for the table of methods."""
     coupled: ClassVar[bool] = True
     """Whether weights interact, so that there is something to solve, and an inverse."""
     flat: ClassVar[bool] = False
@@ -95,6 +97,7 @@ class Gram(Curvature):
 
     damping: float | None = None
 
+    requires: ClassVar[tuple[str, ...]] = ("inputs",)
     scaled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -126,6 +129,7 @@ class GaussNewtonDiagonal(Curvature):
     """The diagonal of the generalized Gauss-Newton matrix: OBD's second derivatives (LeCun et al. 1990)."""
 
     words: ClassVar[str] = "Gauss-Newton diagonal"
+    requires: ClassVar[tuple[str, ...]] = ("inputs", "targets")
     coupled: ClassVar[bool] = False
 
     def quadratics(self, network: Network) -> list[Quadratic]:
@@ -153,6 +157,7 @@ class Fisher(Curvature):
     damping: float | None = None
     apart: bool = False
 
+    requires: ClassVar[tuple[str, ...]] = ("inputs", "targets")
     flat: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
     from cbs.compensation import Nothing, Singles, Survivors
-    from cbs.curvature import Fisher, GaussNewtonDiagonal, Gram, Identity
+    from cbs.curvature import Fisher, GaussNewton, GaussNewtonDiagonal, Gram, Identity
     from cbs.data import Samples, Split, digits, mnist
     from cbs.method import Method
     from cbs.methods import methods
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
 
 __all__ = [
-    "Fisher", "GaussNewtonDiagonal", "Gram", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
-    "PruneResult", "Request", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve", "Split",
-    "Step", "Survivors", "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune", "train",
-    "trained_digits_mlp",
+    "Fisher", "GaussNewton", "GaussNewtonDiagonal", "Gram", "Identity", "LayerResult", "LeftOut", "Method",
+    "Nothing", "PruneResult", "Request", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve",
+    "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune",
+    "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
     __name__,
     {
         "compensation": ["Nothing", "Singles", "Survivors"],
-        "curvature": ["Fisher", "GaussNewtonDiagonal", "Gram", "Identity"],
+        "curvature": ["Fisher", "GaussNewton", "GaussNewtonDiagonal", "Gram", "Identity"],
         "data": ["Samples", "Split", "digits", "mnist"],
         "method": ["Method"],
         "methods": ["methods"],

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
@@ -144,10 +144,10 @@ class GaussNewtonDiagonal(Curvature):
 
 
 @dataclass(frozen=True)
-class Fisher(Curvature):
-    """The empirical Fisher `F = 1/N sum_s g_s g_s'` of per-sample gradients, a factor that is never formed.
+class PerSample(Curvature):
+    """A curvature of rows, one or more a sample: a factor that is never formed. Biases have no part in it.
 
-    Layers are models of their own, or one model where they share one budget. Biases have no part in it.
+    Layers are models of their own, or one model where they share one budget.
 
     Attributes:
         damping: added to the diagonal, relative to its mean over the model; None for the request's.
@@ -157,6 +157,8 @@ class Fisher(Curvature):
     damping: float | None = None
     apart: bool = False
 
+    called: ClassVar[str]
+    """The matrix."""
     requires: ClassVar[tuple[str, ...]] = ("inputs", "targets")
     flat: ClassVar[bool] = True
 
@@ -166,20 +168,38 @@ class Fisher(Curvature):
     @property
     def words(self) -> str:  # type: ignore[override]
         """See `Curvature.words`."""
-        return f"empirical Fisher{', a block a layer' if self.apart else ''}{_own(self.damping)}"
+        return f"{self.called}{', a block a layer' if self.apart else ''}{_own(self.damping)}"
 
     @property
     def whole(self) -> bool:
         """See `Curvature.whole`."""
         return not self.apart
 
-    def within(self, request: Request) -> Fisher:
+    def within(self, request: Request) -> Self:
         """See `Curvature.within`."""
         return self if request.pooled else replace(self, apart=True)
 
-    def damped(self, damping: float) -> Fisher:
+    def damped(self, damping: float) -> Self:
         """See `Curvature.damped`."""
         return self if self.damping is not None else replace(self, damping=damping)
+
+    def stats(self, network: Network) -> Mapping[str, Any]:
+        """See `Curvature.stats`."""
+        return {"gradient_samples": min(network.gradients, len(network.samples))}
+
+
+@dataclass(frozen=True)
+class Fisher(PerSample):
+    """The empirical Fisher `F = 1/N sum_s g_s g_s'` of per-sample gradients, a factor that is never formed.
+
+    Layers are models of their own, or one model where they share one budget. Biases have no part in it.
+
+    Attributes:
+        damping: added to the diagonal, relative to its mean over the model; None for the request's.
+        apart: keep layers apart even where they share one budget.
+    """
+
+    called: ClassVar[str] = "empirical Fisher"
 
     def quadratics(self, network: Network) -> list[Quadratic]:
         """See `Curvature.quadratics`."""
@@ -192,6 +212,31 @@ class Fisher(Curvature):
         whole = self.whole and len(network.layers) > 1
         return f"1/2 D' F D, F the empirical Fisher of {'the network' if whole else 'each layer'}"
 
-    def stats(self, network: Network) -> Mapping[str, Any]:
-        """See `Curvature.stats`."""
-        return {"gradient_samples": network(self)[0].H.N}  # type: ignore[union-attr]
+
+@dataclass(frozen=True)
+class GaussNewton(PerSample):
+    """The generalized Gauss-Newton matrix `H = 1/N sum_s J_s' B_s J_s`, OBS's curvature, never formed.
+
+    `J_s` are the derivatives of the outputs of sample s by the weights, `B_s = d2L/do2`: one row for every
+    sample and output, of the squared error `dF/dw` (Hassibi & Stork 1992), of the cross entropy scaled by
+    its second derivative (Hassibi et al. 1994). Of a convex loss it is the Hessian without the curvature of
+    the network itself, which vanishes where the errors do.
+
+    Attributes:
+        damping: added to the diagonal, relative to its mean over the model; None for the request's. In the
+            papers' recursion it is alpha, see `cbs.curvature.recursion`.
+        apart: keep layers apart even where they share one budget.
+    """
+
+    called: ClassVar[str] = "Gauss-Newton"
+
+    def quadratics(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.quadratics`."""
+        from cbs.curvature.gauss_newton import gauss_newton_quadratics
+
+        return gauss_newton_quadratics(network, self)
+
+    def prediction(self, network: Network, request: Request) -> str | None:
+        """See `Curvature.prediction`."""
+        whole = self.whole and len(network.layers) > 1
+        return f"1/2 D' H D, H the Gauss-Newton matrix of {'the network' if whole else 'each layer'}"

@@ -7,24 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.functional import hessian
-from torch.func import functional_call, jacrev, vjp, vmap
 
 from cbs.change import array
-from cbs.curvature.each import Each, gradients
+from cbs.curvature.gauss_newton import rooted_jacobians
 from cbs.data import Samples
 from cbs.network.layers import Layer
-from cbs.network.losses import Loss, single_loss
+from cbs.network.losses import Loss
 from cbs.quadratic import Diagonal, Quadratic
 from solvers.hessian import Array
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
-
-CHUNK = 2**24
-"""Largest number of Jacobian entries in flight."""
-WIDEST = 8_192
-"""Most outputs of a sample: the loss's curvature by them is a dense matrix."""
 
 
 def diagonal_quadratics(network: Network, values: Sequence[Array]) -> list[Quadratic]:
@@ -64,50 +57,9 @@ def gauss_newton_diagonal(
     Raises:
         ValueError: if a sample has no such derivatives, or too many outputs.
     """
-    weights = [layer.module.weight.requires_grad_() for layer in layers]
-    with torch.no_grad():
-        outputs = model(samples.first(1)).numel()
-    _require_narrow(outputs)
-
-    def root(output: Tensor, B: Tensor) -> Tensor:
-        """Columns of a square root of the loss's positive curvature, `[outputs, ...]`."""
-        values, vectors = torch.linalg.eigh(B.reshape(output.numel(), -1))
-        columns: Tensor = (vectors * values.clamp(min=0).sqrt()).T
-        return columns.reshape(-1, *output.shape)
-
-    def single(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        output, pull, *_ = vjp(lambda w: functional_call(model, w, (x[None],))[0], parameters)
-        B = jacrev(jacrev(lambda o: single_loss(loss, o[None], y[None])))(output)
-        (columns,) = vmap(pull)(root(output, B))
-        return {name: column.square().sum(dim=0) for name, column in columns.items()}
-
-    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
-    by_vmap = vmap(single, in_dims=(None, 0, 0))
-
-    def together(inputs: Tensor, targets: Tensor) -> Tensor:
-        parts = by_vmap(parameters, inputs, targets)
-        return torch.cat([parts[name].reshape(len(inputs), -1) for name in parameters], dim=1)
-
-    def alone(x: Tensor, y: Tensor) -> Tensor:
-        output = model(x)
-        B = hessian(lambda o: single_loss(loss, o, y), output.detach())  # type: ignore[no-untyped-call]
-        squares: Tensor | int = 0
-        for column in root(output, B):
-            squares += torch.cat([g.reshape(-1).square() for g in gradients(output, weights, column)])
-        return torch.as_tensor(squares)
-
     p = sum(layer.size for layer in layers)
     total = torch.zeros(p, dtype=torch.float64, device=samples.inputs.device)
-    each = Each(together, alone)
-    for inputs, targets in samples.batches(max(1, CHUNK // (outputs * p))):
-        total += each(inputs, targets).double().sum(dim=0)
+    for rows in rooted_jacobians(model, layers, samples, loss):
+        total += rows.double().square().sum(dim=(0, 1))
     parts = torch.split(total / len(samples), [layer.size for layer in layers])
     return {layer.name: part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)}
-
-
-def _require_narrow(outputs: int) -> None:
-    if outputs > WIDEST:
-        raise ValueError(
-            f"method 'obd' needs the loss's curvature by all {outputs} outputs of a sample, its limit is "
-            f"{WIDEST}; take another method"
-        )

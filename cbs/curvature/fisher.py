@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from cbs.curvature.base import Fisher
+from cbs.curvature.base import Fisher, PerSample
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
 from cbs.network.layers import Layer
@@ -29,27 +29,41 @@ CHUNK = 2**24
 
 
 def fisher_quadratics(network: Network, fisher: Fisher) -> list[Quadratic]:
-    """The models `1/2 D F D'` of a damped `Fisher`: one of all layers, or a block a layer.
+    """The models `1/2 D F D'` of a damped `Fisher`: one of all layers, or a block a layer."""
+
+    def rows() -> Tensor:
+        model, layers, samples = network.differentiable()
+        return gradient_factor(model, layers, samples.choose(network.gradients, network.seed), network.loss)
+
+    return factor_quadratics(network, fisher, rows)
+
+
+def factor_quadratics(network: Network, curvature: PerSample, rows: Callable[[], Tensor]) -> list[Quadratic]:
+    """The models `1/2 D H D'`, `H = X'X / N + c I`, of a factor X: one of all layers, or a block a layer.
 
     Weights that were pruned before have no part in it.
+
+    Args:
+        network: the dense network.
+        curvature: damped.
+        rows: makes `X [N, p]` of all layers' weights, one layer after the other; may be written to.
     """
-    assert fisher.damping is not None
+    assert curvature.damping is not None
     earlier, sizes = network.earlier, [layer.size for layer in network.layers]
-    if fisher.whole:
-        model, layers, samples = network.differentiable()
-        X = gradient_factor(model, layers, samples.choose(network.gradients, network.seed), network.loss)
+    if curvature.whole:
+        X = rows()
         X[:, torch.from_numpy(np.concatenate([mask.ravel() for mask in earlier])).to(X.device)] = 0.0
         factor = X.detach().cpu().numpy()
         network.checked(np.split(factor, np.cumsum(sizes)[:-1], axis=1))
         name = network.layers[0].name if len(sizes) == 1 else None
-        H = damped_factor(factor, fisher.damping)
+        H = damped_factor(factor, curvature.damping)
         every = range(len(sizes))
         return [Quadratic(every, network.dense, H, earlier, name, H.damping, flat=True)]
     found, start = [], 0
-    whole = network(replace(fisher, apart=False))[0].H
+    whole = network(replace(curvature, apart=False))[0].H
     assert isinstance(whole, FactorHessian)
     for i, (layer, dense, mask) in enumerate(zip(network.layers, network.dense, earlier, strict=True)):
-        H = damped_factor(whole.X[:, np.arange(start, start + layer.size)], fisher.damping)
+        H = damped_factor(whole.X[:, np.arange(start, start + layer.size)], curvature.damping)
         found.append(Quadratic(range(i, i + 1), (dense,), H, (mask,), layer.name, H.damping, flat=True))
         start += layer.size
     return found
@@ -81,7 +95,7 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     """
     weights = [layer.module.weight.requires_grad_() for layer in layers]
     p = sum(layer.size for layer in layers)
-    _require_memory(len(samples), p)
+    require_memory(len(samples), p, f"{len(samples)} samples")
 
     def value(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return single_loss(loss, functional_call(model, parameters, (x[None],)), y[None])
@@ -104,13 +118,19 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     return X
 
 
-def _require_memory(N: int, p: int) -> None:
-    """Refuse a factor that, with the copy that its blocks are, is larger than the memory that is free."""
+def require_memory(N: int, p: int, rows: str) -> None:
+    """Refuse a factor that, with the copy that its blocks are, is larger than the memory that is free.
+
+    Args:
+        N: rows.
+        p: weights.
+        rows: what the rows are, in words.
+    """
     needed = 2 * 8 * N * p
     free = _free_memory()
     if needed > free:
         raise ValueError(
-            f"gradients of {N} samples by {p} weights take {needed / 2**30:.1f} GiB of memory, and "
+            f"gradients of {rows} by {p} weights take {needed / 2**30:.1f} GiB of memory, and "
             f"{free / 2**30:.1f} are free; take fewer `samples`, or name smaller `layers`"
         )
 

@@ -3,7 +3,7 @@ import torch
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
-from cbs.curvature import diagonal
+from cbs.curvature import diagonal, gauss_newton
 from cbs.network.layers import find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -30,7 +30,7 @@ def test_diagonal_is_that_of_the_dense_gauss_newton_matrix(make, data, kind, mon
     model = seeded(make)
     layers = find_layers(model)
     loss = F.cross_entropy if kind == "cross entropy" else squared_error
-    monkeypatch.setattr(diagonal, "CHUNK", 3 * 3 * sum(layer.size for layer in layers))
+    monkeypatch.setattr(gauss_newton, "CHUNK", 3 * 3 * sum(layer.size for layer in layers))
     found = diagonal.gauss_newton_diagonal(model, layers, data, loss)
     for layer in layers:
         expected = oracle(model, layer, data, loss)

@@ -270,6 +270,6 @@ def test_gradients_that_do_not_fit_into_memory_are_refused(monkeypatch):
 
 
 def test_a_loss_with_too_many_outputs_is_refused(monkeypatch):
-    monkeypatch.setattr("cbs.curvature.diagonal.WIDEST", 2)
+    monkeypatch.setattr("cbs.curvature.gauss_newton.WIDEST", 2)
     with pytest.raises(ValueError, match="curvature by all 3 outputs of a sample, its limit is 2"):
         gauss_newton_diagonal(seeded(mlp), find_layers(seeded(mlp)), samples(5), F.cross_entropy)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from cbs.prune import ScopeIgnored, compare, prune
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
+    from cbs.schedule.training import train
     from cbs.selection import Scores, Solve
     from cbs.watch import Step
-    from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
+    from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
     "Fisher", "GaussNewton", "GaussNewtonDiagonal", "Gram", "Identity", "LayerResult", "LeftOut", "Method",
@@ -40,8 +41,9 @@ _export(
         "prune": ["ScopeIgnored", "compare", "prune"],
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
+        "schedule.training": ["train"],
         "selection": ["Scores", "Solve"],
         "watch": ["Step"],
-        "zoo": ["digits_mlp", "mlpnet", "train", "trained_digits_mlp"],
+        "zoo": ["digits_mlp", "mlpnet", "trained_digits_mlp"],
     },
 )

@@ -1,4 +1,4 @@
-"""Small networks that come with the package, and how they are trained."""
+"""Small networks that come with the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cbs.data import Samples, Split, digits, first_line
+from cbs.data import Split, digits, first_line
+from cbs.schedule.training import train
 
 
 def digits_mlp(seed: int = 0) -> nn.Sequential:
@@ -44,30 +45,6 @@ def trained_digits_mlp(seed: int = 0) -> tuple[nn.Sequential, Split]:
     model = digits_mlp(seed).double()
     train(model, replace(split.train, inputs=split.train.inputs.double()), seed=seed)
     return model.float(), split
-
-
-def train(
-    model: nn.Module,
-    data: Samples,
-    *,
-    epochs: int = 60,
-    batch: int = 64,
-    learning_rate: float = 2e-3,
-    weight_decay: float = 1e-4,
-    seed: int = 0,
-) -> None:
-    """Train a classifier in place: cross entropy, Adam, a cosine learning rate, shuffled by `seed`."""
-    model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    order = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        for index in torch.split(torch.randperm(len(data), generator=order), batch):
-            optimizer.zero_grad()
-            F.cross_entropy(model(data.inputs[index]), data.targets[index]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        schedule.step()
-    model.eval()
 
 
 class MLPNet(nn.Module):

@@ -18,7 +18,8 @@ from torch import nn
 from cbs.cli.weights import fill, require_archive, told
 from cbs.data import Split, digits, mnist
 from cbs.network.losses import Loss, named_loss
-from cbs.zoo import digits_mlp, mlpnet, train, trained_digits_mlp
+from cbs.schedule.training import train
+from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 OWN = "package.module:name"
 EMBEDDED = ("digits", "mlpnet")

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 import cbs
 from cbs.data import Samples, mnist
 from cbs.network.network import Network
-from cbs.zoo import mlpnet, train
+from cbs.schedule.training import train
+from cbs.zoo import mlpnet
 
 
 def networks(config: dict[str, Any], data_dir: str | None) -> Iterator[tuple[str, Network]]:

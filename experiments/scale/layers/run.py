@@ -17,7 +17,8 @@ from torch import nn
 from cbs.curvature.gram import layer_grams
 from cbs.data import Samples, mnist
 from cbs.network.layers import find_layers
-from cbs.zoo import mlpnet, train
+from cbs.schedule.training import train
+from cbs.zoo import mlpnet
 from solvers import Budget, SubsetProblem, solve
 from solvers.runtime.parallel import workers
 

@@ -1,0 +1,232 @@
+"""A training loop, and the fine-tuning of pruned networks by the same: masks stay exactly as they are."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from cbs.data import gather
+from cbs.network.eligible import masked
+from cbs.network.evaluate import forward
+from cbs.network.losses import Loss, batch_loss, named_loss
+from solvers.control import is_number
+
+Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+"""Makes an optimizer of parameters, such as `functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)`."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the data that is done.
+
+    Attributes:
+        index: of the epoch, from 0.
+        count: how many there will be.
+        loss: mean over samples of the losses at which the steps were taken.
+    """
+
+    index: int
+    count: int
+    loss: float
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def train(
+    model: nn.Module,
+    data: Any,
+    *,
+    epochs: int = 60,
+    batch: int = 64,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 1e-4,
+    loss: str | Loss = "cross_entropy",
+    optimizer: Optimizer | None = None,
+    seed: int = 0,
+    callback: Callable[[Epoch], Any] | None = None,
+) -> None:
+    """Train or fine-tune a network in place, by batches that are shuffled by the seed.
+
+    What a mask of `torch.nn.utils.prune` has pruned stays exactly zero: in the weights (`weight_orig` too),
+    in the gradients, hence in an optimizer's momentum, and in weight decay. Batch norms train as usual.
+
+    Afterwards the network is in evaluation mode. Whatever ends the training early (Ctrl-C, an error, a loss
+    that is not finite), the network has the parameters and buffers of the last epoch that was finished, or
+    those it came with if there is none; Ctrl-C then goes on as `KeyboardInterrupt`.
+
+    Args:
+        model: the network.
+        data: in any form that `cbs.prune` takes.
+        epochs: passes over the data.
+        batch: samples a step. A last batch of a single sample, of which a batch norm can't take statistics,
+            joins the one before it.
+        learning_rate: of Adam, at first; it falls to 0 along half a cosine, epoch by epoch.
+        weight_decay: of Adam, `weight_decay * w` added to the gradient.
+        loss: as in `cbs.prune`, of a batch; where it gives a value for every sample their mean.
+        optimizer: makes another one of the parameters; its learning rate is then its own, and constant.
+        seed: of the order of the samples, and of what the network draws (dropout).
+        callback: called with every `Epoch` that is done; a true answer ends the training.
+
+    Raises:
+        ValueError: in one line, for bad input, for what the model or the loss refuses, and for a loss that is
+            not finite.
+    """
+    _check(model, epochs, batch, learning_rate, weight_decay, seed)
+    samples, measure = gather(data), named_loss(loss)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("model has no parameters to train: none requires a gradient")
+    samples = samples.to(parameters[0].device)
+    pruned = masked_parameters(model)
+    decaying = optimizer is None
+    if optimizer is None:
+        steps: torch.optim.Optimizer = torch.optim.Adam(
+            parameters, lr=learning_rate, weight_decay=weight_decay
+        )
+    else:
+        steps = _made(optimizer, parameters)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(steps, max(epochs, 1)) if decaying else None
+    order = torch.Generator().manual_seed(seed)
+    with _keeping_finished(model) as finished, _own_randomness(parameters[0].device, seed):
+        _zero(pruned)
+        model.train()
+        for epoch in range(epochs):
+            total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+            for index in _batches(len(samples), batch, order):
+                inputs, targets = samples.inputs[index], samples.targets[index]
+                closure = _closure(model, steps, measure, inputs, targets, pruned)
+                found: Any = steps.step(closure)
+                total += found.detach() * len(index)
+                _zero(pruned)
+            mean = float(total) / len(samples)
+            if not math.isfinite(mean):
+                rate = f" (now {learning_rate:g})" if decaying else ""
+                raise ValueError(
+                    f"training diverges: the loss is {mean} in epoch {epoch + 1} of {epochs}; try a smaller "
+                    f"learning_rate{rate}"
+                )
+            if falling is not None:
+                falling.step()
+            finished()
+            if callback is not None and callback(Epoch(epoch, epochs, mean)):
+                break
+
+
+def masked_parameters(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    """The parameters behind masks, `weight_orig` and so on, each with a bool tensor, True where pruned."""
+    return [
+        (getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask") == 0)
+        for module in model.modules()
+        for name in masked(module)
+    ]
+
+
+def refresh(model: nn.Module) -> None:
+    """Make `weight` the product of `weight_orig` and its mask again, in place, wherever there are masks."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, torch_prune.BasePruningMethod):
+                hook(module, None)
+
+
+def _closure(
+    model: nn.Module,
+    steps: torch.optim.Optimizer,
+    loss: Loss,
+    inputs: Tensor,
+    targets: Tensor,
+    pruned: list[tuple[nn.Parameter, Tensor]],
+) -> Callable[[], Any]:
+    """Computes the loss of a batch and its gradients, which are zero where pruned."""
+
+    def closure() -> Tensor:
+        steps.zero_grad()
+        found = batch_loss(loss, forward(model, inputs), targets).mean()
+        found.backward()  # type: ignore[no-untyped-call]
+        for parameter, mask in pruned:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(mask, 0)
+        return found
+
+    return closure
+
+
+def _zero(pruned: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
+    with torch.no_grad():
+        for parameter, mask in pruned:
+            parameter.masked_fill_(mask, 0)
+
+
+def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
+    """Indices of every batch of an epoch."""
+    parts = [*torch.split(torch.randperm(count, generator=order), size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+@contextmanager
+def _keeping_finished(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Gives what is called after every epoch; an exception puts the state back that was kept last."""
+    kept = copy.deepcopy(model.state_dict())
+
+    def finished() -> None:
+        nonlocal kept
+        kept = copy.deepcopy(model.state_dict())
+
+    try:
+        yield finished
+    except BaseException:
+        model.load_state_dict(kept)
+        raise
+    finally:
+        model.zero_grad()
+        model.eval()
+        with torch.no_grad():
+            refresh(model)
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """What is drawn inside depends on the seed, and what is drawn outside is not touched."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _made(optimizer: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    steps = optimizer(parameters) if callable(optimizer) else optimizer
+    if not isinstance(steps, torch.optim.Optimizer):
+        raise ValueError(
+            "optimizer must be a function that makes a torch.optim.Optimizer of the parameters, such as "
+            f"functools.partial(torch.optim.SGD, lr=0.1), got {optimizer!r}"
+        )
+    if not callable(optimizer):
+        raise ValueError(
+            f"optimizer must make an optimizer of the parameters, got one that is made already: give "
+            f"functools.partial(torch.optim.{type(steps).__name__}, ...)"
+        )
+    return steps
+
+
+def _check(
+    model: nn.Module, epochs: int, batch: int, learning_rate: float, weight_decay: float, seed: int
+) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    for name, value, least in (("epochs", epochs, 0), ("batch", batch, 1), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    if not is_number(learning_rate) or not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a positive number, got {learning_rate!r}")
+    if not is_number(weight_decay) or not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be a finite number >= 0, got {weight_decay!r}")

@@ -1,0 +1,207 @@
+"""Training by our own loop: what masks have pruned stays exactly zero, and nothing half done is left."""
+
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import prune as torch_prune
+
+import cbs
+from cbs.data import Samples
+from cbs.schedule.training import masked_parameters, train
+from cbs.zoo import digits_mlp
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.1)
+LBFGS = partial(torch.optim.LBFGS, max_iter=3)
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_depends_on_the_seed_only():
+    data = Samples(torch.rand(90, 64), torch.arange(90) % 10)
+    before, weights = torch.get_rng_state(), []
+    for seed in (0, 0, 1):
+        model = digits_mlp(0)
+        model.insert(2, nn.Dropout())
+        train(model, data, epochs=2, seed=seed)
+        weights.append(model[0].weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_step_is_that_of_adam_with_weight_decay_and_half_a_cosine():
+    """Against Adam's formulas in NumPy, on a single batch of a linear least-squares problem."""
+    model, data = nn.Linear(3, 1, bias=False).double(), samples(8, (3,))
+    y = data.inputs @ torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64)
+    w = model.weight.detach().numpy().ravel().copy()
+    X, t = data.inputs.numpy(), y.numpy().ravel()
+    train(model, (data.inputs, y), epochs=4, batch=8, learning_rate=0.1, weight_decay=0.3, loss="mse_loss")
+    first, second = np.zeros(3), np.zeros(3)
+    for k in range(4):
+        g = 2 * X.T @ (X @ w - t) / 8 + 0.3 * w
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+        rate = 0.1 * (1 + np.cos(np.pi * k / 4)) / 2
+        w -= rate * (first / (1 - 0.9 ** (k + 1))) / (np.sqrt(second / (1 - 0.999 ** (k + 1))) + 1e-8)
+    np.testing.assert_allclose(model.weight.detach().numpy().ravel(), w, rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [mlp, convnet])
+@pytest.mark.parametrize("optimizer", [None, SGD, LBFGS])
+def test_what_is_pruned_stays_exactly_zero(make, optimizer):
+    model = seeded(make)
+    for module in model:
+        if hasattr(module, "weight") and module.weight.ndim > 1:
+            torch_prune.random_unstructured(module, "weight", 0.5)
+            torch_prune.random_unstructured(module, "bias", 1)
+    before, kept = copy.deepcopy(state(model)), []
+
+    def watched(parameters):
+        steps = (optimizer or partial(torch.optim.Adam, weight_decay=0.1))(parameters)
+        kept.append(steps)
+        return steps
+
+    data = samples(20) if make is mlp else image_samples(20)
+    train(model, data, epochs=3, batch=7, optimizer=watched)
+    after = state(model)
+    for name, mask in after.items():
+        if name.endswith("_mask"):
+            assert torch.equal(mask, before[name])
+            orig, pruned = name.replace("_mask", "_orig"), mask == 0
+            assert not after[orig][pruned].any()
+            assert not torch.equal(after[orig][~pruned], before[orig][~pruned])
+            module = model.get_submodule(name.rpartition(".")[0])
+            assert torch.equal(getattr(module, name.split(".")[-1].removesuffix("_mask")), after[orig] * mask)
+    moved = [name for name in after if "running_mean" in name]
+    assert len(moved) == (make is convnet)
+    assert not any(torch.equal(after[name], before[name]) for name in moved)
+    buffers = {id(p): mask for p, mask in masked_parameters(model)}
+    for parameter, values in kept[0].state.items():
+        for value in values.values():
+            if id(parameter) in buffers and torch.is_tensor(value) and value.shape == parameter.shape:
+                assert not value[buffers[id(parameter)]].any()
+    assert not any(module.training for module in model.modules())
+
+
+def test_fine_tuning_a_pruned_network_repairs_it_and_keeps_its_masks():
+    model, split = cbs.trained_digits_mlp()
+    result = cbs.prune(model, split.train, sparsity=0.8, method="magnitude", certify=False)
+    masks, loss = result.masks, result.after.loss
+    train(result.model, split.train, epochs=5)
+    assert all(torch.equal(result.masks[name], mask) for name, mask in masks.items())
+    plain = result.permanent()
+    for name, mask in masks.items():
+        assert not plain.get_submodule(name).weight[mask].any()
+    tuned = F.cross_entropy(plain(split.train.inputs), split.train.targets)
+    assert tuned.item() < 0.5 * loss
+
+
+def test_data_in_any_form_and_losses_of_any_reduction_train_alike():
+    one = samples(21)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(one.inputs, one.targets), 7)
+    models = [seeded(mlp) for _ in range(3)]
+    train(models[0], one, epochs=2, batch=5)
+    train(models[1], loader, epochs=2, batch=5)
+    train(models[2], (one.inputs, one.targets), epochs=2, batch=5, loss=nn.CrossEntropyLoss(reduction="none"))
+    assert same(state(models[0]), state(models[1]))
+    for name, value in state(models[2]).items():
+        torch.testing.assert_close(value, state(models[0])[name])
+
+
+def test_a_lone_last_sample_joins_the_batch_before_it():
+    model = seeded(convnet)
+    train(model, image_samples(9), epochs=1, batch=4)
+    assert int(model[1].num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_what_ends_training_leaves_the_last_finished_epoch(stop):
+    model, seen = seeded(convnet), [None]
+    start = state(model)
+
+    class Ends:
+        calls = 0
+
+        def __call__(self, outputs, targets):
+            self.calls += 1
+            if self.calls == limit:
+                raise stop("now")
+            return F.cross_entropy(outputs, targets)
+
+    for limit in (1, 8):
+        expected = start
+        if limit == 8:
+            other = seeded(convnet)
+            train(other, image_samples(12), epochs=6, batch=4, callback=lambda epoch: epoch.index == 1)
+            expected = state(other)
+        model = seeded(convnet)
+        error = KeyboardInterrupt if stop is KeyboardInterrupt else ValueError
+        with pytest.raises(error):
+            train(model, image_samples(12), epochs=6, batch=4, loss=Ends(), callback=seen.append)
+        assert same(state(model), expected)
+        assert not model.training
+    assert [epoch.index for epoch in seen[1:]] == [0, 1]
+
+
+def test_the_callback_hears_of_every_epoch_and_may_end_it():
+    heard = []
+    model, data = seeded(mlp), samples(20)
+    start = F.cross_entropy(model(data.inputs), data.targets).item()
+    train(model, data, epochs=9, batch=20, callback=lambda epoch: heard.append(epoch) or len(heard) == 3)
+    assert [(epoch.index, epoch.count) for epoch in heard] == [(0, 9), (1, 9), (2, 9)]
+    assert heard[0].loss == pytest.approx(start, rel=1e-12)
+    assert heard[2].loss < heard[0].loss
+
+
+def test_training_that_diverges_is_an_error_and_leaves_finite_weights():
+    model = seeded(mlp)
+    with pytest.raises(ValueError, match=r"training diverges: the loss is .* in epoch") as error:
+        train(
+            model, (torch.randn(20, 6).double(), torch.randn(20, 3).double()), epochs=200, loss="mse_loss",
+            optimizer=partial(torch.optim.SGD, lr=1e5),
+        )  # fmt: skip
+    assert len(str(error.value).splitlines()) == 1
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -1}, "epochs must be a whole number >= 0, got -1"),
+        ({"epochs": 1.5}, "epochs must be a whole number >= 0, got 1.5"),
+        ({"batch": 0}, "batch must be a whole number >= 1, got 0"),
+        ({"seed": "a"}, "seed must be a whole number >= 0, got 'a'"),
+        ({"learning_rate": 0}, "learning_rate must be a positive number, got 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be a finite number >= 0, got -1.0"),
+        ({"loss": "entropy"}, "unknown loss 'entropy'; did you mean"),
+        ({"optimizer": lambda parameters: 3}, "optimizer must be a function that makes"),
+        ({"optimizer": "sgd"}, "optimizer must be a function that makes a torch.optim.Optimizer"),
+        ({"data": None}, "data must be"),
+        ({"data": (torch.zeros(4, 5).double(), torch.zeros(4).long())}, "data: the model refuses inputs"),
+        ({"model": None}, "model must be a torch.nn.Module, not NoneType"),
+        ({"model": seeded(mlp).requires_grad_(False)}, "model has no parameters to train"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(options, message):
+    options = {"model": seeded(mlp), "data": samples(9), **options}
+    with pytest.raises(ValueError, match=message) as error:
+        train(options.pop("model"), options.pop("data"), **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_optimizer_that_is_made_already_is_refused():
+    model = seeded(mlp)
+    with pytest.raises(ValueError, match=r"made already: give functools.partial\(torch.optim.SGD"):
+        train(model, samples(9), optimizer=SGD(model.parameters()))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from solvers.budget import KINDS, UNITS
 from solvers.control import Control
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.portfolio import Portfolio
+from solvers.heuristics.published.osscar import OSSCAR
+from solvers.heuristics.units import unfit_for_units
 from solvers.problem import SubsetProblem
 from solvers.relaxations.split import Relaxation
 from solvers.solution import Status
@@ -37,7 +40,12 @@ class Auto(Solver):
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
     proves: ClassVar[str] = "optimality"
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
     resumable: ClassVar[bool] = True
+
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        return unfit_for_units(problem)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
@@ -50,20 +58,27 @@ class Auto(Solver):
 
     def resumes(self, problem: SubsetProblem) -> bool:
         """See `Solver.resumes`."""
-        return not problem.hessian.implicit and len(problem.prunable) <= self.exact_inputs
+        narrow = len(problem.prunable) <= self.exact_inputs
+        return narrow and not problem.hessian.implicit and problem.pools.width == 1
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
         if problem.hessian.implicit:
             outcome = FactorSearch().run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
+        if problem.pools.width > 1:
+            found = OSSCAR().run(problem, control)
+            return self._bounded(found, ["osscar"], problem, control)
         if problem.n <= self.exact_inputs:
             outcome = self._prove(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = Portfolio(share=self.share, memory=self.memory).run(problem, control)
-        ran = found.stats["ran"]
+        return self._bounded(found, found.stats["ran"], problem, control)
+
+    def _bounded(self, found: Outcome, ran: list[str], problem: SubsetProblem, control: Control) -> Outcome:
+        """A mask with the relaxation's bound."""
         if reason := control.stopped():
-            return replace(found, reason=reason)
+            return replace(found, reason=reason, stats={**found.stats, "ran": ran})
         quiet = control.quiet(warm_start=found.mask)
         quiet.certify = control.certify
         relaxed = Relaxation().run(problem, quiet)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
+UNITS = "units"
+"""The kind of a budget on groups of neighbouring columns, which few solvers do."""
 SHOWN = 8
 """Rows whose counts are all shown when a budget is printed."""
 
@@ -24,12 +26,14 @@ class Pools:
         prune: `[pools]` number of entries to prune in every pool.
         sizes: `[pools]` number of entries in every pool.
         coupled: whether one row of decisions is shared by all rows of the weights.
+        width: neighbouring entries that go together or not at all.
     """
 
     labels: NDArray[np.int64]
     prune: NDArray[np.int64]
     sizes: NDArray[np.int64]
     coupled: bool
+    width: int = 1
 
     @property
     def keep(self) -> NDArray[np.int64]:
@@ -48,6 +52,10 @@ class Pools:
         """What is wrong with a mask, in words, or None when it meets every pool exactly."""
         if self.coupled and (mask != mask[:1]).any():
             return "rows of the mask differ, but the budget prunes whole columns"
+        if self.width > 1:
+            units = mask[0].reshape(-1, self.width)
+            if split := np.flatnonzero((units != units[:, :1]).any(axis=1)).tolist():
+                return f"it prunes a part of unit {split[0]}, of {self.width} neighbouring columns"
         got = np.bincount(
             self.labels.ravel(), weights=self.decisions(mask).ravel(), minlength=len(self.prune)
         )
@@ -58,7 +66,15 @@ class Pools:
         return None
 
     def smallest(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Decisions that prune the entries of smallest score in every pool (ties: lowest index)."""
+        """Decisions that prune the entries of smallest score in every pool (ties: lowest index).
+
+        The score of entries that go together is their sum.
+        """
+        if self.width > 1:
+            units = scores.reshape(-1, self.width).sum(axis=1)
+            gone = np.zeros(len(units), dtype=bool)
+            gone[np.argsort(units, kind="stable")[: self.prune[0] // self.width]] = True
+            return np.repeat(gone, self.width).reshape(self.labels.shape)
         flat = scores.ravel()
         labels = self.labels.ravel()
         order = np.lexsort((flat, labels))
@@ -84,6 +100,8 @@ class Budget:
     def __repr__(self) -> str:
         if self.kind == "n_of_m":
             return f"Budget.n_of_m({self.keep}, {self.of})"
+        if self.kind == UNITS:
+            return f"Budget.columns({self.prune}, width={self.of})"
         counts = self.prune
         if isinstance(counts, tuple) and len(counts) > SHOWN:
             return f"Budget.per_row({len(counts)} counts from {min(counts)} to {max(counts)})"
@@ -110,9 +128,18 @@ class Budget:
         return cls("n_of_m", keep=keep, of=of)
 
     @classmethod
-    def columns(cls, prune: int) -> Budget:
-        """One mask for all rows: `prune` columns (input neurons) go from every row."""
-        return cls("columns", prune=_count(prune, "prune"))
+    def columns(cls, prune: int, width: int = 1) -> Budget:
+        """One mask for all rows: `prune` columns (input neurons) go from every row.
+
+        Args:
+            prune: how many.
+            width: neighbouring columns that make one unit, such as the places of a convolution's kernel
+                that one channel feeds; `prune` is then a number of units.
+        """
+        if (width := _count(width, "width")) < 1:
+            raise ValueError("budget: `width` must be at least 1, got 0")
+        prune = _count(prune, "prune")
+        return cls("columns", prune=prune) if width == 1 else cls(UNITS, prune=prune, of=width)
 
     def pools(self, m: int, n: int) -> Pools:
         """Lay the budget over a mask `[m, n]`.
@@ -143,6 +170,8 @@ class Budget:
                 "columns in the layer",
             )
         assert self.of is not None
+        if self.kind == UNITS:
+            return _units(int(self.prune or 0), self.of, n)  # type: ignore[arg-type]
         assert self.keep is not None
         if n % self.of:
             raise ValueError(
@@ -157,6 +186,15 @@ class Budget:
         """The budget as the fields of an instance file: `budget` with `prune`, or `keep` and `of`."""
         fields = {"budget": self.kind, "prune": self.prune, "keep": self.keep, "of": self.of}
         return {name: value for name, value in fields.items() if value is not None}
+
+
+def _units(prune: int, width: int, n: int) -> Pools:
+    """One pool of columns of which `width` neighbours go together."""
+    if n % width:
+        raise ValueError(f"budget of columns in units: `width` = {width} does not divide {n} inputs")
+    if prune * width > n:
+        raise ValueError(f"budget prunes {prune} units, but there are only {n // width} of {width} columns")
+    return Pools(np.zeros((1, n), np.int64), np.array([prune * width]), np.array([n]), True, width)
 
 
 def _count(value: Any, name: str) -> int:

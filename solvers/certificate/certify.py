@@ -178,6 +178,8 @@ def certify(
 def check_certifiable(problem: SubsetProblem) -> None:
     """Raise ValueError if no certificate of a problem could be written, whatever a search finds."""
     H = problem.hessian
+    if problem.pools.width > 1:
+        raise ValueError("certify: no certificate knows columns that go in units; leave `certify` out")
     if not H.implicit:
         return
     if not isinstance(H, FactorHessian):

@@ -113,14 +113,21 @@ def least_together(
 
 def count(problem: SubsetProblem, row: int) -> int:
     """How many choices a row's pools leave."""
-    pools = problem.pools
+    pools, width = problem.pools, problem.pools.width
+    if width > 1:
+        return math.comb(int(pools.sizes[0]) // width, int(pools.prune[0]) // width)
     labels = np.unique(pools.labels[row])
     return math.prod(math.comb(int(pools.sizes[p]), int(pools.prune[p])) for p in labels)
 
 
 def choices(problem: SubsetProblem, row: int) -> Iterator[list[int]]:
     """Every choice of a row's pools, as columns to prune."""
-    labels = problem.pools.labels[row]
+    labels, width = problem.pools.labels[row], problem.pools.width
+    if width > 1:
+        units = problem.prunable.reshape(-1, width)
+        for gone in itertools.combinations(units.tolist(), int(problem.pools.prune[0]) // width):
+            yield [i for unit in gone for i in unit]
+        return
     sets = [
         itertools.combinations(problem.prunable[labels == p].tolist(), int(problem.pools.prune[p]))
         for p in np.unique(labels)

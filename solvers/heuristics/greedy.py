@@ -8,10 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.allocation import allocate
+from solvers.budget import KINDS, UNITS
 from solvers.control import Control
 from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
 from solvers.heuristics.factor_rows import greedy_factor_mask
 from solvers.heuristics.rows.stacked import Columns
+from solvers.heuristics.units import Units, unfit_for_units
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import workers
 from solvers.runtime.rehearsal import rehearse
@@ -33,6 +35,7 @@ class Greedy(Solver):
 
     name: ClassVar[str] = "greedy"
     summary: ClassVar[str] = "cheapest weight first by row, rows allocated exactly"
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
@@ -40,7 +43,7 @@ class Greedy(Solver):
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        return _no_wide_columns(problem)
+        return unfit_for_units(problem) or _no_wide_columns(problem)
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -87,6 +90,10 @@ def greedy_mask(problem: SubsetProblem, memory: int = MEMORY) -> Mask:
     pools = problem.pools
     if problem.hessian.implicit:
         return greedy_factor_mask(problem)
+    if pools.width > 1:
+        units = Units(problem, np.zeros(problem.n, dtype=bool))
+        units.prune_cheapest(int(pools.prune[0]) // pools.width)
+        return pools.expand(units.pruned[None], problem.m)
     if pools.coupled:
         columns = Columns(problem, np.zeros(problem.n, dtype=bool))
         columns.prune_cheapest(int(pools.prune[0]))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from solvers.budget import KINDS, UNITS
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import opening
@@ -16,6 +17,7 @@ from solvers.heuristics.rows.shares import Shares
 from solvers.heuristics.rows.stacked import Columns, stacked
 from solvers.heuristics.rows.swaps import descend
 from solvers.heuristics.rows.tableau import Row, refresh
+from solvers.heuristics.units import Units, unfit_for_units
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import rehearse
@@ -44,11 +46,16 @@ class LocalSearch(Solver):
 
     name: ClassVar[str] = "local-search"
     summary: ClassVar[str] = "greedy, then best 1-swaps until none gains"
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
         rehearse(LocalSearch())
         compile_limits()
+
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        return unfit_for_units(problem)
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -76,6 +83,10 @@ class LocalSearch(Solver):
             stopped: polled between moves; a true answer ends the search early.
         """
         mask = mask.copy()
+        if problem.pools.width > 1:
+            units = Units(problem, mask[0])
+            moves = units.descend(len(units.gone), GAIN, stopped, problem.n**2)
+            return problem.pools.expand(units.pruned[None], problem.m), moves, 0.0
         if stacked(problem):
             return self._stacked(problem, mask, stopped)
         shared = problem.budget.kind == "per_layer"

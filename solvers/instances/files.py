@@ -10,9 +10,9 @@ Fields, all of them arrays:
 | `gradient` | `[m, n]` | optional |
 | `refit` | bool | optional, true if absent: whether survivors move (the joint variant) |
 | `movable` | `[b]` | optional: columns that may move but are never pruned |
-| `budget` | string | `per_row`, `per_layer`, `n_of_m` or `columns` |
-| `prune` | int, or `[m]` for `per_row` | number to prune in a row, in the layer, or of columns |
-| `keep`, `of` | int | for `n_of_m`, in place of `prune` |
+| `budget` | string | `per_row`, `per_layer`, `n_of_m`, `columns` or `units` (columns that go in groups) |
+| `prune` | int, or `[m]` for `per_row` | number to prune in a row, in the layer, of columns, of units |
+| `keep`, `of` | int | for `n_of_m`, in place of `prune`; `of` for `units`: the columns of each |
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.budget import KINDS, Budget
+from solvers.budget import KINDS, UNITS, Budget
 from solvers.checker.archive import Shaped, read_archive
 from solvers.checker.problem import check_declared, exact_floats, exact_integers
 from solvers.hessian import FactorHessian, Hessian
@@ -114,9 +114,9 @@ def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
 def _budget(fields: Fields) -> Budget:
     given = fields["budget"]
     kind = str(given)
-    if given.ndim or given.dtype.kind != "U" or kind not in KINDS:
-        raise ValueError(f"field 'budget' is {_shown(given)}; it must be one of {', '.join(KINDS)}")
-    wants = ("keep", "of") if kind == "n_of_m" else ("prune",)
+    if given.ndim or given.dtype.kind != "U" or kind not in (*KINDS, UNITS):
+        raise ValueError(f"field 'budget' is {_shown(given)}; it must be one of {', '.join((*KINDS, UNITS))}")
+    wants = {"n_of_m": ("keep", "of"), UNITS: ("prune", "of")}.get(kind, ("prune",))
     for name in ("prune", "keep", "of"):
         if (name in fields) != (name in wants):
             state = "does not go with" if name in fields else "is missing for"
@@ -125,7 +125,7 @@ def _budget(fields: Fields) -> Budget:
     for name, count in zip(wants, counts, strict=True):
         if count.ndim > (kind == "per_row"):
             raise ValueError(f"field {name!r} has shape {count.shape}; it must be one whole number")
-    make: Callable[..., Budget] = getattr(Budget, kind)
+    make: Callable[..., Budget] = Budget.columns if kind == UNITS else getattr(Budget, kind)
     return make(*(count.tolist() for count in counts))
 
 

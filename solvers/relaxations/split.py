@@ -16,17 +16,20 @@ from solvers.bounds.secure import secure
 from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
+from solvers.budget import KINDS, UNITS
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
 from solvers.form.blocks import Block, assemble, blocks
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import fits, greedy_mask, greedy_work, opening
+from solvers.heuristics.units import unfit_for_units
 from solvers.problem import Mask, SubsetProblem
 from solvers.relaxations.lone_row import LoneRow, smallest
 from solvers.relaxations.shared_rows import RaisedRows
+from solvers.relaxations.units import units_bound
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import compiling_is_told, rehearse, tiny_problems
-from solvers.solution import RowBounds
+from solvers.solution import RowBounds, Status
 from solvers.solver import Outcome, Solver
 
 GREEDY_WORK = 2e11
@@ -55,6 +58,11 @@ class Relaxation(Solver):
     name: ClassVar[str] = "relaxation"
     summary: ClassVar[str] = "certified bound of the split relaxation, and its rounded mask"
     proves: ClassVar[str] = "a bound"
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
+
+    def refuses(self, problem: SubsetProblem) -> str | None:
+        """See `Solver.refuses`."""
+        return unfit_for_units(problem)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
@@ -65,6 +73,8 @@ class Relaxation(Solver):
         """See `Solver.run`."""
         if problem.hessian.implicit:
             return FactorSearch(patience=0).run(problem, control)
+        if problem.pools.width > 1:
+            return _units(problem, control)
         wide = problem.n > self.wide and shareable(problem)
         outcome = (self._layer if wide else self._blocks)(problem, control)
         reason = control.stopped()
@@ -200,6 +210,16 @@ def _compile_lone_rows() -> None:
                 part, free = part_of(block), np.zeros(block.n, dtype=np.int64)
                 for whole in (part, part._replace(H=np.copy(part.H), B=np.copy(part.B))):
                     restrict(whole, free)  # a problem's own arrays can't be written to, what is left can
+
+
+def _units(problem: SubsetProblem, control: Control) -> Outcome:
+    """Units of several columns: the relaxation with an indicator for each, and the better of two masks."""
+    greedy = opening(problem, control)
+    control.report(problem.value(greedy), -np.inf, mask=greedy)
+    bound, rounded = units_bound(problem, control.stopped)
+    mask = min((greedy, rounded), key=problem.value)
+    control.report(problem.value(mask), bound, mask=mask)
+    return Outcome(mask, bound, reason=control.stopped() or Status.FEASIBLE)
 
 
 def _by_curves(problem: SubsetProblem, control: Control, mask: Mask) -> Outcome:

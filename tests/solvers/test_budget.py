@@ -46,6 +46,19 @@ def test_columns_are_one_row_of_decisions():
     assert pools.decisions(mask).tolist() == decisions.tolist()
 
 
+def test_units_of_columns_are_kept_or_pruned_whole():
+    budget = Budget.columns(1, width=4)
+    pools = budget.pools(M, N)
+    assert (pools.prune.tolist(), pools.width, repr(budget)) == ([4], 4, "Budget.columns(1, width=4)")
+    assert pools.smallest(np.array([[1.0, 1, 1, 2, 0, 0, 0, 9]]))[0].tolist() == [True] * 4 + [False] * 4
+    mask = np.repeat(np.arange(N)[None] < 4, M, axis=0)
+    assert pools.violation(mask) is None
+    assert pools.violation(np.roll(mask, 1, axis=1)) == (
+        "it prunes a part of unit 0, of 4 neighbouring columns"
+    )
+    assert Budget.columns(3, width=1) == Budget.columns(3)
+
+
 def test_expanding_copies():
     pools = Budget.per_row(3).pools(M, N)
     decisions = pools.smallest(np.zeros((M, N)))
@@ -104,6 +117,7 @@ def test_violation_of_coupled_rows():
         (lambda: Budget.per_row([1, -2]), "budget: `prune` must not be negative, got -2"),
         (lambda: Budget.per_row([1, "x"]), "budget: `prune` must be a whole number, not 'x'"),
         (lambda: Budget.per_layer(None), "budget: `prune` must be a whole number, not None"),
+        (lambda: Budget.columns(3, width=0), "budget: `width` must be at least 1, got 0"),
         (lambda: Budget.columns("3"), "budget: `prune` must be a whole number, not '3'"),
         (lambda: Budget.n_of_m(2.0, 4), "budget: `keep` must be a whole number, not 2.0"),
         (lambda: Budget.n_of_m(2, -4), "budget: `of` must not be negative, got -4"),
@@ -122,6 +136,8 @@ def test_bad_counts_are_refused(build, message):
     [
         (Budget.per_row(9), "budget prunes 9 weights, but there are only 8 in a row"),
         (Budget.per_row([1, 10, 9]), "budget prunes 10 weights, but there are only 8 in a row"),
+        (Budget.columns(1, width=3), "budget of columns in units: `width` = 3 does not divide 8 inputs"),
+        (Budget.columns(5, width=2), "budget prunes 5 units, but there are only 4 of 2 columns"),
         (Budget.per_row([1, 2]), "budget gives 2 row counts for 3 rows"),
         (Budget.per_row([]), "budget gives 0 row counts for 3 rows"),
         (Budget.per_layer(25), "budget prunes 25 weights, but there are only 24 in the layer"),

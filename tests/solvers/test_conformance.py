@@ -19,6 +19,7 @@ BUDGETS = {
     "row_counts": Budget.per_row([1, 4, 6]),
     "n_of_m": Budget.n_of_m(2, 4),
     "columns": Budget.columns(3),
+    "units": Budget.columns(2, width=2),
     "per_layer": Budget.per_layer(9),
 }
 COUNTS = {  # numbers of pruned weights that a mask of the budget has, row by row or as it is counted
@@ -26,6 +27,9 @@ COUNTS = {  # numbers of pruned weights that a mask of the budget has, row by ro
     "row_counts": lambda mask: mask.sum(axis=1).tolist() == [1, 4, 6],
     "n_of_m": lambda mask: (mask.reshape(M, 2, 4).sum(axis=2) == 2).all(),
     "columns": lambda mask: (mask == mask[0]).all() and mask[0].sum() == 3,
+    "units": lambda mask: (
+        (mask == mask[0]).all() and sorted(mask[0].reshape(4, 2).sum(axis=1)) == [0, 0, 2, 2]
+    ),
     "per_layer": lambda mask: mask.sum() == 9,
 }
 CASES = {"plain": {}, "gradient": {"gradient": True}, "movable": {"movable": True}}
@@ -136,7 +140,7 @@ def test_same_seed_same_answer(name, variant):
 
 
 @pytest.mark.parametrize(
-    ("name", "budget", "variant"), cells(posed, ["per_row", "columns", "per_layer"], VARIANTS)
+    ("name", "budget", "variant"), cells(posed, ["per_row", "columns", "units", "per_layer"], VARIANTS)
 )
 def test_warm_start_never_worsens(name, budget, variant, optimum):
     problem, best = posed(budget, variant), optimum(budget, variant)

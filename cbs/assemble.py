@@ -14,8 +14,9 @@ from cbs.curvature.output import row_scales
 from cbs.network import surgery
 from cbs.network.evaluate import OutputChange, evaluate, output_changes
 from cbs.network.network import Network
-from cbs.plan import Plan
+from cbs.plan import Plan, unmoved
 from cbs.quadratic import Quadratic, absolute_damping
+from cbs.removal import removed
 from cbs.request import Request
 from cbs.result import Certified, LayerResult, Measured, PruneResult, RowResult, Stage
 from cbs.watch import Watch
@@ -53,8 +54,9 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
     changes = output_changes(network.model, network.layers, modules, network.samples, precise=held)
     layers, value = [], 0.0
     for i, (layer, step) in enumerate(zip(after, plan.layers, strict=True)):
-        moved = layer_weights(layer)
+        moved, dead = layer_weights(layer), plan.dead(layer)
         damping, measured = _measured(network, i, moved, changes[layer.name])
+        moved, measured = unmoved(dead, network.dense[i], moved), np.where(dead, 0.0, measured)
         values = measured
         if held:
             values = network(Gram())[i].row_values([moved])
@@ -85,6 +87,7 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
         certified=Certified(value=value, bound=None, status="feasible"),
         history=[replace(stage, sparsity=sparsity)],
         left_out=network.left_out, saved=network.saved,
+        neurons=removed(network, model, plan.neurons) if plan.neurons else [],
     )  # fmt: skip
     network.restore(model)
     return Run(result, request, watch)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cbs.assemble import Run
 from cbs.network.network import Network
+from cbs.network.neurons import Neurons
 from cbs.references import LayerBound, References
 from cbs.request import Request
 from cbs.result import Certified, LayerResult, PruneResult
@@ -80,9 +82,9 @@ def take_up(result: PruneResult, request: Request, watch: Watch, references: Ref
     for i, layer in enumerate(result.layers):
         rows = [row.bound for row in layer.rows if row.bound is not None]
         known = np.array(rows) if len(rows) == len(layer.rows) else None
-        if layer.bound is not None:
+        if layer.bound is not None and not request.neurons:
             references.recall(i, _budget(network, request, layer, i), LayerBound(layer.bound, known))
-    if request.pooled and result.bound is not None:
+    if request.pooled and result.bound is not None and not request.neurons:
         references.learn_total(request.network_count(network.layers), result.bound)
     return Run(replace(result, request=request), request, watch)
 
@@ -96,6 +98,8 @@ def _budget(network: Network, request: Request, layer: LayerResult, index: int) 
 
 def _bounds(run: Run, references: References, compute: bool) -> tuple[list[LayerResult], float | None]:
     request, network = run.request, references.network
+    if request.neurons:
+        return _neuron_bounds(run, references, compute)
     layers: list[LayerResult] = []
     for i, layer in enumerate(run.result.layers):
         budget = _budget(network, request, layer, i)
@@ -113,6 +117,45 @@ def _bounds(run: Run, references: References, compute: bool) -> tuple[list[Layer
         return layers, min(references.total(request.network_count(network.layers), run.watch, value), value)
     bounds = [layer.bound for layer in layers]
     return layers, None if None in bounds else sum(bounds)  # type: ignore[arg-type]
+
+
+def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[list[LayerResult], float | None]:
+    """Bounds where neurons are pruned: of layers whose columns are one group's, a column for a neuron.
+
+    Such a layer's bound is that of its rows that are left, with as many columns pruned: the joint problem
+    of budget `columns`. A layer that no neuron feeds has nothing to lose, its bound is zero. Other layers
+    have none, nor has any where all groups share one budget. The sum bounds the network where it does not
+    depend on which rows are left.
+    """
+    request, network = run.request, references.network
+    layers: list[LayerResult] = []
+    total: float | None = 0.0
+    for i, layer in enumerate(run.result.layers):
+        feeding = [group for group in network.neurons if layer.name in group.columns]
+        rows = {row for group in run.result.neurons for row in group.rows.get(layer.name, ())}
+        live = np.array([r not in rows for r in range(len(layer.rows))])
+        bound = layer.bound
+        if not feeding:
+            bound = 0.0
+        elif not request.pooled and _one_column_each(network, i, feeding):
+            k = len(next(group for group in run.result.neurons if group.name == feeding[0].name).neurons)
+            if compute and not run.watch.tell("certify", layer.name, i):
+                share = 1.0 / (len(run.result.layers) - i)
+                references.relax_columns(i, k, live, run.watch, value=layer.value, share=share)
+            known = references.columns(i, k, live)
+            bound = max(known, bound or 0.0) if math.isfinite(known) else bound
+        found = LayerBound(-math.inf if bound is None else bound)
+        layers.append(_with_bound(layer, found, request.gap))
+        conditional = feeding and not live.all()
+        total = None if total is None or layers[-1].bound is None or conditional else total + layers[-1].bound
+    return layers, total
+
+
+def _one_column_each(network: Network, index: int, feeding: Sequence[Neurons]) -> bool:
+    """Whether a layer's columns are the neurons of one group, and none was pruned before."""
+    layer = network.layers[index]
+    width = [group.columns[layer.name].shape for group in feeding]
+    return width == [(layer.shape[1], 1)] and not network.earlier[index].any()
 
 
 def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResult:

@@ -91,8 +91,12 @@ class Method:
         if missing:
             raise ValueError(f"method {self.name!r} needs {', '.join(missing)}, which is not installed")
         if request.granularity not in (None, *self.granularities):
+            from cbs.methods import table
+
+            able = [name for name, method in table().items() if request.granularity in method.granularities]
             raise ValueError(
-                f"method {self.name!r} prunes {' or '.join(self.granularities)}, not {request.granularity}"
+                f"method {self.name!r} prunes {' or '.join(self.granularities)}, not {request.granularity}; "
+                f"these do: {', '.join(able)}"
             )
         if request.pipeline == "sequential" and not isinstance(self.curvature, Gram):
             raise ValueError(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cbs.change import Change
+import numpy as np
+
+from cbs.change import Change, Weights
 from cbs.watch import Watch
 from solvers import Solution, Status
 from solvers.hessian import Array
+
+if TYPE_CHECKING:
+    from cbs.network.layers import Layer
+    from cbs.network.network import Network
+    from cbs.selection import NeuronChoice
+    from solvers.problem import Mask
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,36 @@ class Plan:
         prediction: loss increase of the method's model, without its damping; None if it has none.
         model: that model in words, or None.
         stats: counts, choices and repairs of the method.
+        neurons: where neurons are pruned, what goes of every group.
     """
 
     layers: list[LayerPlan]
     prediction: float | None = None
     model: str | None = None
     stats: Mapping[str, Any] = field(default_factory=dict)
+    neurons: Sequence[NeuronChoice] = ()
+
+    def dead(self, layer: Layer) -> Mask:
+        """`[m]`, True for rows of a layer whose neurons go: they are zero, and feed nothing."""
+        found = np.zeros(layer.shape[0], dtype=bool)
+        for choice in self.neurons:
+            if layer.name in choice.group.rows:
+                found[choice.group.rows[layer.name][choice.removed]] = True
+        return found
+
+    def felt(self, network: Network) -> list[Weights]:
+        """Every layer's parameters after pruning, but for dead rows, which nothing feels: as they were."""
+        return [
+            unmoved(self.dead(layer), dense, step.change.weights)
+            for layer, dense, step in zip(network.layers, network.dense, self.layers, strict=True)
+        ]
+
+
+def unmoved(dead: Mask, dense: Weights, moved: Weights) -> Weights:
+    """`moved` with the rows that are dead, `[m]`, as they were in the dense layer."""
+    if not dead.any():
+        return moved
+    W = np.where(dead[:, None], dense.W, moved.W)
+    if moved.bias is None or dense.bias is None:
+        return Weights(W, moved.bias)
+    return Weights(W, np.where(dead, dense.bias, moved.bias))

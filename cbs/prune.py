@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -126,7 +127,16 @@ def compare(
     if test is not None:
         network.hold_out(gather(test))
     asked = [[request.of(network.layers) for request in row] for row in asked]
-    for request, *_ in asked:
+    failures: dict[str, ValueError] = {}
+    for request in (request for row in asked for request in row):
+        if request.neurons:
+            try:
+                groups = network.neurons
+            except ValueError as error:
+                failures.setdefault(request.name, error)
+            else:
+                request.neuron_counts(groups, network.gone)
+            continue
         for layer in network.layers:
             request.layer_budget(layer)
         check_earlier(request, network.layers, network.earlier)
@@ -137,7 +147,6 @@ def compare(
     hand_out = on_result or (lambda result: None)
     there = {(done.method, done.asked): done for done in finished if done.status != "interrupted"}
     results: list[PruneResult] = []
-    failures: dict[str, ValueError] = {}
     for row in asked:
         runs: dict[str, Run] = {}
         for request in row:
@@ -148,7 +157,7 @@ def compare(
                     )
                 watch = Watch(request.name, request, len(network.layers), callback)
                 runs[request.name] = take_up(done, request, watch, references)
-        left = [request for request in row if request.name not in runs]
+        left = [request for request in row if request.name not in {**runs, **failures}]
         for request in sorted(left, key=lambda request: not get_method(request.method).proves(request)):
             try:
                 runs[request.name] = _run(network, request, references, callback)
@@ -196,7 +205,8 @@ def requests(
         if chosen.setdefault(name, method) != method:
             raise ValueError(f"methods: two are named {name!r}; give each a name of its own")
     asked = [
-        [Request(sparsity, method=method, **options) for method in chosen.values()] for sparsity in sparsities
+        [_of_its_kind(Request(sparsity, method=method, **options)) for method in chosen.values()]
+        for sparsity in sparsities
     ]
     if not any(asked):
         raise ValueError("sparsities and methods must hold at least one each")
@@ -216,6 +226,12 @@ def requests(
     for reason in refused.values():
         warnings.warn(str(reason), LeftOut, stacklevel=4)
     return [[request for request in row if request.name not in refused] for row in asked]
+
+
+def _of_its_kind(request: Request) -> Request:
+    """The request, with what its method prunes where nobody asked and that is not weights."""
+    first, *_ = get_method(request.method).granularities
+    return request if request.granularity or first == "weights" else replace(request, granularity=first)
 
 
 def _in_words(method: Method) -> dict[str, str]:

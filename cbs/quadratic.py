@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -77,6 +77,15 @@ class Quadratic:
             return self.H.values
         diagonal = self.H.diagonal() if isinstance(self.H, FactorHessian) else np.diagonal(self.H)[: self.n]
         return np.maximum(diagonal - self.damping, 0.0)
+
+    def rows(self, live: Mask) -> Quadratic:
+        """The model of some rows, `live [m]`, of a layer with one matrix `H` for all."""
+        (dense,), (earlier,) = self.dense, self.earlier
+        bias = None if dense.bias is None else dense.bias[live]
+        gradient = None if self.gradient is None else self.gradient[live]
+        return replace(
+            self, dense=(Weights(dense.W[live], bias),), earlier=(earlier[live],), gradient=gradient
+        )
 
     @cached_property
     def inverse_diagonal(self) -> Array:

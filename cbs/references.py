@@ -18,6 +18,7 @@ from solvers.allocation import allocation_value
 from solvers.bounds.curves import lower_curves
 from solvers.form.reduction import reduce
 from solvers.hessian import Array
+from solvers.problem import Mask
 
 RELAXATION = "relaxation"
 """The solver that bounds a problem for methods that prove nothing themselves."""
@@ -55,6 +56,7 @@ class References:
         self._known: dict[tuple[int, Budget], LayerBound] = {}
         self._totals: dict[int, float] = {}
         self._relaxed: set[tuple[int, Budget]] = set()
+        self._columns: dict[tuple[int, int, bytes], float] = {}
         self._lower: list[Array] | None = None
 
     def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
@@ -110,6 +112,27 @@ class References:
         name = self.network.layers[index].name
         solution = watch.solve(problem, RELAXATION, stage="certify", layer=name, index=index, share=share)
         self.learn(index, problem, solution)
+
+    def columns(self, index: int, count: int, live: Mask) -> float:
+        """The best bound known of some rows of a layer, `live [m]`, of which as many columns are pruned."""
+        return self._columns.get((index, count, live.tobytes()), -math.inf)
+
+    def learn_columns(self, index: int, count: int, live: Mask, bound: float) -> None:
+        """Take in a bound of some rows of a layer with `count` columns pruned, whatever survivors become."""
+        known = max(self.columns(index, count, live), bound, 0.0)
+        self._columns[index, count, live.tobytes()] = known
+
+    def relax_columns(
+        self, index: int, count: int, live: Mask, watch: Watch, *, value: float, share: float
+    ) -> None:
+        """Find that bound by the relaxation, unless one proves the value."""
+        bound = self.columns(index, count, live)
+        if math.isfinite(bound) and value - bound <= watch.control.gap * abs(value):
+            return
+        problem = self.network(Gram())[index].rows(live).problem(Budget.columns(count))
+        name = self.network.layers[index].name
+        solution = watch.solve(problem, RELAXATION, stage="certify", layer=name, index=index, share=share)
+        self.learn_columns(index, count, live, solution.bound)
 
     def _curves(self, watch: Watch) -> list[Array]:
         """Every layer's lower curves; those that a limit cut short are found anew when there is time."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from cbs.method import Method
     from cbs.network.layers import Layer
     from cbs.network.losses import Loss
+    from cbs.network.neurons import Neurons
     from solvers import Solver
+    from solvers.problem import Mask
 
 SCOPES = ("row", "layer", "network")
 GRANULARITIES = ("weights", "neurons")
@@ -55,7 +57,7 @@ class Request:
     and the settings in a report.
 
     Attributes:
-        sparsity: fraction of the weights to prune, in [0, 1). A budget `N:M` needs none.
+        sparsity: fraction of the weights, or of the neurons, to prune, in [0, 1). A budget `N:M` needs none.
         method: a name that `cbs methods` lists, or in Python a `cbs.Method`.
         scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole,
             which for a single layer is `layer`. It applies to the budget `unstructured` only: the others say
@@ -64,8 +66,9 @@ class Request:
             convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
             of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
             columns of every layer.
-        granularity: what is pruned: `weights`, or whole `neurons`; if absent what the method prunes, which is
-            weights where it can do both.
+        granularity: what is pruned: `weights`, or whole `neurons`, with the columns that they feed; if absent
+            what the method prunes, which is weights where it can do both. The sparsity is then the fraction
+            of the neurons of every hidden layer, or with scope `network` of all of them; one of each stays.
         solver: a name that `cbs solvers` lists, or in Python a `solvers.Solver` of one's own, for methods
             that solve a selection problem by any of them.
         gap: relative gap at which a search may stop.
@@ -119,6 +122,14 @@ class Request:
         check_name("pipeline", self.pipeline, PIPELINES)
         if self.granularity is not None:
             check_name("granularity", self.granularity, GRANULARITIES)
+        if self.neurons and self.budget != "unstructured":
+            raise ValueError(
+                f"budget {self.budget!r} is one of weights; granularity 'neurons' takes 'unstructured'"
+            )
+        if self.neurons and self.pipeline != "one-shot":
+            raise ValueError(
+                f"pipeline {self.pipeline!r} prunes weights; granularity 'neurons' takes 'one-shot'"
+            )
         if self.recalibrate and self.pipeline == "sequential":
             raise ValueError(
                 "recalibrate refits what pipeline 'one-shot' pruned; 'sequential' refits as it goes: drop one"
@@ -152,6 +163,11 @@ class Request:
         whole = isinstance(self.samples, Integral) and not isinstance(self.samples, bool)
         if self.samples is not None and not (whole and self.samples >= 1):
             raise ValueError(f"samples must be at least 1 or None, and whole, got {self.samples!r}")
+
+    @property
+    def neurons(self) -> bool:
+        """Whether whole neurons are pruned."""
+        return self.granularity == "neurons"
 
     @property
     def name(self) -> str:
@@ -196,7 +212,36 @@ class Request:
 
     def of(self, layers: Sequence[Layer]) -> Request:
         """The request as it is for these layers: a single one shares with nobody, which is scope `layer`."""
-        return replace(self, scope="layer") if self.pooled and len(layers) == 1 else self
+        alone = self.pooled and len(layers) == 1 and not self.neurons
+        return replace(self, scope="layer") if alone else self
+
+    def neuron_counts(self, groups: Sequence[Neurons], gone: Sequence[Mask]) -> list[int] | int:
+        """Neurons to prune of every group; of all together where these share one budget. One of each stays.
+
+        Args:
+            groups: of the network.
+            gone: `[count]` of every group, True where a neuron is gone already; they count.
+
+        Raises:
+            ValueError: if more are gone already.
+        """
+        if not self.pooled:
+            counts = [min(round(self.fraction * group.count), group.count - 1) for group in groups]
+            for group, k, out in zip(groups, counts, gone, strict=True):
+                self._require(f"layer {group.name!r}", group.count, k, int(out.sum()))
+            return counts
+        every = sum(group.count for group in groups)
+        total = min(round(self.fraction * every), every - len(groups))
+        self._require("the network", every, total, sum(int(out.sum()) for out in gone))
+        return total
+
+    def _require(self, what: str, every: int, count: int, gone: int) -> None:
+        if gone > count:
+            raise ValueError(
+                f"sparsity {self.fraction:g} prunes {count} of {every} neurons, but {what} comes with masks "
+                f"that have {gone} of them pruned; ask for more, or make the masks permanent first "
+                "(torch.nn.utils.prune.remove)"
+            )
 
     def network_count(self, layers: Iterable[Layer]) -> int:
         """Number of weights to prune when all layers share one budget."""

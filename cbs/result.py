@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from cbs.network import surgery
 from cbs.network.evaluate import Evaluation
+from cbs.network.shrink import Removed, shrink, tell_stays
 from cbs.request import Request
 from solvers import Bounds
 from solvers.summary import between, first, summary
@@ -53,7 +54,9 @@ class LayerResult:
         kept: number of weights that are left.
         value: layer objective `1/2 sum_r D_r H D_r'` of the actual move of weights and bias.
         bound: no mask of the layer's budget has a smaller one, whatever its survivors; None if not
-            known. When all layers share one budget: no mask with as many pruned in every row.
+            known. When all layers share one budget: no mask with as many pruned in every row. When neurons
+            are pruned: no choice of as many of its columns, for the rows that are left; those of pruned
+            neurons feed nothing and count for nothing, here and in `value` and `measured`.
         measured: half the mean squared change of the layer's output on its dense inputs, by running
             the modules, plus the damping term; agrees with `value`, or else the pruning is an error.
             Where no Gram was computed (neither for the method nor to certify) it is the `value`.
@@ -179,6 +182,8 @@ class PruneResult:
         left_out: what holds weights and was not pruned though nobody asked to leave it out: for every
             name why.
         saved: dense weights and biases of the pruned layers.
+        neurons: where neurons were pruned, for every group of them which are gone, and the rows and columns
+            that went with them.
     """
 
     model: nn.Module
@@ -189,6 +194,7 @@ class PruneResult:
     history: list[Stage]
     left_out: Mapping[str, str]
     saved: surgery.Saved
+    neurons: list[Removed] = field(default_factory=list)
 
     def __repr__(self) -> str:
         asked, measured = self.request, self.measured
@@ -282,8 +288,17 @@ class PruneResult:
         return surgery.clone(self.model).state_dict()
 
     def permanent(self) -> nn.Module:
-        """A copy of the pruned model with plain weights instead of masks."""
-        return surgery.clone(self.model)
+        """A copy of the pruned model with plain weights instead of masks.
+
+        Where neurons were pruned it is smaller: it has none of their rows, columns and norms, and gives the
+        same outputs. Neurons that the network can't do without, see `neurons`, stay in it as zeros, with a
+        warning of class `LeftOut`.
+
+        Raises:
+            ValueError: if `model` was changed so that a pruned neuron feeds something again.
+        """
+        tell_stays(self.neurons)
+        return shrink(self.model, self.neurons)
 
     def undo(self) -> nn.Module:
         """A copy of the model with the dense weights back and no masks."""
@@ -292,10 +307,11 @@ class PruneResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything but tensors, ready for JSON: what it comes to first, and then its parts."""
         names = ("method", "asked", "sparsity", "status", "value", "bound", "gap", "loss_increase", "seconds")
+        skip = ("model", "request", "saved", *([] if self.neurons else ["neurons"]))
         return {
             **{name: getattr(self, name) for name in names},
             "request": self.request.to_dict(),
-            **_record(self, skip=("model", "request", "saved")),
+            **_record(self, skip=skip),
         }
 
     @classmethod
@@ -318,7 +334,7 @@ class PruneResult:
                 model=model, request=Request(**record["request"]), layers=[*map(_layer, record["layers"])],
                 measured=Measured(**measured), certified=_made(Certified, record["certified"]),
                 history=[Stage(**stage) for stage in record["history"]], left_out=record["left_out"],
-                saved=saved,
+                saved=saved, neurons=[Removed(**group) for group in record.get("neurons", [])],
             )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")

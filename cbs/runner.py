@@ -17,6 +17,7 @@ from cbs.network.network import Network
 from cbs.plan import LayerPlan, Plan
 from cbs.quadratic import Quadratic
 from cbs.references import References
+from cbs.removal import remove_neurons, silenced
 from cbs.request import Request
 from cbs.selection import Job
 from cbs.watch import Watch
@@ -35,13 +36,23 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
         raise ValueError(f"method {method.name!r} {reason}")
     rng = np.random.default_rng(request.seed)
     job = Job(network, curvature.damped(network.damping), request, watch, references, rng)
-    plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
+    whole = None
+    if request.neurons:
+        whole = remove_neurons(method, job)
+        plans = whole.layers
+    else:
+        plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
     refits = method.compensation.refits and isinstance(job.curvature, Gram)
     if request.recalibrate and refits and not watch.interrupted:
         plans = recalibrate(network, plans, _damping(job))
+    if whole is not None:
+        whole = silenced(network, replace(whole, layers=plans))
+        plans = whole.layers
     stats = {**job.stats, **job.curvature.stats(network)}
     model = curvature.prediction(network, request)
-    return Plan(plans, None if model is None else _prediction(job, plans), model, stats)
+    neurons = () if whole is None else whole.neurons
+    found = Plan(plans, None, model, stats, neurons)
+    return found if model is None else replace(found, prediction=_prediction(job, found))
 
 
 def _one_shot(method: Method, job: Job) -> list[LayerPlan]:
@@ -115,10 +126,17 @@ def _damping(job: Job) -> float:
     return job.curvature.damping
 
 
-def _prediction(job: Job, plans: Sequence[LayerPlan]) -> float:
-    """The loss increase that the curvature's models predict; rows by their scales, where they need them."""
-    total, scales = 0.0, row_scales(job.network) if job.curvature.scaled else None
+def _prediction(job: Job, plan: Plan) -> float:
+    """The loss increase that the curvature's models predict; rows by their scales, where they need them.
+
+    Models of single layers' outputs leave out dead rows, which feed nothing.
+    """
+    scales = row_scales(job.network) if job.curvature.scaled else None
+    moved = [step.change.weights for step in plan.layers]
+    if scales is not None:
+        moved = plan.felt(job.network)
+    total = 0.0
     for model in job.quadratics:
-        damage = model.damage([plans[i].change.weights for i in model.index])
+        damage = model.damage([moved[i] for i in model.index])
         total += float(damage.sum() if scales is None else scales[model.index[0]] @ damage)
     return total

@@ -22,6 +22,7 @@ from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.network.evaluate import Evaluation, evaluate, require_answers
 from cbs.network.layers import Layer, named_layers, visiting
 from cbs.network.losses import LOW, Loss, require_probabilities, wide, wide_loss
+from cbs.network.neurons import Neurons, find_neurons
 from cbs.network.probe import misbehaving
 from cbs.network.surgery import Saved, clone, put_mask, read_masks, save
 from cbs.quadratic import Quadratic
@@ -151,6 +152,21 @@ class Network:
     def dense(self) -> list[Weights]:
         """Every layer's dense parameters."""
         return self.memo("dense", lambda: [layer_weights(layer) for layer in self.layers])
+
+    @property
+    def neurons(self) -> list[Neurons]:
+        """The groups of neurons that can be removed, found once.
+
+        Raises:
+            ValueError: in one line, if there are none.
+        """
+        return self.memo("neurons", lambda: find_neurons(self)).groups
+
+    @property
+    def gone(self) -> list[Mask]:
+        """For every group of `neurons` those of which the masks that it came with leave nothing."""
+        earlier = {layer.name: mask for layer, mask in zip(self.layers, self.earlier, strict=True)}
+        return [group.gone(earlier) for group in self.neurons]
 
     def __call__(self, curvature: Curvature) -> list[Quadratic]:
         """The models of a curvature, computed the first time and kept by the curvature's value."""

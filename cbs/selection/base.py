@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
     from cbs.network.network import Network
+    from cbs.network.neurons import Neurons
     from cbs.quadratic import Quadratic
     from cbs.references import References
     from cbs.request import Request
@@ -50,6 +51,25 @@ class Job:
         return self.network(self.curvature)
 
 
+@dataclass(frozen=True, eq=False)
+class NeuronChoice:
+    """A group of neurons, which of them go, and how that was found.
+
+    Attributes:
+        group: the neurons.
+        removed: `[count]`, True where a neuron goes.
+        by: the scores or the solver.
+        solution: of a problem that was solved for it, or None.
+        stats: counts and figures for the result.
+    """
+
+    group: Neurons
+    removed: Mask
+    by: str
+    solution: Solution | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The layers of a model, what is pruned of them, and how that was found.
@@ -60,6 +80,7 @@ class Choice:
         by: the scores or the solver.
         problem: what was solved, or None.
         solution: of it, or None.
+        neurons: where neurons are pruned, what goes of every group of the network.
     """
 
     quadratic: Quadratic
@@ -67,6 +88,7 @@ class Choice:
     by: str
     problem: SubsetProblem | None = None
     solution: Solution | None = None
+    neurons: Sequence[NeuronChoice] = ()
 
 
 class Selection(ABC):
@@ -124,3 +146,18 @@ class Selection(ABC):
             budgets: of every model: its layer's, or that of all its layers together.
             starts: for every model a mask `[m, n]` of its layer that meets the budget, or None.
         """
+
+    def choose_neurons(
+        self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
+    ) -> list[NeuronChoice]:
+        """Which neurons go, of a selection that has `neurons` among its `granularities`.
+
+        Args:
+            job: the run; `job.network.gone` are the neurons that are gone already, which count.
+            groups: the network's.
+            counts: how many of every group; or of all together, where they share one budget.
+
+        Returns:
+            A choice for every group, in their order; one neuron of each stays.
+        """
+        raise NotImplementedError(f"{type(self).__name__} prunes {', '.join(self.granularities)}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cbs.request import check_name
-from cbs.selection.base import Choice, Job, Selection
+from cbs.selection.base import Choice, Job, NeuronChoice, Selection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
+    from cbs.network.neurons import Neurons
     from cbs.quadratic import Quadratic
     from solvers import Budget
     from solvers.hessian import Array
@@ -41,11 +42,18 @@ class Scores(Selection):
     those of a layer Gram, which says nothing of what a layer matters to the loss, are first multiplied by
     their row's `E[(dL/da_r)^2]`.
 
+    A neuron's score is the sum over all weights of its rows and of the columns that it feeds, each counted
+    once. Of a Gram the neuron's biases count as well, as weights of an input that is 1, and all scores are
+    multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added. No other curvature has
+    the bias, and none the parameters of batch norms: these have no score. `random` draws one for a neuron.
+
     Attributes:
         rule: a name of `RULES`.
     """
 
     rule: str
+
+    granularities: ClassVar[tuple[str, ...]] = ("weights", "neurons")
 
     def __post_init__(self) -> None:
         check_name("rule", self.rule, list(RULES))
@@ -101,6 +109,67 @@ class Scores(Selection):
         """`[m, n]` of every layer of a model; weights pruned before have the least."""
         import numpy as np
 
-        rows = RULES[self.rule][1](job, model, model.W[:, : model.n])
-        pairs = zip(model.earlier, model.split(rows), strict=True)
+        pairs = zip(model.earlier, self._plain(job, model), strict=True)
         return [np.where(mask, -np.inf, part) for mask, part in pairs]
+
+    def _plain(self, job: Job, model: Quadratic) -> list[Array]:
+        """`[m, n]` of every layer of a model, whatever was pruned before."""
+        return model.split(RULES[self.rule][1](job, model, model.W[:, : model.n]))
+
+    def choose_neurons(
+        self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
+    ) -> list[NeuronChoice]:
+        """See `Selection.choose_neurons`."""
+        from cbs.network.neurons import least
+
+        removed = least(self.neuron_scores(job, groups), counts, job.network.gone)
+        return [NeuronChoice(group, mask, self.rule) for group, mask in zip(groups, removed, strict=True)]
+
+    def neuron_scores(self, job: Job, groups: Sequence[Neurons]) -> list[Array]:
+        """`[count]` of every group: what a neuron's weights score together."""
+        import numpy as np
+
+        if self.rule == "random":
+            return [job.rng.random(group.count) for group in groups]
+        names = [layer.name for layer in job.network.layers]
+        weights, biases = self._by_layer(job)
+        found = []
+        for group in groups:
+            total = np.zeros(group.count)
+            for name, rows in group.rows.items():
+                part, bias = weights[names.index(name)], biases[names.index(name)]
+                total += part[rows].sum(axis=1) + bias[rows]
+            for name, columns in group.columns.items():
+                part = weights[names.index(name)]
+                total += part.sum(axis=0)[columns].sum(axis=1)
+                if name in group.rows:  # a weight of both is one weight
+                    total -= part[group.rows[name][:, None], columns].sum(axis=1)
+            found.append(total)
+        return found
+
+    def _by_layer(self, job: Job) -> tuple[list[Array], list[Array]]:
+        """Of every layer what its weights score, `[m, n]`, and its biases, `[m]`."""
+        import numpy as np
+
+        from cbs.curvature.output import row_scales
+
+        weights: list[Array] = []
+        biases: list[Array] = []
+        for model in job.quadratics:
+            weights += self._plain(job, model)
+            for part in model.dense:
+                own = model.bias and self.rule not in PLAIN
+                biases.append(_bias_scores(model) if own else np.zeros(len(part.W)))
+        if job.curvature.scaled and self.rule not in PLAIN:
+            scales = row_scales(job.network)
+            weights = [scale[:, None] * part for scale, part in zip(scales, weights, strict=True)]
+            biases = [scale * part for scale, part in zip(scales, biases, strict=True)]
+        return weights, biases
+
+
+def _bias_scores(model: Quadratic) -> Array:
+    """`[m]` of a layer's biases, whose input is 1: `H_bb b^2`."""
+    import numpy as np
+
+    assert isinstance(model.H, np.ndarray)
+    return np.asarray(model.H[-1, -1] * model.W[:, -1] ** 2)

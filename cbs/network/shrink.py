@@ -1,0 +1,177 @@
+"""Physical removal of neurons: a smaller network that computes what the masked one does.
+
+A neuron that is removed feeds only columns that are zero, so that leaving out its rows, its bias, its channel
+of a batch norm and those columns changes nothing. What else a network does with its channels, such as a fixed
+view or a padded shortcut, may not follow: the smaller network is run, and kept only where it agrees.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cbs.data import first_line
+from cbs.network.eligible import SHOWN, LeftOut
+from cbs.network.evaluate import evaluating
+from cbs.network.surgery import clone
+
+SAME = 1e-6
+"""Largest change of an output, relative to the largest, of a network in its own precision."""
+SAME_DOUBLE = 1e-12
+"""The same in double precision, in which networks are compared where they run there."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a group of neurons loses.
+
+    Attributes:
+        name: of the first layer that computes the neurons.
+        count: neurons of the group.
+        neurons: the places of those that go.
+        rows: for every layer that computes them the rows that go.
+        columns: for every layer that they feed the columns of its matrix that go.
+        norms: for every batch norm, and PReLU of one parameter a channel, the channels that go.
+        stays: why they can't be taken out of the network and stay masked; None where they can.
+    """
+
+    name: str
+    count: int
+    neurons: Sequence[int]
+    rows: Mapping[str, Sequence[int]]
+    columns: Mapping[str, Sequence[int]]
+    norms: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    stays: str | None = None
+
+    @property
+    def kept(self) -> list[int]:
+        """The places of the neurons that stay."""
+        gone = {*self.neurons}
+        return [i for i in range(self.count) if i not in gone]
+
+
+def shrink(model: nn.Module, groups: Sequence[Removed]) -> nn.Module:
+    """A copy of a network without the neurons of some groups, whose masks become zeros.
+
+    Args:
+        model: the network, whose columns behind these neurons are zero; masks are made permanent in the copy.
+        groups: what goes; those that stay are left in.
+
+    Raises:
+        ValueError: if a column behind a neuron that goes is not zero, or a layer is another one.
+    """
+    small = clone(model)
+    rows: dict[str, set[int]] = {}
+    columns: dict[str, set[int]] = {}
+    norms: dict[str, set[int]] = {}
+    for group in groups:
+        if group.stays is None:
+            for table, lost in ((rows, group.rows), (columns, group.columns), (norms, group.norms)):
+                for name, places in lost.items():
+                    table.setdefault(name, set()).update(places)
+    for name in {**rows, **columns, **norms}:
+        module = small.get_submodule(name)
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            _narrow(name, module, rows.get(name, set()), columns.get(name, set()))
+        else:
+            _thin(module, norms[name])
+    return small
+
+
+def tried(model: nn.Module, groups: Sequence[Removed], inputs: Tensor) -> str | None:
+    """Why the network without these neurons is not the same, in evaluation mode; None if it is.
+
+    Args:
+        model: the masked network.
+        groups: what goes.
+        inputs: to run both on.
+    """
+    try:
+        large, inputs = doubled(model, inputs)
+        small = shrink(large, groups)
+        with evaluating(large), evaluating(small):
+            before, after = large(inputs.clone()), small(inputs.clone())
+        if before.shape != after.shape:
+            return f"outputs become {list(after.shape)} instead of {list(before.shape)}"
+        facts = torch.finfo(before.dtype)
+        slack = SAME_DOUBLE if facts.bits == 64 else max(SAME, 8 * facts.eps)
+        off = float((after - before).abs().max() / before.abs().max().clamp(min=facts.tiny))
+        return None if off <= slack else f"outputs change by {off:.1e} of the largest"
+    except Exception as error:  # whatever a network raises whose channels are fewer than it expects
+        return f"the smaller network does not run ({first_line(error)})"
+
+
+def doubled(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy of a network in double precision and inputs for it, or both as they are if it does not run."""
+    large, wide = clone(model).double().eval(), inputs.double() if inputs.is_floating_point() else inputs
+    try:
+        with torch.no_grad():
+            large(wide.clone())
+    except Exception:  # a network that casts by itself
+        return clone(model).eval(), inputs
+    return large, wide
+
+
+def tell_stays(groups: Sequence[Removed]) -> None:
+    """Warn, in one line, of neurons that can't be taken out physically."""
+    stays = [group for group in groups if group.stays is not None]
+    if stays:
+        shown = [f"{group.name!r} ({group.stays})" for group in stays[:SHOWN]]
+        more = f" and {len(stays) - SHOWN} more" if len(stays) > SHOWN else ""
+        warnings.warn(
+            f"neurons that can't be taken out of the network stay masked: {', '.join(shown)}{more}",
+            LeftOut,
+            stacklevel=2,
+        )
+
+
+def _narrow(name: str, module: nn.Linear | nn.Conv2d, rows: set[int], columns: set[int]) -> None:
+    """Take rows and columns out of a layer, in place.
+
+    Raises:
+        ValueError: if a column is not zero, or a convolution would lose parts of a channel.
+    """
+    W = module.weight
+    matrix = W.detach().reshape(len(W), -1)
+    stay_rows = _rest(len(W), rows, W)
+    if columns:
+        lost = torch.tensor(sorted(columns), device=W.device)
+        if bool(matrix[stay_rows][:, lost].ne(0).any()):
+            raise ValueError(f"layer {name!r}: a column behind a removed neuron is not zero any more")
+    places = W[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+    channels = {column // places for column in columns}
+    if len(columns) != len(channels) * places:
+        raise ValueError(f"layer {name!r}: the columns to remove are no whole channels")
+    stay = _rest(W.shape[1], channels, W)
+    module.weight = _like(W, W.detach()[stay_rows][:, stay])
+    if module.bias is not None:
+        module.bias = _like(module.bias, module.bias.detach()[stay_rows])
+    if isinstance(module, nn.Conv2d):
+        module.out_channels, module.in_channels = len(stay_rows), len(stay)
+    else:
+        module.out_features, module.in_features = len(stay_rows), len(stay)
+
+
+def _thin(module: nn.Module, channels: set[int]) -> None:
+    """Take channels out of a batch norm or PReLU, in place."""
+    for name, parameter in [*module._parameters.items()]:
+        if parameter is not None:
+            stay = _rest(len(parameter), channels, parameter)
+            setattr(module, name, _like(parameter, parameter.detach()[stay]))
+    for name, values in [*module._buffers.items()]:
+        if values is not None and values.ndim:
+            setattr(module, name, values[_rest(len(values), channels, values)].clone())
+    size = "num_parameters" if isinstance(module, nn.PReLU) else "num_features"
+    setattr(module, size, getattr(module, size) - len(channels))
+
+
+def _rest(count: int, lost: set[int], like: Tensor) -> Tensor:
+    return torch.tensor([i for i in range(count) if i not in lost], dtype=torch.long, device=like.device)
+
+
+def _like(old: Tensor, values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.clone(), requires_grad=old.requires_grad)

@@ -9,7 +9,18 @@ from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
     from cbs.compensation import Nothing, Singles, Survivors
-    from cbs.curvature import Fisher, GaussNewton, GaussNewtonDiagonal, Gram, Identity
+    from cbs.curvature import (
+        Fisher,
+        FisherDiagonal,
+        GaussNewton,
+        GaussNewtonDiagonal,
+        GaussNewtonSpread,
+        Gram,
+        HessianDiagonal,
+        Hutchinson,
+        Identity,
+        RecursionDiagonal,
+    )
     from cbs.data import Samples, Split, digits, mnist
     from cbs.method import Method
     from cbs.methods import methods
@@ -23,8 +34,9 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "Fisher", "GaussNewton", "GaussNewtonDiagonal", "Gram", "Identity", "LayerResult", "LeftOut", "Method",
-    "Nothing", "PruneResult", "Request", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve",
+    "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
+    "HessianDiagonal", "Hutchinson", "Identity", "LayerResult", "LeftOut", "Method", "Nothing", "PruneResult",
+    "RecursionDiagonal", "Request", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve",
     "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune",
     "train", "trained_digits_mlp",
 ]  # fmt: skip
@@ -33,7 +45,18 @@ _export(
     __name__,
     {
         "compensation": ["Nothing", "Singles", "Survivors"],
-        "curvature": ["Fisher", "GaussNewton", "GaussNewtonDiagonal", "Gram", "Identity"],
+        "curvature": [
+            "Fisher",
+            "FisherDiagonal",
+            "GaussNewton",
+            "GaussNewtonDiagonal",
+            "GaussNewtonSpread",
+            "Gram",
+            "HessianDiagonal",
+            "Hutchinson",
+            "Identity",
+            "RecursionDiagonal",
+        ],
         "data": ["Samples", "Split", "digits", "mnist"],
         "method": ["Method"],
         "methods": ["methods"],

@@ -87,7 +87,7 @@ class Method:
 
     def check(self, request: Request) -> None:
         """Raise ValueError, in one line, for a request that the method can't meet on any network."""
-        missing = [module for module in self.needs or () if not _there(module)]
+        missing = [module for module in self._modules if not _there(module)]
         if missing:
             raise ValueError(f"method {self.name!r} needs {', '.join(missing)}, which is not installed")
         if request.granularity not in (None, *self.granularities):
@@ -114,6 +114,11 @@ class Method:
         if reason:
             raise ValueError(f"method {self.name!r}: {reason}")
 
+    @property
+    def _modules(self) -> tuple[str, ...]:
+        """What must be installed for it: of the method's own, and of its curvature."""
+        return (*self.curvature.needs, *(self.needs or ()))
+
     def _unable(self, request: Request) -> str | None:
         return self.selection.able(self.curvature.within(request), request)
 
@@ -126,7 +131,7 @@ class Method:
     def describe(self) -> dict[str, str]:
         """The row of the table, in words."""
         parts = self.curvature, self.selection, self.compensation
-        needs = dict.fromkeys((*(word for part in parts for word in part.requires), *self.needs))
+        needs = dict.fromkeys((*(word for part in parts for word in part.requires), *self._modules))
         return {
             "name": self.name,
             **{axis: getattr(self, axis).words for axis in ("curvature", "selection", "compensation")},

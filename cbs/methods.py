@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from functools import cache
 
 from cbs.compensation import Nothing, Singles, Survivors
-from cbs.curvature import Fisher, GaussNewtonDiagonal, Gram, Identity
+from cbs.curvature import (
+    Fisher,
+    FisherDiagonal,
+    GaussNewtonDiagonal,
+    GaussNewtonSpread,
+    Gram,
+    HessianDiagonal,
+    Identity,
+    RecursionDiagonal,
+)
 from cbs.method import Method
 from cbs.request import check_name
 from cbs.selection import Scores, Solve
@@ -14,11 +23,19 @@ from solvers.runtime.plugins import plugins
 
 OBS_LIMIT = 8_192
 """Most weights that OBS takes at once: it holds their dense inverse."""
+OBD_SD = "this project's reading of Harang & Sanders 2023"
+"""OBD-SD is named there; its formula was not to be had."""
 
 _ROWS = (
     Method(Identity(), Scores("magnitude"), Nothing(), paper="Han et al. 2015", name="magnitude"),
     Method(Identity(), Scores("random"), Nothing(), name="random"),
     Method(GaussNewtonDiagonal(), Scores("obd"), Nothing(), paper="LeCun et al. 1990", name="obd"),
+    Method(
+        RecursionDiagonal(), Scores("obd"), Nothing(), paper="LeCun et al. 1990", name="obd-recursion",
+    ),
+    Method(HessianDiagonal(), Scores("obd"), Nothing(), paper="LeCun et al. 1990", name="obd-exact"),
+    Method(FisherDiagonal(), Scores("obd"), Nothing(), paper=OBD_SD, name="obd-sd-fisher"),
+    Method(GaussNewtonSpread(), Scores("obd"), Nothing(), paper=OBD_SD, name="obd-sd-spread"),
     Method(Fisher(), Solve("obs", most=OBS_LIMIT), Survivors(), paper="Hassibi & Stork 1992", name="obs"),
     Method(
         Fisher(apart=True), Scores("obs"), Singles(), paper="Singh & Alistarh 2020", name="woodfisher",

@@ -32,7 +32,7 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
         ValueError: if the network is too large for the method, or has not what it needs.
     """
     curvature = method.curvature.within(request)
-    if reason := method.selection.unfit(curvature, network):
+    if reason := method.selection.unfit(curvature, network) or curvature.unfit(network):
         raise ValueError(f"method {method.name!r} {reason}")
     rng = np.random.default_rng(request.seed)
     job = Job(network, curvature.damped(network.damping), request, watch, references, rng)

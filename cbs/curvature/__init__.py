@@ -1,5 +1,22 @@
 """Curvatures, what a method knows of the loss: the values in `base`, and what computes them a file each."""
 
-from cbs.curvature.base import Curvature, Fisher, GaussNewton, GaussNewtonDiagonal, Gram, Identity
+from cbs.curvature.base import (
+    Curvature,
+    Fisher,
+    GaussNewton,
+    GaussNewtonDiagonal,
+    Gram,
+    Identity,
+)
+from cbs.curvature.diagonals import (
+    FisherDiagonal,
+    GaussNewtonSpread,
+    HessianDiagonal,
+    Hutchinson,
+    RecursionDiagonal,
+)
 
-__all__ = ["Curvature", "Fisher", "GaussNewton", "GaussNewtonDiagonal", "Gram", "Identity"]
+__all__ = [
+    "Curvature", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread",
+    "Gram", "HessianDiagonal", "Hutchinson", "Identity", "RecursionDiagonal",
+]  # fmt: skip

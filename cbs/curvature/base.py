@@ -25,6 +25,8 @@ class Curvature(ABC):
     """In the table of methods, and in a report: what tells it from others of its class is part of it."""
     requires: ClassVar[tuple[str, ...]] = ()
     """What it needs of data and network, a word or two each, for the table of methods."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Modules that must be installed beyond the project's own dependencies."""
     coupled: ClassVar[bool] = True
     """Whether weights interact, so that there is something to solve, and an inverse."""
     flat: ClassVar[bool] = False
@@ -44,6 +46,10 @@ class Curvature(ABC):
     def damped(self, damping: float) -> Curvature:
         """This curvature with a damping where it has none of its own."""
         return self
+
+    def unfit(self, network: Network) -> str | None:
+        """What it would take of a network that the network has not, and what to do instead; or None."""
+        return None
 
     @abstractmethod
     def quadratics(self, network: Network) -> list[Quadratic]:

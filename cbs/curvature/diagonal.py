@@ -61,5 +61,10 @@ def gauss_newton_diagonal(
     total = torch.zeros(p, dtype=torch.float64, device=samples.inputs.device)
     for rows in rooted_jacobians(model, layers, samples, loss):
         total += rows.double().square().sum(dim=(0, 1))
-    parts = torch.split(total / len(samples), [layer.size for layer in layers])
+    return by_layer(layers, total / len(samples))
+
+
+def by_layer(layers: Sequence[Layer], values: Tensor) -> dict[str, Tensor]:
+    """For every layer's name its part `[m, n]` of values `[p]` for all weights, layer after layer."""
+    parts = torch.split(values, [layer.size for layer in layers])
     return {layer.name: part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)}

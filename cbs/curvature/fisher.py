@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -93,9 +93,21 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     Raises:
         ValueError: if it does not fit into memory, or a sample has no gradient.
     """
-    weights = [layer.module.weight.requires_grad_() for layer in layers]
     p = sum(layer.size for layer in layers)
     require_memory(len(samples), p, f"{len(samples)} samples")
+    X = torch.empty(len(samples), p, dtype=torch.float64, device=samples.inputs.device)
+    done = 0
+    for rows in sample_gradients(model, layers, samples, loss):
+        X[done : done + len(rows)] = rows
+        done += len(rows)
+    return X
+
+
+def sample_gradients(
+    model: nn.Module, layers: Sequence[Layer], samples: Samples, loss: Loss
+) -> Iterator[Tensor]:
+    """The rows of `gradient_factor`, a few samples at a time: tensors `[B, p]`."""
+    weights = [layer.module.weight.requires_grad_() for layer in layers]
 
     def value(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return single_loss(loss, functional_call(model, parameters, (x[None],)), y[None])
@@ -110,12 +122,9 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     def alone(x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([g.reshape(-1) for g in gradients(single_loss(loss, model(x), y), weights)])
 
-    X = torch.empty(len(samples), p, dtype=torch.float64, device=samples.inputs.device)
-    each, done = Each(together, alone), 0
-    for inputs, targets in samples.batches(max(1, CHUNK // p)):
-        X[done : done + len(inputs)] = each(inputs, targets)
-        done += len(inputs)
-    return X
+    each = Each(together, alone)
+    for inputs, targets in samples.batches(max(1, CHUNK // sum(layer.size for layer in layers))):
+        yield each(inputs, targets)
 
 
 def require_memory(N: int, p: int, rows: str) -> None:

@@ -103,7 +103,7 @@ def train(
             total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
             for index in _batches(len(samples), batch, order):
                 inputs, targets = samples.inputs[index], samples.targets[index]
-                closure = _closure(model, steps, measure, inputs, targets, pruned)
+                closure = _closure(model, steps, measure, inputs, targets)
                 found: Any = steps.step(closure)
                 total += found.detach() * len(index)
                 _zero(pruned)
@@ -144,17 +144,13 @@ def _closure(
     loss: Loss,
     inputs: Tensor,
     targets: Tensor,
-    pruned: list[tuple[nn.Parameter, Tensor]],
 ) -> Callable[[], Any]:
-    """Computes the loss of a batch and its gradients, which are zero where pruned."""
+    """Computes the loss of a batch and its gradients, which a mask makes zero where it has pruned."""
 
     def closure() -> Tensor:
         steps.zero_grad()
         found = batch_loss(loss, forward(model, inputs), targets).mean()
         found.backward()  # type: ignore[no-untyped-call]
-        for parameter, mask in pruned:
-            if parameter.grad is not None:
-                parameter.grad.masked_fill_(mask, 0)
         return found
 
     return closure

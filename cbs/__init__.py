@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cbs.prune import ScopeIgnored, compare, prune
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
+    from cbs.schedule.growth import Schedule
     from cbs.schedule.training import train
     from cbs.selection import Scores, Solve
     from cbs.watch import Step
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
-    "HessianDiagonal", "Hutchinson", "Identity", "LayerResult", "LeftOut", "Method", "Nothing", "PruneResult",
-    "RecursionDiagonal", "Request", "RowResult", "Samples", "ScopeIgnored", "Scores", "Singles", "Solve",
-    "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "methods", "mlpnet", "mnist", "prune",
-    "train", "trained_digits_mlp",
+    "HessianDiagonal", "Hutchinson", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
+    "PruneResult", "RecursionDiagonal", "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored",
+    "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp",
+    "methods", "mlpnet", "mnist", "prune", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -64,6 +65,7 @@ _export(
         "prune": ["ScopeIgnored", "compare", "prune"],
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
+        "schedule.growth": ["Schedule"],
         "schedule.training": ["train"],
         "selection": ["Scores", "Solve"],
         "watch": ["Step"],

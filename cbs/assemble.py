@@ -28,11 +28,19 @@ SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Run:
-    """A method's run: its result, still without bounds, and what the bounds depend on."""
+    """A method's run: its result, and what its bounds depend on.
+
+    Attributes:
+        result: without bounds as yet, unless it is settled.
+        request: what was asked.
+        watch: its limits and interruption.
+        settled: whether its bounds are all that will be known.
+    """
 
     result: PruneResult
     request: Request
     watch: Watch
+    settled: bool = False
 
 
 def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage: Stage) -> Run:
@@ -82,10 +90,13 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
         test_after=None if held_out is None else evaluate(model, held_out, network.loss),
         sparsity=sparsity, seconds=stage.seconds, prediction=plan.prediction, prediction_model=plan.model,
     )  # fmt: skip
+    stage = replace(
+        stage, sparsity=sparsity, value=value, pruned=measured_all.after, test_pruned=measured_all.test_after
+    )
     result = PruneResult(
         model=model, request=request, layers=layers, measured=measured_all,
         certified=Certified(value=value, bound=None, status="feasible"),
-        history=[replace(stage, sparsity=sparsity)],
+        history=[stage],
         left_out=network.left_out, saved=network.saved,
         neurons=removed(network, model, plan.neurons) if plan.neurons else [],
     )  # fmt: skip

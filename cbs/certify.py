@@ -31,6 +31,8 @@ SETTINGS = (
     "loss",
     "seed",
     "solver",
+    "stages",
+    "finetune",
 )
 """Fields of a request on which its masks depend, or what its bounds are about; limits are not among them."""
 
@@ -43,6 +45,8 @@ def certify_result(run: Run, references: References, *, compute: bool) -> PruneR
         references: of its network.
         compute: whether to compute bounds that are not known, where the request asks for them.
     """
+    if run.settled:
+        return run.result
     compute = compute and run.request.certify and not run.watch.interrupted
     run.watch.resume()
     try:
@@ -66,6 +70,8 @@ def _says_nothing(layer: LayerResult) -> bool:
 def take_up(result: PruneResult, request: Request, watch: Watch, references: References) -> Run:
     """The run of a result that is there already, whose bounds become known.
 
+    Of several stages it stays as it is: its bounds are of a network that is not there any more.
+
     Raises:
         ValueError: if it is of other layers, or was asked for with other settings.
     """
@@ -79,6 +85,8 @@ def take_up(result: PruneResult, request: Request, watch: Watch, references: Ref
         raise ValueError(
             f"finished: the result of {result.method!r} has {other} {was[other]!r}, not {asked[other]!r}"
         )
+    if request.schedule.stages > 1:
+        return Run(replace(result, request=request), request, watch, settled=True)
     for i, layer in enumerate(result.layers):
         rows = [row.bound for row in layer.rows if row.bound is not None]
         known = np.array(rows) if len(rows) == len(layer.rows) else None

@@ -45,6 +45,24 @@ def check_earlier(request: Request, layers: Sequence[Layer], earlier: Sequence[M
         _require_room(request, name, pools, pools.decisions(mask))
 
 
+def pruned_before(request: Request, layers: Sequence[Layer], earlier: Sequence[Mask]) -> float:
+    """The fraction pruned before: of the pool of the budget where it is largest.
+
+    Args:
+        request: what is asked.
+        layers: of the network.
+        earlier: `[m, n]` of every layer, True where pruned before.
+    """
+    if request.pooled:
+        return float(np.concatenate([*map(np.ravel, earlier)]).mean())
+    largest = 0.0
+    for layer, mask in zip(layers, earlier, strict=True):
+        pools = request.layer_budget(layer).pools(*layer.shape)
+        counts = np.bincount(pools.labels.ravel(), weights=pools.decisions(mask).ravel())
+        largest = max(largest, float((counts / pools.sizes).max()))
+    return largest
+
+
 def _require_room(request: Request, what: str, pools: Pools, earlier: NDArray[np.bool_]) -> None:
     counts = np.bincount(pools.labels.ravel(), weights=earlier.ravel(), minlength=len(pools.prune))
     over = np.flatnonzero(counts > pools.prune)

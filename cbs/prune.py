@@ -24,6 +24,7 @@ from cbs.network.network import Network
 from cbs.references import References
 from cbs.request import SCOPES, Options, Request, check_name, check_options, takes_a_request
 from cbs.result import PruneResult, Stage
+from cbs.schedule.stages import prune_in_stages
 from cbs.watch import Callback, Step, Watch
 from solvers import get_solver
 from solvers.control import interruptible, is_number
@@ -120,6 +121,8 @@ def compare(
     first = asked[0][0]
     if callback is not None:
         callback(Step(first.name, "measure", asked=first.fraction))
+    training = None if first.finetune is None else gather(data)
+    data = data if training is None else training
     network = Network(
         model, data, loss=named_loss(first.loss), layers=first.layers, damping=first.damping,
         samples=first.samples, seed=first.seed, device=first.device,
@@ -160,7 +163,13 @@ def compare(
         left = [request for request in row if request.name not in {**runs, **failures}]
         for request in sorted(left, key=lambda request: not get_method(request.method).proves(request)):
             try:
-                runs[request.name] = _run(network, request, references, callback)
+                if request.staged:
+                    tuned_on = network.samples if training is None else training
+                    runs[request.name] = prune_in_stages(
+                        network, request, references, callback, _run, tuned_on
+                    )
+                else:
+                    runs[request.name] = _run(network, request, references, callback)
             except ValueError as error:
                 failures.setdefault(request.name, error)
                 continue
@@ -215,6 +224,8 @@ def requests(
         if request.solver != "auto":
             get_solver(request.solver)
         named_loss(request.loss)
+        if isinstance(request.finetune, str):
+            raise ValueError(f"finetune must be a number of epochs or a function, got {request.finetune!r}")
         try:
             get_method(request.method).check(request)
         except ValueError as error:

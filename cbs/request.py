@@ -6,12 +6,13 @@ import difflib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from cbs.schedule.growth import Schedule
 from solvers import Budget
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ SCOPES = ("row", "layer", "network")
 GRANULARITIES = ("weights", "neurons")
 PIPELINES = ("one-shot", "sequential")
 F = TypeVar("F", bound=Callable[..., Any])
+Finetune = Callable[[Any, int], Any]
+"""Trains a network in place, given it and the number of the stage it follows, from 1."""
 
 
 class Options(TypedDict, total=False):
@@ -45,6 +48,8 @@ class Options(TypedDict, total=False):
     certify: bool
     pipeline: str
     recalibrate: bool
+    stages: int | Schedule
+    finetune: int | Finetune | None
     seed: int
     device: str
 
@@ -72,7 +77,8 @@ class Request:
         solver: a name that `cbs solvers` lists, or in Python a `solvers.Solver` of one's own, for methods
             that solve a selection problem by any of them.
         gap: relative gap at which a search may stop.
-        time_limit: seconds for all searches and bounds of one pruning together; none if absent.
+        time_limit: seconds for all searches and bounds of one pruning together, and for its stages and
+            fine-tuning, which ends after the epoch at work; none if absent.
         patience: seconds that solver `auto` may try to prove one layer (or the network's budget) where there
             is no time limit, and past which the status is `patience`; None (0 in a shell) for no end.
         damping: added to the diagonal of every curvature, relative to its mean.
@@ -88,6 +94,12 @@ class Request:
             methods on the layer Gram.
         recalibrate: after one shot, refit every layer on the inputs that come out of the pruned layers before
             it, by methods on the layer Gram whose survivors move.
+        stages: number of prunings that lead to the sparsity, each of the network that the one before left,
+            and of the same fraction of what is left; in Python also a `cbs.Schedule`, for other ways. Value,
+            bound and gap are those of the last pruning, against the network as it was just before it.
+        finetune: epochs of `cbs.train`, on all of the calibration data, after every stage; in Python also a
+            function of (model, stage), stages counted from 1, that trains the model in place; none if absent.
+            Value, bound and gap are of the masks and weights as pruned, before the last fine-tuning.
         seed: of every random choice.
         device: torch device for the network and for batched array work.
 
@@ -112,6 +124,8 @@ class Request:
     certify: bool = True
     pipeline: str = "one-shot"
     recalibrate: bool = False
+    stages: int | Schedule = 1
+    finetune: int | Finetune | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -149,6 +163,14 @@ class Request:
                 f"{self.fraction:g}; give that, or no sparsity"
             )
         check_limits(self.time_limit, self.gap, self.seed)
+        if isinstance(self.stages, Mapping):  # as a report has it
+            object.__setattr__(self, "stages", Schedule(**self.stages))
+        if self.schedule.stages > 1 and self.pattern is not None:
+            raise ValueError(
+                f"stages must be 1 for budget {self.budget!r}, which is a pattern, met whole or not at all, "
+                f"got {self.schedule.stages}"
+            )
+        self._check_finetune()
         if self.patience is not None and not (is_number(self.patience) and self.patience > 0):
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
         if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
@@ -163,6 +185,26 @@ class Request:
         whole = isinstance(self.samples, Integral) and not isinstance(self.samples, bool)
         if self.samples is not None and not (whole and self.samples >= 1):
             raise ValueError(f"samples must be at least 1 or None, and whole, got {self.samples!r}")
+
+    def _check_finetune(self) -> None:
+        epochs = isinstance(self.finetune, Integral) and not isinstance(self.finetune, bool)
+        if epochs and self.finetune < 1:  # type: ignore[operator]
+            raise ValueError(f"finetune must be at least 1 epoch or None, got {self.finetune!r}")
+        if not epochs and not (self.finetune is None or callable(self.finetune) or _names(self.finetune)):
+            raise ValueError(
+                "finetune must be a number of epochs, a function of (model, stage) that trains in place, or "
+                f"None, got {self.finetune!r}"
+            )
+
+    @property
+    def schedule(self) -> Schedule:
+        """In what stages it is pruned."""
+        return self.stages if isinstance(self.stages, Schedule) else Schedule(self.stages)
+
+    @property
+    def staged(self) -> bool:
+        """Whether there is more to it than one pruning."""
+        return self.schedule.stages > 1 or self.finetune is not None
 
     @property
     def neurons(self) -> bool:
@@ -179,7 +221,15 @@ class Request:
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         layers = None if self.layers is None else list(self.layers)
         solver = self.solver if isinstance(self.solver, str) else self.solver.settings()
-        return record | {"method": self.name, "solver": solver, "layers": layers, "loss": _place(self.loss)}
+        plain = self.schedule == Schedule(self.schedule.stages)
+        return record | {
+            "method": self.name,
+            "solver": solver,
+            "layers": layers,
+            "loss": _place(self.loss),
+            "stages": int(self.schedule.stages) if plain else self.schedule.to_dict(),
+            "finetune": _place(self.finetune) if callable(self.finetune) else self.finetune,
+        }
 
     @cached_property
     def pattern(self) -> tuple[int, int] | None:
@@ -316,6 +366,11 @@ def check_options(function: Callable[..., Any], options: Iterable[str]) -> None:
     for name in options:
         if name not in known:
             raise TypeError(f"{function.__name__}: {_unknown('option', name, known)}")
+
+
+def _names(what: object) -> bool:
+    """Whether it is a function as a report has it, `module:name`."""
+    return isinstance(what, str) and ":" in what
 
 
 def _is_flag(value: object) -> bool:

@@ -102,13 +102,14 @@ class Measured:
 
     Attributes:
         before: loss and accuracy of the dense network on the calibration data.
-        after: the same of the pruned network.
+        after: the same of the pruned network, fine-tuned if that was asked for.
         test_before: the same of the dense network on the test data, or None.
         test_after: the same of the pruned network, or None.
         sparsity: achieved, over the layers pruned.
-        seconds: wall time of the method, curvature included, bound and evaluation not.
-        prediction: loss increase by the method's own quadratic model, undamped; None if it has none, as
-            `joint` without scope `network`.
+        seconds: wall time of the method, curvature included, bound and evaluation not; of all stages and
+            their fine-tuning.
+        prediction: loss increase by the method's own quadratic model, undamped, of the last pruning; None if
+            it has none, as `joint` without scope `network`.
         prediction_model: that model in words, or None.
     """
 
@@ -130,6 +131,9 @@ class Measured:
 @dataclass(frozen=True)
 class Certified:
     """What is proven of the masks.
+
+    After several prunings it is about the last one: what it pruned of the network as it was then. Nothing
+    here speaks of weights that were fine-tuned afterwards.
 
     Attributes:
         value: sum of the layer objectives; where all layers share one budget, of their rows, each scaled by
@@ -159,6 +163,12 @@ class Stage:
         shared_seconds: of these, for curvatures and whatever else other methods use as well; what computing
             them took, whoever did it.
         stats: counts, choices and repairs.
+        value: of its masks by the layer objectives, see `Certified`, against the network that it pruned.
+        pruned: loss and accuracy after it, on the calibration data.
+        test_pruned: the same on the test data, or None.
+        tuned: loss and accuracy after fine-tuning, on the calibration data; None if there was none.
+        test_tuned: the same on the test data, or None.
+        epochs: of `cbs.train` in that fine-tuning; None where a function of the user's trained.
     """
 
     method: Mapping[str, str]
@@ -166,6 +176,12 @@ class Stage:
     seconds: float
     shared_seconds: float
     stats: Mapping[str, Any]
+    value: float | None = None
+    pruned: Evaluation | None = None
+    test_pruned: Evaluation | None = None
+    tuned: Evaluation | None = None
+    test_tuned: Evaluation | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +200,7 @@ class PruneResult:
         saved: dense weights and biases of the pruned layers.
         neurons: where neurons were pruned, for every group of them which are gone, and the rows and columns
             that went with them.
+        original: state dict of the dense network where fine-tuning moved more than these layers; else None.
     """
 
     model: nn.Module
@@ -195,6 +212,7 @@ class PruneResult:
     left_out: Mapping[str, str]
     saved: surgery.Saved
     neurons: list[Removed] = field(default_factory=list)
+    original: Mapping[str, Tensor] | None = None
 
     def __repr__(self) -> str:
         asked, measured = self.request, self.measured
@@ -302,12 +320,15 @@ class PruneResult:
 
     def undo(self) -> nn.Module:
         """A copy of the model with the dense weights back and no masks."""
-        return surgery.undo(surgery.clone(self.model), self.saved)
+        model = surgery.undo(surgery.clone(self.model), self.saved)
+        if self.original is not None:
+            model.load_state_dict(dict(self.original))
+        return model
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but tensors, ready for JSON: what it comes to first, and then its parts."""
         names = ("method", "asked", "sparsity", "status", "value", "bound", "gap", "loss_increase", "seconds")
-        skip = ("model", "request", "saved", *([] if self.neurons else ["neurons"]))
+        skip = ("model", "request", "saved", "original", *([] if self.neurons else ["neurons"]))
         return {
             **{name: getattr(self, name) for name in names},
             "request": self.request.to_dict(),
@@ -315,26 +336,37 @@ class PruneResult:
         }
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any], model: nn.Module, saved: surgery.Saved) -> PruneResult:
+    def from_dict(
+        cls,
+        record: Mapping[str, Any],
+        model: nn.Module,
+        saved: surgery.Saved,
+        original: Mapping[str, Tensor] | None = None,
+    ) -> PruneResult:
         """The result of which `to_dict` gave a record; its request has a method by name, a function as text.
 
         Args:
             record: as JSON gives it back.
             model: the pruned network.
             saved: dense weights and biases of the pruned layers.
+            original: state dict of the dense network, which is kept where more was fine-tuned.
 
         Raises:
             ValueError: if it is no such record.
         """
         try:
-            measured = dict(record["measured"])
-            for name in ("before", "after", "test_before", "test_after"):
-                measured[name] = measured[name] and Evaluation(**measured[name])
+            measured = _evaluated(record["measured"], "before", "after", "test_before", "test_after")
+            history = [
+                Stage(**_evaluated(stage, "pruned", "test_pruned", "tuned", "test_tuned"))
+                for stage in record["history"]
+            ]
+            tuned = any(stage.tuned is not None for stage in history)
             result = cls(
                 model=model, request=Request(**record["request"]), layers=[*map(_layer, record["layers"])],
                 measured=Measured(**measured), certified=_made(Certified, record["certified"]),
-                history=[Stage(**stage) for stage in record["history"]], left_out=record["left_out"],
-                saved=saved, neurons=[Removed(**group) for group in record.get("neurons", [])],
+                history=history, left_out=record["left_out"], saved=saved,
+                neurons=[Removed(**group) for group in record.get("neurons", [])],
+                original=original if tuned else None,
             )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")
@@ -348,6 +380,14 @@ class PruneResult:
 def _made(kind: type[T], record: Mapping[str, Any], **other: Any) -> T:
     """A part from its record, which holds its gap as well."""
     return kind(**{name: value for name, value in record.items() if name != "gap"} | other)
+
+
+def _evaluated(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A record whose entries of these names are evaluations, or None."""
+    return {
+        name: Evaluation(**value) if name in names and value is not None else value
+        for name, value in record.items()
+    }
 
 
 def _layer(record: Mapping[str, Any]) -> LayerResult:

@@ -37,13 +37,15 @@ class Step:
 
     Attributes:
         method: the method that is run.
-        stage: `measure` (the dense network), `compile`, `curvature`, `curves`, `select`, `certify` or
-            `evaluate`.
+        stage: `measure` (the dense network), `compile`, `curvature`, `curves`, `select`, `certify`,
+            `evaluate` or `finetune` (whose index and count are of epochs).
         layer: name of the layer at work, or None.
         index: number of layers done in this stage.
         count: number of layers.
         progress: incumbent and bound of the search that runs, or None.
         asked: the sparsity that was asked for.
+        part: number of the pruning at work, from 1, where several lead to the sparsity.
+        parts: how many lead there.
     """
 
     method: str
@@ -53,6 +55,8 @@ class Step:
     count: int = 0
     progress: Progress | None = None
     asked: float = 0.0
+    part: int = 1
+    parts: int = 1
 
 
 Callback = Callable[[Step], Any]
@@ -87,6 +91,15 @@ class Watch:
     def resume(self) -> None:
         """Let the clock of the time limit run, from where it stood."""
         self.control.deadline = None if self._left is None else time.perf_counter() + self._left
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of the time limit that are left when the clock stands still; None without a limit."""
+        return self._left
+
+    def allow(self, seconds: float | None) -> None:
+        """Set what is left of the time limit, while the clock stands still."""
+        self._left = seconds
 
     @contextmanager
     def sparing(self, share: float) -> Iterator[None]:

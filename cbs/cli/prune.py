@@ -20,7 +20,9 @@ from cbs.cli import output
 from cbs.request import Request, helps
 
 F = TypeVar("F", bound=Callable[..., Any])
-METAVARS = {"solver": "NAME", "loss": "NAME", "time_limit": "SECONDS", "patience": "SECONDS"}
+METAVARS = {
+    "solver": "NAME", "loss": "NAME", "time_limit": "SECONDS", "patience": "SECONDS", "finetune": "EPOCHS",
+}  # fmt: skip
 DEMO = {"scope": "row"}
 """What is asked of the embedded digits network where nothing else is: its rows are proven in seconds."""
 
@@ -164,7 +166,8 @@ def prune(
     settings["output"] = str(path)
     with output.telling_interruption(), report.RunFolder(path, settings, resume=resume) as run:
         job = gather_job(model, weights, data, test, data_dir)
-        calibration = gather(job.data, asked["samples"], asked["seed"])
+        drawn = asked["samples"] if asked["finetune"] is None else None  # it is fine-tuned on all
+        calibration = gather(job.data, drawn, asked["seed"])
         held_out = None if job.test is None else gather(job.test)
         finished = run.revive(job.model, report.identity(job.model, calibration, held_out))
         keeper = _Keeper(run)

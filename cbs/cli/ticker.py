@@ -53,17 +53,20 @@ class Ticker:
         """Take in one step."""
         behind = step.stage == "certify"  # a sparsity's bounds come after all of its methods
         result = f"{step.method} at {self._pattern or f'{100 * step.asked:g}%'}"
-        search = f"{result}: {step.stage}"
+        part = f", stage {step.part} of {step.parts}" if step.parts > 1 else ""
+        search = f"{result}{part}: {step.stage}"
         if step.layer is not None:
             search += f" layer {step.layer} ({step.index + 1} of {step.count})"
         self._settle(search)
         text = search
+        if step.stage == "finetune":
+            text += f", epoch {step.index} of {step.count}"
         if step.progress is not None:
             bounds = step.progress.bounds
             text += f", incumbent {output.number(bounds.upper)}, bound {output.number(bounds.lower)}"
             text += f", gap {output.percent(bounds.gap)}"
             self._last = text
-        if step.stage == "evaluate":
+        if step.stage == "evaluate" and step.part == step.parts:
             self._done += 1
         self._bar.update(self._task, description=text, completed=self._done)
         setup = step.stage in SETUP

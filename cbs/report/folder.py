@@ -25,7 +25,7 @@ from cbs.result import PruneResult
 from solvers.runtime.writing import replacing
 
 REPORT = "report.json"
-LAYOUT = 2
+LAYOUT = 3
 """Of the report, which counts up when an older one can't be read any more."""
 ASIDE = ("weights", "data_dir", "output", "identity")
 """Settings that a run that goes on need not share: they name places, and what lies there is compared."""
@@ -141,7 +141,8 @@ class RunFolder:
             if not all(file.exists() for file in files):
                 return None
             state, masks = (load(file.read_bytes()) for file in files)
-            return PruneResult.from_dict(record, surgery.revive(model, state, masks), saved)
+            original = surgery.clone(model).state_dict()
+            return PruneResult.from_dict(record, surgery.revive(model, state, masks), saved, original)
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise ValueError(
                 f"output {str(self.path)!r}: the result of {record.get('method')!r} is damaged "

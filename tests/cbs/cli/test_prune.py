@@ -338,3 +338,37 @@ def test_accuracy_without_test_data_says_so(capsys, here):
     assert "dense accuracy on calibration data" in out
     assert main([*argv, "--test", "well_used:held_out", "-o", "b"]) == 0
     assert "calib" not in capsys.readouterr().out
+
+
+def test_stages_and_fine_tuning_from_the_shell_are_those_of_python(capsys, here):
+    argv = (
+        "--method",
+        "magnitude,joint",
+        "-s",
+        "0.75",
+        "--stages",
+        "2",
+        "--finetune",
+        "3",
+        "--output",
+        "out",
+    )
+    report = run_json_with_lines(capsys, *MINE, *argv)
+    lines = report.pop("lines")
+    assert any("joint at 75%, stage 2 of 2: " in line for line in lines)
+    import well_used
+
+    results = cbs.compare(
+        well_used.Net(), well_used.train(), sparsities=[0.75], methods=["magnitude", "joint"], stages=2,
+        finetune=3, test=well_used.held_out,
+    )  # fmt: skip
+    for record, result in zip(report["results"], results, strict=True):
+        assert [stage["epochs"] for stage in record["history"]] == [3, 3]
+        assert record["history"][1]["tuned"] == record["measured"]["after"]
+        assert record["value"] == pytest.approx(result.value)
+        assert record["bound"] == pytest.approx(result.bound)
+        assert record["measured"]["test_after"]["loss"] == pytest.approx(result.test_after.loss)
+    again = run_json(capsys, *MINE, *argv, "--resume")
+    assert again["results"] == report["results"]
+    assert main([*MINE, *argv[:-4], "--finetune", "4", "--output", "out", "--resume"]) == 2
+    assert "is of a run with finetune 3, not 4" in capsys.readouterr().err

@@ -1,0 +1,307 @@
+"""Iterative pruning: the same as pruning, training and pruning again by hand; nothing half done is left."""
+
+import json
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import prune as torch_prune
+
+import cbs
+from cbs.result import PruneResult
+from cbs.schedule.training import train
+from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
+
+DATA = {mlp: samples(40), convnet: image_samples(12)}
+QUICK = {"certify": False}
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "obd", "wanda", "woodfisher", "joint"])
+@pytest.mark.parametrize("make", [mlp, convnet])
+@pytest.mark.parametrize("scope", ["row", "network"])
+def test_two_stages_are_two_prunings_with_training_between(method, make, scope):
+    data, options = DATA[make], {"method": method, "scope": scope, "seed": 3}
+    result = cbs.prune(seeded(make), data, sparsity=0.64, stages=2, finetune=2, **options)
+    first = cbs.prune(seeded(make), data, sparsity=0.4, certify=False, **options)
+    train(first.model, data, epochs=2, seed=3)
+    second = cbs.prune(first.model, data, sparsity=0.64, **options)
+    assert (result.value, result.bound, result.status) == (second.value, second.bound, second.status)
+    assert result.history[0].pruned == first.after
+    assert result.history[0].tuned == second.before
+    assert result.history[1].pruned == second.after
+    assert [stage.value for stage in result.history] == [first.value, second.value]
+    assert [stage.sparsity for stage in result.history] == [first.sparsity, second.sparsity]
+    assert [stage.epochs for stage in result.history] == [2, 2]
+    train(second.model, data, epochs=2, seed=3)
+    assert same(state(result.model), state(second.model))
+    plain = second.permanent()
+    assert result.after.loss == pytest.approx(
+        torch.nn.functional.cross_entropy(plain(data.inputs), data.targets).item(), rel=1e-6
+    )
+    assert result.before == first.before
+    for name, mask in first.masks.items():
+        assert bool(result.masks[name][mask].all())
+    assert same(state(result.undo()), state(seeded(make)))
+    assert result.seconds >= sum(stage.seconds for stage in result.history) * (1 - 1e-9)
+
+
+def test_one_stage_with_fine_tuning_keeps_what_is_known_of_the_pruning():
+    data = DATA[convnet]
+    model = seeded(convnet).train()
+    before = state(model)
+    plain = cbs.prune(model, data, sparsity=0.5, method="magnitude")
+    tuned = cbs.prune(model, data, sparsity=0.5, method="magnitude", finetune=3, test=data)
+    assert same(state(model), before)
+    assert (tuned.value, tuned.bound, tuned.layers[0].rows) == (
+        plain.value,
+        plain.bound,
+        plain.layers[0].rows,
+    )
+    assert tuned.history[0].pruned == plain.after
+    assert tuned.history[0].tuned == tuned.after == tuned.test_after
+    assert tuned.after.loss < plain.after.loss
+    assert all(torch.equal(tuned.masks[name], mask) for name, mask in plain.masks.items())
+    assert tuned.model.training
+    assert same(state(tuned.undo()), before)
+
+
+def test_methods_are_compared_with_stages_and_each_goes_its_own_way():
+    data, seen = DATA[mlp], []
+    options = {"stages": 3, "finetune": 1, "scope": "layer"}
+    results = cbs.compare(
+        seeded(mlp),
+        data,
+        sparsities=[0.5, 0.7],
+        methods=["magnitude", "joint"],
+        callback=seen.append,
+        **options,
+    )
+    assert [(r.method, r.asked, len(r.history)) for r in results] == [
+        ("magnitude", 0.5, 3), ("joint", 0.5, 3), ("magnitude", 0.7, 3), ("joint", 0.7, 3),
+    ]  # fmt: skip
+    assert all(result.bound is not None and 0 <= result.bound <= result.value for result in results)
+    for result in results:
+        alone = cbs.prune(seeded(mlp), data, sparsity=result.asked, method=result.method, **options)
+        assert same(state(alone.model), state(result.model))
+        assert (alone.value, alone.bound) == (result.value, result.bound)
+    steps = [step for step in seen if step.method == "joint" and step.asked == 0.7]
+    assert {step.part for step in steps if step.stage == "select"} == {1, 2, 3}
+    assert {(step.index, step.count) for step in steps if step.stage == "finetune"} == {(1, 1)}
+    assert {step.parts for step in steps if step.stage == "evaluate"} == {3}
+
+
+def test_a_function_of_the_users_trains_and_hears_which_stage_it_follows():
+    heard = []
+
+    def finetune(model, stage):
+        heard.append((stage, float((model[0].weight == 0).double().mean())))
+        train(model, DATA[mlp], epochs=1)
+
+    result = cbs.prune(
+        seeded(mlp), DATA[mlp], sparsity=0.75, stages=2, finetune=finetune, method="magnitude", scope="row",
+        **QUICK,
+    )  # fmt: skip
+    assert heard == [(1, 0.5), (2, pytest.approx(0.7, abs=0.05))]
+    assert [stage.epochs for stage in result.history] == [None, None]
+    assert result.history[-1].tuned == result.after
+    assert result.request.to_dict()["finetune"].endswith("finetune")
+
+
+def test_deleted_weights_may_adapt_again():
+    """What a stage has deleted starts from zero, and the next stage chooses among all weights."""
+    model, heard = seeded(mlp), []
+    W = model[0].weight.detach().clone()
+    smallest = W.abs().flatten().argsort()
+
+    def finetune(model, stage):
+        heard.append(model[0].weight.detach().clone())
+        with torch.no_grad():
+            if stage == 1:
+                assert not hasattr(model[0], "weight_mask")
+                model[0].weight.view(-1)[smallest[0]] = 9.0
+
+    schedule = cbs.Schedule(2, growth="linear", deleted="adapt")
+    result = cbs.prune(
+        model, DATA[mlp], sparsity=0.5, stages=schedule, finetune=finetune, method="magnitude", layers=["0"],
+        **QUICK,
+    )  # fmt: skip
+    dead = smallest[: round(0.25 * W.numel())]
+    expected = W.clone()
+    expected.view(-1)[dead] = 0.0
+    assert torch.equal(heard[0], expected)
+    assert not result.masks["0"].view(-1)[smallest[0]]
+    assert bool(result.masks["0"].view(-1)[dead[1:]].all())
+    assert int(result.masks["0"].sum()) == round(0.5 * W.numel())
+    assert result.history[0].sparsity == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "joint"])
+def test_deleted_weights_may_shrink_instead(method):
+    """Without compensation `shrink * w` where chosen; with it, as far on the way to the pruned weights."""
+    model, heard = seeded(mlp), []
+    options = {"method": method, "layers": ["0"], "damping": 0.1, **QUICK}
+    once = cbs.prune(model, DATA[mlp], sparsity=0.25, **options)
+
+    def finetune(model, stage):
+        heard.append((model[0].weight.detach().clone(), model[0].bias.detach().clone()))
+
+    cbs.prune(
+        model, DATA[mlp], sparsity=0.5, finetune=finetune,
+        stages=cbs.Schedule(2, growth="linear", deleted="shrink", shrink=0.3), **options,
+    )  # fmt: skip
+    expected = 0.3 * model[0].weight + 0.7 * once.permanent()[0].weight
+    torch.testing.assert_close(heard[0][0], expected.detach())
+    torch.testing.assert_close(heard[0][1], (0.3 * model[0].bias + 0.7 * once.model[0].bias).detach())
+    if method == "magnitude":
+        mask = once.masks["0"]
+        torch.testing.assert_close(heard[0][0][mask], (0.3 * model[0].weight)[mask].detach())
+        assert torch.equal(heard[0][0][~mask], model[0].weight[~mask].detach())
+
+
+@pytest.mark.parametrize("deleted", ["stay", "shrink", "adapt"])
+@pytest.mark.parametrize("scope", ["row", "network"])
+def test_masks_that_the_network_came_with_stay(deleted, scope):
+    model = seeded(convnet)
+    torch_prune.random_unstructured(model[0], "weight", 0.3)
+    torch_prune.random_unstructured(model[3], "bias", 1)
+    earlier = model[0].weight_mask == 0
+    result = cbs.prune(
+        model, DATA[convnet], sparsity=0.75, scope=scope, method="magnitude", finetune=1,
+        stages=cbs.Schedule(3, deleted=deleted), **QUICK,
+    )  # fmt: skip
+    assert bool(result.masks["0"][earlier].all())
+    assert torch.equal(result.model[3].bias_mask, model[3].bias_mask)
+    found = [stage.sparsity for stage in result.history]
+    assert found == sorted(found)
+    assert found[-1] == pytest.approx(0.75, abs=0.05)
+
+
+def interrupts(at, kind):
+    """A callback that stops at the first step of a kind in a stage."""
+    return lambda step: step.part == at and step.stage == kind
+
+
+@pytest.mark.parametrize(("kind", "epochs"), [("select", None), ("finetune", 1)])
+def test_a_stop_keeps_the_stage_that_was_pruned_last(kind, epochs):
+    data = DATA[mlp]
+    result = cbs.prune(
+        seeded(mlp), data, sparsity=0.8, stages=4, finetune=3, method="joint", callback=interrupts(2, kind)
+    )
+    assert result.status == "interrupted"
+    assert len(result.history) == 2
+    assert result.history[-1].epochs == epochs
+    assert result.asked == 0.8
+    assert result.sparsity == pytest.approx(1 - 0.2**0.5, abs=0.05)
+    assert result.after == (result.history[-1].tuned or result.history[-1].pruned)
+
+
+def test_ctrl_c_in_a_function_of_the_users_undoes_what_it_did():
+    kept = []
+
+    def finetune(model, stage):
+        kept.append(state(model))
+        train(model, DATA[mlp], epochs=1)
+        if stage == 2:
+            raise KeyboardInterrupt
+
+    result = cbs.prune(
+        seeded(mlp), DATA[mlp], sparsity=0.75, stages=3, finetune=finetune, method="magnitude", **QUICK
+    )
+    assert result.status == "interrupted"
+    assert same(state(result.model), kept[1])
+    assert result.history[1].tuned is None
+    assert result.after == result.history[1].pruned
+
+
+def test_ctrl_c_between_stages_keeps_the_last_and_before_any_goes_on(monkeypatch):
+    calls = []
+
+    def network(*args):
+        calls.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cbs.schedule.stages._network", network)
+    result = cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.75, stages=2, method="magnitude", **QUICK)
+    assert (len(calls), result.status, len(result.history)) == (1, "interrupted", 1)
+    assert result.sparsity == pytest.approx(0.5, abs=0.05)
+    monkeypatch.setattr(sys.modules["cbs.prune"], "_run", network)  # the package's attribute is the function
+    with pytest.raises(KeyboardInterrupt):
+        cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.75, stages=2, method="magnitude")
+
+
+def test_a_time_limit_covers_stages_and_fine_tuning_and_the_sparsity_is_reached(clock):
+    def turn(step):
+        if step.stage == "finetune":
+            clock.advance(3.0)
+
+    result = cbs.prune(
+        seeded(mlp), DATA[mlp], sparsity=0.75, stages=3, finetune=9, method="magnitude", time_limit=10.0,
+        callback=turn, **QUICK,
+    )  # fmt: skip
+    assert [stage.epochs for stage in result.history] == [2, 1, 1]  # 10/3, (10-6)/2, (10-9)/1
+    assert result.sparsity == pytest.approx(0.75, abs=0.02)
+    assert clock.passed < 14
+
+
+def test_a_result_goes_through_json_and_is_taken_up(tmp_path):
+    model, data = seeded(convnet), DATA[convnet]
+    options = {"stages": 2, "finetune": 1, "scope": "layer"}
+    (result,) = cbs.compare(model, data, sparsities=[0.5], methods=["joint"], test=data, **options)
+    record = json.loads(json.dumps(result.to_dict()))
+    again = PruneResult.from_dict(record, result.model, result.saved, state(model))
+    assert again.to_dict() == record
+    assert again.history == result.history
+    assert same(state(again.undo()), state(model))
+    taken, other = cbs.compare(
+        model, data, sparsities=[0.5], methods=["joint", "magnitude"], test=data, finished=[again], **options
+    )
+    assert taken.to_dict() == record
+    assert other.bound is not None
+    with pytest.raises(ValueError, match="has stages 2, not 3"):
+        cbs.compare(
+            model, data, sparsities=[0.5], methods=["joint"], finished=[again], **options | {"stages": 3}
+        )
+
+
+def takes_masks_off(model, stage):
+    torch_prune.remove(model[0], "weight")
+
+
+def diverges(model, stage):
+    with torch.no_grad():
+        model[2].weight_orig.fill_(np.nan)
+
+
+@pytest.mark.parametrize(
+    ("finetune", "message"),
+    [
+        (takes_masks_off, "finetune changed the mask of layer '0'; train the model in place"),
+        (diverges, "finetune left NaN or infinite values in '2.weight_orig'"),
+        ("tests:finetune", "finetune must be a number of epochs or a function, got 'tests:finetune'"),
+    ],
+)
+def test_what_does_not_train_in_place_is_refused(finetune, message):
+    with pytest.raises(ValueError, match=message):
+        cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.5, finetune=finetune, method="magnitude", **QUICK)
+
+
+def test_it_is_fine_tuned_on_all_of_the_data_whatever_a_curvature_takes():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = cbs.prune(
+            seeded(mlp), DATA[mlp], sparsity=0.5, finetune=2, samples=10, method="obd", seed=1, **QUICK
+        )
+        once = cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.5, samples=10, method="obd", seed=1, **QUICK)
+    train(once.model, DATA[mlp], epochs=2, seed=1)
+    assert same(state(once.model), state(result.model))
+    assert result.before.samples == 10

@@ -347,7 +347,9 @@ def takes_a_request(function: F) -> F:
     parameters = first | asked | own
     function.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     lines = [
-        textwrap.fill(f"{name}: {text}", 108, initial_indent=" " * 8, subsequent_indent=" " * 12)
+        textwrap.fill(
+            f"{name}: {text}", 108, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False
+        )
         for name, text in helps().items()
         if name in asked
     ]

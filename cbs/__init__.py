@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cbs.method import Method
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
+    from cbs.network.shrink import shrink
     from cbs.prune import ScopeIgnored, compare, prune
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
@@ -39,7 +40,7 @@ __all__ = [
     "HessianDiagonal", "Hutchinson", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
     "PruneResult", "RecursionDiagonal", "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored",
     "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp",
-    "methods", "mlpnet", "mnist", "prune", "train", "trained_digits_mlp",
+    "methods", "mlpnet", "mnist", "prune", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -62,6 +63,7 @@ _export(
         "method": ["Method"],
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],
+        "network.shrink": ["shrink"],
         "prune": ["ScopeIgnored", "compare", "prune"],
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],

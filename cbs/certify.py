@@ -128,7 +128,7 @@ def _bounds(run: Run, references: References, compute: bool) -> tuple[list[Layer
 
 
 def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[list[LayerResult], float | None]:
-    """Bounds where neurons are pruned: of layers whose columns are one group's, a column for a neuron.
+    """Bounds where neurons are pruned: of layers whose columns are one group's, neighbours for a neuron.
 
     Such a layer's bound is that of its rows that are left, with as many columns pruned: the joint problem
     of budget `columns`. A layer that no neuron feeds has nothing to lose, its bound is zero. Other layers
@@ -145,12 +145,13 @@ def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[lis
         bound = layer.bound
         if not feeding:
             bound = 0.0
-        elif not request.pooled and _one_column_each(network, i, feeding):
-            k = len(next(group for group in run.result.neurons if group.name == feeding[0].name).neurons)
+        elif not request.pooled and (width := _width(network, i, feeding)):
+            (group,) = (group for group in run.result.neurons if group.name == feeding[0].name)
+            budget = Budget.columns(len(group.neurons), width)
             if compute and not run.watch.tell("certify", layer.name, i):
                 share = 1.0 / (len(run.result.layers) - i)
-                references.relax_columns(i, k, live, run.watch, value=layer.value, share=share)
-            known = references.columns(i, k, live)
+                references.relax_rows(i, budget, live, run.watch, value=layer.value, share=share)
+            known = references.of_rows(i, budget, live)
             bound = max(known, bound or 0.0) if math.isfinite(known) else bound
         found = LayerBound(-math.inf if bound is None else bound)
         layers.append(_with_bound(layer, found, request.gap))
@@ -159,11 +160,14 @@ def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[lis
     return layers, total
 
 
-def _one_column_each(network: Network, index: int, feeding: Sequence[Neurons]) -> bool:
-    """Whether a layer's columns are the neurons of one group, and none was pruned before."""
-    layer = network.layers[index]
-    width = [group.columns[layer.name].shape for group in feeding]
-    return width == [(layer.shape[1], 1)] and not network.earlier[index].any()
+def _width(network: Network, index: int, feeding: Sequence[Neurons]) -> int:
+    """Columns of a neuron in a layer whose columns are one group's and neighbours; 0 for any other layer."""
+    layer, earlier = network.layers[index], network.earlier[index]
+    if len(feeding) != 1 or earlier.any():
+        return 0
+    columns = feeding[0].columns[layer.name]
+    units = np.arange(layer.shape[1]).reshape(-1, columns.shape[1])
+    return columns.shape[1] if np.array_equal(columns[np.argsort(columns[:, 0])], units) else 0
 
 
 def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResult:

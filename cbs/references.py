@@ -56,7 +56,7 @@ class References:
         self._known: dict[tuple[int, Budget], LayerBound] = {}
         self._totals: dict[int, float] = {}
         self._relaxed: set[tuple[int, Budget]] = set()
-        self._columns: dict[tuple[int, int, bytes], float] = {}
+        self._of_rows: dict[tuple[int, Budget, bytes], float] = {}
         self._lower: list[Array] | None = None
 
     def learn(self, index: int, problem: SubsetProblem, solution: Solution) -> None:
@@ -113,26 +113,26 @@ class References:
         solution = watch.solve(problem, RELAXATION, stage="certify", layer=name, index=index, share=share)
         self.learn(index, problem, solution)
 
-    def columns(self, index: int, count: int, live: Mask) -> float:
-        """The best bound known of some rows of a layer, `live [m]`, of which as many columns are pruned."""
-        return self._columns.get((index, count, live.tobytes()), -math.inf)
+    def of_rows(self, index: int, budget: Budget, live: Mask) -> float:
+        """The best bound known of some rows of a layer, `live [m]`, under a budget of columns."""
+        return self._of_rows.get((index, budget, live.tobytes()), -math.inf)
 
-    def learn_columns(self, index: int, count: int, live: Mask, bound: float) -> None:
-        """Take in a bound of some rows of a layer with `count` columns pruned, whatever survivors become."""
-        known = max(self.columns(index, count, live), bound, 0.0)
-        self._columns[index, count, live.tobytes()] = known
+    def learn_rows(self, index: int, budget: Budget, live: Mask, bound: float) -> None:
+        """Take in a bound of some rows of a layer under a budget of columns, whatever survivors become."""
+        known = max(self.of_rows(index, budget, live), bound, 0.0)
+        self._of_rows[index, budget, live.tobytes()] = known
 
-    def relax_columns(
-        self, index: int, count: int, live: Mask, watch: Watch, *, value: float, share: float
+    def relax_rows(
+        self, index: int, budget: Budget, live: Mask, watch: Watch, *, value: float, share: float
     ) -> None:
         """Find that bound by the relaxation, unless one proves the value."""
-        bound = self.columns(index, count, live)
+        bound = self.of_rows(index, budget, live)
         if math.isfinite(bound) and value - bound <= watch.control.gap * abs(value):
             return
-        problem = self.network(Gram())[index].rows(live).problem(Budget.columns(count))
+        problem = self.network(Gram())[index].rows(live).problem(budget)
         name = self.network.layers[index].name
         solution = watch.solve(problem, RELAXATION, stage="certify", layer=name, index=index, share=share)
-        self.learn_columns(index, count, live, solution.bound)
+        self.learn_rows(index, budget, live, solution.bound)
 
     def _curves(self, watch: Watch) -> list[Array]:
         """Every layer's lower curves; those that a limit cut short are found anew when there is time."""

@@ -47,6 +47,7 @@ def remove_neurons(method: Method, job: Job) -> Plan:
         feeding = [choice for choice in choices if layer.name in choice.group.columns]
         by = [*dict.fromkeys(choice.by for choice in feeding or choices)]
         plans.append(LayerPlan(change, ", ".join(by), seconds=seconds))
+    job.stats["rows_that_stay"] = dict(network.rows_that_stay)
     return silenced(network, Plan(plans, neurons=choices))
 
 

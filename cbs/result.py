@@ -223,7 +223,7 @@ class PruneResult:
             on = "test" if self.test_after else "calibration"
             accuracy = f"accuracy {before.accuracy:.2%} -> {after.accuracy:.2%} on {on} data, "
         return summary(
-            f"PruneResult: {self.method}, {self.sparsity:.1%} pruned, {where}: {self.status}",
+            f"PruneResult: {self.method}, {self.share} pruned, {where}: {self.status}",
             f"{accuracy}loss {self.before.loss:.4f} -> {self.after.loss:.4f} on calibration data",
             f"{between(self.value, self.bound, self.gap)}, {measured.seconds:.2f} s",
             *first([layer.line for layer in self.layers]),
@@ -243,6 +243,14 @@ class PruneResult:
     def sparsity(self) -> float:
         """The sparsity achieved, over the layers pruned."""
         return self.measured.sparsity
+
+    @property
+    def share(self) -> str:
+        """The sparsity achieved, in words: of the weights, or of the neurons where these were pruned."""
+        if not self.neurons:
+            return f"{100 * self.sparsity:.1f}%"
+        gone, count = (sum(n) for n in zip(*((len(g.neurons), g.count) for g in self.neurons), strict=True))
+        return f"{100 * gone / count:.1f}% of neurons"
 
     @property
     def seconds(self) -> float:

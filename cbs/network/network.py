@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.network.evaluate import Evaluation, evaluate, require_answers
 from cbs.network.layers import Layer, named_layers, visiting
 from cbs.network.losses import LOW, Loss, require_probabilities, wide, wide_loss
-from cbs.network.neurons import Neurons, find_neurons
+from cbs.network.neurons import Found, Neurons, find_neurons
 from cbs.network.probe import misbehaving
 from cbs.network.surgery import Saved, clone, put_mask, read_masks, save
 from cbs.quadratic import Quadratic
@@ -160,7 +160,16 @@ class Network:
         Raises:
             ValueError: in one line, if there are none.
         """
-        return self.memo("neurons", lambda: find_neurons(self)).groups
+        return self._found.groups
+
+    @property
+    def rows_that_stay(self) -> Mapping[str, str]:
+        """For every layer whose rows can't be removed why."""
+        return self._found.left_out
+
+    @property
+    def _found(self) -> Found:
+        return self.memo("neurons", lambda: find_neurons(self))
 
     @property
     def gone(self) -> list[Mask]:

@@ -144,7 +144,7 @@ def _traced(
 
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, verbose=False)
+        graph = torch_pruning.DependencyGraph().build_dependency(model, (inputs,), verbose=False)
         named = {model.get_submodule(layer.name): layer for layer in layers}
         done: set[str] = set()
         for module, layer in named.items():

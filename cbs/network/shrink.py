@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +55,12 @@ class Removed:
         return [i for i in range(self.count) if i not in gone]
 
 
-def shrink(model: nn.Module, groups: Sequence[Removed]) -> nn.Module:
+def shrink(model: nn.Module, groups: Sequence[Removed | Mapping[str, Any]]) -> nn.Module:
     """A copy of a network without the neurons of some groups, whose masks become zeros.
 
     Args:
         model: the network, whose columns behind these neurons are zero; masks are made permanent in the copy.
-        groups: what goes; those that stay are left in.
+        groups: what goes, as `PruneResult.neurons` or a report has it; those that stay are left in.
 
     Raises:
         ValueError: if a column behind a neuron that goes is not zero, or a layer is another one.
@@ -68,7 +69,7 @@ def shrink(model: nn.Module, groups: Sequence[Removed]) -> nn.Module:
     rows: dict[str, set[int]] = {}
     columns: dict[str, set[int]] = {}
     norms: dict[str, set[int]] = {}
-    for group in groups:
+    for group in (group if isinstance(group, Removed) else Removed(**group) for group in groups):
         if group.stays is None:
             for table, lost in ((rows, group.rows), (columns, group.columns), (norms, group.norms)):
                 for name, places in lost.items():

@@ -43,7 +43,7 @@ def next_steps(results: Sequence[PruneResult], folder: Path) -> str:
     winners = best(results)
     accuracy = (winners[0].test_after or winners[0].after).accuracy
     by = "loss increase" if accuracy is None else "accuracy"
-    words = ", ".join(f"{result.method} at {100 * result.sparsity:.1f}%" for result in winners)
+    words = ", ".join(f"{result.method} at {result.share}" for result in winners)
     return f"best by {by}: {words}\n\nnext, in Python:\n\n{_snippet(winners[-1], folder, '    ')}"
 
 
@@ -51,7 +51,8 @@ def _snippet(result: PruneResult, folder: Path, indent: str = "") -> str:
     from cbs.report.folder import file_names
 
     weights, masks = (str(folder / name) for name in file_names(result.method, result.asked))
-    lines = (
+    lines: tuple[str, ...] = (
+        *(("import cbs, json",) if result.neurons else ()),
         "from safetensors.torch import load_file",
         f"model.load_state_dict(load_file({weights!r}))  # into your network",
         f"masks = load_file({masks!r})  # True where pruned",
@@ -59,6 +60,14 @@ def _snippet(result: PruneResult, folder: Path, indent: str = "") -> str:
         "for name, mask in masks.items():",
         "    model.get_submodule(name).weight.data[mask] = 0",
     )
+    if result.neurons:
+        key = f"({result.method!r}, {result.asked!r})"
+        lines += (
+            "# or without the pruned neurons, a smaller network of the same outputs",
+            f"results = json.load(open({str(folder / 'report.json')!r}))['results']",
+            f"(record,) = (r for r in results if (r['method'], r['asked']) == {key})",
+            "small = cbs.shrink(model, record['neurons'])",
+        )
     return "\n".join(f"{indent}{line}" for line in lines)
 
 

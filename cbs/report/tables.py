@@ -26,7 +26,7 @@ def cells(result: PruneResult) -> tuple[str, ...]:
     if result.status == "interrupted":
         gap += " (interrupted)"
     return (
-        f"{100 * result.sparsity:.1f}%", result.method, accuracy, f"{result.loss_increase:+.4f}", gap,
+        result.share, result.method, accuracy, f"{result.loss_increase:+.4f}", gap,
         f"{result.seconds:.2f}",
     )  # fmt: skip
 

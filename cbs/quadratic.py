@@ -87,6 +87,13 @@ class Quadratic:
             self, dense=(Weights(dense.W[live], bias),), earlier=(earlier[live],), gradient=gradient
         )
 
+    @property
+    def constant(self) -> float:
+        """The diagonal entry of the bias, of a model that has one: how often its rows run for a sample."""
+        assert self.bias
+        assert isinstance(self.H, np.ndarray)
+        return float(self.H[-1, -1])
+
     @cached_property
     def inverse_diagonal(self) -> Array:
         """`[H^-1]_qq` of every weight q, `[n]` or `[rows, n]`; with a bias, which then moves too.

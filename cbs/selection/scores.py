@@ -30,6 +30,8 @@ RULES: dict[str, tuple[str, Callable[[Job, Quadratic, Array], Array]]] = {
 """Every rule: what it is in words, and the scores `[rows, n]` of a model's weights `w`."""
 PLAIN = ("magnitude", "random")
 """Rules that do not look at the curvature."""
+BIAS = {"wanda": 1.0, "obd": 0.5}
+"""Rules by which a bias `b` has a score as a part of its neuron: this much of `H_bb b^2`."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Scores(Selection):
     their row's `E[(dL/da_r)^2]`.
 
     A neuron's score is the sum over all weights of its rows and of the columns that it feeds, each counted
-    once. Of a Gram the neuron's biases count as well, as weights of an input that is 1, and all scores are
-    multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added. No other curvature has
-    the bias, and none the parameters of batch norms: these have no score. `random` draws one for a neuron.
+    once; of batch norms nothing counts. By `wanda` and `obd` on a Gram, the one curvature that has biases,
+    those of the neuron's rows count as well, as weights of an input that is 1. All scores of a Gram but
+    `magnitude` are multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added up.
+    `random` draws one score for a neuron.
 
     Attributes:
         rule: a name of `RULES`.
@@ -157,19 +160,13 @@ class Scores(Selection):
         biases: list[Array] = []
         for model in job.quadratics:
             weights += self._plain(job, model)
-            for part in model.dense:
-                own = model.bias and self.rule not in PLAIN
-                biases.append(_bias_scores(model) if own else np.zeros(len(part.W)))
+            share = BIAS.get(self.rule, 0.0) if model.bias else 0.0
+            if share:
+                biases.append(share * model.constant * model.W[:, -1] ** 2)
+            else:
+                biases += [np.zeros(len(part.W)) for part in model.dense]
         if job.curvature.scaled and self.rule not in PLAIN:
             scales = row_scales(job.network)
             weights = [scale[:, None] * part for scale, part in zip(scales, weights, strict=True)]
             biases = [scale * part for scale, part in zip(scales, biases, strict=True)]
         return weights, biases
-
-
-def _bias_scores(model: Quadratic) -> Array:
-    """`[m]` of a layer's biases, whose input is 1: `H_bb b^2`."""
-    import numpy as np
-
-    assert isinstance(model.H, np.ndarray)
-    return np.asarray(model.H[-1, -1] * model.W[:, -1] ** 2)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.utils import prune
 
 import cbs
@@ -125,3 +126,110 @@ def test_a_row_that_matters_nothing_to_the_loss_keeps_what_was_pruned_before_out
     result = cbs.prune(model, data, sparsity=0.6, method="wanda", scope="network", **ASK)
     (name,) = (name for name, module in model.named_modules() if module is hidden)
     assert (result.masks[name] | ~before).all()
+
+
+class Gated(nn.Module):
+    """Channels that are added up, of which a map goes into a layer: every kind of row and column."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.head = (
+            nn.Conv2d(2, 4, 3),
+            nn.Conv2d(4, 4, 1, bias=False),
+            nn.Linear(32, 3),
+        )
+        self.double().eval()
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        return self.head((x + self.inner(x)).flatten(1))
+
+
+CURVATURES = {
+    "magnitude": cbs.Identity(),
+    "obd": cbs.GaussNewtonDiagonal(),
+    "obs": cbs.Fisher(),
+    "wanda": cbs.Gram(),
+    "obd-gram": cbs.Gram(),
+    "obs-gram": cbs.Gram(),
+}
+
+
+def one_by_one(name, network, models):
+    """Scores `[m, n]` of every layer's weights, and `[m]` of its biases, from dense curvatures."""
+    W, B = [dense.W for dense in network.dense], [dense.bias for dense in network.dense]
+    none = [np.zeros(len(w)) for w in W]
+    if name == "magnitude":
+        return [w**2 for w in W], none
+    if name == "obs":
+        flat = np.concatenate([0.5 * model.W[0] ** 2 * invert(model) for model in models])
+        parts = np.split(flat, np.cumsum([w.size for w in W])[:-1])
+        return [part.reshape(w.shape) for part, w in zip(parts, W, strict=True)], none
+    if name == "obd":
+        return [0.5 * model.diagonal * w**2 for model, w in zip(models, W, strict=True)], none
+    half = 1.0 if name == "wanda" else 0.5
+    weights, biases = [], []
+    for model, w, b, scale in zip(models, W, B, row_scales(network), strict=True):
+        h = np.diagonal(model.H) - model.damping
+        if name == "obs-gram":
+            h = 1 / np.diagonal(np.linalg.inv(model.H))
+        weights.append(scale[:, None] * half * h[: w.shape[1]] * w**2)
+        counts = b is not None and name != "obs-gram"
+        biases.append(scale * half * model.H[-1, -1] * b**2 if counts else np.zeros(len(w)))
+    return weights, biases
+
+
+@pytest.mark.parametrize("name", CURVATURES)
+@pytest.mark.parametrize("scope", ["layer", "network"])
+@pytest.mark.parametrize(
+    ("make", "data"), [(mlp, samples()), (convnet, image_samples()), (Gated, image_samples())]
+)
+def test_a_neuron_scores_what_its_weights_do_one_by_one(name, scope, make, data):
+    """By loops over single weights, each of which counts once."""
+    curvature, rule = CURVATURES[name], name.removesuffix("-gram")
+    method = cbs.Method(curvature, cbs.Scores(rule), cbs.Nothing(), name="scored")
+    result = cbs.prune(
+        seeded(make), data, sparsity=0.5, method=method, scope=scope, granularity="neurons", **ASK
+    )
+    network = Network(seeded(make), data, damping=0.01)
+    single, bias = one_by_one(name, network, network(curvature.within(result.request)))
+    taken, left = [], []
+    for group, lost in zip(network.neurons, result.neurons, strict=True):
+        scores = []
+        for j in range(group.count):
+            touched, total = set(), 0.0
+            for i, layer in enumerate(network.layers):
+                if layer.name in group.rows:
+                    r = group.rows[layer.name][j]
+                    touched |= {(i, r, c) for c in range(layer.shape[1])}
+                    total += bias[i][r]
+                if layer.name in group.columns:
+                    at = group.columns[layer.name][j]
+                    touched |= {(i, r, c) for r in range(layer.shape[0]) for c in at}
+            scores.append(total + sum(single[i][r, c] for i, r, c in touched))
+        gone = np.isin(np.arange(group.count), lost.neurons)
+        taken.append(np.array(scores)[gone])
+        left.append(np.sort(np.array(scores)[~gone]))
+    assert any(map(len, taken))
+    if scope == "layer":
+        assert all(a.max() < b[0] for a, b in zip(taken, left, strict=True))
+    else:  # but for the best of each group, which stays whatever it scores
+        assert max(np.concatenate(taken)) < min(np.concatenate([b[:-1] for b in left]), default=np.inf)
+        assert all(a.max(initial=0) < b[-1] for a, b in zip(taken, left, strict=True))
+
+
+def invert(model):
+    """`1 / [H^-1]_qq` of a damped Fisher, as a dense matrix."""
+    H = model.H.X.T @ model.H.X / len(model.H.X)
+    return 1 / np.diagonal(np.linalg.inv(H + model.damping * np.eye(len(H))))
+
+
+def test_random_draws_one_number_for_a_neuron():
+    model, data = seeded(mlp), samples()
+    runs = [
+        cbs.prune(model, data, sparsity=0.5, method="random", granularity="neurons", seed=s, **ASK)
+        for s in (0, 0, *range(1, 9))
+    ]
+    gone = [[group.neurons for group in run.neurons] for run in runs]
+    assert gone[0] == gone[1]
+    assert len({str(lost) for lost in gone}) > 4

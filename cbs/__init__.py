@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.schedule.growth import Schedule
+    from cbs.schedule.scratch import from_scratch
     from cbs.schedule.training import train
     from cbs.selection import Scores, Solve
     from cbs.watch import Step
@@ -40,7 +41,7 @@ __all__ = [
     "HessianDiagonal", "Hutchinson", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
     "PruneResult", "RecursionDiagonal", "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored",
     "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp",
-    "methods", "mlpnet", "mnist", "prune", "shrink", "train", "trained_digits_mlp",
+    "from_scratch", "methods", "mlpnet", "mnist", "prune", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -68,6 +69,7 @@ _export(
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "schedule.growth": ["Schedule"],
+        "schedule.scratch": ["from_scratch"],
         "schedule.training": ["train"],
         "selection": ["Scores", "Solve"],
         "watch": ["Step"],

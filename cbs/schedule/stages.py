@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -67,7 +68,7 @@ def prune_in_stages(
     Raises:
         ValueError: in one line, for what a stage refuses, or for a function that does not train in place.
     """
-    before = pruned_before(request, network.layers, network.earlier)
+    before = _before(network, request)
     fractions = request.schedule.sparsities(before, request.fraction)
     here, known, left = network, references, request.time_limit
     run: Run | None = None
@@ -133,6 +134,16 @@ def _concluded(
         saved=network.saved, original=clone(network.model).state_dict() if moved else None,
     )  # fmt: skip
     return Run(result, request, run.watch, settled=request.schedule.stages > 1)
+
+
+def _before(network: Network, request: Request) -> float:
+    """The fraction that is pruned before there is a stage."""
+    if not request.neurons:
+        return pruned_before(request, network.layers, network.earlier)
+    gone = network.gone
+    if request.scope == "network":
+        return float(np.concatenate(gone).mean())
+    return max(float(group.mean()) for group in gone)
 
 
 def _part(request: Request, fraction: float, share: float | None, last: bool) -> Request:

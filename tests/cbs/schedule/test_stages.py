@@ -305,3 +305,19 @@ def test_it_is_fine_tuned_on_all_of_the_data_whatever_a_curvature_takes():
     train(once.model, DATA[mlp], epochs=2, seed=1)
     assert same(state(once.model), state(result.model))
     assert result.before.samples == 10
+
+
+@pytest.mark.parametrize("make", [mlp, convnet])
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_neurons_go_in_stages_and_leave_the_network(make, scope):
+    options = {"granularity": "neurons", "method": "magnitude", "scope": scope, **QUICK}
+    result = cbs.prune(seeded(make), DATA[make], sparsity=0.5, stages=2, finetune=2, **options)
+    first = cbs.prune(seeded(make), DATA[make], sparsity=1 - 0.5**0.5, **options)
+    assert result.history[0].pruned == first.after
+    for one, other in zip(first.neurons, result.neurons, strict=True):
+        assert {*one.neurons} <= {*other.neurons}
+    small, x = result.permanent(), DATA[make].inputs
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in seeded(make).parameters())
+    torch.testing.assert_close(small.eval()(x), result.model.eval()(x), rtol=1e-6, atol=1e-9)
+    assert result.history[-1].tuned == result.after
+    assert result.after.loss < result.history[-1].pruned.loss

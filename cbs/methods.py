@@ -9,6 +9,7 @@ from cbs.compensation import Nothing, Singles, Survivors
 from cbs.curvature import (
     Fisher,
     FisherDiagonal,
+    GaussNewton,
     GaussNewtonDiagonal,
     GaussNewtonSpread,
     Gram,
@@ -21,8 +22,6 @@ from cbs.request import check_name
 from cbs.selection import Scores, Solve
 from solvers.runtime.plugins import plugins
 
-OBS_LIMIT = 8_192
-"""Most weights that OBS takes at once: it holds their dense inverse."""
 OBD_SD = "this project's reading of Harang & Sanders 2023"
 """OBD-SD is named there; its formula was not to be had."""
 
@@ -36,7 +35,10 @@ _ROWS = (
     Method(HessianDiagonal(), Scores("obd"), Nothing(), paper="LeCun et al. 1990", name="obd-exact"),
     Method(FisherDiagonal(), Scores("obd"), Nothing(), paper=OBD_SD, name="obd-sd-fisher"),
     Method(GaussNewtonSpread(), Scores("obd"), Nothing(), paper=OBD_SD, name="obd-sd-spread"),
-    Method(Fisher(), Solve("obs", most=OBS_LIMIT), Survivors(), paper="Hassibi & Stork 1992", name="obs"),
+    Method(GaussNewton(), Solve("obs"), Survivors(), paper="Hassibi & Stork 1992", name="obs"),
+    Method(
+        GaussNewton(), Solve(wide="local-search"), Survivors(), paper="this project", name="obs-joint",
+    ),
     Method(
         Fisher(apart=True), Scores("obs"), Singles(), paper="Singh & Alistarh 2020", name="woodfisher",
     ),

@@ -230,7 +230,7 @@ class GaussNewton(PerSample):
 
     Attributes:
         damping: added to the diagonal, relative to its mean over the model; None for the request's. In the
-            papers' recursion it is alpha, see `cbs.curvature.recursion`.
+            papers' recursion it is alpha, see `cbs.curvature.inverse`.
         apart: keep layers apart even where they share one budget.
     """
 

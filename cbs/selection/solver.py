@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar
 
 from cbs.curvature.base import Gram
@@ -13,11 +12,10 @@ from cbs.selection.base import Choice, Job, Selection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
-    from cbs.network.network import Network
     from cbs.quadratic import Quadratic
     from cbs.request import Request
     from cbs.selection.turns import Turn
-    from solvers import Budget, Solver
+    from solvers import Budget, Solver, SubsetProblem
     from solvers.problem import Mask
 
 CURVES = 0.3
@@ -38,22 +36,20 @@ class Solve(Selection):
         judge: what masks are compared by: `model`, or `loss`, the network's on a sample with the layers
             before pruned already. That takes a solver with a field `score`; `auto` is then the swapping
             search of CBS-S, unless the request asks for a solver, which follows the model.
-        most: weights of a model beyond which it is refused; None for no limit.
+        wide: with solver `auto`, what solves models that are too wide to be solved exactly; `auto` itself
+            if None, or where that solver does not take them. What a request asks for comes before it.
     """
 
     solver: str | Solver = "auto"
     problem: str = "joint"
     judge: str = "model"
-    most: int | None = None
+    wide: str | None = None
 
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_name("problem", self.problem, ("joint", "selection"))
         check_name("judge", self.judge, ("model", "loss"))
-        whole = isinstance(self.most, Integral) and not isinstance(self.most, bool)
-        if self.most is not None and not (whole and self.most >= 1):
-            raise ValueError(f"most must be at least 1 or None, and whole, got {self.most!r}")
 
     @property
     def words(self) -> str:
@@ -81,6 +77,8 @@ class Solve(Selection):
         """See `Selection.searcher`."""
         from solvers import get_solver
 
+        if self.wide is not None:
+            get_solver(self.wide)  # must be known
         asked = self.asked(request)
         return get_solver("swapping" if asked == "auto" and self.judge == "loss" else asked)
 
@@ -105,17 +103,6 @@ class Solve(Selection):
         if self.judged(request) and not _has_score(solver):
             return f"solver {solver.name!r} has no field `score`, which judge 'loss' needs; take 'swapping'"
         return None
-
-    def unfit(self, curvature: Curvature, network: Network) -> str | None:
-        """See `Selection.unfit`."""
-        sizes = [layer.size for layer in network.layers]
-        largest = sum(sizes) if curvature.whole else max(sizes)
-        if self.most is None or largest <= self.most:
-            return None
-        return (
-            f"needs the inverse Hessian of {largest} weights, its limit is {self.most}; "
-            "take method 'woodfisher' or 'cbs', or name smaller `layers`"
-        )
 
     def proves(self, curvature: Curvature, request: Request) -> bool:
         """See `Selection.proves`."""
@@ -153,7 +140,7 @@ class Solve(Selection):
             if not problem.hessian.shared and searcher.refuses(problem):
                 problem = model.problem(budget, refit=refit, own=False)
             warm = self.solver == "auto" or watch.interrupted
-            turn = Turn(model.index[0], model.name, problem, self.asked(request))
+            turn = Turn(model.index[0], model.name, problem, self._taking(request, problem))
             if start is not None and warm:
                 turn.start = model.join([start])[:, : problem.n]
             if scales is not None:
@@ -174,6 +161,16 @@ class Solve(Selection):
             )
             for model, turn in zip(quadratics, turns, strict=True)
         ]
+
+    def _taking(self, request: Request, problem: SubsetProblem) -> str | Solver:
+        """The solver that takes a problem."""
+        from solvers import get_solver
+        from solvers.auto import Auto
+
+        asked = self.asked(request)
+        if asked != "auto" or self.wide is None or problem.n <= Auto.exact_inputs:
+            return asked
+        return asked if get_solver(self.wide).refuses(problem) else self.wide
 
     def _judge(self, job: Job, model: Quadratic, turn: Turn) -> None:
         """Have a turn's masks compared by the loss, and its last one left in place for those after it."""

@@ -1,5 +1,4 @@
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +6,6 @@ from torch.nn import functional as F
 
 import cbs
 from cbs.curvature.fisher import gradient_factor
-from cbs.methods import get_method
 from cbs.network.layers import find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -97,42 +95,6 @@ def test_woodfisher_adds_up_single_updates():
     s, gone = np.concatenate(saliencies), np.concatenate(dense.split(result, "mask"))
     assert s[gone].max() < s[~gone].min()
     assert gone.sum() == round(0.6 * gone.size)
-
-
-@pytest.mark.parametrize("scope", ["row", "layer", "network"])
-def test_obs_takes_one_weight_at_a_time(scope):
-    model, data = seeded(mlp, sizes=(5, 4, 3)), samples(30, (5,))
-    result = run(model, data, "obs", sparsity=0.5, scope=scope)
-    dense = Dense(model, data, pooled=scope == "network")
-    rows = zip(dense.w, dense.H, dense.split(result), dense.split(result, "mask"), strict=True)
-    for block, (w, H, moved, mask) in enumerate(rows):
-        labels = (
-            np.arange(len(w)) // dense.layers[block].shape[1] if scope == "row" else np.zeros(len(w), int)
-        )
-        left = {p: round(0.5 * (labels == p).sum()) for p in np.unique(labels)}
-        v, C, gone = w.copy(), np.linalg.inv(H), np.zeros(len(w), dtype=bool)
-        for _ in range(int(mask.sum())):
-            open_ = ~gone & np.array([left[p] > 0 for p in labels])
-            s = np.where(open_, v**2 / np.where(gone, 1.0, np.diagonal(C)), np.inf)
-            q = int(np.argmin(s))
-            gone[q] = True
-            left[labels[q]] -= 1
-            v = v - v[q] / C[q, q] * C[:, q]
-            C = C - np.outer(C[:, q], C[q]) / C[q, q]
-            v[gone] = 0
-        assert (mask == gone).all()
-        np.testing.assert_allclose(moved, v, rtol=1e-6, atol=1e-8)
-
-
-def test_obs_refuses_what_is_too_large():
-    model, data = seeded(mlp), samples()
-    obs = replace(get_method("obs"), selection=cbs.Solve("obs", most=40))
-    with pytest.raises(
-        ValueError, match="method 'obs' needs the inverse Hessian of 62 weights, its limit is 40"
-    ) as error:
-        run(model, data, obs, sparsity=0.5, scope="network")
-    assert "\n" not in str(error.value)
-    assert run(model, data, obs, sparsity=0.5, scope="layer").method == "obs"
 
 
 @pytest.mark.parametrize("budget", ["unstructured", "columns", "1:2"])

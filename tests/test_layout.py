@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ACROSS = {
-    "tests/cbs": {"certificates", "dtypes", "malformed", "mlpnet", "regression", "resnet20"},
+    "tests/cbs": {"certificates", "dtypes", "malformed", "mlpnet", "regression", "resnet20", "surgeon"},
     "tests/cbs/cli": {"certificates", "checkpoint", "errors", "lost_work", "tables"},
     "tests/solvers": {"conformance", "packaging", "values", "zero_optimum"},
     "tests/solvers/checker": {"assumptions", "malformed"},

@@ -284,6 +284,21 @@ def test_fine_tuned_networks_shrink_too():
     torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_neurons_go_in_stages(scope):
+    model, data = seeded(mlp, sizes=(6, 10, 8, 3)), samples()
+    result = run(model, data, "magnitude", scope=scope, stages=3, finetune=1)
+    assert [stage.sparsity for stage in result.history] == sorted({s.sparsity for s in result.history})
+    assert len(result.history) == 3
+    assert sum(len(group.neurons) for group in result.neurons) == 9
+    small = result.permanent()
+    torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(v, result.undo().state_dict()[k]) for k, v in model.state_dict().items())
+    masked = run(model, data, "magnitude", scope=scope, sparsity=0.3).model
+    further = run(masked, data, "magnitude", scope=scope, stages=2)
+    assert sum(len(group.neurons) for group in further.neurons) == 9
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -12,6 +12,8 @@ from cbs.zoo import mlpnet
 PUBLISHED = {0.8: 0.9390, 0.9: 0.9314, 0.95: 0.8892, 0.98: 0.5545}
 """Test accuracy of the Combinatorial Brain Surgeon (Yu et al. 2022, Table 1)."""
 
+NEURON_METHODS = [name for name, row in cbs.methods().items() if "neurons" in row["granularity"]]
+
 
 @pytest.mark.slow
 def test_one_budget_for_the_network_keeps_more_than_was_published():
@@ -29,3 +31,25 @@ def test_one_budget_for_the_network_keeps_more_than_was_published():
         kept = sum(layer.kept for layer in result.layers)
         assert kept == round((1 - sparsity) * 32_360)
         assert result.test_after.accuracy >= published
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*NEURON_METHODS, "refitted"])
+def test_neurons_leave_mlpnet(name):
+    folder = os.environ.get("CBS_DATA")
+    if folder is None:
+        pytest.skip("CBS_DATA names no folder with MNIST and MLPNet's weights")
+    split, model = mnist(folder), mlpnet(Path(folder) / "mlpnet_93.97.npz")
+    data = split.train.inputs[:1_000], split.train.targets[:1_000]
+    refitted = cbs.Method(cbs.Gram(), cbs.Scores("wanda"), cbs.Survivors(), name="refitted")
+    result = cbs.prune(
+        model, data, sparsity=0.5, method=refitted if name == "refitted" else name, scope="layer",
+        granularity="neurons", test=split.test, certify=False,
+    )  # fmt: skip
+    assert [len(group.neurons) for group in result.neurons] == [20, 10]
+    small = result.permanent()
+    assert [tuple(p.shape) for p in small.parameters()] == [(20, 784), (10, 20), (10, 10)]
+    outputs = result.model(split.test.inputs)
+    assert (small(split.test.inputs) - outputs).abs().max() <= 1e-6 * outputs.abs().max()
+    if name == "refitted":
+        assert result.test_after.accuracy > 0.8

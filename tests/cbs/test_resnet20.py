@@ -99,3 +99,48 @@ def test_curvatures_agree_with_what_running_the_layers_says(resnet20):
         penalty = 0.5 * layer.damping * float(np.square(D).sum())
         assert change + penalty == pytest.approx(0.5 * np.einsum("ri,ij,rj->", D, H, D), rel=1e-9)
         assert layer.measured == pytest.approx(change + penalty, rel=1e-5)  # in single precision
+
+
+STAGES = {
+    "conv1": ({"conv1", "layer1.0.conv2", "layer1.1.conv2", "layer1.2.conv2"}, 16),
+    "layer2.0.conv2": ({"layer2.0.conv2", "layer2.0.downsample.0", "layer2.1.conv2", "layer2.2.conv2"}, 32),
+    "layer3.0.conv2": ({"layer3.0.conv2", "layer3.0.downsample.0", "layer3.1.conv2", "layer3.2.conv2"}, 64),
+}
+"""What is added up in every stage, by hand: the first layer of each, all of them, and their channels."""
+
+
+@pytest.mark.slow
+def test_channels_leave_resnet20(resnet20):
+    model, data, test = resnet20
+    method = cbs.Method(cbs.Gram(), cbs.Scores("wanda"), cbs.Survivors(), name="refitted")
+    result = cbs.prune(
+        model,
+        data,
+        sparsity=0.25,
+        method=method,
+        scope="layer",
+        granularity="neurons",
+        test=test,
+        certify=False,
+    )
+    groups = {group.name: group for group in result.neurons}
+    inner = {f"layer{s}.{b}.conv1": 16 * 2 ** (s - 1) for s in (1, 2, 3) for b in (0, 1, 2)}
+    assert groups.keys() == STAGES.keys() | inner.keys()
+    for name, (together, channels) in STAGES.items():
+        assert groups[name].rows.keys() == together
+        assert groups[name].count == channels
+    for name, channels in inner.items():
+        assert groups[name].rows.keys() == {name}
+        assert groups[name].columns.keys() == {name.replace("conv1", "conv2")}
+        assert groups[name].count == channels
+    small = result.permanent()
+    a, b, c = 12, 24, 48
+    stem = 3 * 9 * a + 2 * a
+    first = 3 * (2 * 9 * a * a + 4 * a)
+    second, third = (
+        9 * p * q + 5 * 9 * q * q + p * q + 7 * 2 * q for p, q in ((a, b), (b, c))
+    )  # of every norm a weight and a bias
+    assert sum(p.numel() for p in small.parameters()) == stem + first + second + third + 10 * c + 10
+    outputs = result.model(test[0])
+    assert (small(test[0]) - outputs).abs().max() <= 1e-6 * outputs.abs().max()
+    assert 0.5 < result.test_after.accuracy < result.test_before.accuracy

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
-    from cbs.compensation import Nothing, Singles, Survivors
+    from cbs.compensation import Nothing, OwnBias, Singles, Survivors
     from cbs.curvature import (
         Fisher,
         FisherDiagonal,
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         HessianDiagonal,
         Hutchinson,
         Identity,
+        OutputDiagonal,
+        OutputGram,
         RecursionDiagonal,
     )
     from cbs.data import Samples, Split, digits, mnist
@@ -39,15 +41,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
     "HessianDiagonal", "Hutchinson", "Identity", "LayerResult", "LeftOut", "Method", "Nothing",
-    "PruneResult", "RecursionDiagonal", "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored",
-    "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp",
-    "from_scratch", "methods", "mlpnet", "mnist", "prune", "shrink", "train", "trained_digits_mlp",
+    "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "RecursionDiagonal", "Request", "RowResult",
+    "Samples", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step", "Survivors",
+    "compare", "digits", "digits_mlp", "from_scratch", "methods", "mlpnet", "mnist", "prune", "shrink",
+    "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
     __name__,
     {
-        "compensation": ["Nothing", "Singles", "Survivors"],
+        "compensation": ["Nothing", "OwnBias", "Singles", "Survivors"],
         "curvature": [
             "Fisher",
             "FisherDiagonal",
@@ -58,6 +61,8 @@ _export(
             "HessianDiagonal",
             "Hutchinson",
             "Identity",
+            "OutputDiagonal",
+            "OutputGram",
             "RecursionDiagonal",
         ],
         "data": ["Samples", "Split", "digits", "mnist"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from cbs.compensation import Nothing, Singles, Survivors
+from cbs.compensation import Nothing, OwnBias, Singles, Survivors
 from cbs.curvature import (
     Fisher,
     FisherDiagonal,
@@ -15,6 +15,8 @@ from cbs.curvature import (
     Gram,
     HessianDiagonal,
     Identity,
+    OutputDiagonal,
+    OutputGram,
     RecursionDiagonal,
 )
 from cbs.method import Method
@@ -52,6 +54,22 @@ _ROWS = (
     ),
     Method(
         Fisher(), Solve(problem="selection", judge="loss"), Survivors(), paper="Yu et al. 2022", name="cbs",
+    ),
+    Method(
+        Identity(), Scores("sensitivity"), Nothing(), paper="Ballini et al. 2026 (baseline)",
+        name="sensitivity",
+    ),
+    Method(
+        OutputDiagonal(), Scores("elimination"), OwnBias(), "weights", paper="Ballini et al. 2026",
+        name="elimination",
+    ),
+    Method(
+        Gram(), Scores("ablation"), OwnBias(), "weights", paper="Ballini et al. 2026",
+        name="elimination-nonlinear",
+    ),
+    Method(
+        OutputGram(damping=0.0), Solve(problem="own-bias"), OwnBias(), paper="this project",
+        name="elimination-joint",
     ),
     Method(Gram(), Solve(), Survivors(), paper="this project", name="joint"),
 )  # fmt: skip

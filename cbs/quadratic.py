@@ -26,9 +26,20 @@ OWN_BYTES = 1 << 29
 
 @dataclass(frozen=True)
 class Diagonal:
-    """A curvature without off-diagonal entries: `values [m, n]`, one for every weight."""
+    """A curvature without off-diagonal entries, perhaps of weights whose own bias follows them.
+
+    With a bias a row's model is `1/2 sum_j values_j D_j^2 + 1/2 corner (D_b + sum_j shifts_j D_j)^2`, which
+    is least where the bias moves by `-sum_j shifts_j D_j`: the shifts of all weights add up.
+
+    Attributes:
+        values: `[m, n]`, one for every weight.
+        shifts: `[m, n]` how far the bias moves against each weight; None without a bias.
+        corner: `[m]` the bias's own curvature; None without one.
+    """
 
     values: Array
+    shifts: Array | None = None
+    corner: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +52,12 @@ class Quadratic:
     Attributes:
         index: places of its layers in the network.
         dense: the trained parameters of every layer.
-        H: damped curvature, shared by the rows: a matrix or a factor; or a diagonal for every row.
+        H: damped curvature: a matrix or a factor that the rows share; a matrix for every row, `[m, n, n]`; or
+            a diagonal for every row.
         earlier: for every layer `[m, n]`, True where pruned before: these weights stay zero.
         name: of the layer; None where there are several.
-        damping: what was added to the diagonal of the weights' part, absolute.
+        damping: what was added to the diagonal of the weights' part, absolute; `[m]` where rows have
+            matrices of their own.
         flat: whether the weights are laid out in a single row.
         bias: whether the last column is the bias, which moves and is never pruned.
         gradient: `G`, as the rows are; None for zero.
@@ -55,7 +68,7 @@ class Quadratic:
     H: Array | FactorHessian | Diagonal
     earlier: Sequence[Mask]
     name: str | None = None
-    damping: float = 0.0
+    damping: float | Array = 0.0
     flat: bool = False
     bias: bool = False
     gradient: Array | None = None
@@ -75,8 +88,18 @@ class Quadratic:
         """Undamped diagonal of the weights' part of `H`: `[n]`, or `[rows, n]`."""
         if isinstance(self.H, Diagonal):
             return self.H.values
-        diagonal = self.H.diagonal() if isinstance(self.H, FactorHessian) else np.diagonal(self.H)[: self.n]
-        return np.maximum(diagonal - self.damping, 0.0)
+        if isinstance(self.H, FactorHessian):
+            return np.asarray(np.maximum(self.H.diagonal() - self.damping, 0.0))
+        diagonal = np.diagonal(self.H, axis1=-2, axis2=-1)[..., : self.n]
+        return np.asarray(np.maximum(diagonal - np.expand_dims(self.damping, -1), 0.0))
+
+    @property
+    def own_diagonal(self) -> Array:
+        """`diagonal` where a weight's own bias follows it: that of `H_ww - H_wb H_bb^-1 H_bw`, undamped."""
+        if not self.bias or not isinstance(self.H, np.ndarray):
+            return self.diagonal
+        across = self.H[..., -1, : self.n]
+        return np.asarray(np.maximum(self.diagonal - across * across / self.H[..., -1, -1:], 0.0))
 
     def rows(self, live: Mask) -> Quadratic:
         """The model of some rows, `live [m]`, of a layer with one matrix `H` for all."""
@@ -129,13 +152,20 @@ class Quadratic:
         return np.pad(masks[0], ((0, 0), (0, int(self.bias))))
 
     def problem(
-        self, budget: Budget, *, refit: bool = True, scales: Array | None = None, own: bool = True
+        self,
+        budget: Budget,
+        *,
+        refit: bool = True,
+        bias: bool | None = None,
+        scales: Array | None = None,
+        own: bool = True,
     ) -> SubsetProblem:
         """The joint problem, in which survivors and the bias move, or the selection problem: they stay.
 
         Args:
             budget: of the layer; of several layers, of all their weights together.
             refit: whether the problem is the joint one.
+            bias: whether the bias, if there is one, moves; None for where the survivors do.
             scales: `[rows]` factor of every row, not negative; None for ones. It is put into the weights and
                 the gradient, which are multiplied by its root.
             own: whether rows whose earlier masks differ may have curvatures of their own.
@@ -145,7 +175,7 @@ class Quadratic:
         """
         if self.flat and budget.kind == "columns" and not refit:
             return self._column_problem(budget)
-        used = self.W.shape[1] if refit else self.n
+        used = self.W.shape[1] if (refit if bias is None else bias) else self.n
         W, G = self.W[:, :used], None if self.gradient is None else self.gradient[:, :used]
         if scales is not None:
             root = np.sqrt(scales)[:, None]
@@ -164,9 +194,9 @@ class Quadratic:
         assert not isinstance(self.H, Diagonal), "a diagonal leaves nothing to solve"
         if isinstance(self.H, FactorHessian):
             return self.H
-        H = self.H[:used, :used]
+        H = self.H[..., :used, :used]
         earlier = self.earlier[0]
-        alike = bool((earlier == earlier[:1]).all())
+        alike = H.ndim == 3 or bool((earlier == earlier[:1]).all())
         return decoupled(H, earlier) if earlier.any() and (alike or own) else H
 
     def _column_problem(self, budget: Budget) -> SubsetProblem:
@@ -201,7 +231,7 @@ class Quadratic:
         """
         mask = self.join(masks)
         if isinstance(self.H, Diagonal):
-            return np.where(mask, 0.0, self.W)
+            return self.settle(masks)
         if problem is None or not problem.refit:
             counts = mask.sum(axis=1).tolist()
             budget = Budget.per_layer(counts[0]) if self.flat else Budget.per_row(counts)
@@ -210,6 +240,31 @@ class Quadratic:
                 gradient=self.gradient, movable=range(self.n, self.W.shape[1]),
             )  # fmt: skip
         return problem.weights(mask)
+
+    def settle(self, masks: Sequence[Mask]) -> Array:
+        """`[rows, columns]` after pruning, where survivors stay and the bias moves to the model's minimum.
+
+        `D_b = -(H_bw D_w + g_b) / H_bb` in every row: elimination-compensation (Ballini et al. 2026), in
+        which what every pruned weight asks of the bias adds up.
+
+        Args:
+            masks: of the layers.
+        """
+        rows = np.where(self.join(masks), 0.0, self.W)
+        if not self.bias:
+            return rows
+        D = (rows - self.W)[:, : self.n]
+        if isinstance(self.H, Diagonal):
+            assert self.H.shifts is not None
+            rows[:, -1] -= np.einsum("ri,ri->r", self.H.shifts, D)
+            return rows
+        assert isinstance(self.H, np.ndarray)
+        across = np.broadcast_to(self.H[..., -1, : self.n], D.shape)
+        pull = np.einsum("ri,ri->r", across, D)
+        if self.gradient is not None:
+            pull += self.gradient[:, -1]
+        rows[:, -1] -= pull / self.H[..., -1, -1]
+        return rows
 
     def single_updates(self, masks: Sequence[Mask]) -> Array:
         """`[rows, columns]` after what each weight would do alone, added up: WoodFisher's update.
@@ -233,16 +288,16 @@ class Quadratic:
         return [Change(mask, Weights(W.copy(), b)) for mask, W, b in zip(masks, parts, biases, strict=True)]
 
     def row_values(self, moved: Sequence[Weights]) -> Array:
-        """`[rows]` damped model when the dense parameters become `moved`; of a matrix `H`."""
+        """`[rows]` damped model when the dense parameters become `moved`; of a matrix `H`, or one a row."""
         assert isinstance(self.H, np.ndarray)
         D = self.rows_of(moved) - self.W
-        return np.asarray(0.5 * np.einsum("ri,ri->r", D @ self.H, D))
+        return np.asarray(0.5 * np.einsum("ri,ri->r", product(D, self.H), D))
 
     def scale(self, moved: Sequence[Weights]) -> float:
         """What `row_values` would sum to without cancellation: `1/2 sum_r |D_r| |H| |D_r'|`."""
         assert isinstance(self.H, np.ndarray)
         D = np.abs(self.rows_of(moved) - self.W)
-        return float(0.5 * np.einsum("ri,ri->", D @ np.abs(self.H), D))
+        return float(0.5 * np.einsum("ri,ri->", product(D, np.abs(self.H)), D))
 
     def damage(self, moved: Sequence[Weights]) -> Array:
         """`[rows]` of `1/2 D H D'` without damping: the loss increase that the model predicts."""
@@ -250,7 +305,11 @@ class Quadratic:
         if isinstance(self.H, FactorHessian):
             return np.asarray(0.5 * np.square(self.H.image(D)).sum(axis=1))
         if isinstance(self.H, Diagonal):
-            return np.asarray(0.5 * (self.H.values * D * D).sum(axis=1))
+            own = D[:, : self.n]
+            found = 0.5 * (self.H.values * own * own).sum(axis=1)
+            if self.H.shifts is not None and self.H.corner is not None:
+                found += 0.5 * self.H.corner * (D[:, -1] + (self.H.shifts * own).sum(axis=1)) ** 2
+            return np.asarray(found)
         own = D[:, : self.n]
         return np.asarray(self.row_values(moved) - 0.5 * self.damping * (own * own).sum(axis=1))
 
@@ -263,17 +322,23 @@ def decoupled(H: Array, earlier: Mask) -> Array:
     itself: a mask that prunes what was pruned before costs the same under both, and any other no more.
 
     Args:
-        H: `[n, n]`, with further columns perhaps for what is never pruned.
+        H: `[n, n]`, with further columns perhaps for what is never pruned; or `[m, n, n]`.
         earlier: `[m, n]`, True where pruned before.
     """
+    shared, width = H.ndim == 2, H.shape[-1]
     rows = earlier[:1] if (earlier == earlier[:1]).all() else earlier
-    if len(rows) > 1 and (len(H) > OWN_WIDTH or 8 * len(rows) * H.size > OWN_BYTES):
+    if shared and len(rows) > 1 and (width > OWN_WIDTH or 8 * len(rows) * H.size > OWN_BYTES):
         return H
-    keep = np.pad(~rows, ((0, 0), (0, len(H) - earlier.shape[1])), constant_values=True)
+    keep = np.pad(~rows, ((0, 0), (0, width - earlier.shape[1])), constant_values=True)
     out = H * keep[:, :, None] * keep[:, None, :]
-    index = np.arange(len(H))
-    out[:, index, index] = np.diagonal(H)
-    return np.asarray(out[0] if len(out) == 1 else out)
+    index = np.arange(width)
+    out[:, index, index] = np.diagonal(H, axis1=-2, axis2=-1)
+    return np.asarray(out[0] if shared and len(out) == 1 else out)
+
+
+def product(D: Array, H: Array) -> Array:
+    """`D_r H`, or `D_r H_r` where every row has a matrix of its own: `[rows, n]`."""
+    return np.asarray(D @ H if H.ndim == 2 else (D[:, None, :] @ H)[:, 0, :])
 
 
 def absolute_damping(mean: float, damping: float) -> float:

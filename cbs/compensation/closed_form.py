@@ -49,6 +49,32 @@ class Nothing(Compensation):
 
 
 @dataclass(frozen=True)
+class OwnBias(Compensation):
+    """Survivors stay, and every row's bias makes up for what it loses (Ballini et al. 2026).
+
+    `db_i = sum_j W_ij E[omega_i z_j] / E[omega_i]` over the pruned inputs j of row i, on the curvature
+    `OutputGram` or `OutputDiagonal`; with `omega = 1`, on the layer Gram, `db_i = sum_j W_ij E[z_j]`. A layer
+    without a bias that may move has no compensation.
+    """
+
+    words: ClassVar[str] = "own bias"
+    solves: ClassVar[bool] = False
+
+    def refuses(self, curvature: Curvature) -> str | None:
+        """See `Compensation.refuses`."""
+        if not curvature.biased:
+            return (
+                f"OwnBias needs a curvature with the bias in it, which {curvature.words} has not; take "
+                "OutputDiagonal(), OutputGram() or Gram()"
+            )
+        return None
+
+    def move(self, choice: Choice) -> Array:
+        """See `Compensation.move`."""
+        return choice.quadratic.settle(choice.masks)
+
+
+@dataclass(frozen=True)
 class Survivors(Compensation):
     """All survivors, and the bias of a Gram, move to the minimum of the model: CBS-U (Yu et al. 2022).
 

@@ -15,8 +15,9 @@ from cbs.curvature.diagonals import (
     Hutchinson,
     RecursionDiagonal,
 )
+from cbs.curvature.outputs import OutputDiagonal, OutputGram
 
 __all__ = [
     "Curvature", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread",
-    "Gram", "HessianDiagonal", "Hutchinson", "Identity", "RecursionDiagonal",
+    "Gram", "HessianDiagonal", "Hutchinson", "Identity", "OutputDiagonal", "OutputGram", "RecursionDiagonal",
 ]  # fmt: skip

@@ -33,6 +33,8 @@ class Curvature(ABC):
     """Whether a model lays its layers' weights out in a single row."""
     scaled: ClassVar[bool] = False
     """Whether layers are only comparable once each row is scaled by `E[(dL/da_r)^2]`."""
+    biased: ClassVar[bool] = False
+    """Whether a layer's bias, where it has one that may move, is part of its model."""
 
     @property
     def whole(self) -> bool:
@@ -71,7 +73,8 @@ def check_damping(damping: object) -> None:
         raise ValueError(f"damping must be a finite number >= 0, or None for the request's, got {damping!r}")
 
 
-def _own(damping: float | None) -> str:
+def own_words(damping: float | None) -> str:
+    """What a curvature with a damping of its own says of it."""
     return "" if damping is None else f", damping {damping:g}"
 
 
@@ -105,6 +108,7 @@ class Gram(Curvature):
 
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     scaled: ClassVar[bool] = True
+    biased: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_damping(self.damping)
@@ -112,7 +116,7 @@ class Gram(Curvature):
     @property
     def words(self) -> str:  # type: ignore[override]
         """See `Curvature.words`."""
-        return f"layer Gram{_own(self.damping)}"
+        return f"layer Gram{own_words(self.damping)}"
 
     def damped(self, damping: float) -> Gram:
         """See `Curvature.damped`."""
@@ -174,7 +178,7 @@ class PerSample(Curvature):
     @property
     def words(self) -> str:  # type: ignore[override]
         """See `Curvature.words`."""
-        return f"{self.called}{', a block a layer' if self.apart else ''}{_own(self.damping)}"
+        return f"{self.called}{', a block a layer' if self.apart else ''}{own_words(self.damping)}"
 
     @property
     def whole(self) -> bool:

@@ -136,7 +136,7 @@ def require_memory(N: int, p: int, rows: str) -> None:
         rows: what the rows are, in words.
     """
     needed = 2 * 8 * N * p
-    free = _free_memory()
+    free = free_memory()
     if needed > free:
         raise ValueError(
             f"gradients of {rows} by {p} weights take {needed / 2**30:.1f} GiB of memory, and "
@@ -144,7 +144,7 @@ def require_memory(N: int, p: int, rows: str) -> None:
         )
 
 
-def _free_memory() -> float:
+def free_memory() -> float:
     """Bytes that programs can still have; infinite where the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

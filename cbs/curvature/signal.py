@@ -40,7 +40,11 @@ def require_single(model: nn.Module, samples: Samples) -> None:
 
 
 def require_signal(
-    found: Sequence[Array], model: nn.Module, layers: Sequence[Layer], samples: Samples
+    found: Sequence[Array],
+    model: nn.Module,
+    layers: Sequence[Layer],
+    samples: Samples,
+    what: str = "loss has",
 ) -> None:
     """Refuse derivatives by which pruning would look free that is not.
 
@@ -49,22 +53,23 @@ def require_signal(
         model: the network, in evaluation mode.
         layers: of `model`.
         samples: that the derivatives are from.
+        what: was differentiated: "loss has", or "outputs have".
 
     Raises:
         ValueError: if all are zero, one is not finite, or all of a layer are zero that the outputs depend on.
     """
     if not all(bool(np.isfinite(part).all()) for part in found):
-        raise ValueError("loss has derivatives by the weights that are NaN or infinite on this data")
+        raise ValueError(f"{what} derivatives by the weights that are NaN or infinite on this data")
     if not any(bool(part.any()) for part in found):
         raise ValueError(
-            "loss has no derivative by any weight on this data, as where outputs are detached or units never "
+            f"{what} no derivative by any weight on this data, as where outputs are detached or units never "
             f"active, or of the second order as nll_loss of a network that ends in log_softmax; {WITHOUT}"
         )
     for layer, part in zip(layers, found, strict=True):
         if not part.any() and _matters(layer, model, samples):
             raise ValueError(
-                f"layer {layer.name!r}: outputs depend on its weights, but the loss has no derivative by "
-                "them, as under torch.no_grad, after detach, or in a reentrant checkpoint; name the other "
+                f"layer {layer.name!r}: outputs depend on its weights, but the {what} no derivative "
+                "by them, as under torch.no_grad, after detach, or in a reentrant checkpoint; name the other "
                 f"layers with `layers`, or {WITHOUT}"
             )
 

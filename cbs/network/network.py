@@ -201,9 +201,9 @@ class Network:
         require_apart(model, samples)
         return model, layers, samples
 
-    def checked(self, found: list[Array]) -> list[Array]:
+    def checked(self, found: list[Array], what: str = "loss has") -> list[Array]:
         """Derivatives layer by layer, once they are found to say something of the weights."""
-        require_signal(found, self.model, self.layers, self.samples)
+        require_signal(found, self.model, self.layers, self.samples, what)
         return found
 
 

@@ -11,8 +11,10 @@ from cbs.selection.base import Choice, Job, NeuronChoice, Selection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
+    from cbs.network.network import Network
     from cbs.network.neurons import Neurons
     from cbs.quadratic import Quadratic
+    from cbs.request import Request
     from solvers import Budget
     from solvers.hessian import Array
     from solvers.problem import Mask
@@ -26,12 +28,37 @@ RULES: dict[str, tuple[str, Callable[[Job, Quadratic, Array], Array]]] = {
         lambda job, model, w: 0.5 * w**2 / model.inverse_diagonal,
     ),
     "wanda": ("separable, |w| sqrt(H_jj)", lambda job, model, w: model.diagonal * w**2),
+    "elimination": (
+        "separable, 1/2 w^2 (H_jj - H_jb^2 / H_bb)",
+        lambda job, model, w: 0.5 * model.own_diagonal * w**2,
+    ),
+    "ablation": ("measured weight by weight", lambda job, model, w: _ablation(job, model)),
+    "sensitivity": ("separable, |w E[dL/dw]|", lambda job, model, w: abs(w * _slopes(job, model))),
 }
 """Every rule: what it is in words, and the scores `[rows, n]` of a model's weights `w`."""
-PLAIN = ("magnitude", "random")
-"""Rules that do not look at the curvature."""
+PLAIN = ("magnitude", "random", "sensitivity", "ablation")
+"""Rules whose scores do not come of the curvature, and are comparable as they are."""
+NEEDS = {"ablation": ("inputs",), "sensitivity": ("inputs", "targets")}
+"""What rules need of the data themselves, whatever the curvature."""
 BIAS = {"wanda": 1.0, "obd": 0.5}
 """Rules by which a bias `b` has a score as a part of its neuron: this much of `H_bb b^2`."""
+
+
+def _ablation(job: Job, model: Quadratic) -> Array:
+    from cbs.selection.ablation import ablation_scores
+
+    return ablation_scores(job, model)
+
+
+def _slopes(job: Job, model: Quadratic) -> Array:
+    import numpy as np
+
+    from cbs.curvature.slopes import mean_gradients
+
+    slopes = mean_gradients(job.network)
+    if model.flat:
+        return np.concatenate([slopes[i].ravel() for i in model.index])[None, :]
+    return slopes[model.index[0]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,10 @@ class Scores(Selection):
     2024). Only `obs` sees the damping. Where all layers share one budget, the scores of all are compared;
     those of a layer Gram, which says nothing of what a layer matters to the loss, are first multiplied by
     their row's `E[(dL/da_r)^2]`.
+
+    `elimination` (Ballini et al. 2026) is `1/2 w^2 (H_jj - H_jb^2 / H_bb)`, what a weight costs when its bias
+    moves to make up for it; `ablation`, their gold standard, measures that by a pass over the data for every
+    weight; `sensitivity` is |w E[dL/dw]|, one of their baselines.
 
     A neuron's score is the sum over all weights of its rows and of the columns that it feeds, each counted
     once; of batch norms nothing counts. By `wanda` and `obd` on a Gram, the one curvature that has biases,
@@ -66,8 +97,32 @@ class Scores(Selection):
         """See `Selection.words`."""
         return RULES[self.rule][0]
 
+    @property
+    def requires(self) -> tuple[str, ...]:  # type: ignore[override]
+        """See `Selection.requires`."""
+        return NEEDS.get(self.rule, ())
+
+    def able(self, curvature: Curvature, request: Request) -> str | None:
+        """See `Selection.able`."""
+        if self.rule == "ablation" and request.pipeline == "sequential":
+            return "Scores('ablation') measures weights in the dense network; take pipeline 'one-shot'"
+        return None
+
+    def unfit(self, curvature: Curvature, network: Network) -> str | None:
+        """See `Selection.unfit`."""
+        if self.rule != "ablation":
+            return None
+        from cbs.selection.ablation import too_much
+
+        return too_much(network)
+
     def refuses(self, curvature: Curvature) -> str | None:
         """See `Selection.refuses`."""
+        if self.rule in ("elimination", "ablation") and not curvature.biased:
+            return (
+                f"Scores({self.rule!r}) needs the bias in its curvature, which {curvature.words} has not; "
+                "take OutputDiagonal(), OutputGram() or Gram()"
+            )
         if self.rule == "obs" and not curvature.coupled:
             return f"Scores('obs') needs an inverse, which {curvature.words} has not; take Gram() or Fisher()"
         return None

@@ -12,13 +12,12 @@ from solvers.form.reduction import reduce
 from solvers.greedy.curves import GreedyCurves, row_curves
 from solvers.hessian import Array
 from solvers.problem import Mask
-from solvers.together import WIDEST
 
 EXACT = ("auto", "branch-and-bound")
 """Solvers for which a network's shared budget is searched."""
 
 
-def shares(job: Job, solver: Solver, *, proving: bool) -> list[Mask]:
+def shares(job: Job, solver: Solver, *, refit: bool, bias: bool, widest: int, proving: bool) -> list[Mask]:
     """Masks of one budget for the network.
 
     The objectives of rows, scaled by `E[(dL/da_r)^2]` to be comparable, add up. Which counts are best is
@@ -28,14 +27,17 @@ def shares(job: Job, solver: Solver, *, proving: bool) -> list[Mask]:
     Args:
         job: the run.
         solver: the method's.
+        refit: whether the problem is the joint one.
+        bias: whether the bias moves.
+        widest: rows of more inputs are not searched.
         proving: whether what is proven bounds the layers' objectives; that goes to the references.
     """
     network, request = job.network, job.request
     scales = row_scales(network) if job.curvature.scaled else [np.ones(len(mask)) for mask in network.earlier]
-    small = any(layer.shape[1] <= WIDEST for layer in network.layers)
-    if proving and small and request.certify and solver.name in EXACT:
-        return _proven(job, scales, patience=solver.name == "auto")
-    curves = greedy_curves(job)
+    small = any(layer.shape[1] <= widest for layer in network.layers)
+    if small and request.certify and solver.name in EXACT:
+        return _proven(job, scales, refit, bias, widest, patience=solver.name == "auto", proving=proving)
+    curves = greedy_curves(job, refit=refit, bias=bias)
     scaled = [
         scale * values
         for row, layer in zip(scales, curves, strict=True)
@@ -46,28 +48,40 @@ def shares(job: Job, solver: Solver, *, proving: bool) -> list[Mask]:
     return [curve.masks(k) for curve, k in zip(curves, np.split(counts, ends), strict=True)]
 
 
-def _proven(job: Job, scales: list[Array], *, patience: bool) -> list[Mask]:
-    """Masks of one budget for the network, whose bound goes to the references."""
+def _proven(
+    job: Job, scales: list[Array], refit: bool, bias: bool, widest: int, *, patience: bool, proving: bool
+) -> list[Mask]:
+    """Masks of one budget for the network, whose bound goes to the references where it is about the same."""
     network = job.network
     count = job.request.network_count(network.layers)
     ends = np.cumsum([layer.size for layer in network.layers])
     parts = np.diff(count * ends // ends[-1], prepend=0).tolist()
     problems = [
-        model.problem(Budget.per_layer(part), scales=row)
+        model.problem(Budget.per_layer(part), refit=refit, bias=bias, scales=row)
         for model, part, row in zip(job.quadratics, parts, scales, strict=True)
     ]
-    found = job.watch.solve_together(problems, share=0.4, patience=patience, widest=WIDEST)
-    rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
-    job.references.learn_total(count, found.bound - rounding)
+    found = job.watch.solve_together(problems, share=0.4, patience=patience, widest=widest)
     job.stats["sharing"] = {**found.stats, "seconds": found.seconds, "status": found.status.value}
+    if proving:
+        rounding = sum(8 * problem.n * np.finfo(float).eps * problem.scale for problem in problems)
+        job.references.learn_total(count, found.bound - rounding)
+    else:
+        job.stats["objective"] = {"value": found.value, "bound": found.bound, "gap": found.gap}
     return [mask[:, problem.prunable] for problem, mask in zip(problems, found.masks, strict=True)]
 
 
-def greedy_curves(job: Job) -> list[GreedyCurves]:
-    """Every layer's greedy row curves, unscaled, its bias eliminated; computed once for a curvature."""
+def greedy_curves(job: Job, *, refit: bool = True, bias: bool = True) -> list[GreedyCurves]:
+    """Every layer's greedy row curves, unscaled, its bias eliminated; computed once for a curvature.
+
+    Args:
+        job: the run.
+        refit: whether they are of the joint problem.
+        bias: whether the bias moves.
+    """
 
     def compute() -> list[GreedyCurves]:
-        problems = [reduce(model.problem(Budget.per_layer(0))).problem for model in job.quadratics]
-        return [row_curves(problem.W, problem.hessian) for problem in problems]
+        models = [model.problem(Budget.per_layer(0), refit=refit, bias=bias) for model in job.quadratics]
+        problems = [reduce(model).problem for model in models]
+        return [row_curves(p.W, p.hessian, refit=refit, gradient=p.G) for p in problems]
 
-    return job.network.memo(("curves", job.curvature), compute)
+    return job.network.memo(("curves", job.curvature, refit, bias), compute)

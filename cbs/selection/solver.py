@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from cbs.quadratic import Quadratic
     from cbs.request import Request
     from cbs.selection.turns import Turn
-    from solvers import Budget, Solver, SubsetProblem
+    from solvers import Budget, Solution, Solver, SubsetProblem
     from solvers.problem import Mask
 
+STAY = {"joint": "", "selection": "survivors stay, ", "own-bias": "survivors stay and the bias moves, "}
+"""What a problem says of those that are not pruned, in words."""
+NARROW = 32
+"""Inputs up to which `auto` tries to prove rows whose own bias moves; a curvature a row makes that slow."""
 CURVES = 0.3
 """Of the time left for a network's layers: what is kept for the lower curves of all counts."""
 
@@ -31,8 +35,11 @@ class Solve(Selection):
 
     Attributes:
         solver: a name of `solvers.available()`, or a `Solver`: one of these with fields of your choice, or
-            of your own. `auto` is the solver that the request asks for; any other is run whatever that is.
-        problem: `joint`, in which survivors move to make up for what is pruned; or `selection`: they stay.
+            of your own. `auto` is the solver that the request asks for; any other is run whatever that is. Of
+            the problem `own-bias` the solver `auto` proves rows of up to 32 inputs and bounds others, or only
+            searches, where a request is not to `certify`.
+        problem: `joint`, in which survivors move to make up for what is pruned; `selection`: they stay; or
+            `own-bias`: they stay, and every row's bias moves.
         judge: what masks are compared by: `model`, or `loss`, the network's on a sample with the layers
             before pruned already. That takes a solver with a field `score`; `auto` is then the swapping
             search of CBS-S, unless the request asks for a solver, which follows the model.
@@ -48,7 +55,7 @@ class Solve(Selection):
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_name("problem", self.problem, ("joint", "selection"))
+        check_name("problem", self.problem, ("joint", "selection", "own-bias"))
         check_name("judge", self.judge, ("model", "loss"))
 
     @property
@@ -58,10 +65,15 @@ class Solve(Selection):
         by = "any solver" if named == "auto" else named
         if self.judge == "loss":
             by = f"{'swapping' if named == 'auto' else named} judged by the loss"
-        return f"combinatorial, {'survivors stay, ' if self.problem == 'selection' else ''}by {by}"
+        return f"combinatorial, {STAY[self.problem]}by {by}"
 
     def refuses(self, curvature: Curvature) -> str | None:
         """See `Selection.refuses`."""
+        if self.problem == "own-bias" and not curvature.biased:
+            return (
+                f"Solve(problem='own-bias') needs the bias in its curvature, which {curvature.words} has "
+                "not; take OutputGram() or Gram()"
+            )
         if not curvature.coupled:
             return (
                 f"Solve needs weights that interact, which {curvature.words} has not; take Gram() or "
@@ -71,7 +83,14 @@ class Solve(Selection):
 
     def asked(self, request: Request) -> str | Solver:
         """The solver, by name where it is the request's."""
-        return request.solver if self.solver == "auto" else self.solver
+        found = request.solver if self.solver == "auto" else self.solver
+        if found == "auto" and self.problem == "own-bias":
+            if not request.certify:
+                return "portfolio"
+            from solvers.auto import Auto
+
+            return Auto(exact_inputs=NARROW, patience=request.patience)
+        return found
 
     def searcher(self, request: Request) -> Solver:
         """See `Selection.searcher`."""
@@ -89,9 +108,10 @@ class Solve(Selection):
     def able(self, curvature: Curvature, request: Request) -> str | None:
         """See `Selection.able`."""
         solver = self.searcher(request)
-        if self.problem not in solver.variants:
+        variant = "joint" if self.problem == "joint" else "selection"
+        if variant not in solver.variants:
             only = ", ".join(solver.variants)
-            return f"solver {solver.name!r} does not do the {self.problem} variant, only {only}"
+            return f"solver {solver.name!r} does not do the {variant} variant, only {only}"
         if curvature.flat and request.budget == "columns" and self.problem == "joint":
             return "survivors of all rows would move together, which leaves no columns to choose"
         if curvature.flat and request.pooled and not curvature.whole:
@@ -112,8 +132,14 @@ class Solve(Selection):
     def share(self, job: Job) -> list[Mask]:
         """See `Selection.share`."""
         from cbs.selection.shares import shares
+        from solvers.together import WIDEST
 
-        return shares(job, self.searcher(job.request), proving=self._bounding(job, job.quadratics))
+        own_bias, solver = self.problem == "own-bias", self.searcher(job.request)
+        return shares(
+            job, solver, refit=self.problem == "joint", bias=self.problem != "selection",
+            widest=NARROW if own_bias and solver.name == "auto" else WIDEST,
+            proving=self._bounding(job, job.quadratics),
+        )  # fmt: skip
 
     def _bounding(self, job: Job, quadratics: Sequence[Quadratic]) -> bool:
         """Whether what is proven of these models' problems bounds the layers' objectives."""
@@ -135,10 +161,10 @@ class Solve(Selection):
         scales = row_scales(job.network) if request.pooled and job.curvature.scaled else None
         turns = []
         for model, budget, start in zip(quadratics, budgets, starts, strict=True):
-            refit = self.problem == "joint"
-            problem = model.problem(budget, refit=refit)
+            refit, bias = self.problem == "joint", self.problem != "selection"
+            problem = model.problem(budget, refit=refit, bias=bias)
             if not problem.hessian.shared and searcher.refuses(problem):
-                problem = model.problem(budget, refit=refit, own=False)
+                problem = model.problem(budget, refit=refit, bias=bias, own=False)
             warm = self.solver == "auto" or watch.interrupted
             turn = Turn(model.index[0], model.name, problem, self._taking(request, problem))
             if start is not None and warm:
@@ -151,15 +177,10 @@ class Solve(Selection):
         bounding = self._bounding(job, quadratics)
         with watch.sparing(CURVES if bounding and request.pooled and request.certify else 0.0):
             in_turns(turns, request.gap, watch, job.references if bounding else None)
+        answers = [turn.answer if bounding else _told(turn.answer) for turn in turns]
         return [
-            Choice(
-                model,
-                model.masks(turn.problem, turn.answer.mask),
-                turn.answer.solver,
-                turn.problem,
-                turn.answer,
-            )
-            for model, turn in zip(quadratics, turns, strict=True)
+            Choice(model, model.masks(turn.problem, answer.mask), answer.solver, turn.problem, answer)
+            for model, turn, answer in zip(quadratics, turns, answers, strict=True)
         ]
 
     def _taking(self, request: Request, problem: SubsetProblem) -> str | Solver:
@@ -183,6 +204,12 @@ class Solve(Selection):
             self.searcher(job.request), score=lambda mask: trial(model.index, model.lift(problem, mask))
         )
         turn.taken = lambda solution: trial(model.index, model.masks(problem, solution.mask))
+
+
+def _told(solution: Solution) -> Solution:
+    """A solution whose stats tell its own value, bound and gap; the layer's are of another objective."""
+    own = {"value": solution.value, "bound": solution.bound, "gap": solution.gap}
+    return replace(solution, stats={**solution.stats, "objective": own})
 
 
 def _kind(curvature: Curvature, request: Request) -> str:

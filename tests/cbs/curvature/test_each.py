@@ -261,7 +261,7 @@ def test_a_sample_alone_is_answered_as_in_a_batch():
 
 
 def test_gradients_that_do_not_fit_into_memory_are_refused(monkeypatch):
-    monkeypatch.setattr(fisher, "_free_memory", lambda: 2 * 8 * 20 * 62 - 1.0)
+    monkeypatch.setattr(fisher, "free_memory", lambda: 2 * 8 * 20 * 62 - 1.0)
     model = seeded(mlp)
     assert sum(layer.size for layer in find_layers(model)) == 62
     with pytest.raises(ValueError, match=r"gradients of 20 samples by 62 weights take .*`layers`"):

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from cbs.change import array
-from cbs.curvature.base import OutputDiagonal
 from cbs.curvature.each import require_apart
+from cbs.curvature.outputs import OutputDiagonal
 from cbs.network.layers import Layer, visiting
 from cbs.selection.base import Job
 from cbs.watch import HEARTBEAT

@@ -12,12 +12,15 @@ from solvers.form.reduction import reduce
 from solvers.greedy.curves import GreedyCurves, row_curves
 from solvers.hessian import Array
 from solvers.problem import Mask
+from solvers.together import WIDEST
 
 EXACT = ("auto", "branch-and-bound")
 """Solvers for which a network's shared budget is searched."""
 
 
-def shares(job: Job, solver: Solver, *, refit: bool, bias: bool, widest: int, proving: bool) -> list[Mask]:
+def shares(
+    job: Job, solver: Solver, *, refit: bool, bias: bool, widest: int | None, proving: bool
+) -> list[Mask]:
     """Masks of one budget for the network.
 
     The objectives of rows, scaled by `E[(dL/da_r)^2]` to be comparable, add up. Which counts are best is
@@ -29,11 +32,12 @@ def shares(job: Job, solver: Solver, *, refit: bool, bias: bool, widest: int, pr
         solver: the method's.
         refit: whether the problem is the joint one.
         bias: whether the bias moves.
-        widest: rows of more inputs are not searched.
+        widest: rows of more inputs are not searched; None for `WIDEST`.
         proving: whether what is proven bounds the layers' objectives; that goes to the references.
     """
     network, request = job.network, job.request
     scales = row_scales(network) if job.curvature.scaled else [np.ones(len(mask)) for mask in network.earlier]
+    widest = WIDEST if widest is None else widest
     small = any(layer.shape[1] <= widest for layer in network.layers)
     if small and request.certify and solver.name in EXACT:
         return _proven(job, scales, refit, bias, widest, patience=solver.name == "auto", proving=proving)

@@ -132,12 +132,11 @@ class Solve(Selection):
     def share(self, job: Job) -> list[Mask]:
         """See `Selection.share`."""
         from cbs.selection.shares import shares
-        from solvers.together import WIDEST
 
         own_bias, solver = self.problem == "own-bias", self.searcher(job.request)
         return shares(
             job, solver, refit=self.problem == "joint", bias=self.problem != "selection",
-            widest=NARROW if own_bias and solver.name == "auto" else WIDEST,
+            widest=NARROW if own_bias and solver.name == "auto" else None,
             proving=self._bounding(job, job.quadratics),
         )  # fmt: skip
 

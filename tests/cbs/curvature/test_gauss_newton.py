@@ -77,7 +77,7 @@ def test_what_vmap_cannot_follow_is_done_sample_by_sample():
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch):
     model, data = seeded(mlp), samples(6)
-    monkeypatch.setattr("cbs.curvature.fisher._free_memory", lambda: 2000.0)
+    monkeypatch.setattr("cbs.curvature.fisher.free_memory", lambda: 2000.0)
     with pytest.raises(ValueError, match="gradients of 6 samples by 3 outputs by 62 weights take") as error:
         cbs.prune(model, data, method=method(), sparsity=0.5)
     assert "\n" not in str(error.value)

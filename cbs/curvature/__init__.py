@@ -15,9 +15,33 @@ from cbs.curvature.diagonals import (
     Hutchinson,
     RecursionDiagonal,
 )
-from cbs.curvature.outputs import OutputDiagonal, OutputGram
+from cbs.curvature.operators import (
+    GGN,
+    Hessian,
+    Kronecker,
+    MonteCarloFisher,
+)
+from cbs.curvature.outputs import (
+    OutputDiagonal,
+    OutputGram,
+)
 
 __all__ = [
-    "Curvature", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread",
-    "Gram", "HessianDiagonal", "Hutchinson", "Identity", "OutputDiagonal", "OutputGram", "RecursionDiagonal",
+    "GGN",
+    "Curvature",
+    "Fisher",
+    "FisherDiagonal",
+    "GaussNewton",
+    "GaussNewtonDiagonal",
+    "GaussNewtonSpread",
+    "Gram",
+    "Hessian",
+    "HessianDiagonal",
+    "Hutchinson",
+    "Identity",
+    "Kronecker",
+    "MonteCarloFisher",
+    "OutputDiagonal",
+    "OutputGram",
+    "RecursionDiagonal",
 ]  # fmt: skip

@@ -81,13 +81,13 @@ class RecursionDiagonal(_Diagonal):
 
     def unfit(self, network: Network) -> str | None:
         """See `Curvature.unfit`: a module that has no rule."""
-        from cbs.curvature.recursion import why_not
+        from cbs.curvature.backward_recursion import why_not
 
         return why_not(network)
 
     def values(self, network: Network) -> list[Array]:
         """See `_Diagonal.values`."""
-        from cbs.curvature.recursion import network_recursion
+        from cbs.curvature.backward_recursion import network_recursion
 
         return network_recursion(network, self.second)
 

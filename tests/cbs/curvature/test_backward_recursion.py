@@ -8,8 +8,8 @@ from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 import cbs
+from cbs.curvature.backward_recursion import recursion, why_not
 from cbs.curvature.diagonal import gauss_newton_diagonal
-from cbs.curvature.recursion import recursion, why_not
 from cbs.data import Samples, mnist
 from cbs.methods import get_method
 from cbs.network.layers import Layer, find_layers

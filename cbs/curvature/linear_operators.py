@@ -55,12 +55,24 @@ def no_factors(network: Network, curvature: Kronecker) -> str | None:
     """Why a network has no Kronecker factors, in words that follow a method's name; None if it has."""
     if reason := _unlikely(network):
         return reason
+    for layer in network.layers:
+        if isinstance(layer.module, nn.Conv2d) and not _evenly_padded(layer.module):
+            return (
+                f"has no Kronecker factors for layer {layer.name!r}, which is not padded with as many zeros "
+                "on both sides; take cbs.GaussNewton(), or name other `layers`"
+            )
     if curvature.joined:
         return _too_many(max(layer.size for layer in network.layers), "product of Kronecker factors")
     needed = 8 * sum(layer.shape[0] * layer.shape[1] ** 2 for layer in network.layers)
     if needed > free_memory():
         return f"needs {needed / 2**30:.1f} GiB for a matrix a row; name smaller `layers`"
     return None
+
+
+def _evenly_padded(module: nn.Conv2d) -> bool:
+    """Whether a convolution pads as curvlinops takes it to, whatever it is told."""
+    reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    return module.padding_mode == "zeros" and (module.padding != "same" or all(r % 2 == 0 for r in reach))
 
 
 def _too_many(p: int, called: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
-    from cbs.compensation import Nothing, OwnBias, Singles, Survivors
+    from cbs.compensation import Merged, Nothing, OwnBias, Singles, Survivors
     from cbs.curvature import (
         GGN,
         Fisher,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cbs.schedule.growth import Schedule
     from cbs.schedule.scratch import from_scratch
     from cbs.schedule.training import train
-    from cbs.selection import Scores, Solve
+    from cbs.selection import NeuronDropout, NeuronMerge, NeuronSolve, Scores, Solve
     from cbs.watch import Step
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
@@ -57,8 +57,12 @@ __all__ = [
     "Kronecker",
     "LayerResult",
     "LeftOut",
+    "Merged",
     "Method",
     "MonteCarloFisher",
+    "NeuronDropout",
+    "NeuronMerge",
+    "NeuronSolve",
     "Nothing",
     "OutputDiagonal",
     "OutputGram",
@@ -92,7 +96,7 @@ __all__ = [
 _export(
     __name__,
     {
-        "compensation": ["Nothing", "OwnBias", "Singles", "Survivors"],
+        "compensation": ["Merged", "Nothing", "OwnBias", "Singles", "Survivors"],
         "curvature": [
             "Fisher",
             "FisherDiagonal",
@@ -122,7 +126,7 @@ _export(
         "schedule.growth": ["Schedule"],
         "schedule.scratch": ["from_scratch"],
         "schedule.training": ["train"],
-        "selection": ["Scores", "Solve"],
+        "selection": ["NeuronDropout", "NeuronMerge", "NeuronSolve", "Scores", "Solve"],
         "watch": ["Step"],
         "zoo": ["digits_mlp", "mlpnet", "trained_digits_mlp"],
     },

@@ -120,6 +120,10 @@ class Method:
         return (*self.curvature.needs, *(self.needs or ()))
 
     def _unable(self, request: Request) -> str | None:
+        if "weights" not in self.granularities:
+            for name, taken in (("budget", "unstructured"), ("pipeline", "one-shot")):
+                if (asked := getattr(request, name)) != taken:
+                    return f"it prunes neurons, for which {name} is {taken!r}, not {asked!r}"
         return self.selection.able(self.curvature.within(request), request)
 
     def run(self, network: Network, request: Request, watch: Watch, references: References) -> Plan:

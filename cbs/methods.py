@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from cbs.compensation import Nothing, OwnBias, Singles, Survivors
+from cbs.compensation import Merged, Nothing, OwnBias, Singles, Survivors
 from cbs.curvature import (
     Fisher,
     FisherDiagonal,
@@ -21,7 +21,7 @@ from cbs.curvature import (
 )
 from cbs.method import Method
 from cbs.request import check_name
-from cbs.selection import Scores, Solve
+from cbs.selection import NeuronDropout, NeuronMerge, NeuronSolve, Scores, Solve
 from solvers.runtime.plugins import plugins
 
 OBD_SD = "this project's reading of Harang & Sanders 2023"
@@ -71,6 +71,14 @@ _ROWS = (
         OutputGram(damping=0.0), Solve(problem="own-bias"), OwnBias(), paper="this project",
         name="elimination-joint",
     ),
+    Method(
+        Identity(), NeuronDropout(), Nothing(), "neurons", "Harang & Sanders 2023", name="neuron-dropout",
+    ),
+    Method(Gram(), NeuronMerge(), Merged(), "neurons", paper="Kim et al. 2020", name="neuron-merge"),
+    Method(
+        Gram(), NeuronSolve("osscar"), Survivors(), "neurons", paper="Meng et al. 2024", name="neuron-osscar",
+    ),
+    Method(Gram(), NeuronSolve(), Survivors(), "neurons", paper="this project", name="neuron-joint"),
     Method(Gram(), Solve(), Survivors(), paper="this project", name="joint"),
 )  # fmt: skip
 

@@ -242,7 +242,10 @@ def requests(
 def _of_its_kind(request: Request) -> Request:
     """The request, with what its method prunes where nobody asked and that is not weights."""
     first, *_ = get_method(request.method).granularities
-    return request if request.granularity or first == "weights" else replace(request, granularity=first)
+    of_weights = request.budget != "unstructured" or request.pipeline != "one-shot"  # the method says why
+    if request.granularity or first == "weights" or of_weights:
+        return request
+    return replace(request, granularity=first)
 
 
 def _in_words(method: Method) -> dict[str, str]:

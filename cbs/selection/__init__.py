@@ -1,7 +1,13 @@
 """How what is pruned is chosen: by scores, or by a solver."""
 
 from cbs.selection.base import Choice, Job, NeuronChoice, Selection
+from cbs.selection.neuron_dropout import NeuronDropout
+from cbs.selection.neuron_joint import NeuronSolve
+from cbs.selection.neuron_merge import NeuronMerge
 from cbs.selection.scores import Scores
 from cbs.selection.solver import Solve
 
-__all__ = ["Choice", "Job", "NeuronChoice", "Scores", "Selection", "Solve"]
+__all__ = [
+    "Choice", "Job", "NeuronChoice", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Scores", "Selection",
+    "Solve",
+]  # fmt: skip

@@ -201,3 +201,26 @@ def _half_traces(K: Array, squares: Array) -> Array:
     if K.shape[-1] == 1:
         return np.asarray(0.5 * squares[:, 0, 0] / K[:, 0, 0])
     return np.asarray(0.5 * np.trace(np.linalg.solve(K, squares), axis1=1, axis2=2))
+
+
+def greedy_curve(
+    problem: SubsetProblem, keep: int = 0, stopped: Callable[[], object] = lambda: None
+) -> Array:
+    """`[units + 1 - keep]` what the greedy rule's units cost after each of them, from none pruned.
+
+    Args:
+        problem: as `Units` takes them; its count does not matter.
+        keep: units that stay to the last.
+        stopped: polled before each; once true, the units left are priced as they are at that point.
+    """
+    units = Units(problem, np.zeros(problem.n, dtype=bool))
+    costs = [units.cost]
+    while len(costs) < len(units.gone) + 1 - keep:
+        prices = units.prices()
+        if stopped():
+            rest = np.sort(prices[np.isfinite(prices)])
+            costs += (costs[-1] + np.cumsum(rest)).tolist()
+            break
+        units.prune(int(prices.argmin()))
+        costs.append(units.cost)
+    return np.asarray(np.maximum(costs[: len(units.gone) + 1 - keep], 0.0))

@@ -111,11 +111,11 @@ class Quadratic:
         )
 
     @property
-    def constant(self) -> float:
-        """The diagonal entry of the bias, of a model that has one: how often its rows run for a sample."""
+    def constant(self) -> Array:
+        """The diagonal entry of the bias, of a model that has one; `[m]` where every row has a matrix."""
         assert self.bias
         assert isinstance(self.H, np.ndarray)
-        return float(self.H[-1, -1])
+        return np.asarray(self.H[..., -1, -1])
 
     @cached_property
     def inverse_diagonal(self) -> Array:

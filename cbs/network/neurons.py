@@ -119,8 +119,7 @@ def neurons_of(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> Fou
     try:
         traced = list(_traced(copied, layers, inputs))
     except Exception as error:  # what a tracer raises on a graph that it does not understand
-        reason = f"its dependencies can't be traced ({type(error).__name__}: {first_line(error)})"
-        return Found([], {layer.name: reason for layer in layers})
+        return Found([], {layer.name: _untraced(error) for layer in layers})
     groups: list[Neurons] = []
     left_out: dict[str, str] = {}
     for names, group in traced:
@@ -134,6 +133,10 @@ def neurons_of(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> Fou
     left_out |= {layer.name: "it is not reached" for layer in layers if layer.name not in reached}
     order = {layer.name: i for i, layer in enumerate(layers)}
     return Found(sorted(groups, key=lambda group: order[group.name]), left_out)
+
+
+def _untraced(error: Exception) -> str:
+    return f"its dependencies can't be traced ({type(error).__name__}: {first_line(error)})"
 
 
 def _traced(
@@ -151,8 +154,11 @@ def _traced(
             if layer.name in done or module not in graph.module2node:
                 continue
             pruner = graph.get_pruner_of_module(module)
-            group = graph.get_pruning_group(module, pruner.prune_out_channels, range(layer.shape[0]))
-            names, neurons = _mapped(model, graph, group, named)
+            try:
+                group = graph.get_pruning_group(module, pruner.prune_out_channels, range(layer.shape[0]))
+                names, neurons = _mapped(model, graph, group, named)
+            except Exception as error:  # a tracer that guesses meets what it did not guess
+                names, neurons = [layer.name], _untraced(error)
             done |= {*names}
             yield names, neurons
 
@@ -209,7 +215,7 @@ def _mapped(
         else:
             return refused(f"{what} ({type(module).__name__}) hangs on it, which is not understood")
     if any(len(index) != named_rows(named, name) for name, index in rows.items()):
-        return refused("only a part of a layer's rows is in the group")
+        return refused("the tracer does not follow all of its rows")
     if not columns:
         return refused(OUTPUTS)
     order = {layer.name: i for i, layer in enumerate(named.values())}

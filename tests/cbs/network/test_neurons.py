@@ -149,6 +149,42 @@ def test_grouped_convolutions_are_left_out():
     assert "'b'" in result.left_out["a"]
 
 
+def test_a_map_that_is_flattened_the_other_way_round_is_left_out():
+    """The tracer takes it for one that is flattened channel by channel, which the trial finds out."""
+    make = lambda: Custom(  # noqa: E731
+        lambda m, x: m.b(torch.tanh(m.a(x)).permute(0, 2, 3, 1).flatten(1)),
+        a=nn.Conv2d(2, 4, 3), b=nn.Linear(32, 3),
+    )  # fmt: skip
+    result = found(seeded(make), image_samples())
+    assert result.groups == []
+    assert "outputs depend on it" in result.left_out["a"]
+
+
+def test_shortcuts_that_are_padded_stay_and_the_rest_goes():
+    def block(m, x):
+        y = torch.tanh(m.a(x))
+        return m.d((m.c(torch.tanh(m.b(y))) + F.pad(y, (0, 0, 0, 0, 1, 1))).mean((2, 3)))
+
+    make = lambda: Custom(  # noqa: E731
+        block,
+        a=nn.Conv2d(2, 2, 1), b=nn.Conv2d(2, 5, 1), c=nn.Conv2d(5, 4, 1), d=nn.Linear(4, 3),
+    )  # fmt: skip
+    result = found(seeded(make), image_samples())
+    (group,) = result.groups
+    expected(group, ["b"], {"c": 1})
+    assert result.left_out.keys() == {"a", "c", "d"}
+
+
+def test_tokens_have_hidden_units_too():
+    make = lambda: Custom(  # noqa: E731
+        lambda m, x: m.d((x + m.c(F.gelu(m.b(m.norm(m.a(x)))))).mean(1)),
+        norm=nn.LayerNorm(5), a=nn.Linear(6, 5), b=nn.Linear(5, 7), c=nn.Linear(7, 6), d=nn.Linear(6, 3),
+    )  # fmt: skip
+    groups = {group.name: group for group in found(seeded(make), samples(12, (4, 6))).groups}
+    expected(groups["b"], ["b"], {"c": 1})
+    assert "a" not in groups
+
+
 def test_layers_that_are_not_pruned_keep_their_groups():
     model = seeded(mlp)
     result = neurons_of(model, find_layers(model, ["0", "2"]), samples().first(4))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cbs.network.eligible import LeftOut
     from cbs.network.shrink import shrink
     from cbs.prune import ScopeIgnored, compare, prune
+    from cbs.quantization.quantize import QuantizeResult, quantize
+    from cbs.quantization.stored import load_quantized
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.schedule.growth import Schedule
@@ -43,54 +45,13 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "GGN",
-    "Fisher",
-    "FisherDiagonal",
-    "GaussNewton",
-    "GaussNewtonDiagonal",
-    "GaussNewtonSpread",
-    "Gram",
-    "Hessian",
-    "HessianDiagonal",
-    "Hutchinson",
-    "Identity",
-    "Kronecker",
-    "LayerResult",
-    "LeftOut",
-    "Merged",
-    "Method",
-    "MonteCarloFisher",
-    "NeuronDropout",
-    "NeuronMerge",
-    "NeuronSolve",
-    "Nothing",
-    "OutputDiagonal",
-    "OutputGram",
-    "OwnBias",
-    "PruneResult",
-    "RecursionDiagonal",
-    "Request",
-    "RowResult",
-    "Samples",
-    "Schedule",
-    "ScopeIgnored",
-    "Scores",
-    "Singles",
-    "Solve",
-    "Split",
-    "Step",
-    "Survivors",
-    "compare",
-    "digits",
-    "digits_mlp",
-    "from_scratch",
-    "methods",
-    "mlpnet",
-    "mnist",
-    "prune",
-    "shrink",
-    "train",
-    "trained_digits_mlp",
+    "Fisher", "FisherDiagonal", "GGN", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
+    "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker", "LayerResult", "LeftOut",
+    "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
+    "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
+    "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve", "Split",
+    "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized", "methods",
+    "mlpnet", "mnist", "prune", "quantize", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -121,6 +82,8 @@ _export(
         "network.eligible": ["LeftOut"],
         "network.shrink": ["shrink"],
         "prune": ["ScopeIgnored", "compare", "prune"],
+        "quantization.quantize": ["QuantizeResult", "quantize"],
+        "quantization.stored": ["load_quantized"],
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "schedule.growth": ["Schedule"],

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from cbs.cli import curve, export, listing, prune, solve, verify
+from cbs.cli import curve, export, listing, prune, quantize, solve, verify
 from cbs.cli.output import complain, telling_of_plugins, telling_the_log
 from cbs.cli.signals import stopping
 from cbs.cli.streams import standard_streams, unheard
@@ -34,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("prune")(prune.prune)
+app.command("quantize")(quantize.quantize)
 app.command("solve")(solve.solve)
 app.command("bound")(solve.bound)
 app.command("curve")(curve.curve)

@@ -1,0 +1,156 @@
+"""`cbs quantize`: a network's weights in few bits, and how many bytes and how much accuracy are left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cbs.cli import output
+
+if TYPE_CHECKING:
+    from cbs.quantization.quantize import QuantizeResult
+
+
+def quantize(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="digits, mlpnet, or package.module:name of your own."),
+    ] = "digits",
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="State dict, .safetensors or .pt; embedded models train without."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Masks of a pruned network, METHOD-SPARSITY.masks.safetensors of a run folder: what they "
+            "prune stays zero and takes no bits.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="Calibration data, or a function that returns it."),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="Held-out data for the accuracy.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the MNIST files for mlpnet.", envvar="CBS_DATA"),
+    ] = None,
+    bits: Annotated[
+        list[str] | None,
+        typer.Option("--bits", "-b", help="Of a code, from 2 to 8. Repeat it or use commas.  [default: 4]"),
+    ] = None,
+    per: Annotated[str, typer.Option(help="A grid for every `row`, or one for a layer's `tensor`.")] = "row",
+    rounding: Annotated[
+        str, typer.Option(help="To the `nearest` level, or with error `feedback` on the layer Gram.")
+    ] = "nearest",
+    grid: Annotated[
+        str, typer.Option(help="Levels by a `search` for least squared error, or the weights' `range`.")
+    ] = "search",
+    layers: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Layers, separated by commas.  [default: all]")
+    ] = None,
+    damping: Annotated[
+        float, typer.Option(help="Added to the Gram's diagonal, relative to its mean.")
+    ] = 1e-2,
+    samples: Annotated[
+        int | None, typer.Option(help="How many samples to calibrate on; if absent all of them.")
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(metavar="NAME", help="Of torch.nn.functional, or package.module:name.")
+    ] = "cross_entropy",
+    seed: Annotated[int, typer.Option(help="Of the draw of samples.")] = 0,
+    device: Annotated[str, typer.Option(help="Torch device for the network.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write the packed codes (safetensors); one number of bits only.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Round a network's weights to few bits, and count the bytes that are left.
+
+    The bytes are those of the file that --output writes, but for its header: codes, masks, two numbers a
+    grid, and everything else at its own type.
+
+    For example:
+
+    `cbs quantize --bits 8,4,3,2 --rounding feedback`
+
+    `cbs quantize digits --weights run/joint-0.9.safetensors --masks run/joint-0.9.masks.safetensors --bits 4`
+    """
+    asked = _bits(bits)
+    if out is not None and len(asked) > 1:
+        raise ValueError(f"output is one file, but bits are {', '.join(map(str, asked))}; give one of them")
+    output.check_places([weights, masks], output=out)
+    import cbs  # imports PyTorch: `--help` need not wait
+    from cbs.cli.sources import find_loss, gather_job
+
+    how = find_loss(loss)
+    job = gather_job(model, weights, data, test, data_dir)
+    network = job.model if masks is None else _masked(job.model, masks)
+    names = None if layers is None else [name.strip() for name in layers.split(",") if name.strip()]
+    asking: dict[str, Any] = {
+        "per": per, "rounding": rounding, "grid": grid, "layers": names, "damping": damping,
+        "samples": samples, "loss": how, "test": job.test, "seed": seed, "device": device,
+    }  # fmt: skip
+    results = [cbs.quantize(network, job.data, bits=width, **asking) for width in asked]
+
+    def show() -> None:
+        if as_json:
+            output.print_json({"model": model, "results": [result.to_dict() for result in results]})
+        else:
+            _print(results)
+
+    return output.deliver(show, {} if out is None else {out: lambda: results[0].save(out)})
+
+
+def _bits(values: list[str] | None) -> list[int]:
+    listed = [part.strip() for value in values or ["4"] for part in value.split(",") if part.strip()]
+    try:
+        return list(dict.fromkeys(int(value) for value in listed))
+    except ValueError:
+        raise ValueError(f"bits must be whole numbers from 2 to 8, got {', '.join(listed)}") from None
+
+
+def _masked(model: Any, path: Path) -> Any:
+    """The model with the masks of a file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from cbs.network.surgery import clone, revive
+
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"masks {str(path)!r} can't be read ({error})") from None
+    return revive(model, clone(model).state_dict(), found)
+
+
+def _print(results: list[QuantizeResult]) -> None:
+    def accuracy(evaluation: Any) -> str:
+        return (
+            "-" if evaluation is None or evaluation.accuracy is None else f"{100 * evaluation.accuracy:.2f}%"
+        )
+
+    first = results[0]
+    dense = first.test_before or first.before
+    rows = [("dense", f"{first.dense_bytes:,}", accuracy(dense), "-", "-")]
+    for result in results:
+        assert result.before is not None
+        assert result.after is not None
+        found = accuracy(result.test_after or result.after)
+        lost = f"{result.after.loss - result.before.loss:+.4f}"
+        name, value = f"{result.settings['bits']} bits", output.number(result.value or 0.0)
+        rows.append((name, f"{result.bytes:,}", found, lost, value))
+    on = "" if first.test_before else " (calibration)"
+    output.print_table(("", "bytes", f"accuracy{on}", "loss increase", "layer objectives"), rows, right=True)

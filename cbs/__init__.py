@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "Fisher", "FisherDiagonal", "GGN", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
+    "GGN", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
     "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker", "LayerResult", "LeftOut",
     "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
     "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Queue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,11 +47,13 @@ class InTurn:
         parts: independent pieces, in the order of their rows.
         control: of the whole solve.
         widening: what foreign tolerances and rounding can have moved a part's bound by at most.
+        notes: more for `Outcome.stats`.
     """
 
     parts: Sequence[Part]
     control: Control
     widening: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
     _reported: float = field(default=-math.inf, init=False)
 
     @property
@@ -143,7 +145,7 @@ class InTurn:
         """The parts' answers as one."""
         excess = max((part.excess for part in self.parts), default=0.0)
         nodes = sum(part.nodes for part in self.parts)
-        stats = {"parts": len(self.parts), "nodes": nodes, "bound_widening": self.widening}
+        stats = {"parts": len(self.parts), "nodes": nodes, "bound_widening": self.widening} | self.notes
         if excess > 0.0:
             stats["bound_above_value"] = excess
         return Outcome(self.mask, sum(part.bound for part in self.parts), reason, stats)

@@ -6,7 +6,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ACROSS = {
-    "tests/cbs": {"certificates", "dtypes", "malformed", "mlpnet", "regression", "resnet20", "surgeon"},
+    "tests/cbs": {
+        "certificates",
+        "dtypes",
+        "elimination",
+        "malformed",
+        "mlpnet",
+        "regression",
+        "resnet20",
+        "surgeon",
+    },
     "tests/cbs/cli": {"certificates", "checkpoint", "errors", "lost_work", "tables"},
     "tests/solvers": {"conformance", "packaging", "values", "zero_optimum"},
     "tests/solvers/checker": {"assumptions", "malformed"},

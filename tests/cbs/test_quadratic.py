@@ -241,3 +241,113 @@ def test_arrays_are_copies():
     t = torch.zeros(2, dtype=torch.float64)
     array(t)[0] = 1
     assert t.tolist() == [0, 0]
+
+
+def stacked_of(rng, bias=True, damping=0.0, earlier=NONE):
+    """A model with a matrix of its own for every row, from weighted samples."""
+    dense, used = layer_weights(linear(bias)), 5 + bias
+    Z = np.column_stack([rng.standard_normal((40, 5)) + 0.5, np.ones(40)])[:, :used]
+    H = np.einsum("sr,si,sj->rij", rng.random((40, 3)), Z, Z) / 40
+    H[:, range(5), range(5)] += damping
+    added = np.full(3, damping)
+    return Quadratic(range(1), (dense,), H, (earlier,), "fc", added, bias=bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_rows_with_matrices_of_their_own_are_models_of_one_row_each(bias, damping, rng):
+    model, mask = stacked_of(rng, bias, damping), rng.random((3, 5)) < 0.5
+    moved = model.refit([mask])
+    (dense,) = model.dense
+    alone = [
+        Quadratic(
+            range(1), (Weights(dense.W[[r]], dense.bias[[r]] if bias else None),), model.H[r], (NONE[:1],),
+            "fc", damping, bias=bias,
+        )
+        for r in range(3)
+    ]  # fmt: skip
+    (change,) = model.changes([mask], moved)
+    for r, one in enumerate(alone):
+        own = [mask[r : r + 1]]
+        np.testing.assert_allclose(moved[r], one.refit(own)[0], rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(model.settle([mask])[r], one.settle(own)[0], rtol=1e-12)
+        np.testing.assert_allclose(model.single_updates([mask])[r], one.single_updates(own)[0], rtol=1e-9)
+        np.testing.assert_allclose(model.inverse_diagonal[r], one.inverse_diagonal, rtol=1e-9)
+        np.testing.assert_allclose(model.diagonal[r], one.diagonal, rtol=1e-12)
+        np.testing.assert_allclose(model.own_diagonal[r], one.own_diagonal, rtol=1e-12)
+        (single,) = one.changes(own, one.refit(own))
+        for what in ("row_values", "damage"):
+            found = getattr(model, what)([change.weights])[r]
+            assert found == pytest.approx(getattr(one, what)([single.weights])[0], rel=1e-9)
+    for refit, with_bias in ((True, None), (False, True), (False, False)):
+        counts = Budget.per_row(mask.sum(axis=1).tolist())
+        problem = model.problem(counts, refit=refit, bias=with_bias)
+        full = model.join([mask])[:, : problem.n]
+        each = [
+            one.problem(Budget.per_row(int(mask[r].sum())), refit=refit, bias=with_bias).row_values(full[[r]])
+            for r, one in enumerate(alone)
+        ]
+        np.testing.assert_allclose(problem.row_values(full), np.concatenate(each), rtol=1e-9)
+
+
+def test_the_scale_of_a_model_bounds_its_values(rng):
+    for model in (stacked_of(rng), model_of(True)):
+        (change,) = model.changes([rng.random((3, 5)) < 0.5], model.W - rng.standard_normal(model.W.shape))
+        D = np.abs(model.rows_of([change.weights]) - model.W)
+        H = np.broadcast_to(np.abs(model.H), (3, 6, 6))
+        assert model.scale([change.weights]) == pytest.approx(0.5 * np.einsum("ri,rij,rj->", D, H, D))
+
+
+def test_what_was_pruned_before_stays_out_of_rows_own_matrices(rng):
+    earlier = np.zeros((3, 5), dtype=bool)
+    earlier[0, 1] = earlier[2, [0, 3]] = True
+    for mask in (earlier, np.tile(earlier[:1], (3, 1))):
+        model = stacked_of(np.random.default_rng(1), damping=0.1, earlier=mask)
+        for r in range(3):
+            keep = np.append(~mask[r], True)
+            C = np.linalg.inv(model.H[r][np.ix_(keep, keep)])
+            np.testing.assert_allclose(model.inverse_diagonal[r][keep[:5]], np.diagonal(C)[:-1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["shared", "stacked", "diagonal"])
+def test_settling_moves_the_bias_alone_to_the_models_minimum(kind, rng):
+    model = model_of(True) if kind == "shared" else stacked_of(rng)
+    if kind == "diagonal":
+        H, corner = model.H, model.H[:, 5, 5]
+        diagonal = Diagonal(model.own_diagonal, H[:, 5, :5] / corner[:, None], corner)
+        model = replace(model, H=diagonal, damping=0.0)
+    mask = rng.random((3, 5)) < 0.5
+    rows = model.settle([mask])
+    (change,) = model.changes([mask], rows)
+    np.testing.assert_array_equal(rows[:, :5], np.where(mask, 0, model.W[:, :5]))
+    best = model.damage([change.weights])
+    for step in (1e-3, -1e-3):
+        moved = replace(change.weights, bias=change.weights.bias + step)
+        assert (model.damage([moved]) > best).all()
+    if kind != "diagonal":  # where weights interact, what they cost apart is not what they cost together
+        problem = model.problem(Budget.per_row(mask.sum(axis=1).tolist()), refit=False, bias=True)
+        np.testing.assert_allclose(problem.weights(model.join([mask])), rows, rtol=1e-9)
+        np.testing.assert_allclose(problem.row_values(model.join([mask])), model.row_values([change.weights]))
+    else:
+        own = 0.5 * model.diagonal * model.W[:, :5] ** 2
+        np.testing.assert_allclose(best, np.where(mask, own, 0).sum(axis=1))
+
+
+def test_shifts_of_the_bias_add_up(rng):
+    model, mask = stacked_of(rng), rng.random((3, 5)) < 0.6
+    together = model.settle([mask])[:, -1] - model.W[:, -1]
+    apart = np.zeros(3)
+    for r, j in np.argwhere(mask):
+        one = np.zeros((3, 5), dtype=bool)
+        one[r, j] = True
+        apart += model.settle([one])[:, -1] - model.W[:, -1]
+    np.testing.assert_allclose(together, apart, rtol=1e-9)
+
+
+def test_settling_follows_a_gradient_of_the_bias(rng):
+    K, C = gram(5, True), gram(5, True, seed=1)
+    model = layer_quadratic(0, linear(), K, 0.01, NONE, C)
+    mask = rng.random((3, 5)) < 0.5
+    rows = model.settle([mask])
+    slope = np.einsum("ri,ij->rj", rows - model.W, model.H)[:, -1] + model.gradient[:, -1]
+    np.testing.assert_allclose(slope, 0, atol=1e-12)

@@ -182,6 +182,39 @@ def test_each_makes_methods(curvature, selection, scope):
     assert result.measured.prediction > 0
 
 
+@pytest.mark.parametrize("scope", ["row", "layer", "network"])
+@pytest.mark.parametrize("selection", [cbs.Scores("obd"), cbs.Scores("obs"), cbs.Solve("greedy")])
+def test_rows_of_their_own_make_methods(selection, scope):
+    result = cbs.prune(
+        seeded(mlp), samples(30), method=method(cbs.Kronecker(), selection), sparsity=0.5, scope=scope,
+        certify=False,
+    )  # fmt: skip
+    assert sum(int(mask.sum()) for mask in result.masks.values()) == (29 if scope == "row" else 31)
+    assert result.measured.prediction > 0
+
+
+def test_rows_of_their_own_are_pruned_and_refitted_by_their_own_matrices():
+    model, data = seeded(mlp, sizes=(5, 4, 3)), samples(30, (5,))
+    result = cbs.prune(
+        model, data, method=method(cbs.Kronecker(0.1)), sparsity=0.5, scope="network", certify=False
+    )
+    kept, gone, damage = [], [], 0.0
+    for layer in find_layers(model):
+        A, B = kronecker(model, data)[layer.name]
+        w = layer.module.weight.detach().numpy()
+        moved = result.permanent().get_submodule(layer.name).weight.detach().numpy()
+        added = 0.1 * np.diagonal(B).mean() * np.diagonal(A).mean()
+        for r, P in enumerate(result.masks[layer.name].numpy()):
+            C = np.linalg.inv(B[r, r] * A + added * np.eye(len(A)))
+            s = 0.5 * w[r] ** 2 / np.diagonal(C)
+            kept, gone = [*kept, *s[~P]], [*gone, *s[P]]
+            expected = w[r] - C[:, P] @ np.linalg.solve(C[np.ix_(P, P)], w[r, P])
+            np.testing.assert_allclose(moved[r], np.where(P, 0.0, expected), rtol=1e-7, atol=1e-10)
+            damage += 0.5 * B[r, r] * (moved[r] - w[r]) @ A @ (moved[r] - w[r])
+    assert max(gone) < min(kept)
+    assert result.measured.prediction == pytest.approx(damage, rel=1e-7)
+
+
 def test_exact_selection_on_the_gauss_newton_matrix_is_that_on_its_factor():
     model, data = seeded(mlp, sizes=(4, 3)), samples(30, (4,))
     masks = [

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         OutputGram,
         RecursionDiagonal,
     )
-    from cbs.data import Samples, Split, digits, mnist
+    from cbs.data import Samples, Split, digits, mnist, monks
     from cbs.method import Method
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
@@ -51,7 +51,7 @@ __all__ = [
     "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
     "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve", "Split",
     "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized", "methods",
-    "mlpnet", "mnist", "prune", "quantize", "shrink", "train", "trained_digits_mlp",
+    "mlpnet", "mnist", "monks", "prune", "quantize", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -76,7 +76,7 @@ _export(
             "OutputGram",
             "RecursionDiagonal",
         ],
-        "data": ["Samples", "Split", "digits", "mnist"],
+        "data": ["Samples", "Split", "digits", "mnist", "monks"],
         "method": ["Method"],
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],

@@ -171,6 +171,54 @@ def mnist(data_dir: str | os.PathLike[str] | None = None, url: str = MNIST_URL) 
     return Split(*parts)
 
 
+MONKS_VALUES = (3, 3, 2, 3, 4, 2)
+"""How many values each of the six attributes has."""
+
+
+def monks(problem: int, data_dir: str | os.PathLike[str] | None = None) -> Split:
+    """A MONK's problem: inputs `[N, 17]`, a 0 or 1 for every value of every attribute, labels 0 and 1.
+
+    The problems are three rules on six attributes (Thrun et al. 1991). The training parts have 124, 169 and
+    122 samples, of which 5% of the third have a wrong label; the test part has all 432 there are.
+
+    Args:
+        problem: 1, 2 or 3.
+        data_dir: folder with UCI's files `monks-1.train` and so on, or with a folder `monks` that has them;
+            by default the environment variable `CBS_DATA`.
+
+    Raises:
+        ValueError: for another problem, or a file that is not there or not what it should be.
+    """
+    if isinstance(problem, bool) or problem not in (1, 2, 3):
+        raise ValueError(f"problem must be 1, 2 or 3, got {problem!r}")
+    folder = Path(data_dir or os.environ.get("CBS_DATA") or "")
+    if not (folder / f"monks-{problem}.train").exists():
+        folder = folder / "monks"
+    return Split(*(_read_monks(folder / f"monks-{problem}.{part}") for part in ("train", "test")))
+
+
+def _read_monks(path: Path) -> Samples:
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} can't be read ({first_line(error)}); set CBS_DATA to a folder with UCI's MONK's problems"
+        ) from None
+    sizes = np.array(MONKS_VALUES)
+    try:
+        values = np.array([[int(word) for word in words[:7]] for words in lines]).reshape(-1, 7)
+        wrong = not len(values) or (values[:, 0] // 2).any() or (values[:, 1:] < 1).any()
+        if wrong or (values[:, 1:] > sizes).any():
+            raise ValueError("a value out of its range")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not hold a MONK's problem ({first_line(error)}): a line is a class, 0 or 1, six "
+            "attributes counted from 1, and an id"
+        ) from None
+    hot = [np.eye(size)[values[:, 1 + i] - 1] for i, size in enumerate(MONKS_VALUES)]
+    return Samples(torch.from_numpy(np.hstack(hot)).float(), torch.from_numpy(values[:, 0]).long())
+
+
 def _fetch(name: str, folder: Path, url: str) -> Path:
     path = folder / name
     if path.exists():

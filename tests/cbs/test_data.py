@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from cbs import data as module
-from cbs.data import MNIST_MEAN, MNIST_STD, Samples, digits, gather, mnist
+from cbs.data import MNIST_MEAN, MNIST_STD, Samples, digits, gather, mnist, monks
 
 X = torch.arange(24.0).reshape(12, 2)
 Y = torch.arange(12)
@@ -198,3 +198,42 @@ def test_an_unreachable_site_is_one_line(site, tmp_path):
     with pytest.raises(ValueError, match="can't be had from") as error:
         mnist(tmp_path / "data", "http://127.0.0.1:1/nothing-here/")
     assert "\n" not in str(error.value)
+
+
+def monks_files(folder, lines):
+    for part in ("train", "test"):
+        (folder / f"monks-2.{part}").write_text(lines)
+
+
+def test_monks_problems_are_one_hot(tmp_path):
+    monks_files(tmp_path, " 1 1 2 1 3 4 2 data_5\n\n 0 3 3 2 1 1 1 data_9\n")
+    split = monks(2, tmp_path)
+    assert split.train.targets.tolist() == [1, 0]
+    assert split.train.inputs.tolist() == [
+        [1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1],
+        [0, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1, 0],
+    ]
+    (tmp_path / "monks").mkdir()
+    monks_files(tmp_path / "monks", " 1 1 2 1 3 4 2 data_5\n")
+    (tmp_path / "monks-2.train").unlink()
+    assert len(monks(2, tmp_path).test) == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["", " 2 1 1 1 1 1 1 a\n", " 0 4 1 1 1 1 1 a\n", " 0 1 1 1 1 0 1 a\n", " 0 1 1 1\n", "0 x 1 1 1 1 1\n"],
+)
+def test_files_that_hold_no_monks_problem_are_refused(tmp_path, lines):
+    monks_files(tmp_path, lines)
+    with pytest.raises(
+        ValueError, match=r"does not hold a MONK's problem .*six attributes counted from 1"
+    ) as error:
+        monks(2, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_monks_problem_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"monks-1\.train can't be read .*set CBS_DATA to a folder"):
+        monks(1, tmp_path)
+    with pytest.raises(ValueError, match="problem must be 1, 2 or 3, got 4"):
+        monks(4, tmp_path)

@@ -8,6 +8,7 @@ import cbs
 from cbs.curvature.diagonal import network_diagonal
 from cbs.curvature.output import row_scales
 from cbs.network.network import Network
+from cbs.selection import Job
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 ASK = {"certify": False, "damping": 0.01}
@@ -192,9 +193,12 @@ def test_a_neuron_scores_what_its_weights_do_one_by_one(name, scope, make, data)
         seeded(make), data, sparsity=0.5, method=method, scope=scope, granularity="neurons", **ASK
     )
     network = Network(seeded(make), data, damping=0.01)
-    single, bias = one_by_one(name, network, network(curvature.within(result.request)))
+    asked = curvature.within(result.request).damped(0.01)
+    single, bias = one_by_one(name, network, network(asked))
+    job = Job(network, asked, result.request, None, None, np.random.default_rng(0))
+    found = method.selection.neuron_scores(job, network.neurons)
     taken, left = [], []
-    for group, lost in zip(network.neurons, result.neurons, strict=True):
+    for group, lost, summed in zip(network.neurons, result.neurons, found, strict=True):
         scores = []
         for j in range(group.count):
             touched, total = set(), 0.0
@@ -207,6 +211,7 @@ def test_a_neuron_scores_what_its_weights_do_one_by_one(name, scope, make, data)
                     at = group.columns[layer.name][j]
                     touched |= {(i, r, c) for r in range(layer.shape[0]) for c in at}
             scores.append(total + sum(single[i][r, c] for i, r, c in touched))
+        np.testing.assert_allclose(summed, scores, rtol=1e-9)
         gone = np.isin(np.arange(group.count), lost.neurons)
         taken.append(np.array(scores)[gone])
         left.append(np.sort(np.array(scores)[~gone]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from solvers.runtime.lazy import export as _export
 
 if TYPE_CHECKING:
-    from cbs.compensation import Merged, Nothing, OwnBias, Singles, Survivors
+    from cbs.compensation import Merged, Nothing, OwnBias, Scaled, Singles, Survivors
     from cbs.curvature import (
         GGN,
         Fisher,
@@ -49,15 +49,15 @@ __all__ = [
     "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker", "LayerResult", "LeftOut",
     "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
     "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
-    "Request", "RowResult", "Samples", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve", "Split",
-    "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized", "methods",
-    "mlpnet", "mnist", "monks", "prune", "quantize", "shrink", "train", "trained_digits_mlp",
+    "Request", "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve",
+    "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized",
+    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
     __name__,
     {
-        "compensation": ["Merged", "Nothing", "OwnBias", "Singles", "Survivors"],
+        "compensation": ["Merged", "Nothing", "OwnBias", "Scaled", "Singles", "Survivors"],
         "curvature": [
             "Fisher",
             "FisherDiagonal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from cbs.compensation import Merged, Nothing, OwnBias, Singles, Survivors
+from cbs.compensation import Merged, Nothing, OwnBias, Scaled, Singles, Survivors
 from cbs.curvature import (
     Fisher,
     FisherDiagonal,
@@ -26,6 +26,9 @@ from solvers.runtime.plugins import plugins
 
 OBD_SD = "this project's reading of Harang & Sanders 2023"
 """OBD-SD is named there; its formula was not to be had."""
+
+_CBS = Solve(problem="selection", judge="loss", damped=False)
+_RMP = Solve("randomized-magnitude", problem="selection", judge="loss", damped=False)
 
 _ROWS = (
     Method(Identity(), Scores("magnitude"), Nothing(), paper="Han et al. 2015", name="magnitude"),
@@ -49,12 +52,10 @@ _ROWS = (
     Method(Gram(), Solve("sparsegpt"), Survivors(), paper="Frantar & Alistarh 2023", name="sparsegpt"),
     Method(Gram(), Solve("alps"), Survivors(), paper="Meng et al. 2024", name="alps"),
     Method(Fisher(), Solve("chita"), Survivors(), paper="Benbaki et al. 2023", name="chita"),
-    Method(
-        Fisher(), Solve(problem="selection", judge="loss"), Nothing(), paper="Yu et al. 2022", name="cbs-s",
-    ),
-    Method(
-        Fisher(), Solve(problem="selection", judge="loss"), Survivors(), paper="Yu et al. 2022", name="cbs",
-    ),
+    Method(Fisher(), _RMP, Nothing(), paper="Yu et al. 2022", name="rmp"),
+    Method(Fisher(), _CBS, Nothing(), paper="Yu et al. 2022", name="cbs-s"),
+    Method(Fisher(), _CBS, Survivors(), paper="Yu et al. 2022", name="cbs"),
+    Method(Fisher(), _CBS, Scaled(), paper="Yu et al. 2022", name="cbs-scaled"),
     Method(
         Identity(), Scores("sensitivity"), Nothing(), paper="Ballini et al. 2026 (baseline)",
         name="sensitivity",

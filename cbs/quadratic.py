@@ -138,6 +138,16 @@ class Quadratic:
             return np.concatenate([part.W.ravel() for part in weights])[None, :]
         return weights[0].augmented if self.bias else weights[0].W
 
+    def undamped(self) -> Quadratic:
+        """The model without what was added to its diagonal, for selection, which needs no inverse."""
+        if isinstance(self.H, FactorHessian):
+            return replace(self, H=FactorHessian(self.H.X), damping=0.0)
+        if isinstance(self.H, Diagonal):
+            return self
+        H, index = self.H.copy(), np.arange(self.n)
+        H[..., index, index] -= np.expand_dims(self.damping, -1)
+        return replace(self, H=H, damping=0.0)
+
     def split(self, rows: NDArray[T]) -> list[NDArray[T]]:
         """`[rows, n]` values as matrices `[m, n]`, one for each of the layers."""
         if not self.flat:

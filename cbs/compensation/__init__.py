@@ -2,5 +2,6 @@
 
 from cbs.compensation.closed_form import Compensation, Nothing, OwnBias, Singles, Survivors
 from cbs.compensation.merging import Merged
+from cbs.compensation.scaled import Scaled
 
-__all__ = ["Compensation", "Merged", "Nothing", "OwnBias", "Singles", "Survivors"]
+__all__ = ["Compensation", "Merged", "Nothing", "OwnBias", "Scaled", "Singles", "Survivors"]

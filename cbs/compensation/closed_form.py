@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
-    from cbs.selection.base import Choice
+    from cbs.plan import LayerPlan
+    from cbs.selection.base import Choice, Job
     from solvers.hessian import Array
 
 
@@ -31,6 +33,10 @@ class Compensation(ABC):
     @abstractmethod
     def move(self, choice: Choice) -> Array:
         """`[rows, columns]` of the choice's model after pruning, see `cbs.quadratic.Quadratic`."""
+
+    def settle(self, job: Job, plans: Sequence[LayerPlan]) -> list[LayerPlan]:
+        """What becomes of all layers in the end, once every model's have moved: by default just that."""
+        return list(plans)
 
 
 @dataclass(frozen=True)

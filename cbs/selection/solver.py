@@ -45,18 +45,23 @@ class Solve(Selection):
             search of CBS-S, unless the request asks for a solver, which follows the model.
         wide: with solver `auto`, what solves models that are too wide to be solved exactly; `auto` itself
             if None, or where that solver does not take them. What a request asks for comes before it.
+        damped: whether the selection problem has the curvature's damping. Where survivors stay nothing is
+            inverted, and the damping only adds w^2 to the cost of a weight: CBS-S was published without.
     """
 
     solver: str | Solver = "auto"
     problem: str = "joint"
     judge: str = "model"
     wide: str | None = None
+    damped: bool = True
 
     searches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_name("problem", self.problem, ("joint", "selection", "own-bias"))
         check_name("judge", self.judge, ("model", "loss"))
+        if self.problem != "selection" and not self.damped:
+            raise ValueError("damped=False is for problem 'selection': what moves takes an inverse")
 
     @property
     def words(self) -> str:
@@ -161,9 +166,10 @@ class Solve(Selection):
         turns = []
         for model, budget, start in zip(quadratics, budgets, starts, strict=True):
             refit, bias = self.problem == "joint", self.problem != "selection"
-            problem = model.problem(budget, refit=refit, bias=bias)
+            posed = model if self.damped else model.undamped()
+            problem = posed.problem(budget, refit=refit, bias=bias)
             if not problem.hessian.shared and searcher.refuses(problem):
-                problem = model.problem(budget, refit=refit, bias=bias, own=False)
+                problem = posed.problem(budget, refit=refit, bias=bias, own=False)
             warm = self.solver == "auto" or watch.interrupted
             turn = Turn(model.index[0], model.name, problem, self._taking(request, problem))
             if start is not None and warm:

@@ -1,12 +1,17 @@
+import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torch.nn import functional as F
 
 import cbs
 from cbs.curvature.fisher import gradient_factor
+from cbs.methods import get_method
 from cbs.network.layers import find_layers
+from solvers import get_solver
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 DAMPING = 0.02
@@ -102,7 +107,8 @@ def test_selection_by_an_exact_solver_is_the_best_there_is(budget):
     model, data = seeded(mlp, sizes=(4, 2)), samples(30, (4,), classes=2)
     result = run(model, data, "cbs-s", sparsity=0.5, budget=budget, solver="brute-force")
     dense = Dense(model, data, pooled=False)
-    w, H, mask = dense.w[0], dense.H[0], dense.split(result, "mask")[0]
+    w, X, mask = dense.w[0], dense.X[0], dense.split(result, "mask")[0]
+    H = X.T @ X / len(X)  # as published: no damping
     values = {}
     for chosen in itertools.product([False, True], repeat=8):
         x = np.array(chosen).reshape(2, 4)
@@ -131,3 +137,45 @@ def test_gradients_come_from_at_most_a_thousand_samples_unless_asked(monkeypatch
     model, data = seeded(mlp), samples(40)
     assert run(model, data, "cbs-s", sparsity=0.5).history[0].stats["gradient_samples"] == 15
     assert run(model, data, "cbs-s", sparsity=0.5, samples=30).history[0].stats["gradient_samples"] == 30
+
+
+def test_randomized_magnitude_is_judged_by_the_loss_alone():
+    """Of ten weights three stay, in three buckets: the best of all the masks that were tried."""
+    model, data = seeded(mlp, bias=False, sizes=(4, 2, 1)), samples(40, (4,))
+    data = replace(data, targets=data.inputs[:, :1].clone())
+    tried = []
+    solve = get_method("rmp").selection
+    assert (solve.solver, solve.problem, solve.judge) == ("randomized-magnitude", "selection", "loss")
+
+    class Watched(type(get_solver("randomized-magnitude"))):
+        def run(self, problem, control):
+            def score(mask):
+                tried.append((self.score(mask), mask.copy()))
+                return tried[-1][0]
+
+            return replace(get_solver("randomized-magnitude"), score=score).run(problem, control)
+
+    rmp = replace(get_method("rmp"), selection=replace(solve, solver=Watched()))
+    result = run(model, data, rmp, sparsity=0.7, scope="network", loss="mse_loss")
+    twin = copy.deepcopy(model)
+
+    def loss(mask):
+        parts = np.split(mask.ravel(), [8])
+        with torch.no_grad():
+            for layer, part in zip((0, 2), parts, strict=True):
+                dense = model[layer].weight
+                twin[layer].weight.copy_(dense * torch.from_numpy(~part).reshape(dense.shape))
+        return float(F.mse_loss(twin(data.inputs), data.targets).detach())
+
+    assert len(tried) == 50
+    assert len({mask.tobytes() for _, mask in tried}) > 3
+    for found, mask in tried:
+        assert found == pytest.approx(loss(mask), rel=1e-12)
+    kept = np.concatenate([result.masks[name].flatten().numpy() for name in ("0", "2")])
+    assert loss(kept) == pytest.approx(min(found for found, _ in tried), rel=1e-12)
+    w = np.concatenate([model[i].weight.detach().flatten().numpy() for i in (0, 2)])
+    assert (tried[0][1].ravel() == (np.abs(w) <= np.sort(np.abs(w))[6])).all()
+    for layer in (0, 2):
+        gone = result.masks[str(layer)]
+        moved = result.model.get_submodule(str(layer)).weight.detach()
+        assert torch.equal(moved, torch.where(gone, 0.0, model[layer].weight.detach()))

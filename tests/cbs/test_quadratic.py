@@ -13,6 +13,7 @@ from cbs.curvature.fisher import damped_factor
 from cbs.curvature.gram import layer_quadratic
 from cbs.network.layers import Layer
 from cbs.quadratic import Diagonal, Quadratic, flat_budget, smallest
+from cbs.selection import Solve
 from solvers import Budget
 from tests.cbs.networks import seeded
 
@@ -351,3 +352,28 @@ def test_settling_follows_a_gradient_of_the_bias(rng):
     rows = model.settle([mask])
     slope = np.einsum("ri,ij->rj", rows - model.W, model.H)[:, -1] + model.gradient[:, -1]
     np.testing.assert_allclose(slope, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_an_undamped_selection_costs_the_plain_model(flat, rng):
+    model = flat_of(rng) if flat else model_of(bias=False)
+    plain = model.undamped()
+    problem = plain.problem(Budget.per_layer(4), refit=False)
+    mask = problem.pools.smallest(rng.random(problem.W.shape))
+    gone = np.where(mask, problem.W, 0.0)
+    added = model.H.damping if flat else model.damping
+    damped = model.problem(Budget.per_layer(4), refit=False).value(mask)
+    assert damped - problem.value(mask) == pytest.approx(0.5 * added * np.square(gone).sum())
+    assert problem.value(mask) == pytest.approx(float(model.damage(plain_of(model, mask)).sum()))
+    assert (added > 0, plain.damping) == (True, 0.0)
+
+
+def plain_of(model, mask):
+    """The layers' parameters with a mask and no other move."""
+    parts = model.split(np.where(mask, 0.0, model.W))
+    return [Weights(W, part.bias) for W, part in zip(parts, model.dense, strict=True)]
+
+
+def test_only_selection_goes_without_damping():
+    with pytest.raises(ValueError, match="damped=False is for problem 'selection'"):
+        Solve(damped=False)

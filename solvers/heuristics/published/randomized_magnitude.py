@@ -27,11 +27,11 @@ Score = Callable[[Mask], float]
 class RandomizedMagnitude(Solver):
     """Yu et al. 2022, Algorithm 2: split every pool at random into buckets, prune each by magnitude.
 
-    The published code rounds within buckets and so misses its sparsity; here the buckets' counts
-    add up to the pool's.
+    As in the published code, the first mask that is tried is that of magnitude itself. That code rounds
+    within buckets and so misses its sparsity; here the buckets' counts add up to the pool's.
 
     Attributes:
-        repeats: number of bucketings tried (S).
+        repeats: number of masks tried (S).
         max_buckets: a pool of N entries has `min(floor(sqrt(N)), max_buckets)` buckets (B).
         score: compares masks `[m, n]`; by default the problem's value. The paper takes the loss on
             a sample of training data.
@@ -54,8 +54,8 @@ class RandomizedMagnitude(Solver):
         reason: Status | None = None
         while best is None or (tried < self.repeats and reason is None):
             masks = []
-            for _ in range(min(BATCH, self.repeats - tried) or 1):
-                buckets = bucketed(pools, self.max_buckets, rng)
+            for i in range(min(BATCH, self.repeats - tried) or 1):
+                buckets = bucketed(pools, self.max_buckets, rng) if tried + i else pools
                 masks.append(pools.expand(buckets.smallest(sizes), problem.m))
             found = values(problem, masks) if self.score is None else [self.score(mask) for mask in masks]
             tried += len(masks)

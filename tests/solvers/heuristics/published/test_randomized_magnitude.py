@@ -43,6 +43,16 @@ def test_buckets_stay_within_pools(rng, budget):
     assert pools.violation(pools.expand(mask, 4)) is None
 
 
+def test_magnitude_itself_is_tried_first(rng):
+    W = rng.standard_normal((1, 40))
+    problem = SubsetProblem(W, np.eye(40), Budget.per_layer(25), refit=False)
+    seen = []
+    solve(problem, RandomizedMagnitude(repeats=12, score=lambda mask: seen.append(mask.copy()) or 0.0))
+    plain = np.abs(W) <= np.sort(np.abs(W), axis=None)[24]
+    assert (seen[0] == plain).all()
+    assert sum((mask == plain).all() for mask in seen) == 1
+
+
 def test_one_bucket_is_magnitude(rng):
     W = rng.standard_normal((3, 8))
     problem = SubsetProblem(W, np.eye(8), Budget.per_layer(10), refit=False)

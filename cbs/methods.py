@@ -61,12 +61,10 @@ _ROWS = (
         name="sensitivity",
     ),
     Method(
-        OutputDiagonal(), Scores("elimination"), OwnBias(), "weights", paper="Ballini et al. 2026",
-        name="elimination",
+        OutputDiagonal(), Scores("elimination"), OwnBias(), paper="Ballini et al. 2026", name="elimination",
     ),
     Method(
-        Gram(), Scores("ablation"), OwnBias(), "weights", paper="Ballini et al. 2026",
-        name="elimination-nonlinear",
+        Gram(), Scores("ablation"), OwnBias(), paper="Ballini et al. 2026", name="elimination-nonlinear",
     ),
     Method(
         OutputGram(damping=0.0), Solve(problem="own-bias"), OwnBias(), paper="this project",

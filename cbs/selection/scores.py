@@ -77,8 +77,8 @@ class Scores(Selection):
 
     A neuron's score is the sum over all weights of its rows and of the columns that it feeds, each counted
     once; of batch norms nothing counts. By `wanda` and `obd` on a Gram, the one curvature that has biases,
-    those of the neuron's rows count as well, as weights of an input that is 1. All scores of a Gram but
-    `magnitude` are multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added up.
+    those of the neuron's rows count as well, as weights of an input that is 1. Scores that
+    come of a Gram are multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added up.
     `random` draws one score for a neuron.
 
     Attributes:

@@ -8,6 +8,7 @@ from torch import nn
 
 import cbs
 from cbs.compensation import Nothing, Survivors
+from cbs.methods import table
 from cbs.network.network import Network
 from cbs.network.shrink import Removed
 from cbs.selection import NeuronChoice, Selection
@@ -19,11 +20,7 @@ NETWORKS = {
     "batch norm": (convnet, image_samples()),
     "residual": (Residual, image_samples()),
 }
-SCORED = [
-    name
-    for name, row in cbs.methods().items()
-    if "neurons" in row["granularity"] and "separable" in row["selection"]
-]
+SCORED = [name for name, method in table().items() if isinstance(method.selection, cbs.Scores)]
 every_network = pytest.mark.parametrize(("make", "data"), NETWORKS.values(), ids=NETWORKS.keys())
 
 
@@ -32,7 +29,7 @@ def run(model, data, method, sparsity=0.5, **options):
 
 
 @pytest.mark.parametrize("scope", ["layer", "network"])
-@pytest.mark.parametrize("method", ["random", *SCORED])
+@pytest.mark.parametrize("method", SCORED)
 @every_network
 def test_every_method_by_scores_removes_neurons(make, data, method, scope):
     model = seeded(make)
@@ -66,7 +63,7 @@ def test_every_method_by_scores_removes_neurons(make, data, method, scope):
     assert all(torch.equal(values, again.state_dict()[name]) for name, values in model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", ["random", *SCORED])
+@pytest.mark.parametrize("method", SCORED)
 def test_neurons_leave_the_digits_mlp(method):
     split = cbs.digits()
     result = run(cbs.digits_mlp(), split.train, method, scope="layer", samples=100, certify=False)

@@ -189,11 +189,8 @@ class _Part:
     """A batch's inputs of a layer, and what its outputs' derivatives add to the sums."""
 
     def __init__(self, layer: Layer, count: int, runs: Sequence[tuple[Tensor, Tensor]], sums: Sums) -> None:
-        if any(len(x) != count for x, _ in runs):
-            raise ValueError(
-                f"layer {layer.name!r} has inputs of shape {list(runs[0][0].shape)} in a batch of {count}: "
-                "samples must come first, for derivatives sample by sample; leave it out with `layers`"
-            )
+        for x, _ in runs:
+            require_samples_first(layer, x, count)
         self.layer, self.count, self.sums = layer, count, sums
         self.inputs = [layer.augmented(x).reshape(count, -1, sums_width(layer)) for x, _ in runs]
         self.single = len(self.inputs) == 1 and self.inputs[0].shape[1] == 1
@@ -218,6 +215,19 @@ class _Part:
         """Add what was kept of samples of one position."""
         if self.omega is not None:
             self.sums.weighted(self.omega, self.inputs[0][:, 0])
+
+
+def require_samples_first(layer: Layer, x: Tensor, count: int) -> None:
+    """Refuse a layer whose input does not have the samples of a batch in its first dimension.
+
+    Raises:
+        ValueError: naming the layer and the shape.
+    """
+    if len(x) != count:
+        raise ValueError(
+            f"layer {layer.name!r} has inputs of shape {list(x.shape)} in a batch of {count}: samples must "
+            "come first, to be told apart; leave it out with `layers`"
+        )
 
 
 def sums_width(layer: Layer) -> int:

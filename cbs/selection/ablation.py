@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.change import array
-from cbs.curvature.each import require_apart
+from cbs.curvature.output_gram import require_samples_first
 from cbs.curvature.outputs import OutputDiagonal
 from cbs.network.layers import Layer, visiting
 from cbs.selection.base import Job
@@ -79,12 +79,10 @@ def _measure(job: Job, model: Quadratic, found: Array) -> Array:
         _Stopped: when the run is to end.
     """
     network, index = job.network, model.index[0]
-    layer = network.layers[index]
-    samples = network.samples.choose(network.gradients, network.seed)
-    require_apart(network.model, samples)
-    means = _means(model)
-    W = network.dense[index].W
-    ahead = _Ahead(network.model, layer)
+    wide, layers, samples = network.differentiable()
+    samples = samples.choose(network.gradients, network.seed)
+    means, W = _means(model), network.dense[index].W
+    ahead = _Ahead(wide, layers[index])
     told, sums = time.perf_counter(), np.zeros(W.shape)
     spread = np.zeros(W.shape[1])
     for inputs, _ in samples.batches():
@@ -132,13 +130,16 @@ class _Ahead:
 
     @torch.no_grad()
     def start(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's unfolded inputs `[B, positions, n]`, and the outputs `[B, k]`, of the dense network."""
+        """The layer's unfolded inputs `[B, positions, n]`, of all its runs, and the outputs `[B, k]`."""
         if self._batch is None or not torch.equal(self._batch[0], inputs):
             seen: list[tuple[Tensor, Tensor]] = []
             with visiting([self.layer], lambda name, x, y: seen.append((x.clone(), y.clone()))):
                 outputs = self.model(inputs.clone()).flatten(1)
-            x, y = seen[0]
-            Z = self.layer.unfold(x).reshape(len(inputs), -1, self.layer.shape[1])
+            for x, _ in seen:
+                require_samples_first(self.layer, x, len(inputs))
+            y = seen[0][1]
+            unfolded = [self.layer.unfold(x).reshape(len(inputs), -1, self.layer.shape[1]) for x, _ in seen]
+            Z = torch.cat(unfolded, dim=1)
             self.widest = max(self.widest, y[0].numel(), Z.shape[1] * self.layer.shape[0])
             if self.tail is None:
                 self.widest = max(self.widest, _sizes(self.model, inputs[:1]))

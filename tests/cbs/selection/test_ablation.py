@@ -51,7 +51,7 @@ def brute_force(network, index):
     with torch.no_grad():
         y = network.model(x)
         handle.remove()
-        mean = layer.unfold(seen[0]).mean(dim=0)
+        mean = torch.cat([layer.unfold(x) for x in seen]).mean(dim=0)
         W, b = layer.module.weight, layer.module.bias
         (m, n), found = layer.shape, np.zeros(layer.shape)
         for i in range(m):
@@ -68,7 +68,21 @@ def brute_force(network, index):
     return found
 
 
+class Twice(nn.Module):
+    """A layer that runs twice a pass, the first time on inputs of which one is constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        """Outputs `[N, 3]`."""
+        first = torch.cat([x[:, :5], torch.ones_like(x[:, :1])], dim=1)
+        return self.out(torch.tanh(self.fc(torch.tanh(self.fc(first)))))
+
+
 CASES = {
+    "run twice": (lambda: Twice().double().eval(), {}, samples(20)),
     "mlp": (mlp, {}, samples(30)),
     "without biases": (mlp, {"bias": False}, samples(30)),
     "nested chain with prelu": (prelu, {}, samples(30)),
@@ -139,6 +153,28 @@ def test_networks_too_large_are_refused_before_any_work(monkeypatch):
     ) as error:
         cbs.prune(seeded(mlp), samples(30), sparsity=0.5, method="elimination-nonlinear")
     assert "\n" not in str(error.value)
+
+
+def test_a_network_that_mixes_samples_into_positions_is_refused():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.fc(x.reshape(-1, 2)).reshape(len(x), -1)
+
+    job = job_of(seeded(Flat).double().eval(), samples(10))
+    with pytest.raises(ValueError, match=r"layer 'fc' has inputs of shape \[30, 2\] in a batch of 10"):
+        ablation_scores(job, job.quadratics[0])
+
+
+def test_networks_of_half_precision_are_measured_in_single():
+    model, data = seeded(mlp), samples(30)
+    job = job_of(model.bfloat16(), (data.inputs.bfloat16(), data.targets))
+    wide = job_of(model.double(), (data.inputs.bfloat16().double(), data.targets))
+    found, expected = (ablation_scores(j, j.quadratics[0]) for j in (job, wide))
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1e-3 * expected.max())
 
 
 def test_sequential_is_refused():

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cbs.assemble import Run
 from cbs.network.network import Network
-from cbs.network.neurons import Neurons
 from cbs.references import LayerBound, References
+from cbs.removal import unit_width
 from cbs.request import Request
 from cbs.result import Certified, LayerResult, PruneResult
 from cbs.watch import Watch
@@ -145,7 +144,7 @@ def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[lis
         bound = layer.bound
         if not feeding:
             bound = 0.0
-        elif not request.pooled and (width := _width(network, i, feeding)):
+        elif not request.pooled and (width := unit_width(network, i)):
             (group,) = (group for group in run.result.neurons if group.name == feeding[0].name)
             budget = Budget.columns(len(group.neurons), width)
             if compute and not run.watch.tell("certify", layer.name, i):
@@ -158,16 +157,6 @@ def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[lis
         conditional = feeding and not live.all()
         total = None if total is None or layers[-1].bound is None or conditional else total + layers[-1].bound
     return layers, total
-
-
-def _width(network: Network, index: int, feeding: Sequence[Neurons]) -> int:
-    """Columns of a neuron in a layer whose columns are one group's and neighbours; 0 for any other layer."""
-    layer, earlier = network.layers[index], network.earlier[index]
-    if len(feeding) != 1 or earlier.any():
-        return 0
-    columns = feeding[0].columns[layer.name]
-    units = np.arange(layer.shape[1]).reshape(-1, columns.shape[1])
-    return columns.shape[1] if np.array_equal(columns[np.argsort(columns[:, 0])], units) else 0
 
 
 def _with_bound(layer: LayerResult, known: LayerBound, gap: float) -> LayerResult:

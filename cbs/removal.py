@@ -15,12 +15,14 @@ import numpy as np
 from torch import nn
 
 from cbs.change import Change, Weights
+from cbs.curvature import Gram
 from cbs.method import Method
 from cbs.network.evaluate import FEW
 from cbs.network.network import Network
 from cbs.network.shrink import Removed, tell_stays, tried
 from cbs.plan import LayerPlan, Plan
 from cbs.selection import Choice, Job, NeuronChoice
+from solvers import Budget
 from solvers.problem import Mask
 
 
@@ -36,6 +38,7 @@ def remove_neurons(method: Method, job: Job) -> Plan:
     began = time.perf_counter()
     choices = method.selection.choose_neurons(job, groups, counts)
     _require(choices, counts, job)
+    _learn(job, choices)
     masks = neuron_masks(network, choices)
     changes: list[Change] = []
     for model in job.quadratics:
@@ -49,6 +52,37 @@ def remove_neurons(method: Method, job: Job) -> Plan:
         plans.append(LayerPlan(change, ", ".join(by), seconds=seconds))
     job.stats["rows_that_stay"] = dict(network.rows_that_stay)
     return silenced(network, Plan(plans, neurons=choices))
+
+
+def unit_width(network: Network, index: int) -> int:
+    """Columns of a neuron in a layer whose columns are one group's, each neuron's neighbours; else 0.
+
+    The choice of neurons is then one of the layer's columns, under `Budget.columns`. Layers that come with
+    masks have 0, too.
+    """
+    layer = network.layers[index]
+    feeding = [group for group in network.neurons if layer.name in group.columns]
+    if len(feeding) != 1 or network.earlier[index].any():
+        return 0
+    columns = feeding[0].columns[layer.name]
+    units = np.arange(layer.shape[1]).reshape(-1, columns.shape[1])
+    return columns.shape[1] if np.array_equal(columns[np.argsort(columns[:, 0])], units) else 0
+
+
+def _learn(job: Job, choices: Sequence[NeuronChoice]) -> None:
+    """Take in what was proven of single layers, for the rows that are left in the end."""
+    network, plan = job.network, Plan([], neurons=choices)
+    if job.request.pooled or job.curvature != Gram().damped(network.damping):
+        return
+    for g, choice in enumerate(choices):
+        if choice.solution is None or len(choice.group.columns) != 1:
+            continue
+        (name,) = choice.group.columns
+        i = [layer.name for layer in network.layers].index(name)
+        dead, later = (p.dead(network.layers[i]) for p in (plan, Plan([], neurons=choices[g + 1 :])))
+        if (width := unit_width(network, i)) and (dead == later).all():
+            budget = Budget.columns(int(choice.removed.sum()), width)
+            job.references.learn_rows(i, budget, ~dead, choice.solution.bound)
 
 
 def removed(network: Network, model: nn.Module, choices: Sequence[NeuronChoice]) -> list[Removed]:

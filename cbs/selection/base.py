@@ -59,7 +59,8 @@ class NeuronChoice:
         group: the neurons.
         removed: `[count]`, True where a neuron goes.
         by: the scores or the solver.
-        solution: of a problem that was solved for it, or None.
+        solution: of the joint problem of the group's columns, in the rows that the groups after it leave; or
+            None.
         stats: counts and figures for the result.
     """
 

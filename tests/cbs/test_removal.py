@@ -174,6 +174,26 @@ def test_one_budget_for_all_groups_has_no_bounds():
     assert result.status == "feasible"
 
 
+@pytest.mark.parametrize(("make", "data"), [(mlp, samples()), (convnet, image_samples())])
+def test_what_a_selection_proves_bounds_the_layers(make, data):
+    result = run(seeded(make), data, "neuron-joint", scope="layer", solver="brute-force", certify=False)
+    network = Network(seeded(make), data)
+    for layer, quadratic in zip(result.layers, network(cbs.Gram()), strict=True):
+        assert layer.status == "optimal"
+        feeding = [group for group in network.neurons if layer.name in group.columns]
+        if feeding:
+            dead = {row for g in result.neurons for row in g.rows.get(layer.name, ())}
+            live = [r for r in range(len(layer.rows)) if r not in dead]
+            at, k = feeding[0].columns[layer.name], round(feeding[0].count / 2)
+            best = min(
+                columns_value(quadratic.H, quadratic.W[live], at[[*out]].ravel())
+                for out in itertools.combinations(range(len(at)), k)
+            )
+            assert layer.bound == pytest.approx(best, rel=1e-6)
+            assert layer.value == pytest.approx(best, rel=1e-6)
+    assert result.bound is None
+
+
 def test_an_optimal_choice_is_said_to_be_one():
     model, data = seeded(mlp, sizes=(6, 2, 3)), samples()
     values = []

@@ -22,6 +22,8 @@ Items = NDArray[np.int64]
 
 MANY = 1000
 """Columns that one product with the whole factor is quicker for than copies of them."""
+KEPT_BYTES = 1 << 28
+"""What copies of a factor's columns may take, which are kept for the steps after."""
 
 
 class Impacts(ABC):
@@ -115,7 +117,7 @@ class FactorImpacts(Impacts):
         assert isinstance(hessian, FactorHessian)
         self.W, self.n, self.damping = problem.W, problem.n, hessian.damping
         self.hessian, self.root = hessian, np.sqrt(hessian.N)
-        self.columns = np.ascontiguousarray(hessian.X.T)
+        self.known: dict[int, Array] = {}
         self.linear = (np.zeros(self.W.shape) if problem.G is None else -problem.G * self.W).ravel()
         self.diagonal = (hessian.diagonal() * self.W**2).ravel()
         self.x = np.zeros(self.W.size, dtype=bool)
@@ -165,7 +167,16 @@ class FactorImpacts(Impacts):
             self.x[item] = sign > 0
 
     def _columns(self, columns: Items) -> Array:
-        return np.asarray(self.columns[columns] / self.root, dtype=np.float64)
+        """Columns of `X / sqrt(N)`, a row each. Few are ever looked at, and these again and again."""
+        wanted = columns.tolist()
+        missing = [column for column in wanted if column not in self.known]
+        if missing:
+            if 8 * self.hessian.N * (len(self.known) + len(missing)) > KEPT_BYTES:
+                self.known.clear()
+                missing = wanted
+            found = self.hessian.columns(np.array(missing)).T / self.root
+            self.known.update(zip(missing, found, strict=True))
+        return np.array([self.known[column] for column in wanted])
 
 
 def impacts(problem: SubsetProblem) -> Impacts:

@@ -195,6 +195,18 @@ def test_wide_factors_are_never_formed(rng, monkeypatch):
     assert len(state.all_pulls()) == M * N
 
 
+@pytest.mark.parametrize("kept", [0, 3, 10**9])
+def test_copies_of_columns_change_nothing(rng, monkeypatch, kept):
+    X, W = rng.standard_normal((6, 40)), rng.standard_normal((1, 40))
+    problem = SubsetProblem(W, FactorHessian(X, 0.1), Budget.per_layer(20), refit=False)
+    dense = SubsetProblem(W, X.T @ X / 6 + 0.1 * np.eye(40), Budget.per_layer(20), refit=False)
+    monkeypatch.setattr("solvers.heuristics.published.swapping.KEPT_BYTES", 8 * 6 * kept)
+    start = problem.pools.smallest(W**2)
+    found = [solve(each, FINE, warm_start=start) for each in (problem, dense)]
+    assert found[0].stats["swaps"] == found[1].stats["swaps"] > 0
+    assert (found[0].mask == found[1].mask).all()
+
+
 def test_single_precision_is_exact(rng):
     X = rng.standard_normal((SAMPLES, N)).astype(np.float32)
     W = rng.standard_normal((M, N))

@@ -100,9 +100,10 @@ class RecursionDiagonal(_Diagonal):
 class HessianDiagonal(_Diagonal):
     """The exact diagonal of the loss's Hessian, for small networks.
 
-    A weight of a `Linear` layer acts through one pre-activation, so that `d2E/dw_ij^2 = x_j^2 d2E/da_i^2`
-    holds without approximation: a Hessian product for each unit. A convolution takes one for each weight.
-    Negative entries are what they are, see `RecursionDiagonal`.
+    A weight acts through its unit's pre-activations alone: of a `Linear` layer `d2E/dw_ij^2 = x_j^2
+    d2E/da_i^2` holds without approximation, a Hessian product for each unit; a convolution takes one for each
+    unit and place, or for each weight if they are fewer. Negative entries are what they are, see
+    `RecursionDiagonal`.
     """
 
     words: ClassVar[str] = "exact Hessian diagonal"

@@ -36,8 +36,11 @@ def network_hessian_diagonal(network: Network) -> list[Array]:
 
 def too_many(network: Network) -> str | None:
     """Why an exact diagonal would take too long, in words that follow a method's name, or None."""
-    simple = single_run(network.model, network.layers, network.samples)
-    count = sum(layer.shape[0] if layer.name in simple else layer.size for layer in network.layers)
+    places = single_runs(network.model, network.layers, network.samples)
+    counts = [
+        min(layer.size, layer.shape[0] * places.get(layer.name, layer.size)) for layer in network.layers
+    ]
+    count = sum(counts)
     if count <= LIMIT:
         return None
     return (
@@ -46,20 +49,20 @@ def too_many(network: Network) -> str | None:
     )
 
 
-def single_run(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> set[str]:
-    """Names of the `Linear` layers that run once a pass, on one vector a sample."""
+def single_runs(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> dict[str, int]:
+    """How many places a layer has, by its name, of those that run once a pass: one for a vector a sample."""
     ran: list[str] = []
-    vectors: set[str] = set()
+    places: dict[str, int] = {}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         ran.append(name)
-        if y.ndim == 2:
-            vectors.add(name)
+        if y.ndim > 1 and len(y) == 1:
+            places[name] = y.numel() // by_name[name].shape[0]
 
-    linear = [layer for layer in layers if isinstance(layer.module, nn.Linear)]
-    with torch.no_grad(), visiting(linear, visit):
+    by_name = {layer.name: layer for layer in layers}
+    with torch.no_grad(), visiting(layers, visit):
         model(samples.first(1))
-    return {name for name in vectors if ran.count(name) == 1}
+    return {name: count for name, count in places.items() if ran.count(name) == 1}
 
 
 def hessian_diagonal(
@@ -67,9 +70,9 @@ def hessian_diagonal(
 ) -> dict[str, Tensor]:
     """`1/N sum_s d2E_s/dw_q^2` of every weight q, without approximation.
 
-    A `Linear` layer that runs once, on one vector a sample, takes a Hessian product for every unit: the loss
-    sees `w_ij` through `a_i` alone, so that `d2E/dw_ij^2 = x_j^2 d2E/da_i^2`, sample by sample. Others take
-    one for every weight.
+    A layer that runs once takes a Hessian product for every unit i and place p: the loss sees `w_ij` through
+    the `a_ip` alone, so that `d2E/dw_ij^2 = sum_pq x_pj x_qj d2E/da_ip da_iq`, sample by sample. Others, and
+    those that have fewer weights than units and places, take one for every weight.
 
     Args:
         model: network in evaluation mode; its layers' weights are made to require gradients.
@@ -83,9 +86,9 @@ def hessian_diagonal(
     Raises:
         ValueError: if the network or the loss can't be differentiated twice.
     """
-    simple = single_run(model, layers, samples)
-    units = [layer for layer in layers if layer.name in simple]
-    others = [layer for layer in layers if layer.name not in simple]
+    places = single_runs(model, layers, samples)
+    units = [layer for layer in layers if layer.shape[0] * places.get(layer.name, layer.size) <= layer.size]
+    others = [layer for layer in layers if layer not in units]
     found = {layer.name: torch.zeros(layer.shape, dtype=torch.float64) for layer in layers}
     for layer in layers:
         layer.module.weight.requires_grad_()
@@ -93,7 +96,7 @@ def hessian_diagonal(
         seen: dict[str, tuple[Tensor, Tensor]] = {}
 
         def visit(name: str, x: Tensor, y: Tensor, seen: dict[str, tuple[Tensor, Tensor]] = seen) -> Tensor:
-            seen[name] = x.detach().double(), y
+            seen[name] = x.detach(), y
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(units, visit):
@@ -102,9 +105,8 @@ def hessian_diagonal(
             points = [a for _, a in ran] + [layer.module.weight for layer in others]
             slopes = torch.autograd.grad(total, points, create_graph=True, allow_unused=True)
             for layer, (x, a), slope in zip(units, ran, slopes, strict=False):
-                by_units = [_second(slope, (slice(None), i), a).double() for i in range(layer.shape[0])]
-                if by_units:
-                    found[layer.name] += (torch.stack(by_units) @ x.square()).cpu()
+                if slope is not None and slope.requires_grad:
+                    found[layer.name] += _by_units(layer, x, a, slope).cpu()
             for layer, slope in zip(others, slopes[len(units) :], strict=True):
                 if slope is None or not slope.requires_grad:
                     continue
@@ -114,11 +116,25 @@ def hessian_diagonal(
     return {name: part / len(samples) for name, part in found.items()}
 
 
-def _second(slope: Tensor | None, place: tuple[slice, int], point: Tensor) -> Tensor:
-    """`d2E_s/da_i^2` of every sample s, from the slope `dE/da [N, m]`: samples do not interact."""
-    if slope is None or not slope.requires_grad:
-        return torch.zeros_like(point[place])
-    return gradients(slope[place].sum(), [point])[0][place]
+def _by_units(layer: Layer, x: Tensor, a: Tensor, slope: Tensor) -> Tensor:
+    """`[m, n]` sum over samples and pairs of places p, q of `x_pj x_qj d2E/da_ip da_iq`.
+
+    Args:
+        layer: that ran once.
+        x: its inputs.
+        a: its outputs.
+        slope: `dE/da`, of which samples do not interact.
+    """
+    N, (m, n) = len(a), layer.shape
+    X = layer.unfold(x).double().reshape(N, -1, n)
+    rows = layer.flatten(slope).reshape(N, -1, m)
+    found = X.new_zeros(m, n)
+    for i in range(m):
+        for p in range(X.shape[1]):
+            (back,) = gradients(rows[:, p, i].sum(), [a])
+            second = layer.flatten(back).reshape(N, -1, m)[:, :, i].double()
+            found[i] += ((second[:, None] @ X)[:, 0] * X[:, p]).sum(dim=0)
+    return found
 
 
 def hutchinson_estimate(network: Network, probes: int, seed: int) -> tuple[list[Array], list[Array]]:

@@ -51,11 +51,11 @@ def test_diagonal_is_that_of_the_dense_hessian(make):
     torch.testing.assert_close(flat, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_only_a_linear_layer_on_one_vector_is_taken_by_units():
+def test_places_are_of_layers_that_run_once():
     twice = Twice().double().eval()
-    assert exact.single_run(twice, find_layers(twice), samples(3)) == {"out"}
+    assert exact.single_runs(twice, find_layers(twice), samples(3)) == {"along": 2, "out": 1}
     conv = seeded(convnet)
-    assert exact.single_run(conv, find_layers(conv), image_samples(3)) == {"6"}
+    assert exact.single_runs(conv, find_layers(conv), image_samples(3)) == {"0": 12, "3": 12, "6": 1}
 
 
 def test_too_many_products_are_refused_in_one_line(monkeypatch):

@@ -16,7 +16,10 @@ from torch import nn
 import cbs
 
 RECORD = Path(__file__).with_name("regression.json")
-METHODS = ("magnitude", "random", "obd", "obs", "woodfisher", "cbs-s", "cbs", "joint")
+METHODS = (
+    "magnitude", "random", "obd", "obd-recursion", "obd-exact", "obd-sd-fisher", "obd-sd-spread", "obs",
+    "woodfisher", "cbs-s", "cbs", "joint",
+)  # fmt: skip
 BUDGETS = (
     (0.5, "unstructured", "row"),
     (0.7, "unstructured", "layer"),

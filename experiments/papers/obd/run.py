@@ -330,6 +330,8 @@ def main() -> None:
     """Compute what is missing, then write the tables into README.md and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("diagonals", "deletions", "retraining"), help="one part")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of those in config.toml, the ones to run now")
+    parser.add_argument("--losses", nargs="+", help="likewise")
     parser.add_argument("--draw", action="store_true", help="tables and plot of the rows that are there")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -345,10 +347,15 @@ def main() -> None:
             "retraining", ("of", "method", "seed", "deleted", *(f"{name}_before" for name in tail), *tail), 3
         ),
     }  # fmt: skip
-    for name, part in (("diagonals", diagonals), ("deletions", deletions), ("retraining", retraining)):
+    whole = {name: list(CONFIG[name]) for name in CONFIG if name.endswith(("seeds", "losses"))}
+    for name in whole:
+        given = asked.seeds if name.endswith("seeds") else asked.losses
+        CONFIG[name] = [value for value in whole[name] if given is None or value in given]
+    for name, part in (("deletions", deletions), ("diagonals", diagonals), ("retraining", retraining)):
         if not asked.draw and asked.only in (None, name):
             part(found[name])
-    if asked.only is None:
+    CONFIG.update(whole)
+    if asked.draw or (asked.only, asked.seeds, asked.losses) == (None, None, None):
         text = tables(found)
         (RESULTS / "table.md").write_text(text)
         plots(found)

@@ -41,6 +41,11 @@ CASES = {
     for solver in (("auto", "greedy") if method == "joint" else ("auto",))
     for recalibrate in ((False, True) if method == "joint" else (False,))
     if not (method == "obs" and budget[1] == "columns")
+} | {
+    " ".join(map(str, (net, *budget, method))): (net, budget, method, "auto", False)
+    for net in ("mlp", "cnn")
+    for budget in ((0.5, "neurons", "layer"), (0.25, "neurons", "network"))
+    for method in ("magnitude", "obd", "wanda", "woodfisher")
 }
 
 
@@ -69,11 +74,13 @@ def run(net, budget, method, solver, recalibrate):
     """Masks as text, and sums of weights and values, of one pruning; nothing of it depends on the time."""
     model, data = network(net)
     sparsity, kind, scope = budget
+    granularity = "neurons" if kind == "neurons" else "weights"
+    kind = "unstructured" if kind == "neurons" else kind
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = cbs.prune(
-            model, data, sparsity=sparsity, budget=kind, scope=scope, method=method, solver=solver,
-            recalibrate=recalibrate, seed=3, time_limit=None,
+            model, data, sparsity=sparsity, budget=kind, scope=scope, granularity=granularity, method=method,
+            solver=solver, recalibrate=recalibrate, seed=3, time_limit=None,
         )  # fmt: skip
     sums = []
     for values in result.state.values():

@@ -182,6 +182,12 @@ OWN = ("badly_used:model", "--data", "badly_used:data")
         (["--scope", "rows"], "unknown scope 'rows'; did you mean 'row'?"),
         (["--budget", "colums"], "did you mean 'columns'?"),
         (["--budget", "5:4"], "budget '5:4'"),
+        (["--granularity", "neuron"], "did you mean 'neurons'?"),
+        (["--granularity", "neurons", "--budget", "columns"], "granularity 'neurons' takes 'unstructured'"),
+        (
+            ["--granularity", "neurons", "-m", "obc"],
+            "method 'obc' prunes weights, not neurons; these do: magn",
+        ),
         (["--budget", "2:4", "--sparsity", "0.9"], "disagrees with budget '2:4'"),
         (["--time-limit", "-1"], "time_limit must be positive seconds"),
         ([*OWN, "--damping", "-1"], "damping must be a finite number"),

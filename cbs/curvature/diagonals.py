@@ -70,6 +70,8 @@ class RecursionDiagonal(_Diagonal):
 
     second: bool = True
 
+    requires: ClassVar[tuple[str, ...]] = ("inputs", "targets", "modules with rules")
+
     def __post_init__(self) -> None:
         if not isinstance(self.second, bool):
             raise ValueError(f"second must be True or False, got {self.second!r}")
@@ -77,7 +79,7 @@ class RecursionDiagonal(_Diagonal):
     @property
     def words(self) -> str:  # type: ignore[override]
         """See `Curvature.words`."""
-        return f"backward recursion{'' if self.second else ' without f-double-prime'}"
+        return f"diagonal by backward recursion{'' if self.second else ', Levenberg-Marquardt'}"
 
     def unfit(self, network: Network) -> str | None:
         """See `Curvature.unfit`: a module that has no rule."""
@@ -107,6 +109,7 @@ class HessianDiagonal(_Diagonal):
     """
 
     words: ClassVar[str] = "exact Hessian diagonal"
+    requires: ClassVar[tuple[str, ...]] = ("inputs", "targets", "a small network")
 
     def unfit(self, network: Network) -> str | None:
         """See `Curvature.unfit`: too many Hessian products."""
@@ -150,7 +153,7 @@ class Hutchinson(_Diagonal):
     @property
     def words(self) -> str:  # type: ignore[override]
         """See `Curvature.words`."""
-        return f"Hutchinson's Hessian diagonal, {self.probes} probes, seed {self.seed}"
+        return f"Hessian diagonal by Hutchinson, {self.probes} probes, seed {self.seed}"
 
     def values(self, network: Network) -> list[Array]:
         """See `_Diagonal.values`."""

@@ -32,7 +32,7 @@ def test_hutchinson_makes_a_method_that_tells_its_error(make, data):
     assert stats["probes"] == 40
     assert 0 < stats["standard_error"] < 2
     assert result.measured.prediction_model == (
-        "1/2 sum_P h w^2, h the Hutchinson's Hessian diagonal, 40 probes, seed 0"
+        "1/2 sum_P h w^2, h the Hessian diagonal by Hutchinson, 40 probes, seed 0"
     )
 
 

@@ -139,7 +139,7 @@ def diagonals(rows: Rows) -> None:
     """Every diagonal beside the exact one: ranks of h and of saliencies, and how much it is off in all."""
     for loss in CONFIG["losses"]:
         for kind in (nn.Tanh, nn.ReLU):
-            for seed in CONFIG["seeds" if kind is nn.Tanh else "relu_seeds"]:
+            for seed in CONFIG["diagonal_seeds"]:
                 if rows.has(loss, kind.__name__, seed):
                     continue
                 network = dense(loss, seed, kind)

@@ -8,7 +8,10 @@ from typing import ClassVar
 from solvers.budget import KINDS, UNITS
 from solvers.control import Control
 from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.brute_force import BruteForce
+from solvers.exact.enumeration import count
 from solvers.heuristics.factor_search import FactorSearch
+from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.portfolio import Portfolio
 from solvers.heuristics.published.osscar import OSSCAR
 from solvers.heuristics.units import unfit_for_units
@@ -17,10 +20,16 @@ from solvers.relaxations.split import Relaxation
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
+FEW_UNITS = 1_000
+"""Masks of columns in units of several, which no tree does, up to which every one is tried."""
+
 
 @dataclass(frozen=True)
 class Auto(Solver):
     """Branch and bound up to `exact_inputs` inputs, else the portfolio's mask and the relaxation's bound.
+
+    Columns that go in units of several get the better mask of OSSCAR and local search, and that
+    bound; or every mask is tried, if there are few.
 
     Attributes:
         exact_inputs: inputs up to which a proof is tried, and a checkpoint can be kept.
@@ -67,13 +76,22 @@ class Auto(Solver):
             outcome = FactorSearch().run(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
         if problem.pools.width > 1:
-            found = OSSCAR().run(problem, control)
-            return self._bounded(found, ["osscar"], problem, control)
+            return self._units(problem, control)
         if problem.n <= self.exact_inputs:
             outcome = self._prove(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = Portfolio(share=self.share, memory=self.memory).run(problem, control)
         return self._bounded(found, found.stats["ran"], problem, control)
+
+    def _units(self, problem: SubsetProblem, control: Control) -> Outcome:
+        """Columns in units: swaps; then every mask, if there are few, or the relaxation's bound."""
+        swapped = [solver.run(problem, control) for solver in (OSSCAR(), LocalSearch())]
+        found, ran = min(swapped, key=lambda each: problem.value(each.mask)), ["osscar", "local-search"]
+        if count(problem, 0) <= FEW_UNITS:
+            tried = BruteForce().run(problem, control)
+            if tried.reason is Status.OPTIMAL:
+                return replace(tried, stats={**tried.stats, "ran": [*ran, "brute-force"]})
+        return self._bounded(found, ran, problem, control)
 
     def _bounded(self, found: Outcome, ran: list[str], problem: SubsetProblem, control: Control) -> Outcome:
         """A mask with the relaxation's bound."""

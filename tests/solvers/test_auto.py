@@ -5,6 +5,7 @@ from solvers.auto import Auto
 from solvers.control import Control
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.solver import Outcome
+from tests.solvers.heuristics.test_units import posed
 from tests.solvers.oracles import BUDGETS, make_problem
 
 
@@ -103,3 +104,15 @@ def test_a_part_of_a_search_is_interrupted_and_reports_as_the_whole():
     assert part.quiet().stopped() is Status.INTERRUPTED
     assert Control().within(0.0).stopped() is Status.TIME_LIMIT
     assert Control().within(0.0).quiet().stopped() is Status.TIME_LIMIT
+
+
+def test_columns_in_units_are_proven_where_their_masks_are_few():
+    few, many = posed(3, prune=4, seed=2, units=9), posed(2, prune=8, seed=2, units=16)
+    found = solve(few)
+    assert found.status is Status.OPTIMAL
+    assert found.value == pytest.approx(solve(few, "brute-force").value)
+    assert found.stats["ran"] == ["osscar", "local-search", "brute-force"]
+    wide = solve(many)
+    assert wide.stats["ran"] == ["osscar", "local-search", "relaxation"]
+    assert 0 < wide.bound <= wide.value
+    assert wide.value <= min(solve(many, name).value for name in ("osscar", "local-search")) + 1e-9

@@ -40,11 +40,11 @@ def test_exactly_the_asked_number_goes(method, make, ask):
     if ask.get("layers") == "even":
         ask["layers"] = [layer.name for layer in find_layers(model) if layer.shape[1] % 2 == 0]
     if method in ("obs", "obs-joint", "sparsegpt", "chita") and ask.get("budget") == "columns":
-        able = r"does not do budget 'columns' \(.*\); these do: magnitude, .*, alps, cbs-s, cbs, joint$"
+        able = r"does not do budget 'columns' \(.*\); these do: magnitude, .*, alps, .*, joint$"
         with pytest.raises(ValueError, match=f"method {method!r} {able}"):
             cbs.prune(model, DATA[make], method=method, **ask)
         return
-    solver = "swapping" if method in ("cbs", "cbs-s") else "greedy"
+    solver = "swapping" if method.startswith("cbs") else "greedy"
     result = cbs.prune(model, DATA[make], method=method, certify=False, solver=solver, **ask)
     request = Request(**{k: ask[k] for k in ("sparsity", "scope", "budget") if k in ask})
     layers = find_layers(model, ask.get("layers"))
@@ -321,7 +321,7 @@ def test_methods_are_a_table():
     assert set(known) >= {
         "magnitude", "random", "obd", "obd-recursion", "obd-exact", "obd-sd-fisher",
         "obd-sd-spread", "obs", "obs-joint", "woodfisher", "wanda", "obc", "sparsegpt", "alps",
-        "chita", "cbs-s", "cbs", "joint",
+        "chita", "rmp", "cbs-s", "cbs", "cbs-scaled", "joint",
     }  # fmt: skip
     for name, row in known.items():
         assert row["name"] == name

@@ -181,7 +181,7 @@ def columns_problem(
         used = columns[there].ravel()
         others = np.setdiff1d(np.arange(model.W.shape[1]), columns.ravel())
         earlier = model.earlier[0][live].all(axis=0)
-        others = others[~np.append(earlier, [False] * int(model.bias))[others]]
+        others = others[~np.append(earlier, np.zeros(int(model.bias), dtype=bool))[others]]
         order = np.append(used, others)
         scale = np.ones(len(model.W)) if scales is None else scales[name]
         weights.append(np.sqrt(scale[live])[:, None] * model.W[live][:, order])

@@ -310,6 +310,15 @@ def test_fine_tuned_networks_shrink_too():
     torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", [name for name, m in table().items() if "neurons" in m.granularities])
+def test_networks_without_biases_lose_neurons(method):
+    model, data = seeded(mlp, bias=False), samples()
+    result = run(model, data, method, scope="layer", certify=False)
+    assert [len(group.neurons) for group in result.neurons] == [2, 2]
+    small = result.permanent()
+    torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("scope", ["layer", "network"])
 def test_neurons_go_in_stages(scope):
     model, data = seeded(mlp, sizes=(6, 10, 8, 3)), samples()

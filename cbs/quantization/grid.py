@@ -17,10 +17,8 @@ from solvers.problem import Mask
 Codes = NDArray[np.uint8]
 PER = ("row", "tensor")
 GRIDS = ("search", "range")
-SHRINK = np.linspace(1.0, 0.2, 41)
-"""What of the range of the weights a grid may span."""
-TURNS = 10
-"""Of least squares for the grid and rounding to it."""
+TURNS = 50
+"""Most turns of least squares for the grid and rounding to it; few are needed but for wide rows."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,9 @@ class Grid:
 def fit(W: Array, pruned: Mask, bits: int, per: str = "row", grid: str = "search") -> Grid:
     """The grid for a layer's weights.
 
-    `range` spans the weights from the least to the largest. `search` takes, of that and of smaller ranges
-    about the same middle, the one of least squared rounding error, and then by turns the levels nearest to
-    the weights and the `low` and `step` of least squares for these: its squared error is never larger than
-    that of `range`.
+    `range` spans the weights from the least to the largest. `search` starts from there and takes by turns the
+    levels nearest to the weights and the `low` and `step` of least squares for these (Lloyd's algorithm, on
+    uniform grids), as long as a group gains: its squared error is never larger than that of `range`.
 
     Args:
         W: `[m, n]`.
@@ -77,13 +74,11 @@ def fit(W: Array, pruned: Mask, bits: int, per: str = "row", grid: str = "search
     low = np.where(some, np.where(K, X, np.inf).min(axis=1, initial=np.inf), 0.0)
     high = np.where(some, np.where(K, X, -np.inf).max(axis=1, initial=-np.inf), 0.0)
     best = _grid(low, (high - low) / (2**bits - 1), bits)
-    if grid == "range":
-        return best
-    middle, half = (low + high) / 2, (high - low) / 2
-    for share in SHRINK:
-        best = _better(best, _grid(middle - share * half, 2 * share * half / (2**bits - 1), bits), X, K)
-    for _ in range(TURNS):
-        best = _better(best, _least_squares(best.nearest(X), X, K, bits), X, K)
+    for _ in range(TURNS if grid == "search" else 0):
+        found = _better(best, _least_squares(best.nearest(X), X, K, bits), X, K)
+        if np.array_equal(found.step, best.step) and np.array_equal(found.low, best.low):
+            break
+        best = found
     return best
 
 

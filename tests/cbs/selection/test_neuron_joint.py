@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def least_squares(network, group, gone, dead):
         (flattened, image_samples(60)),
         (residual, image_samples(60)),
         (convnet, image_samples(60)),
+        (partial(convnet, bias=False), image_samples(60)),
     ],
 )
 def test_the_problem_is_least_squares_on_measured_outputs(make, data):

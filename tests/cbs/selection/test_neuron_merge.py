@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,7 +60,14 @@ def test_a_pairs_cost_is_least_squares_on_measured_activations(make, data):
             assert merging.costs[i, j] == pytest.approx(cost, rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize(("make", "data"), [(one_hidden, samples(60)), (flattened, image_samples(60))])
+@pytest.mark.parametrize(
+    ("make", "data"),
+    [
+        (one_hidden, samples(60)),
+        (flattened, image_samples(60)),
+        (partial(mlp, sizes=(6, 5, 3), bias=False), samples(60)),
+    ],
+)
 def test_one_merge_is_measured_as_it_was_priced(make, data):
     """Through `prune`: the layer's output moves by the cost of its one merge."""
     model = seeded(make)

@@ -11,6 +11,7 @@ from solvers.allocation import allocate
 from solvers.budget import KINDS, UNITS
 from solvers.control import Control
 from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
+from solvers.greedy.one_at_a_time import surgeon_mask
 from solvers.heuristics.factor_rows import greedy_factor_mask
 from solvers.heuristics.rows.stacked import Columns
 from solvers.heuristics.units import Units, unfit_for_units
@@ -70,7 +71,9 @@ class OptimalBrainSurgeon(Solver):
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
-        if problem.budget.kind == "per_layer" and not problem.hessian.implicit:
+        if problem.hessian.implicit:
+            mask = surgeon_mask(problem, control.stopped)
+        elif problem.budget.kind == "per_layer":
             curves = row_curves(problem.W, problem.hessian)
             rises = np.diff(curves.values, axis=1)
             mask = curves.masks(_next_cheapest(rises, int(problem.pools.prune[0])))

@@ -3,6 +3,7 @@
 from solvers.foreign.copt import Copt
 from solvers.foreign.cp_sat import CpSat
 from solvers.foreign.cplex import Cplex
+from solvers.foreign.cvxpy import Cvxpy
 from solvers.foreign.gurobi import Gurobi
 from solvers.foreign.highs import Highs
 from solvers.foreign.outer_approximation import OuterApproximation
@@ -13,5 +14,5 @@ from solvers.solver import Solver
 SOLVERS: tuple[Solver, ...] = (
     CpSat(), OuterApproximation(), Highs(), Scip(), Scip(strengthen=False), Gurobi(),
     Gurobi(strengthen=False), Cplex(), Cplex(strengthen=False), Copt(), Copt(strengthen=False),
-    Xpress(), Xpress(strengthen=False),
+    Xpress(), Xpress(strengthen=False), Cvxpy(), Cvxpy(strengthen=False),
 )  # fmt: skip

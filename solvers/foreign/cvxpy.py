@@ -228,7 +228,11 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self.killed = False
-        self._answer()  # which solvers there are: it is ready
+        try:
+            self._answer()  # which solvers there are: it is ready
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def alive(self) -> bool:

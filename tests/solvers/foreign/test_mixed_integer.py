@@ -94,6 +94,7 @@ def test_time_limit_keeps_the_best_so_far(name):
 
 
 def test_ctrl_c_keeps_the_best_so_far(name, capfd):
+    solve(make_problem(np.random.default_rng(0), Budget.per_row(3)), name)  # what comes before the clock
     timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     solution = solve(hard(name), name, time_limit=20.0)

@@ -61,18 +61,26 @@ def _accuracy(result: PruneResult) -> float:
 
 
 def _bound(axes: Axes, results: Sequence[PruneResult]) -> list[Line2D]:
-    """The best bound at every sparsity, and the region below it, where no mask lies."""
-    best: dict[float, float] = {}
-    for result in results:
-        if result.bound is not None:
-            best[result.asked] = max(result.bound, best.get(result.asked, 0.0))
-    if not best:
-        return []
-    x = sorted(best)
-    y = [best[s] for s in x]
-    (line,) = axes.plot(x, y, color="black", linestyle="--", linewidth=1.4, label="certified lower bound")
-    axes.fill_between(x, y, 0.0, color="black", alpha=0.08, linewidth=0)
-    return [line]
+    """The best bound at every sparsity, and the region below it, where no mask lies.
+
+    Fractions of the weights and of the neurons are different budgets: each has bounds of its own.
+    """
+    kinds = {"weights": [r for r in results if not r.neurons], "neurons": [r for r in results if r.neurons]}
+    lines = []
+    for kind, mine in kinds.items():
+        best: dict[float, float] = {}
+        for result in mine:
+            if result.bound is not None:
+                best[result.asked] = max(result.bound, best.get(result.asked, 0.0))
+        if best:
+            x = sorted(best)
+            y = [best[s] for s in x]
+            name = "certified lower bound" + f" of {kind}" * all(kinds.values())
+            style = "--" if kind == "weights" else ":"
+            (line,) = axes.plot(x, y, color="black", linestyle=style, linewidth=1.4, label=name)
+            axes.fill_between(x, y, 0.0, color="black", alpha=0.08, linewidth=0)
+            lines.append(line)
+    return lines
 
 
 def _dress(accuracy: Axes, loss: Axes, objective: Axes, results: Sequence[PruneResult]) -> None:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cbs import Samples, compare
+from cbs import Samples, compare, prune
 from cbs.cli.output import plain
 from cbs.methods import get_method
 from cbs.report import (
@@ -39,6 +39,16 @@ def results():
     )  # fmt: skip
     low = {result.asked: 0.5 * min(r.value for r in found if r.asked == result.asked) for result in found}
     return [changed(result, bound=low[result.asked]) for result in found]
+
+
+@pytest.fixture(scope="module")
+def removed():
+    """A pruning of neurons."""
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn(40, 6, generator=generator), torch.randint(3, (40,), generator=generator)
+    return prune(
+        network(), data, sparsity=0.4, method="magnitude", granularity="neurons", test=data, certify=False
+    )
 
 
 def changed(result, **changes):
@@ -132,6 +142,27 @@ def test_plot_shows_the_figures_of_the_results(results):
     lowest = {r.asked: r.bound for r in results}
     assert np.array_equal(bound.get_ydata(), [lowest[0.25], lowest[0.75]])
     assert objective.get_yscale() == "log"
+
+
+def test_bounds_of_weights_and_of_neurons_are_told_apart(results, removed):
+    bounded = changed(removed, bound=removed.value / 2)
+    objective = draw([*results, bounded]).axes[2]
+    lines = {line.get_label(): line for line in objective.lines}
+    assert np.array_equal(lines["certified lower bound of neurons"].get_ydata(), [bounded.bound])
+    assert len(lines["certified lower bound of weights"].get_ydata()) == 2
+    assert "certified lower bound" not in lines
+
+
+def test_removed_neurons_come_back_from_the_folder(removed, tmp_path):
+    fill(tmp_path / "a", [removed])
+    with RunFolder(tmp_path / "a", SETTINGS, resume=True) as run:
+        (again,) = run.revive(network(), SAME)
+    assert again.neurons == removed.neurons
+    assert all(torch.equal(mask, removed.masks[name]) for name, mask in again.masks.items())
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    assert again.permanent()[0].weight.shape == (3, 6)
+    torch.testing.assert_close(again.permanent()(x), removed.model(x))
+    assert cells(again)[0] == "40.0% of neurons"
 
 
 def test_labels_do_not_overlap(results):

@@ -67,8 +67,8 @@ def train(
         model: the network.
         data: in any form that `cbs.prune` takes.
         epochs: passes over the data.
-        batch: samples a step. A last batch of a single sample, of which a batch norm can't take statistics,
-            joins the one before it.
+        batch: samples a step, or those of the batches that the data comes in if they are fewer. A last batch
+            of a single sample, of which a batch norm can't take statistics, gets another from the one before.
         learning_rate: of Adam, at first; it falls to 0 along half a cosine, epoch by epoch.
         weight_decay: of Adam, `weight_decay * w` added to the gradient.
         loss: as in `cbs.prune`, of a batch; where it gives a value for every sample their mean.
@@ -101,7 +101,7 @@ def train(
         model.train()
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
-            for index in _batches(len(samples), batch, order):
+            for index in _batches(len(samples), min(batch, samples.batch), order):
                 inputs, targets = samples.inputs[index], samples.targets[index]
                 closure = _closure(model, steps, measure, inputs, targets)
                 found: Any = steps.step(closure)
@@ -165,8 +165,8 @@ def _zero(pruned: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
 def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
     """Indices of every batch of an epoch."""
     parts = [*torch.split(torch.randperm(count, generator=order), size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
+    if size > 2 and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [parts[-2][:-1], torch.cat([parts[-2][-1:], parts[-1]])]
     return parts
 
 

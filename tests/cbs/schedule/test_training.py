@@ -1,6 +1,7 @@
 """Training by our own loop: what masks have pruned stays exactly zero, and nothing half done is left."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -120,10 +121,13 @@ def test_data_in_any_form_and_losses_of_any_reduction_train_alike():
         torch.testing.assert_close(value, state(models[0])[name])
 
 
-def test_a_lone_last_sample_joins_the_batch_before_it():
-    model = seeded(convnet)
-    train(model, image_samples(9), epochs=1, batch=4)
-    assert int(model[1].num_batches_tracked) == 2
+def test_no_batch_is_larger_than_the_data_s_and_none_is_of_one_sample():
+    for count, asked, given in ((9, 4, [4, 3, 2]), (8, 4, [4, 4]), (5, 2, [2, 2, 1]), (7, 64, [3, 2, 2])):
+        sizes, model = [], seeded(mlp)
+        model.register_forward_pre_hook(lambda module, args, sizes=sizes: sizes.append(len(args[0])))
+        data = replace(samples(count), batch=3 if asked == 64 else 500)
+        train(model, data, epochs=1, batch=asked)
+        assert sizes == given
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])

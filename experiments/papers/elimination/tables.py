@@ -160,7 +160,7 @@ def violins(name, rows, path):
             axis.set_xticks(range(len(sparsities)), [f"{s:g}" for s in sparsities])
             noise = f", noise {case[1]:g}" if name == "diffusion" else ""
             axis.set_title(f"{case[0]}{noise}: test loss {when} retraining", fontsize=9)
-    axes[0, 0].legend(fontsize=7)
+    axes[0, 1].legend(fontsize=6)
     figure.supxlabel("fraction of weights pruned; dotted: dense", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=90)

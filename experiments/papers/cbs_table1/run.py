@@ -209,8 +209,12 @@ def tables(config: dict[str, Any], rows: Rows) -> str:
     ):
         lines = [f"{title}: test accuracy % (published, ours less published)", ""]
         names = [n for n in ORDER if any((n, gradients, s, k) in found for s, k in counts.items())]
+        if not names:
+            continue
         lines += ["| sparsity | kept | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
         for i, (s, k) in enumerate(counts.items()):
+            if not any((name, gradients, s, k) in found for name in names):
+                continue
             cells = []
             for name in names:
                 exact = (name, gradients, s, int((1 - s) * 32_360))

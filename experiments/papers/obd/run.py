@@ -143,8 +143,8 @@ def values(network: Network, name: str) -> np.ndarray:
 def diagonals(rows: Rows) -> None:
     """Every diagonal beside the exact one: ranks of h and of saliencies, and how much it is off in all."""
     for loss in CONFIG["losses"]:
-        for kind in (nn.Tanh, nn.ReLU):
-            for seed in CONFIG["diagonal_seeds" if kind is nn.Tanh else "relu_seeds"]:
+        for kind in (getattr(nn, name) for name in CONFIG["activations"]):
+            for seed in CONFIG["diagonal_seeds"]:
                 if rows.has(loss, kind.__name__, seed):
                     continue
                 network = dense(loss, seed, kind)
@@ -267,7 +267,7 @@ def tables(found: dict[str, Rows]) -> str:
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for loss in CONFIG["losses"]:
-        for kind in ("Tanh", "ReLU"):
+        for kind in CONFIG["activations"]:
             for name in DIAGONALS:
                 own = [row for row in found["diagonals"].of(loss, kind) if row["diagonal"] == name]
                 if not own:
@@ -314,8 +314,9 @@ def tables(found: dict[str, Rows]) -> str:
 
 def plots(found: dict[str, Rows]) -> None:
     """Predicted and measured loss over deletions; test accuracy with retraining."""
-    fig, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-    for axis, loss in zip(axes[0], CONFIG["losses"], strict=True):
+    first, more = len(CONFIG["losses"]), len(CONFIG["retrain_losses"])
+    fig, axes = plt.subplots(1, first + more, figsize=(5 * (first + more), 4), layout="constrained")
+    for axis, loss in zip(axes[:first], CONFIG["losses"], strict=True):
         for color, order in enumerate(CONFIG["orders"]):
             runs = found["deletions"].runs(loss, order, CONFIG["seeds"])
             counts = [int(row["deleted"]) for row in runs[0]]
@@ -327,7 +328,7 @@ def plots(found: dict[str, Rows]) -> None:
         axis.set(yscale="log", title=f"without retraining, {loss}", xlabel="weights deleted", ylabel="loss")
         axis.axvline(800, color="grey", lw=0.5)
         axis.legend(fontsize=6)
-    for axis, loss in zip(axes[1], CONFIG["retrain_losses"], strict=True):
+    for axis, loss in zip(axes[first:], CONFIG["retrain_losses"], strict=True):
         for color, method in enumerate(CONFIG["retrain_methods"]):
             runs = found["retraining"].runs(loss, method, CONFIG["retrain_seeds"])
             if not runs:
@@ -340,8 +341,7 @@ def plots(found: dict[str, Rows]) -> None:
         axis.set(title=f"with retraining, {loss}", xlabel="weights deleted", ylabel="test accuracy %")
         axis.set_ylim(40, 100)
         axis.axvline(1500, color="grey", lw=0.5)
-        if found["retraining"].of(loss):
-            axis.legend(fontsize=6)
+        axis.legend(fontsize=6)
     fig.savefig(RESULTS / "plot.png", dpi=110)
 
 

@@ -75,6 +75,7 @@ class OuterApproximation(Foreign):
             for problem in tiny_problems(("joint", "selection"), ("per_row",)):
                 for block, split in zip(found := blocks(problem), split_blocks(found), strict=True):
                     model, halt = model_of(block, split.d), np.zeros(1, np.bool_)
+                    relaxed_shares(block, split.d, split.z)
                     fix = np.where(np.arange(block.n) < block.keep[0], 1, -1).astype(np.int8)
                     shares = shrink(model, block.keep, fix, np.arange(block.n), np.inf, halt)
                     neighbour(model, block.keep, fix, shares, halt)

@@ -117,6 +117,8 @@ def test_nothing_is_compiled_on_the_clock(name):
         "brute-force",
         "scip",
         "cvxpy-sdp",
+        "cvxpy",
+        "outer-approximation",
     ],
 )
 def test_nor_by_other_solvers(name):

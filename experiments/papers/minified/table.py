@@ -19,10 +19,10 @@ def read(name):
 
 
 def spread(values):
-    """Mean and half the width of a 95% interval over seeds, in percent."""
+    """Mean and half the width of a 95% interval over seeds, in percent; of fewer than three every value."""
     values = 100 * np.array(values)
-    if len(values) < 2:
-        return f"{values.mean():.2f}"
+    if len(values) < 3:  # an interval of two says nothing: both are shown
+        return " / ".join(f"{value:.2f}" for value in values)
     half = T95[len(values) - 1] * values.std(ddof=1) / math.sqrt(len(values))
     return f"{values.mean():.2f} ± {half:.2f}"
 

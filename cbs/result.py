@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cbs.network import surgery
 from cbs.network.evaluate import Evaluation
 from cbs.network.shrink import Removed, shrink, tell_stays
+from cbs.record import as_record, evaluated, made
 from cbs.request import Request
 from solvers import Bounds
 from solvers.summary import between, first, summary
@@ -340,7 +341,7 @@ class PruneResult:
         return {
             **{name: getattr(self, name) for name in names},
             "request": self.request.to_dict(),
-            **_record(self, skip=skip),
+            **as_record(self, skip=skip),
         }
 
     @classmethod
@@ -363,15 +364,15 @@ class PruneResult:
             ValueError: if it is no such record.
         """
         try:
-            measured = _evaluated(record["measured"], "before", "after", "test_before", "test_after")
+            measured = evaluated(record["measured"], "before", "after", "test_before", "test_after")
             history = [
-                Stage(**_evaluated(stage, "pruned", "test_pruned", "tuned", "test_tuned"))
+                Stage(**evaluated(stage, "pruned", "test_pruned", "tuned", "test_tuned"))
                 for stage in record["history"]
             ]
             tuned = any(stage.tuned is not None for stage in history)
             result = cls(
                 model=model, request=Request(**record["request"]), layers=[*map(_layer, record["layers"])],
-                measured=Measured(**measured), certified=_made(Certified, record["certified"]),
+                measured=Measured(**measured), certified=made(Certified, record["certified"]),
                 history=history, left_out=record["left_out"], saved=saved,
                 neurons=[Removed(**group) for group in record.get("neurons", [])],
                 original=original if tuned else None,
@@ -385,22 +386,9 @@ class PruneResult:
         return result
 
 
-def _made(kind: type[T], record: Mapping[str, Any], **other: Any) -> T:
-    """A part from its record, which holds its gap as well."""
-    return kind(**{name: value for name, value in record.items() if name != "gap"} | other)
-
-
-def _evaluated(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """A record whose entries of these names are evaluations, or None."""
-    return {
-        name: Evaluation(**value) if name in names and value is not None else value
-        for name, value in record.items()
-    }
-
-
 def _layer(record: Mapping[str, Any]) -> LayerResult:
-    rows = [_made(RowResult, row) for row in record["rows"]]
-    return _made(LayerResult, record, shape=tuple(record["shape"]), rows=rows)
+    rows = [made(RowResult, row) for row in record["rows"]]
+    return made(LayerResult, record, shape=tuple(record["shape"]), rows=rows)
 
 
 def _gap(bound: float | None, value: float) -> float | None:
@@ -408,18 +396,3 @@ def _gap(bound: float | None, value: float) -> float | None:
         return None
     gap = Bounds(bound, value).gap
     return gap if math.isfinite(gap) else None
-
-
-def _record(item: Any, skip: tuple[str, ...] = ()) -> Any:
-    if is_dataclass(item):
-        record = {f.name: _record(getattr(item, f.name)) for f in fields(item) if f.name not in skip}
-        if hasattr(item, "gap"):
-            record["gap"] = item.gap
-        return record
-    if isinstance(item, Mapping):
-        return {str(key): _record(value) for key, value in item.items()}
-    if isinstance(item, list | tuple):
-        return [_record(value) for value in item]
-    if hasattr(item, "tolist"):
-        return _record(item.tolist())
-    return item if not isinstance(item, float) or math.isfinite(item) else None

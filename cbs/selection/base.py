@@ -162,3 +162,23 @@ class Selection(ABC):
             A choice for every group, in their order; one neuron of each stays.
         """
         raise NotImplementedError(f"{type(self).__name__} prunes {', '.join(self.granularities)}")
+
+
+class NeuronSelection(Selection):
+    """A selection of whole neurons, which has no rule for single weights."""
+
+    granularities: ClassVar[tuple[str, ...]] = ("neurons",)
+
+    def share(self, job: Job) -> list[Mask]:
+        """See `Selection.share`: of weights."""
+        raise NotImplementedError(f"{type(self).__name__} prunes neurons, not weights")
+
+    def choose(
+        self,
+        job: Job,
+        quadratics: Sequence[Quadratic],
+        budgets: Sequence[Budget],
+        starts: Sequence[Mask | None],
+    ) -> list[Choice]:
+        """See `Selection.choose`: of weights."""
+        raise NotImplementedError(f"{type(self).__name__} prunes neurons, not weights")

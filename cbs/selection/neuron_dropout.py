@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cbs.selection.base import Choice, Job, NeuronChoice, Selection
+from cbs.selection.base import Job, NeuronChoice, NeuronSelection
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
     from cbs.network.neurons import Neurons
-    from cbs.quadratic import Quadratic
     from cbs.watch import Watch
-    from solvers import Budget
     from solvers.hessian import Array
     from solvers.problem import Mask
 
@@ -30,7 +28,7 @@ EACH = 4
 
 
 @dataclass(frozen=True)
-class NeuronDropout(Selection):
+class NeuronDropout(NeuronSelection):
     """Prune the neurons whose absence costs least on average over random absences of the others.
 
     Every mask drops each neuron with probability `fraction`, which sets the columns that it feeds to zero.
@@ -50,7 +48,6 @@ class NeuronDropout(Selection):
     fraction: float = 0.1
     masks: int | None = None
 
-    granularities: ClassVar[tuple[str, ...]] = ("neurons",)
     requires: ClassVar[tuple[str, ...]] = ("inputs", "targets")
     words: ClassVar[str] = "dropout damage, by regression"
 
@@ -61,20 +58,6 @@ class NeuronDropout(Selection):
         whole = isinstance(self.masks, Integral) and not isinstance(self.masks, bool)
         if self.masks is not None and not (whole and self.masks >= 2):
             raise ValueError(f"masks must be at least 2 or None, and whole, got {self.masks!r}")
-
-    def share(self, job: Job) -> list[Mask]:
-        """See `Selection.share`: of weights, which have no drop masks here."""
-        raise NotImplementedError("dropout damage is of neurons")
-
-    def choose(
-        self,
-        job: Job,
-        quadratics: Sequence[Quadratic],
-        budgets: Sequence[Budget],
-        starts: Sequence[Mask | None],
-    ) -> list[Choice]:
-        """See `Selection.choose`: of weights, which have no drop masks here."""
-        raise NotImplementedError("dropout damage is of neurons")
 
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int

@@ -10,20 +10,20 @@ import numpy as np
 import scipy.linalg
 
 from cbs.curvature.base import Gram
-from cbs.selection.base import Choice, Job, NeuronChoice, Selection
+from cbs.selection.base import Job, NeuronChoice, NeuronSelection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
     from cbs.network.neurons import Neurons
     from cbs.quadratic import Quadratic
     from cbs.request import Request
-    from solvers import Budget, Solution, Solver, SubsetProblem
+    from solvers import Solution, Solver, SubsetProblem
     from solvers.hessian import Array
     from solvers.problem import Mask
 
 
 @dataclass(frozen=True)
-class NeuronSolve(Selection):
+class NeuronSolve(NeuronSelection):
     """Prune the neurons whose columns a solver finds to cost least in the layers that they feed.
 
     The problem of a group is that of its consumers together: their layer Grams in blocks, their weights in
@@ -40,7 +40,6 @@ class NeuronSolve(Selection):
     solver: str | Solver = "auto"
 
     searches: ClassVar[bool] = True
-    granularities: ClassVar[tuple[str, ...]] = ("neurons",)
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
 
     @property
@@ -67,20 +66,6 @@ class NeuronSolve(Selection):
         if "joint" not in solver.variants or "columns" not in solver.budgets:
             return f"solver {solver.name!r} does not do columns in the joint variant; take 'auto' or 'osscar'"
         return None
-
-    def share(self, job: Job) -> list[Mask]:
-        """See `Selection.share`: of weights, which `Solve` prunes."""
-        raise NotImplementedError("NeuronSolve prunes neurons; take Solve for weights")
-
-    def choose(
-        self,
-        job: Job,
-        quadratics: Sequence[Quadratic],
-        budgets: Sequence[Budget],
-        starts: Sequence[Mask | None],
-    ) -> list[Choice]:
-        """See `Selection.choose`: of weights, which `Solve` prunes."""
-        raise NotImplementedError("NeuronSolve prunes neurons; take Solve for weights")
 
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int

@@ -17,13 +17,12 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from cbs.curvature.base import Gram
-from cbs.selection.base import Choice, Job, NeuronChoice, Selection
+from cbs.selection.base import Job, NeuronChoice, NeuronSelection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
     from cbs.network.neurons import Neurons
     from cbs.quadratic import Quadratic
-    from solvers import Budget
     from solvers.hessian import Array
     from solvers.problem import Mask
 
@@ -32,7 +31,7 @@ SMALL = 1e-12
 
 
 @dataclass(frozen=True)
-class NeuronMerge(Selection):
+class NeuronMerge(NeuronSelection):
     """Merge pairs of neurons, the cheapest first, until as many are gone as are to go.
 
     With S the consumer's Gram of which the bias is eliminated and `W_i [m, width]` what neuron i feeds now,
@@ -45,7 +44,6 @@ class NeuronMerge(Selection):
     `cbs.compensation.merging.Merged` repeats them; `Survivors` refits everything that stays instead.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("neurons",)
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     words: ClassVar[str] = "merging, cheapest pair first"
 
@@ -56,20 +54,6 @@ class NeuronMerge(Selection):
         return (
             f"NeuronMerge fits outputs of neurons to each other's, which takes Gram(), not {curvature.words}"
         )
-
-    def share(self, job: Job) -> list[Mask]:
-        """See `Selection.share`: of weights, which can't be merged."""
-        raise NotImplementedError("neurons are merged, not weights")
-
-    def choose(
-        self,
-        job: Job,
-        quadratics: Sequence[Quadratic],
-        budgets: Sequence[Budget],
-        starts: Sequence[Mask | None],
-    ) -> list[Choice]:
-        """See `Selection.choose`: of weights, which can't be merged."""
-        raise NotImplementedError("neurons are merged, not weights")
 
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int

@@ -67,7 +67,11 @@ class Method:
             raise ValueError(f"method {self.name!r}: paper must be text, '-' for none, got {self.paper!r}")
         if isinstance(self.needs, str) or not all(isinstance(module, str) for module in self.needs or ()):
             raise ValueError(f"method {self.name!r}: needs must be a tuple of modules, got {self.needs!r}")
-        reason = self.selection.refuses(self.curvature) or self.compensation.refuses(self.curvature)
+        reason = (
+            self.selection.refuses(self.curvature)
+            or self.compensation.refuses(self.curvature)
+            or self.compensation.unsuited(self.selection)
+        )
         if reason:
             raise ValueError(f"method {self.name!r}: {reason}")
 
@@ -135,7 +139,10 @@ class Method:
     def describe(self) -> dict[str, str]:
         """The row of the table, in words."""
         parts = self.curvature, self.selection, self.compensation
-        needs = dict.fromkeys((*(word for part in parts for word in part.requires), *self._modules))
+        needs = dict.fromkeys(word for part in parts for word in part.requires)
+        if self.curvature.scaled and self.selection.weighs and "targets" not in needs:
+            needs["targets with scope network"] = None
+        needs |= dict.fromkeys(self._modules)
         return {
             "name": self.name,
             **{axis: getattr(self, axis).words for axis in ("curvature", "selection", "compensation")},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
     from cbs.plan import LayerPlan
-    from cbs.selection.base import Choice, Job
+    from cbs.selection.base import Choice, Job, Selection
     from solvers.hessian import Array
 
 
@@ -28,6 +28,10 @@ class Compensation(ABC):
 
     def refuses(self, curvature: Curvature) -> str | None:
         """Why no method has this compensation on such a curvature, or None."""
+        return None
+
+    def unsuited(self, selection: Selection) -> str | None:
+        """Why it can't make up for what such a selection prunes, or None."""
         return None
 
     @abstractmethod

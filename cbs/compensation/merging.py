@@ -12,7 +12,7 @@ from cbs.curvature.base import Gram
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
-    from cbs.selection.base import Choice
+    from cbs.selection.base import Choice, Selection
     from solvers.hessian import Array
 
 
@@ -32,19 +32,19 @@ class Merged(Compensation):
             return None
         return f"Merged needs a layer's inputs, which {curvature.words} has not; take Gram()"
 
-    def move(self, choice: Choice) -> Array:
-        """See `Compensation.move`.
+    def unsuited(self, selection: Selection) -> str | None:
+        """See `Compensation.unsuited`."""
+        if selection.merges:
+            return None
+        return f"Merged takes merges of neurons, as of NeuronMerge(), not {selection.words}"
 
-        Raises:
-            ValueError: if no neurons were merged, but pruned otherwise.
-        """
+    def move(self, choice: Choice) -> Array:
+        """See `Compensation.move`."""
         from cbs.selection.neuron_merge import Feed
 
         model = choice.quadratic
         W = model.W.copy()
         for neurons in choice.neurons:
-            if "merges" not in neurons.stats:
-                raise ValueError(f"Merged takes merges of neurons, as of NeuronMerge(), not {neurons.by}")
             columns = neurons.group.columns.get(model.name or "")
             if columns is None:
                 continue

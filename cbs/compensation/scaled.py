@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cbs.change import Weights
     from cbs.curvature.base import Curvature
     from cbs.plan import LayerPlan
-    from cbs.selection.base import Choice, Job
+    from cbs.selection.base import Choice, Job, Selection
     from solvers.hessian import Array
 
 PARTS = 8
@@ -57,6 +57,10 @@ class Scaled(Compensation):
     def refuses(self, curvature: Curvature) -> str | None:
         """See `Compensation.refuses`."""
         return self.inner.refuses(curvature)
+
+    def unsuited(self, selection: Selection) -> str | None:
+        """See `Compensation.unsuited`."""
+        return self.inner.unsuited(selection)
 
     def move(self, choice: Choice) -> Array:
         """See `Compensation.move`: all the way."""

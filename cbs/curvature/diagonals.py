@@ -202,6 +202,12 @@ class GaussNewtonSpread(_Diagonal):
 
     words: ClassVar[str] = "spread of the Gauss-Newton diagonal"
 
+    def unfit(self, network: Network) -> str | None:
+        """See `Curvature.unfit`: a single sample."""
+        if len(network.samples) > 1:
+            return None
+        return "takes a spread over samples, of which there is 1; give 2 or more, or take method 'obd'"
+
     def values(self, network: Network) -> list[Array]:
         """See `_Diagonal.values`."""
         from cbs.curvature.moments import gauss_newton_spread

@@ -254,11 +254,22 @@ def _batch(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> int:
     if idle:
         raise never_ran(idle[0])
     if outputs > WIDEST:
-        raise ValueError(
-            f"method 'elimination' needs a pass back for each of the {outputs} outputs of a sample, its "
-            f"limit is {WIDEST}; take another method"
-        )
+        raise ValueError(f"the outputs' derivatives {_passes(outputs)}")
     return min(BATCH, max(1, CHUNK // sum(entries.values())))
+
+
+def _passes(outputs: int) -> str:
+    return (
+        f"take a pass back for each of the {outputs} outputs of a sample, the limit is {WIDEST}; take method "
+        "'joint', which needs none"
+    )
+
+
+def too_many(network: Network) -> str | None:
+    """Why derivatives of a network's outputs would take too long, in words that follow a method's name."""
+    with torch.no_grad():
+        outputs = network.model(network.samples.first(1)).numel()
+    return f"needs derivatives by the outputs, which {_passes(outputs)}" if outputs > WIDEST else None
 
 
 def _require_memory(layers: Sequence[Layer]) -> None:

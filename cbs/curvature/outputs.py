@@ -46,6 +46,12 @@ class OutputGram(Curvature):
         """See `Curvature.damped`."""
         return self if self.damping is not None else replace(self, damping=damping)
 
+    def unfit(self, network: Network) -> str | None:
+        """See `Curvature.unfit`: too many outputs."""
+        from cbs.curvature.output_gram import too_many
+
+        return too_many(network)
+
     def quadratics(self, network: Network) -> list[Quadratic]:
         """See `Curvature.quadratics`."""
         from cbs.curvature.output_gram import output_quadratics
@@ -70,6 +76,12 @@ class OutputDiagonal(Curvature):
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     coupled: ClassVar[bool] = False
     biased: ClassVar[bool] = True
+
+    def unfit(self, network: Network) -> str | None:
+        """See `Curvature.unfit`: too many outputs."""
+        from cbs.curvature.output_gram import too_many
+
+        return too_many(network)
 
     def quadratics(self, network: Network) -> list[Quadratic]:
         """See `Curvature.quadratics`."""

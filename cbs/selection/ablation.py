@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.change import array
+from cbs.curvature.base import Gram
 from cbs.curvature.output_gram import require_samples_first
 from cbs.curvature.outputs import OutputDiagonal
 from cbs.network.layers import Layer, visiting
@@ -50,7 +51,7 @@ def ablation_scores(job: Job, model: Quadratic) -> Array:
 
     Args:
         job: the run.
-        model: the layer's, on the layer Gram, whose bias column has the means `E[z_j]`.
+        model: the layer's, on any curvature: what is measured does not depend on it.
     """
     index, network = model.index[0], job.network
     key = ("ablation", index)
@@ -81,7 +82,8 @@ def _measure(job: Job, model: Quadratic, found: Array) -> Array:
     network, index = job.network, model.index[0]
     wide, layers, samples = network.differentiable()
     samples = samples.choose(network.gradients, network.seed)
-    means, W = _means(model), network.dense[index].W
+    gram = model if isinstance(job.curvature, Gram) else network(Gram())[index]
+    means, W = _means(gram), network.dense[index].W
     ahead = _Ahead(wide, layers[index])
     told, sums = time.perf_counter(), np.zeros(W.shape)
     spread = np.zeros(W.shape[1])
@@ -93,7 +95,7 @@ def _measure(job: Job, model: Quadratic, found: Array) -> Array:
     gone = np.argwhere((W != 0.0) & (spread > 1e-12 * (1.0 + np.abs(means))) & ~network.earlier[index])
     found[:] = np.where(np.isin(np.arange(W.size), gone @ [W.shape[1], 1]).reshape(W.shape), np.nan, 0.0)
     size = max(1, CHUNK // (ahead.widest * min(len(samples), samples.batch, 500)))
-    for part in np.array_split(gone, max(1, -(-len(gone) // size))):
+    for part in np.array_split(gone, -(-len(gone) // size)) if len(gone) else []:
         rows, columns = part[:, 0], part[:, 1]
         for inputs, _ in samples.batches():
             if job.watch.control.stopped():
@@ -107,7 +109,7 @@ def _measure(job: Job, model: Quadratic, found: Array) -> Array:
 
 
 def _means(model: Quadratic) -> Array:
-    """`E[z_j]` of a layer, or zeros where it has no bias that could make up for them."""
+    """`E[z_j]`, the bias column of a layer's Gram; zeros without a bias that could make up for them."""
     if not model.bias:
         return np.zeros(model.n)
     assert isinstance(model.H, np.ndarray)

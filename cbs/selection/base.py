@@ -101,6 +101,13 @@ class Selection(ABC):
     """What it can prune, of `cbs.request.GRANULARITIES`; the first unless a request says which."""
     requires: ClassVar[tuple[str, ...]] = ()
     """What it needs of data and network, a word or two each, for the table of methods."""
+    merges: ClassVar[bool] = False
+    """Whether its choices of neurons tell which others these go into."""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether rows of a layer Gram count by `E[(dL/da_r)^2]` in it where layers share one budget."""
+        return True
 
     @property
     @abstractmethod

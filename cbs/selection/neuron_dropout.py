@@ -78,6 +78,8 @@ class NeuronDropout(NeuronSelection):
     ) -> Damage:
         """The regression of a network's loss on drop masks, computed once for a network and a seed.
 
+        One that the watch cuts short is not kept: a later run measures anew.
+
         Args:
             network: the dense network.
             groups: its neurons.
@@ -90,9 +92,23 @@ class NeuronDropout(NeuronSelection):
             masks = max(LEAST, EACH * neurons) if self.masks is None else self.masks
             drops = np.random.default_rng([seed, 0]).random((masks, neurons)) < self.fraction
             losses = Dropped(network, groups, seed).losses(drops, watch)
-            return regress(drops[: len(losses)], losses, [group.count for group in groups])
+            found = regress(drops[: len(losses)], losses, [group.count for group in groups])
+            if len(losses) < masks:
+                raise _CutShort(found)
+            return found
 
-        return network.memo(("dropout", self, seed), compute)
+        try:
+            return network.memo(("dropout", self, seed), compute)
+        except _CutShort as cut:
+            return cut.found
+
+
+class _CutShort(Exception):
+    """The run was to end before the losses of all masks were known: the fit to those that are."""
+
+    def __init__(self, found: Damage) -> None:
+        super().__init__("cut short")
+        self.found = found
 
 
 class Dropped:

@@ -46,6 +46,7 @@ class NeuronMerge(NeuronSelection):
 
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     words: ClassVar[str] = "merging, cheapest pair first"
+    merges: ClassVar[bool] = True
 
     def refuses(self, curvature: Curvature) -> str | None:
         """See `Selection.refuses`."""

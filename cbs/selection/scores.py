@@ -102,6 +102,11 @@ class Scores(Selection):
         """See `Selection.requires`."""
         return NEEDS.get(self.rule, ())
 
+    @property
+    def weighs(self) -> bool:
+        """See `Selection.weighs`."""
+        return self.rule not in PLAIN
+
     def able(self, curvature: Curvature, request: Request) -> str | None:
         """See `Selection.able`."""
         if self.rule == "ablation" and request.pipeline == "sequential":

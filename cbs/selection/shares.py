@@ -36,6 +36,8 @@ def shares(
         proving: whether what is proven bounds the layers' objectives; that goes to the references.
     """
     network, request = job.network, job.request
+    if sum(int(mask.sum()) for mask in network.earlier) == request.network_count(network.layers):
+        return [mask.copy() for mask in network.earlier]  # nothing to choose, and nothing to prove
     scales = row_scales(network) if job.curvature.scaled else [np.ones(len(mask)) for mask in network.earlier]
     widest = WIDEST if widest is None else widest
     small = any(layer.shape[1] <= widest for layer in network.layers)

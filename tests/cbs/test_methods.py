@@ -179,3 +179,33 @@ def test_randomized_magnitude_is_judged_by_the_loss_alone():
         gone = result.masks[str(layer)]
         moved = result.model.get_submodule(str(layer)).weight.detach()
         assert torch.equal(moved, torch.where(gone, 0.0, model[layer].weight.detach()))
+
+
+LABELS = torch.arange(40) % 3
+
+
+@pytest.mark.parametrize("scope", ["layer", "network"])
+@pytest.mark.parametrize("name", list(cbs.methods()))
+def test_what_needs_no_targets_prunes_the_same_whatever_they_are(name, scope):
+    """By the table: a method that names no targets, or only for scope network, does not look at them."""
+    facts, model, data = cbs.methods()[name], seeded(mlp), samples(40)
+    needs = facts["needs"].split(", ")
+    if "targets" in needs or (scope == "network" and "targets with scope network" in needs):
+        return
+    granularity = facts["granularity"].split(", ")[0]
+    one, other = (
+        cbs.prune(
+            model, replace(data, targets=targets), method=name, sparsity=0.5, scope=scope,
+            granularity=granularity, certify=False,
+        )
+        for targets in (data.targets, LABELS)
+    )  # fmt: skip
+    assert all(torch.equal(other.state[key], value) for key, value in one.state.items())
+
+
+def test_layer_grams_take_targets_where_layers_share_a_budget():
+    needs = {name: facts["needs"].split(", ") for name, facts in cbs.methods().items()}
+    some = {name for name, words in needs.items() if "targets with scope network" in words}
+    grams = {"wanda", "obc", "sparsegpt", "alps", "joint", "neuron-merge", "neuron-osscar", "neuron-joint"}
+    assert some == grams
+    assert needs["elimination"] == needs["elimination-nonlinear"] == ["inputs"]

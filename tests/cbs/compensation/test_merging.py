@@ -44,6 +44,8 @@ def test_the_bias_is_where_the_gram_has_its_least():
 def test_it_takes_merges_of_a_gram():
     with pytest.raises(ValueError, match=r"Merged needs a layer's inputs.* take Gram\(\)"):
         cbs.Method(cbs.Identity(), cbs.NeuronDropout(), Merged())
-    method = cbs.Method(cbs.Gram(), cbs.NeuronDropout(), Merged())
-    with pytest.raises(ValueError, match="Merged takes merges of neurons, as of NeuronMerge"):
-        cbs.prune(seeded(mlp), samples(60), method=method, sparsity=0.4, scope="layer")
+    for selection in (cbs.NeuronDropout(), cbs.NeuronSolve(), cbs.Scores("wanda"), cbs.Solve()):
+        for compensation in (Merged(), cbs.Scaled(Merged())):
+            with pytest.raises(ValueError, match="Merged takes merges of neurons, as of NeuronMerge"):
+                cbs.Method(cbs.Gram(), selection, compensation)
+    assert cbs.Method(cbs.Gram(), cbs.NeuronMerge(), cbs.Scaled(Merged()))

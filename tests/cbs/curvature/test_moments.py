@@ -4,6 +4,7 @@ import torch
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
+import cbs
 from cbs.curvature import gauss_newton, moments
 from cbs.data import Samples
 from cbs.network.layers import find_layers
@@ -44,3 +45,12 @@ def test_first_derivatives_are_of_as_many_samples_as_were_asked_for():
     drawn = data.choose(10, 3)
     squares, _ = one_by_one(model, drawn, find_layers(model)[0])
     np.testing.assert_allclose(some[0], squares.mean(dim=0), rtol=1e-9)
+
+
+def test_a_single_sample_has_no_spread():
+    with pytest.raises(ValueError) as error:
+        cbs.prune(seeded(mlp), samples(40), method="obd-sd-spread", sparsity=0.5, samples=1)
+    assert str(error.value) == (
+        "method 'obd-sd-spread' takes a spread over samples, of which there is 1; give 2 or more, or take "
+        "method 'obd'"
+    )

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
+import cbs
 from cbs.curvature import OutputDiagonal, OutputGram, output_gram
 from cbs.network.network import Network
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
@@ -152,8 +153,12 @@ def test_what_can_not_be_had_is_refused_in_one_line(monkeypatch):
             network(OutputGram())
     assert "\n" not in str(error.value)
     monkeypatch.setattr(output_gram, "WIDEST", 2)
-    with pytest.raises(ValueError, match="each of the 3 outputs of a sample, its limit is 2"):
+    with pytest.raises(ValueError, match="each of the 3 outputs of a sample, the limit is 2"):
         network(OutputDiagonal())
+    for method in ("elimination", "elimination-joint"):
+        with pytest.raises(ValueError, match=rf"^method '{method}' needs .* of the 3 outputs") as error:
+            cbs.prune(seeded(mlp), samples(30), sparsity=0.5, method=method)
+        assert "\n" not in str(error.value)
 
 
 def test_outputs_without_derivatives_are_refused():

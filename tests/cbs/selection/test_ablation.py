@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import cbs
-from cbs.curvature import Gram, OutputDiagonal
+from cbs.curvature import Gram, OutputDiagonal, OutputGram
 from cbs.network.network import Network
 from cbs.references import References
 from cbs.request import Request
@@ -99,6 +99,35 @@ def test_every_weight_is_measured_as_if_it_were_gone(case):
         found, expected = ablation_scores(job, model), brute_force(job.network, i)
         np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-12 * expected.max())
         assert ablation_scores(job, model) is found  # measured once
+
+
+@pytest.mark.parametrize(
+    "curvature", [Gram(0.3), OutputGram(), OutputGram(0.0), OutputDiagonal()], ids=lambda each: each.words
+)
+def test_what_is_measured_does_not_depend_on_the_curvature(curvature):
+    model, data = seeded(mlp), samples(30)
+    plain = job_of(model, data)
+    job = job_of(model, data)
+    job.curvature = curvature.damped(job.network.damping)
+    for of_gram, other in zip(plain.quadratics, job.quadratics, strict=True):
+        np.testing.assert_allclose(ablation_scores(job, other), ablation_scores(plain, of_gram), rtol=1e-9)
+    method = cbs.Method(curvature, cbs.Scores("ablation"), cbs.OwnBias())
+    result = cbs.prune(model, data, method=method, sparsity=0.5, scope="layer", certify=False)
+    masks = cbs.prune(
+        model, data, method="elimination-nonlinear", sparsity=0.5, scope="layer", certify=False
+    ).masks
+    assert all((result.masks[name] == mask).all() for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_layers_of_which_no_weight_matters_are_free(make):
+    data = samples(30) if make is mlp else image_samples(9)
+    model = seeded(make)
+    model[0].weight.data.zero_()
+    job = job_of(model, data)
+    assert not ablation_scores(job, job.quadratics[0]).any()
+    lone = cbs.prune(seeded(mlp), samples(30), sparsity=0.5, method="elimination-nonlinear", samples=1)
+    assert lone.loss_increase == pytest.approx(0.0, abs=1e-9)
 
 
 def test_many_copies_in_small_parts_are_the_same(monkeypatch):

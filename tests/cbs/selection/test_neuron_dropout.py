@@ -8,7 +8,9 @@ from torch import nn
 
 import cbs
 from cbs.network.network import Network
+from cbs.request import Request
 from cbs.selection.neuron_dropout import Dropped, NeuronDropout, regress
+from cbs.watch import Watch
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 
@@ -113,6 +115,15 @@ def test_stopped_it_takes_the_masks_it_has():
     assert result.status == "interrupted"
     assert 0 < result.history[0].stats["dropout"]["masks"] < 256
     assert sum(len(group.neurons) for group in result.neurons) == 24
+
+
+def test_what_a_limit_cut_short_is_not_kept_for_later():
+    model, data = seeded(mlp), samples(30)
+    network = Network(model, data)
+    watch = Watch("neuron-dropout", Request(0.5, time_limit=1e-9), len(network.layers), None)
+    watch.resume()
+    assert NeuronDropout().damage(network, network.neurons, 0, watch).masks < 256
+    assert NeuronDropout().damage(network, network.neurons, 0).masks == 256
 
 
 @pytest.mark.parametrize(

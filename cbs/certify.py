@@ -147,6 +147,8 @@ def _neuron_bounds(run: Run, references: References, compute: bool) -> tuple[lis
         elif not request.pooled and (width := unit_width(network, i)):
             (group,) = (group for group in run.result.neurons if group.name == feeding[0].name)
             budget = Budget.columns(len(group.neurons), width)
+            if bound is not None:
+                references.learn_rows(i, budget, live, bound)
             if compute and not run.watch.tell("certify", layer.name, i):
                 share = 1.0 / (len(run.result.layers) - i)
                 references.relax_rows(i, budget, live, run.watch, value=layer.value, share=share)

@@ -112,8 +112,11 @@ class Quadratic:
 
     @property
     def constant(self) -> Array:
-        """The diagonal entry of the bias, of a model that has one; `[m]` where every row has a matrix."""
+        """The diagonal entry of the bias, of a model that has one; `[m]` where every row has its own."""
         assert self.bias
+        if isinstance(self.H, Diagonal):
+            assert self.H.corner is not None
+            return self.H.corner
         assert isinstance(self.H, np.ndarray)
         return np.asarray(self.H[..., -1, -1])
 

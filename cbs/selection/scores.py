@@ -76,10 +76,10 @@ class Scores(Selection):
     weight; `sensitivity` is |w E[dL/dw]|, one of their baselines.
 
     A neuron's score is the sum over all weights of its rows and of the columns that it feeds, each counted
-    once; of batch norms nothing counts. By `wanda` and `obd` on a Gram, the one curvature that has biases,
-    those of the neuron's rows count as well, as weights of an input that is 1. Scores that
-    come of a Gram are multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added up.
-    `random` draws one score for a neuron.
+    once; of batch norms nothing counts. By `wanda` and `obd` on a curvature that has biases, as a Gram has,
+    those of the neuron's rows count as well, as weights of an input that is 1. Scores that come of a layer
+    Gram are multiplied by their rows' `E[(dL/da_r)^2]`, so that rows and columns can be added up. `random`
+    draws one score for a neuron.
 
     Attributes:
         rule: a name of `RULES`.

@@ -194,6 +194,15 @@ def test_what_a_selection_proves_bounds_the_layers(make, data):
     assert result.bound is None
 
 
+def test_what_is_proven_of_a_finished_result_is_not_computed_again(monkeypatch):
+    model, data = seeded(mlp), samples()
+    ask = {"sparsities": [0.5], "methods": ["neuron-joint"], "scope": "layer", "solver": "brute-force"}
+    done = cbs.compare(model, data, **ask)
+    monkeypatch.setattr("cbs.watch.Watch.solve", None)
+    (again,) = cbs.compare(model, data, finished=done, **ask)
+    assert again.layers == done[0].layers
+
+
 def test_an_optimal_choice_is_said_to_be_one():
     model, data = seeded(mlp, sizes=(6, 2, 3)), samples()
     values = []

@@ -238,3 +238,26 @@ def test_random_draws_one_number_for_a_neuron():
     gone = [[group.neurons for group in run.neurons] for run in runs]
     assert gone[0] == gone[1]
     assert len({str(lost) for lost in gone}) > 4
+
+
+BIASED = (cbs.Gram(), cbs.OutputGram(), cbs.OutputGram(0.0), cbs.OutputDiagonal())
+
+
+@pytest.mark.parametrize("granularity", ["weights", "neurons"])
+@pytest.mark.parametrize("rule", ["magnitude", "random", "obd", "obs", "wanda", "elimination", "ablation"])
+@pytest.mark.parametrize("curvature", BIASED, ids=lambda each: each.words)
+def test_every_rule_runs_on_every_curvature_with_biases_or_is_refused(curvature, rule, granularity):
+    if rule == "obs" and not curvature.coupled:
+        with pytest.raises(ValueError, match="needs an inverse"):
+            cbs.Method(curvature, cbs.Scores(rule), cbs.OwnBias())
+        return
+    method = cbs.Method(curvature, cbs.Scores(rule), cbs.OwnBias())
+    result = cbs.prune(seeded(mlp), samples(), sparsity=0.5, method=method, granularity=granularity, **ASK)
+    assert np.isfinite(result.after.loss)
+
+
+def test_a_bias_counts_by_its_own_curvature_whatever_its_form():
+    network = Network(seeded(mlp), samples())
+    whole, apart = network(cbs.OutputGram(0.0)), network(cbs.OutputDiagonal())
+    for full, diagonal in zip(whole, apart, strict=True):
+        np.testing.assert_allclose(diagonal.constant, full.H[:, -1, -1], rtol=1e-9)

@@ -141,3 +141,17 @@ def test_predictions_leave_the_damping_out():
         H[np.arange(n), np.arange(n)] -= network(cbs.Gram())[i].damping
         total += sum(s * 0.5 * d @ H @ d for s, d in zip(row_scales(network)[i], D, strict=True))
     assert result.measured.prediction == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["joint", "elimination-joint", "obc"])
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_where_nothing_is_left_to_choose_nothing_is_searched(method, make):
+    data = samples(40) if make is mlp else image_samples(10)
+    nothing = cbs.prune(seeded(make), data, method=method, sparsity=0.0)
+    assert (nothing.value, nothing.bound, nothing.status) == (0.0, 0.0, "optimal")
+    assert "sharing" not in nothing.history[0].stats
+    half = cbs.prune(seeded(make), data, method="magnitude", sparsity=0.5, certify=False)
+    again = cbs.prune(half.model, data, method=method, sparsity=0.5)
+    assert "sharing" not in again.history[0].stats
+    assert again.value == pytest.approx(0.0, abs=1e-12)
+    assert all((again.masks[name] == mask).all() for name, mask in half.masks.items())

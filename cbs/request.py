@@ -195,6 +195,10 @@ class Request:
                 "finetune must be a number of epochs, a function of (model, stage) that trains in place, or "
                 f"None, got {self.finetune!r}"
             )
+        if callable(self.finetune) and not _takes(self.finetune, 2):
+            raise ValueError(
+                f"finetune must take two arguments, the model and the stage, got {_place(self.finetune)!r}"
+            )
 
     @property
     def schedule(self) -> Schedule:
@@ -373,6 +377,17 @@ def check_options(function: Callable[..., Any], options: Iterable[str]) -> None:
 def _names(what: object) -> bool:
     """Whether it is a function as a report has it, `module:name`."""
     return isinstance(what, str) and ":" in what
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as it tells."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # it does not tell
+        return True
+    return True
 
 
 def _is_flag(value: object) -> bool:

@@ -116,6 +116,8 @@ def quantize(
 
 def _bits(values: list[str] | None) -> list[int]:
     listed = [part.strip() for value in values or ["4"] for part in value.split(",") if part.strip()]
+    if not listed:
+        raise ValueError(f"bits must be whole numbers from 2 to 8, got {' '.join(values or [])!r}")
     try:
         return list(dict.fromkeys(int(value) for value in listed))
     except ValueError:

@@ -180,6 +180,7 @@ def quantize(
         ValueError: in one line, for bad input, or what the network or the loss refuses.
     """
     _check(bits, per, rounding, grid, damping, data, test)
+    _check_draw(samples, seed)
     if isinstance(model, PruneResult):
         loss = model.request.loss if loss is None else loss
         model = model.permanent() if model.neurons else model.model
@@ -197,6 +198,8 @@ def quantize(
             network.hold_out(gather(test))
     start = time.perf_counter()
     found, pruned = _layers(model, layers) if network is None else (network.layers, network.earlier)
+    for layer in found:
+        _require_spans(layer, layer_weights(layer).W)
     quadratics: list[Quadratic | None] = [None] * len(found)
     if network is not None:
         quadratics = [*network(Gram())]
@@ -247,7 +250,8 @@ def _round(layer: Layer, pruned: Mask, quadratic: Quadratic | None, grid: Grid, 
     dense = layer_weights(layer)
 
     def made(codes: Codes, bias: Array | None) -> tuple[Weights, Array | None]:
-        weights = Weights(np.where(pruned, 0.0, grid.values(codes)), bias)
+        W = _stored(np.where(pruned, 0.0, grid.values(codes)), layer)
+        weights = Weights(W, None if bias is None else _stored(bias, layer))
         return weights, None if quadratic is None else quadratic.row_values([weights])
 
     codes = grid.nearest(dense.W)
@@ -269,6 +273,25 @@ def _round(layer: Layer, pruned: Mask, quadratic: Quadratic | None, grid: Grid, 
         bias = np.where(worse, dense.bias, bias)
     weights, values = made(codes, bias)
     return _Rounded(grid, codes, weights, values, int(worse.sum()))
+
+
+def _stored(values: Array, layer: Layer) -> Array:
+    """Values as the layer's type has them, whose precision may be less than that of a grid."""
+    return torch.from_numpy(values).to(layer.module.weight.dtype).double().numpy()
+
+
+def _require_spans(layer: Layer, W: Array) -> None:
+    """Refuse weights whose spread a grid in single precision can't have.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    size, most = float(np.abs(W).max(initial=0.0)), float(np.finfo(np.float32).max) / 4
+    if not size <= most:
+        raise ValueError(
+            f"layer {layer.name!r}: its weights reach {size:.3g}, and grids in single precision take "
+            f"{most:.3g} at most; leave it out with `layers`"
+        )
 
 
 def _measured(result: QuantizeResult, network: Network) -> QuantizeResult:
@@ -334,3 +357,11 @@ def _check(bits: int, per: str, rounding: str, grid: str, damping: float, data: 
     if data is None and (rounding == "feedback" or test is not None):
         what = "rounding 'feedback' is on the layer Gram" if rounding == "feedback" else "test needs a loss"
         raise ValueError(f"data is missing: {what}; give calibration data")
+
+
+def _check_draw(samples: int | None, seed: int) -> None:
+    for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
+        whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+        if not whole and not (name == "samples" and value is None):
+            end = " or None" if name == "samples" else ""
+            raise ValueError(f"{name} must be a whole number >= {least}{end}, got {value!r}")

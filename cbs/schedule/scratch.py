@@ -8,6 +8,7 @@ those that the dense network began with (the lottery ticket of Frankle and Carbi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -43,11 +44,14 @@ def from_scratch(
         seed: of what is drawn.
 
     Raises:
-        ValueError: in one line, for a module that can't draw its weights anew, or weights of another network.
+        ValueError: in one line, for a module that can't draw its weights anew, weights of another network, or
+            a seed that is none.
     """
     if not isinstance(result, PruneResult):
         raise ValueError(f"result must be what cbs.prune gives, not {type(result).__name__}")
     check_name("how", how, HOW)
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
     if (how == "original") != (initial is not None):
         need = "a model or state dict as initial" if how == "original" else "no initial: it draws its weights"
         raise ValueError(f"how {how!r} takes {need}")
@@ -105,7 +109,7 @@ def _draw(model: nn.Module, seed: int) -> None:
             )
     devices = {p.device for p in model.parameters() if p.is_cuda}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         for module in model.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()

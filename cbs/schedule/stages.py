@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from cbs.network.network import Network
 from cbs.network.surgery import clone, put_mask, read_masks
 from cbs.references import References
 from cbs.result import Stage
-from cbs.schedule.training import Epoch, refresh, train
+from cbs.schedule.training import Epoch, clear, refresh, train
 from cbs.watch import Callback, Step, Watch
 
 if TYPE_CHECKING:
@@ -241,7 +241,8 @@ def _tuned(
         whole = not own and epochs > 0
         if own:
             model.load_state_dict(state)
-    _require_kept(model, masks)
+    _require_kept(model, masks, state)
+    clear(model)
     seconds = stage.seconds + time.perf_counter() - began
     refresh(model)
     stage = replace(stage, seconds=seconds, epochs=None if own else epochs)
@@ -257,8 +258,10 @@ def _tuned(
     return stage
 
 
-def _require_kept(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
-    """Refuse a fine-tuning that took masks off, or left what is not finite.
+def _require_kept(
+    model: nn.Module, masks: dict[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> None:
+    """Refuse a fine-tuning that took masks off, made another network, or left what is not finite.
 
     Raises:
         ValueError: naming the layer.
@@ -270,6 +273,21 @@ def _require_kept(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
                 f"finetune changed the mask of layer {name!r}; train the model in place and leave its masks "
                 "(torch.nn.utils.prune) as they are"
             )
+    now = model.state_dict()
+    for name in [*dict.fromkeys((*state, *now))]:
+        was, found_as = (_form(tensors.get(name)) for tensors in (state, now))
+        if was != found_as:
+            raise ValueError(
+                f"finetune changed the network: {name!r} was {was} and is {found_as}; train the model in "
+                "place and leave its modules and types as they are"
+            )
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"finetune left NaN or infinite values in {name!r}; try a smaller learning rate")
+
+
+def _form(values: torch.Tensor | None) -> str:
+    """Shape and type of a tensor of a state dict, in words."""
+    if not isinstance(values, torch.Tensor):
+        return "not there" if values is None else "no tensor"
+    return f"{list(values.shape)} of {values.dtype}"

@@ -130,6 +130,11 @@ def masked_parameters(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
     ]
 
 
+def clear(model: nn.Module) -> None:
+    """Make what masks prune zero in the parameters behind them, in place, whatever else moved it."""
+    _zero(masked_parameters(model))
+
+
 def refresh(model: nn.Module) -> None:
     """Make `weight` the product of `weight_orig` and its mask again, in place, wherever there are masks."""
     for module in model.modules():

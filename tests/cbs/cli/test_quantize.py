@@ -63,6 +63,7 @@ def test_the_table_has_the_dense_network_first(capsys, here):
     [
         (("--bits", "4,2", "-o", "a.safetensors"), "output is one file, but bits are 4, 2; give one of them"),
         (("--bits", "four"), "bits must be whole numbers from 2 to 8, got four"),
+        (("--bits", ","), "bits must be whole numbers from 2 to 8, got ','"),
         (("--bits", "9"), "bits must be a whole number from 2 to 8, got 9"),
         (("--masks", "none.safetensors"), "masks 'none.safetensors' can't be read"),
         (("--per", "rows"), "unknown per 'rows'; did you mean 'row'?"),

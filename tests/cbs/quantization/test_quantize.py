@@ -12,6 +12,8 @@ from torch.nn.utils import prune as torch_prune
 
 import cbs
 from cbs.change import layer_weights
+from cbs.curvature import Gram
+from cbs.data import Samples
 from cbs.network.network import Network
 from cbs.network.surgery import clone
 from cbs.quantization.packing import pack_mask
@@ -198,6 +200,10 @@ def test_eight_bits_hardly_move_the_digits_network():
         ({"damping": -1}, "damping must be a finite number >= 0, got -1"),
         ({"data": None, "rounding": "feedback"}, "data is missing: rounding 'feedback' is on the layer Gram"),
         ({"data": None, "test": DATA[mlp]}, "data is missing: test needs a loss"),
+        ({"samples": 0}, "samples must be a whole number >= 1 or None, got 0"),
+        ({"samples": 2.0}, "samples must be a whole number >= 1 or None, got 2.0"),
+        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
+        ({"seed": "x"}, "seed must be a whole number >= 0, got 'x'"),
         ({"layers": ["1"]}, "layers: '1' names no prunable layer"),
         ({"model": 3}, "model must be a torch.nn.Module or the result of a pruning, not int"),
         (
@@ -220,6 +226,32 @@ def test_half_precision_is_rounded_to_its_own_type_and_back(tmp_path):
     result.save(tmp_path / "small.safetensors")
     loaded = cbs.load_quantized(tmp_path / "small.safetensors", model)
     assert same(state(loaded), state(result.model))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rounding", ["nearest", "feedback"])
+def test_the_value_is_of_the_weights_as_their_type_has_them(dtype, rounding):
+    data = Samples(DATA[mlp].inputs.to(dtype), DATA[mlp].targets)
+    model = seeded(mlp, dtype=torch.float32).to(dtype)
+    result = cbs.quantize(model, data, bits=8, rounding=rounding)
+    network = Network(model, data, loss=F.cross_entropy)
+    for layer, gram, told in zip(network.layers, network(Gram()), result.layers, strict=True):
+        assert told.value == pytest.approx(
+            gram.row_values([layer_weights(layer.of(result.model))]).sum(), rel=1e-9
+        )
+
+
+@pytest.mark.parametrize("data", [None, DATA[mlp]])
+def test_weights_beyond_what_a_grid_holds_are_refused_and_those_it_holds_are_finite(data):
+    model = seeded(mlp)
+    with torch.no_grad():
+        model[2].weight[0, 0] = 1e60
+    with pytest.raises(ValueError, match=r"^layer '2': its weights reach 1e\+60") as error:
+        cbs.quantize(model, data)
+    assert len(str(error.value).splitlines()) == 1
+    with torch.no_grad():
+        model[2].weight[0, :2] = torch.tensor([8e37, -8e37])
+    assert bool(torch.isfinite(cbs.quantize(model, None).model[2].weight).all())
 
 
 def test_numbers_of_the_result_are_plain():

@@ -96,6 +96,8 @@ def test_what_can_not_be_drawn_anew_is_refused_in_one_line():
         ({"how": "original", "initial": 3}, "initial must be a model or a state dict, not int"),
         ({"how": "original", "initial": {}}, "initial is of another network than the result's"),
         ({"how": "original", "initial": seeded(convnet)}, "initial is of another network than the result's"),
+        ({"seed": "x"}, "seed must be a whole number >= 0, got 'x'"),
+        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
         ({"result": nn.Linear(2, 2)}, "result must be what cbs.prune gives, not Linear"),
     ],
 )

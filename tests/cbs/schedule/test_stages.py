@@ -288,9 +288,20 @@ def diverges(model, stage):
         model[2].weight_orig.fill_(np.nan)
 
 
+def casts(model, stage):
+    model.float()
+
+
+def adds_a_layer(model, stage):
+    model.append(torch.nn.Linear(3, 3, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     ("finetune", "message"),
     [
+        (casts, "finetune changed the network: '0.weight_orig' was .*float64 and is .*float32"),
+        (adds_a_layer, "finetune changed the network: '5.weight' was not there and is"),
+        (lambda model: None, "finetune must take two arguments, the model and the stage, got"),
         (takes_masks_off, "finetune changed the mask of layer '0'; train the model in place"),
         (diverges, "finetune left NaN or infinite values in '2.weight_orig'"),
         ("tests:finetune", "finetune must be a number of epochs or a function, got 'tests:finetune'"),
@@ -299,6 +310,21 @@ def diverges(model, stage):
 def test_what_does_not_train_in_place_is_refused(finetune, message):
     with pytest.raises(ValueError, match=message):
         cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.5, finetune=finetune, method="magnitude", **QUICK)
+
+
+def test_what_a_mask_prunes_is_zero_behind_it_whatever_a_function_did():
+    def noise(model, stage):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.01)
+
+    result = cbs.prune(
+        seeded(mlp), DATA[mlp], sparsity=0.5, finetune=noise, stages=2, method="magnitude", **QUICK
+    )
+    for name, mask in result.masks.items():
+        module = result.model.get_submodule(name)
+        assert not bool(module.weight_orig[mask].any())
+        assert not bool(module.weight[mask].any())
 
 
 def test_it_is_fine_tuned_on_all_of_the_data_whatever_a_curvature_takes():

@@ -15,7 +15,7 @@ Derivative = Callable[[Tensor, Tensor], Tensor]
 
 ALIKE = 1e-3
 """Largest difference of a sample's answers alone and in a batch, relative to the largest output."""
-WITHOUT = "take method 'magnitude', or 'joint' with scope 'row' or 'layer'"
+WITHOUT = "take scope 'row' or 'layer' with method 'magnitude' or 'joint'"
 """What to do where there are no gradients."""
 
 

@@ -129,9 +129,11 @@ def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
             if slope is not None and bool(slope.ne(0).any()):
                 return
     name = getattr(loss, "__name__", type(loss).__name__)
+    labels = samples.targets
+    ignored = not labels.is_floating_point() and bool((labels == labels.flatten()[0]).all())
     raise ValueError(
         f"loss {name} has no gradient by the outputs {list(outputs.shape)} on any sample, so every pruning "
-        f"would look perfect; {INSTEAD}"
+        f"would look perfect; {'give labels that it does not all ignore; ' if ignored else ''}{INSTEAD}"
     )
 
 

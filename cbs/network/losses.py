@@ -67,7 +67,7 @@ def batch_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         found = loss(wide(outputs).clone(), wide(targets).clone())
     except Exception as error:
-        hint = f"; class labels must be integers, {INSTEAD}" if _is_regression(loss, targets) else ""
+        hint = _hint(loss, outputs, targets)
         raise ValueError(
             f"loss refuses outputs of shape {list(outputs.shape)} with targets of shape "
             f"{list(targets.shape)} and type {targets.dtype} ({first_line(error)}){hint}"
@@ -192,7 +192,22 @@ def require_probabilities(loss: Loss, targets: Tensor) -> None:
 
 
 def _is_regression(loss: Any, targets: Tensor) -> bool:
+    return _is_cross_entropy(loss) and targets.is_floating_point()
+
+
+def _is_cross_entropy(loss: Any) -> bool:
     while isinstance(loss, functools.partial):
         loss = loss.func
-    cross = loss is F.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)
-    return cross and targets.is_floating_point()
+    return loss is F.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)
+
+
+def _hint(loss: Any, outputs: Tensor, targets: Tensor) -> str:
+    """What would be right where a loss refuses outputs and targets, for losses that are known."""
+    if _is_regression(loss, targets):
+        return f"; class labels must be integers, {INSTEAD}"
+    if _is_cross_entropy(loss) and outputs.ndim > 1:
+        shape = [len(outputs), *outputs.shape[2:]]
+        return f"; class labels must have shape {shape} and lie in 0 to {outputs.shape[1] - 1}, or be ignored"
+    if loss in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss):
+        return "; targets must have the shape of the outputs"
+    return ""

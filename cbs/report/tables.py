@@ -34,9 +34,11 @@ def cells(result: PruneResult) -> tuple[str, ...]:
 def terminal(results: Sequence[PruneResult]) -> Table:
     """The table for a terminal, a rule between sparsities."""
     names = columns(results)
-    table = Table(*names[:2], box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(names[0], overflow="fold")
+    table.add_column(names[1], no_wrap=True)  # names are told apart by how they end
     for name in names[2:]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     before = None
     for result in results:
         if before is not None and result.asked != before:

@@ -1,6 +1,7 @@
 """What people read at the terminal: no name is cut, and brackets are shown as they are."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,9 +9,11 @@ import cbs
 from cbs.cli import main
 from cbs.cli.output import print_table, results
 from cbs.cli.ticker import Ticker
+from cbs.report.tables import terminal
 from cbs.watch import Step
 from solvers import Budget, available
 from solvers.instances import random_problem, save
+from tests.cbs.networks import mlp, samples, seeded
 
 
 @pytest.fixture(params=[60, 80, 140])
@@ -41,6 +44,18 @@ def test_every_method_is_named_whole(width, capsys):
     assert {line.split()[0] for line in text.splitlines() if line.strip()} >= set(cbs.methods())
     assert "…" not in text
     assert "[H^-1]_qq" in " ".join(text.split())
+
+
+def test_results_name_every_method_whole(width, capsys):
+    result = cbs.prune(
+        seeded(mlp), samples(), sparsity=0.5, method="magnitude", granularity="neurons", certify=False
+    )
+    named = [replace(result, request=replace(result.request, method=name)) for name in cbs.methods()]
+    results().print(terminal(named))
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= width
+    assert {word for line in text.splitlines() for word in line.split()} >= set(cbs.methods())
+    assert "…" not in text
 
 
 def test_the_curve_shows_whole_numbers(width, capsys, tmp_path):

@@ -177,6 +177,21 @@ def test_a_loss_that_can_not_see_the_outputs_is_refused(loss, targets, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("loss", "targets", "right"),
+    [
+        (F.cross_entropy, torch.arange(40) % 9, r"shape \[40\] and lie in 0 to 2, or be ignored"),
+        (CE(), torch.zeros(40, 1, dtype=torch.long), r"shape \[40\] and lie in 0 to 2, or be ignored"),
+        (F.cross_entropy, torch.full((40,), -100), "give labels that it does not all ignore"),
+        (F.mse_loss, torch.zeros(40, 2), "targets must have the shape of the outputs"),
+    ],
+)
+def test_targets_of_a_wrong_kind_are_refused_with_what_would_be_right(loss, targets, right):
+    with pytest.raises(ValueError, match=right) as error:
+        require_answers(seeded(mlp), Samples(samples().inputs, targets), loss)
+    assert "\n" not in str(error.value)
+
+
 def test_targets_that_broadcast_are_refused():
     data = Samples(samples().inputs, torch.randn(40).double())
     model = nn.Sequential(seeded(mlp), nn.Linear(3, 1).double())

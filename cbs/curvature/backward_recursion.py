@@ -142,13 +142,15 @@ class Graph:
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
+        lone = type(model) in rules.WEIGHTED  # tracing looks into the outermost module
+        model = nn.Sequential(model) if lone else model
         try:
             graph = fx.Tracer().trace(model)
         except Exception as error:
             raise rules.NoRule(
                 f"can't follow the network module by module ({first_line(error)}); {rules.INSTEAD}"
             ) from error
-        self.model, self.layers = model, {layer.name for layer in layers}
+        self.model, self.layers = model, {"0" if lone else layer.name: layer.name for layer in layers}
         (end,) = (node for node in graph.nodes if node.op == "output")
         self.nodes = [node for node in graph.nodes if node.op != "output"]
         self.output = end.args[0]
@@ -232,7 +234,7 @@ class Graph:
             if self._layer(node):
                 x = values[node.all_input_nodes[0]]
                 _, part = rules.weighted(self.model.get_submodule(str(node.target)), x, h)
-                name = str(node.target)
+                name = self.layers[str(node.target)]
                 found[name] = found[name] + part if name in found else part
             for source in node.all_input_nodes:
                 if source in self.live:

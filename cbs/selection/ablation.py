@@ -95,6 +95,10 @@ def _measure(job: Job, model: Quadratic, found: Array) -> Array:
     gone = np.argwhere((W != 0.0) & (spread > 1e-12 * (1.0 + np.abs(means))) & ~network.earlier[index])
     found[:] = np.where(np.isin(np.arange(W.size), gone @ [W.shape[1], 1]).reshape(W.shape), np.nan, 0.0)
     size = max(1, CHUNK // (ahead.widest * min(len(samples), samples.batch, 500)))
+    if (
+        ahead.tail is None
+    ):  # copies of a batch would be given to the whole network, which may not take so much
+        size = 1
     for part in np.array_split(gone, -(-len(gone) // size)) if len(gone) else []:
         rows, columns = part[:, 0], part[:, 1]
         for inputs, _ in samples.batches():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import scipy.linalg
 
 from cbs.curvature.base import Gram
 from cbs.selection.base import Job, NeuronChoice, NeuronSelection
@@ -151,6 +150,8 @@ def columns_problem(
         columns of other neurons, and its bias, which move and are never pruned. Single weights that were
         pruned before count as weights that may move.
     """
+    from scipy.linalg import block_diag
+
     from solvers import Budget, SubsetProblem
 
     there = np.flatnonzero(~gone)
@@ -179,8 +180,8 @@ def columns_problem(
     units = np.concatenate([mine for mine, _ in own], axis=1).ravel()
     rest = np.concatenate([others for _, others in own])
     order = np.append(units, rest)
-    W = scipy.linalg.block_diag(*weights)[:, order]
-    H = scipy.linalg.block_diag(*grams)[np.ix_(order, order)]
+    W = block_diag(*weights)[:, order]
+    H = block_diag(*grams)[np.ix_(order, order)]
     budget = Budget.columns(count - int(gone.sum()), width=width)
     return SubsetProblem(W, H, budget, movable=range(size, len(order)))
 

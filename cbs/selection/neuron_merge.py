@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from cbs.curvature.base import Gram
@@ -190,12 +189,14 @@ class Feed:
 
 def _inverse(S: Array) -> Array:
     """The inverse of a neuron's own curvature, which is lifted where it is singular, as of a dead neuron."""
+    from scipy import linalg
+
     size = float(np.trace(S)) / len(S)
     lift, one = 0.0, np.eye(len(S))
     for power in range(6):
         try:
-            factor = scipy.linalg.cho_factor(S + lift * one, lower=True)
-            return np.asarray(scipy.linalg.cho_solve(factor, one))
-        except scipy.linalg.LinAlgError:
+            factor = linalg.cho_factor(S + lift * one, lower=True)
+            return np.asarray(linalg.cho_solve(factor, one))
+        except linalg.LinAlgError:
             lift = SMALL * 100.0**power * (size if size > 0 else 1.0)
     return np.zeros(S.shape)

@@ -131,7 +131,8 @@ def test_results_are_ready_for_json(method):
     assert record["measured"]["before"]["loss"] == result.before.loss
     assert record["layers"][0]["rows"][0]["pruned"] == result.layers[0].rows[0].pruned
     assert record["layers"][0]["damping"] > 0
-    assert (record["measured"]["prediction"] is None) == (method in ("magnitude", "random", "obd-sd-spread"))
+    without = ("magnitude", "random", "sensitivity", "obd-sd-spread")
+    assert (record["measured"]["prediction"] is None) == (method in without)
 
 
 def test_pruned_networks_can_be_pruned_again():

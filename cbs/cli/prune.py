@@ -134,13 +134,13 @@ def prune(
     `cbs prune package.module:model --weights file.safetensors --data package.module:loader --sparsity 0.9`
     """
     sparsities = _sparsities(sparsity, options["budget"])
-    methods = _listed(method) or (None if model is None else [str(Request.method)])
+    methods = _listed("method", method) or (None if model is None else [str(Request.method)])
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
     from cbs.data import gather
     from cbs.prune import requests
 
-    given: dict[str, Any] = {"layers": _listed(layers) or None}
+    given: dict[str, Any] = {"layers": _listed("layers", layers) or None}
     for name, value in options.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
@@ -273,13 +273,16 @@ def _dense(result: cbs.PruneResult) -> str:
     return "" if dense.accuracy is None else f"dense accuracy{on} {100 * dense.accuracy:.2f}%; "
 
 
-def _listed(values: list[str] | None) -> list[str]:
+def _listed(name: str, values: list[str] | None) -> list[str]:
     parts = [part.strip() for value in values or [] for part in value.split(",")]
-    return list(dict.fromkeys(part for part in parts if part))
+    listed = list(dict.fromkeys(part for part in parts if part))
+    if values and not listed:
+        raise ValueError(f"{name} names nothing, got {' '.join(values)!r}; leave it out for the default")
+    return listed
 
 
 def _sparsities(values: list[str] | None, budget: str) -> list[float | None]:
-    listed = _listed(values)
+    listed = _listed("sparsity", values)
     if not listed:
         return [None] if ":" in budget else [0.5, 0.75, 0.9]
     try:

@@ -63,24 +63,63 @@ def shrink(model: nn.Module, groups: Sequence[Removed | Mapping[str, Any]]) -> n
         groups: what goes, as `PruneResult.neurons` or a report has it; those that stay are left in.
 
     Raises:
-        ValueError: if a column behind a neuron that goes is not zero, or a layer is another one.
+        ValueError: in one line, if a column behind a neuron that goes is not zero, or the groups are none or
+            another network's.
     """
     small = clone(model)
     rows: dict[str, set[int]] = {}
     columns: dict[str, set[int]] = {}
     norms: dict[str, set[int]] = {}
-    for group in (group if isinstance(group, Removed) else Removed(**group) for group in groups):
+    for group in _read(groups):
         if group.stays is None:
             for table, lost in ((rows, group.rows), (columns, group.columns), (norms, group.norms)):
                 for name, places in lost.items():
                     table.setdefault(name, set()).update(places)
+    modules = dict(small.named_modules())
     for name in {**rows, **columns, **norms}:
-        module = small.get_submodule(name)
+        module = modules.get(name)
+        _require_places(
+            name, module, rows.get(name, set()) | norms.get(name, set()), columns.get(name, set())
+        )
+        assert module is not None
         if isinstance(module, nn.Linear | nn.Conv2d):
             _narrow(name, module, rows.get(name, set()), columns.get(name, set()))
         else:
             _thin(module, norms[name])
     return small
+
+
+def _read(groups: Sequence[Removed | Mapping[str, Any]]) -> list[Removed]:
+    """Groups, of which some may be records.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    try:
+        return [group if isinstance(group, Removed) else Removed(**group) for group in groups]
+    except TypeError as error:
+        raise ValueError(
+            f"groups must be the neurons of a result or a report, result.neurons ({first_line(error)})"
+        ) from None
+
+
+def _require_places(name: str, module: nn.Module | None, rows: set[int], columns: set[int]) -> None:
+    """Refuse a module that has not the rows (or channels) and columns that are to go.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        m, n = len(module.weight), module.weight[0].numel()
+    else:
+        size = getattr(module, "num_parameters" if isinstance(module, nn.PReLU) else "num_features", 0)
+        m, n = (size if isinstance(size, int) else 0), 0
+    if max(rows, default=-1) >= m or max(columns, default=-1) >= n:
+        what = "there is none" if module is None else f"a {type(module).__name__} of {m} rows and {n} columns"
+        raise ValueError(
+            f"groups are of another network: module {name!r} is to lose row {max(rows, default=None)} and "
+            f"column {max(columns, default=None)} at most, but {what}"
+        )
 
 
 def tried(model: nn.Module, groups: Sequence[Removed], inputs: Tensor) -> str | None:

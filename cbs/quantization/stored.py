@@ -128,6 +128,8 @@ def load_quantized(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     Raises:
         ValueError: in one line, if the file can't be read, is no such file, or is another model's.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be a file's, got {path!r}")
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             header = file.metadata() or {}

@@ -81,6 +81,8 @@ def train(
             not finite.
     """
     _check(model, epochs, batch, learning_rate, weight_decay, seed)
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback must be a function of an Epoch or None, got {callback!r}")
     samples, measure = gather(data), named_loss(loss)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -215,6 +217,11 @@ def _made(optimizer: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.O
         raise ValueError(
             f"optimizer must make an optimizer of the parameters, got one that is made already: give "
             f"functools.partial(torch.optim.{type(steps).__name__}, ...)"
+        )
+    own = {id(parameter) for parameter in parameters}
+    if not any(id(parameter) in own for group in steps.param_groups for parameter in group["params"]):
+        raise ValueError(
+            "optimizer must step the parameters that it is given, of the model; it has none of them"
         )
     return steps
 

@@ -176,6 +176,8 @@ OWN = ("badly_used:model", "--data", "badly_used:data")
         (["--method", "magnitud"], "unknown method 'magnitud'; did you mean 'magnitude'?"),
         (["--method", "joint,magnitud"], "unknown method 'magnitud'"),
         (["--solver", "brute-forze"], "unknown solver 'brute-forze'; did you mean 'brute-force'?"),
+        (["--sparsity", ","], "sparsity names nothing, got ','; leave it out for the default"),
+        (["--layers", ", "], "layers names nothing, got ', '; leave it out for the default"),
         (["--sparsity", "half"], "sparsity must be numbers in [0, 1)"),
         (["--sparsity", "0.5,1"], "sparsity must lie in [0, 1), got 1.0"),
         (["--sparsity", "nan"], "sparsity must lie in [0, 1), got nan"),

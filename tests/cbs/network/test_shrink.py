@@ -98,6 +98,24 @@ def test_a_column_that_is_not_zero_is_refused():
         shrink(model, lost)
 
 
+def test_groups_that_are_none_or_another_networks_are_refused_in_one_line():
+    result = cbs.prune(
+        seeded(mlp), samples(40), sparsity=0.5, method="magnitude", granularity="neurons", certify=False
+    )
+    records, small = result.to_dict()["neurons"], result.permanent()
+    cases = [
+        (small, records, "groups are of another network: module '[024]'"),
+        (seeded(convnet), records, "groups are of another network: module '[024]'"),
+        (nn.Sequential(), records, "groups are of another network: .* but there is none"),
+        (result.model, [{"rows": {}}], "groups must be the neurons of a result or a report"),
+        (result.model, 3, "groups must be the neurons of a result or a report"),
+    ]
+    for model, groups, message in cases:
+        with pytest.raises(ValueError, match=message) as error:
+            shrink(model, groups)
+        assert len(str(error.value).splitlines()) == 1
+
+
 def test_parts_of_a_channel_are_refused():
     model, data = seeded(convnet), image_samples()
     first, second = removal(model, data)

@@ -20,6 +20,7 @@ def test_other_files_and_other_models_are_refused_in_one_line(path, tmp_path):
     save_file(seeded(mlp).state_dict(), other)
     cases = [
         (tmp_path / "none", seeded(mlp), "can't be read"),
+        (3, seeded(mlp), "path must be a file's, got 3"),
         (other, seeded(mlp), "holds no quantized network"),
         (path, seeded(convnet), "is damaged or another model's"),
         (path, seeded(mlp, sizes=(6, 5, 4, 4)), "is damaged or another model's"),

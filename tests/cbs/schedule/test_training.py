@@ -192,6 +192,11 @@ def test_training_that_diverges_is_an_error_and_leaves_finite_weights():
         ({"loss": "entropy"}, "unknown loss 'entropy'; did you mean"),
         ({"optimizer": lambda parameters: 3}, "optimizer must be a function that makes"),
         ({"optimizer": "sgd"}, "optimizer must be a function that makes a torch.optim.Optimizer"),
+        (
+            {"optimizer": lambda _: torch.optim.SGD(seeded(mlp).parameters(), lr=0.1)},
+            "optimizer must step the",
+        ),
+        ({"callback": 3}, "callback must be a function of an Epoch or None, got 3"),
         ({"data": None}, "data must be"),
         ({"data": (torch.zeros(4, 5).double(), torch.zeros(4).long())}, "data: the model refuses inputs"),
         ({"model": None}, "model must be a torch.nn.Module, not NoneType"),

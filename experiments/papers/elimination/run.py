@@ -104,7 +104,9 @@ def run(config, settings, rows, name, noise, seed, train, test, loss):
     base = {"network": name, "noise": noise, "seed": seed}
     wanted = [(rule, s) for rule in config["rules"] for s in config["sparsities"]]
     wanted += [("narrower", s) for s in config["retrained"]] + [("dense", 0.0)]
-    if all(Rows.key(base | {"rule": rule, "sparsity": s}) in rows.there for rule, s in wanted):
+    if ranked(base) and all(
+        Rows.key(base | {"rule": rule, "sparsity": s}) in rows.there for rule, s in wanted
+    ):
         return
     model = network_of(sizes_of(name), seed)
     began = time.process_time()
@@ -154,7 +156,17 @@ def run(config, settings, rows, name, noise, seed, train, test, loss):
             )
     if Rows.key(base | {"rule": "dense", "sparsity": 0.0}) not in rows.there:
         tell("dense", 0.0, model, sum(a * b for a, b in pairwise(sizes_of(name))), seconds, True)
-    rank(base, model, calibration, loss)
+    if not ranked(base):
+        rank(base, model, calibration, loss)
+
+
+def ranked(base):
+    """Whether `ranks.csv` has a network."""
+    path = RESULTS / "ranks.csv"
+    known = csv.DictReader(path.open()) if path.exists() else []
+    return any(
+        (row["network"], float(row["noise"]), int(row["seed"])) == tuple(base.values()) for row in known
+    )
 
 
 def rank(base, model, calibration, loss):

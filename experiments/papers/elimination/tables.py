@@ -14,6 +14,8 @@ COLOURS = {
     "magnitude": "tab:orange", "sensitivity": "tab:green", "random": "tab:gray", "narrower": "tab:purple",
 }  # fmt: skip
 """Of every rule, in the order of the tables."""
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
+"""Of the tables over all networks."""
 BEFORE = ("error", "train_loss", "test_loss")
 """Measures before retraining: what the combinatorial rule minimises comes first."""
 
@@ -74,7 +76,7 @@ def tables(name, rows):
                     continue
                 cells = [number(rules[rule][s].values()) if s in rules[rule] else "" for s in sparsities]
                 lines.append(f"| {rule} | {' | '.join(cells)} |")
-    return [*lines, *wins(name, rows)]
+    return [*lines, *to_dense(name, rows), *wins(name, rows), *by_sparsity(name, rows), *seconds(name, rows)]
 
 
 def number(values):
@@ -110,6 +112,65 @@ def wins(name, rows):
                     ratio = np.exp(np.log(np.maximum(a, 1e-12) / np.maximum(b, 1e-12)).mean())
                     below = int((a <= b).sum())
                     lines.append(f"| {field} | {rule} | {other} | {below} of {len(a)} | {ratio:.3g} |")
+    return lines
+
+
+def to_dense(name, rows):
+    """Test losses as multiples of the dense network's, over all networks; before retraining and after it."""
+    lines = ["", f"{name}: test loss divided by the same network's dense one, geometric mean (largest)", ""]
+    lines += [f"| rule | when | {' | '.join(f'{s:g}' for s in SPARSITIES)} |", "|---" * 7 + "|"]
+    for field, when in (("test_loss", "before"), ("more_test_loss", "after")):
+        found = collected(rows, field)
+        for rule in COLOURS:
+            cells = []
+            for sparsity in SPARSITIES:
+                ratios = [
+                    value / rules["dense"][0.0][seed]
+                    for rules in found.values()
+                    for seed, value in rules[rule][sparsity].items()
+                    if seed in rules["dense"][0.0]
+                ]
+                mean = np.exp(np.log(ratios).mean()) if ratios else None
+                cells.append(f"{mean:.3g} ({max(ratios):.3g})" if ratios else "")
+            lines.append(f"| {rule} | {when} | {' | '.join(cells)} |")
+    return lines
+
+
+def by_sparsity(name, rows):
+    """How often a rule is at or below another at each sparsity, and by what it is above at worst."""
+    lines = ["", f"{name}: test loss at or below (largest ratio), by sparsity, over all networks", ""]
+    lines += [f"| rule | against | when | {' | '.join(f'{s:g}' for s in SPARSITIES)} |", "|---" * 8 + "|"]
+    pairs = [("elimination-joint", other) for other in ("elimination", "elimination-nonlinear", "magnitude")]
+    pairs += [("elimination", other) for other in ("elimination-nonlinear", "magnitude", "narrower")]
+    for field, when in (("test_loss", "before"), ("more_test_loss", "after")):
+        found = collected(rows, field)
+        for rule, other in pairs:
+            if other == "narrower" and when == "before":
+                continue
+            cells = []
+            for sparsity in SPARSITIES:
+                ratios = [
+                    value / rules[other][sparsity][seed]
+                    for rules in found.values()
+                    for seed, value in rules[rule][sparsity].items()
+                    if seed in rules[other][sparsity]
+                ]
+                below = sum(ratio <= 1 for ratio in ratios)
+                cells.append(f"{below} of {len(ratios)} ({max(ratios):.4g})" if ratios else "")
+            lines.append(f"| {rule} | {other} | {when} | {' | '.join(cells)} |")
+    return lines
+
+
+def seconds(name, rows):
+    """Seconds of one core that pruning took: those of all sparsities together, divided by their number."""
+    lines = ["", f"{name}: seconds of one core for a sparsity, median", "", "| network | rule | seconds |"]
+    lines += ["|---|---|---|"]
+    taken = defaultdict(list)
+    for row in rows:
+        if row["rule"] not in ("narrower", "dense"):
+            taken[row["network"], row["rule"]].append(float(row["seconds"]))
+    for network, rule in sorted(taken, key=lambda key: (key[0], list(COLOURS).index(key[1]))):
+        lines.append(f"| {network} | {rule} | {np.median(taken[network, rule]):.2g} |")
     return lines
 
 

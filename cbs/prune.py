@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from cbs.arguments import Options, check_options, takes_a_request
 from cbs.assemble import Run, assemble
 from cbs.certify import certify_result, take_up
 from cbs.data import gather
@@ -22,7 +23,7 @@ from cbs.network.eligible import LeftOut
 from cbs.network.losses import named_loss
 from cbs.network.network import Network
 from cbs.references import References
-from cbs.request import SCOPES, Options, Request, check_name, check_options, takes_a_request
+from cbs.request import SCOPES, Request, check_name
 from cbs.result import PruneResult, Stage
 from cbs.schedule.stages import prune_in_stages
 from cbs.watch import Callback, Step, Watch

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cbs.schedule.growth import Schedule
 from solvers import Budget
@@ -26,32 +25,8 @@ if TYPE_CHECKING:
 SCOPES = ("row", "layer", "network")
 GRANULARITIES = ("weights", "neurons")
 PIPELINES = ("one-shot", "sequential")
-F = TypeVar("F", bound=Callable[..., Any])
 Finetune = Callable[[Any, int], Any]
 """Trains a network in place, given it and the number of the stage it follows, from 1."""
-
-
-class Options(TypedDict, total=False):
-    """The fields of `Request` that `prune` and `compare` share, for type checkers."""
-
-    scope: str
-    budget: str
-    granularity: str | None
-    solver: str | Solver
-    gap: float
-    time_limit: float | None
-    patience: float | None
-    damping: float
-    samples: int | None
-    layers: Sequence[str] | None
-    loss: str | Loss
-    certify: bool
-    pipeline: str
-    recalibrate: bool
-    stages: int | Schedule
-    finetune: int | Finetune | None
-    seed: int
-    device: str
 
 
 @dataclass(frozen=True)
@@ -324,56 +299,6 @@ class Request:
         return Budget.per_layer(round(self.fraction * m * n))
 
 
-def helps() -> dict[str, str]:
-    """For every field of `Request` what its docstring says of it, in one line."""
-    text = inspect.cleandoc(Request.__doc__ or "")  # none under `python -OO`
-    found = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE))
-    return {field.name: " ".join(found.get(field.name, "").split()) for field in fields(Request)}
-
-
-def takes_a_request(function: F) -> F:
-    """Show the fields of `Request` in a function's signature and docstring, instead of its `**options`.
-
-    Args:
-        function: that takes `Options`; a line `**options` of its docstring gives place to theirs.
-    """
-    own = dict(inspect.signature(function).parameters)
-    (rest,) = (name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD)
-    del own[rest]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    asked = {
-        field.name: own.get(field.name)
-        or inspect.Parameter(field.name, kind, default=field.default, annotation=field.type)
-        for field in fields(Request)
-        if field.name in own or field.name in Options.__annotations__
-    }
-    first = {name: p for name, p in own.items() if p.kind is not kind or p.default is p.empty}
-    parameters = first | asked | own
-    function.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    lines = [
-        textwrap.fill(
-            f"{name}: {text}", 108, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False
-        )
-        for name, text in helps().items()
-        if name in asked
-    ]
-    if function.__doc__ is not None:
-        function.__doc__ = re.sub(r" *\*\*options.*", lambda _: "\n".join(lines), function.__doc__)
-    return function
-
-
-def check_options(function: Callable[..., Any], options: Iterable[str]) -> None:
-    """Refuse options that a function does not show.
-
-    Raises:
-        TypeError: in one line, with the nearest name.
-    """
-    known = list(inspect.signature(function).parameters)
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{function.__name__}: {_unknown('option', name, known)}")
-
-
 def _names(what: object) -> bool:
     """Whether it is a function as a report has it, `module:name`."""
     return isinstance(what, str) and ":" in what
@@ -407,10 +332,11 @@ def _place(what: Any) -> str:
 def check_name(kind: str, name: str, known: Sequence[str]) -> None:
     """Raise ValueError, with the nearest known name, unless `name` is one of `known`."""
     if name not in known:
-        raise ValueError(_unknown(kind, name, known))
+        raise ValueError(unknown(kind, name, known))
 
 
-def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is not among the known, with the nearest of these."""
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}; {hint}"

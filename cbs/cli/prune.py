@@ -16,8 +16,9 @@ import typer
 
 import cbs
 from cbs import report
+from cbs.arguments import helps
 from cbs.cli import output
-from cbs.request import Request, helps
+from cbs.request import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 METAVARS = {

@@ -94,6 +94,7 @@ def quantize(
     output.check_places([weights, masks], output=out)
     import cbs  # imports PyTorch: `--help` need not wait
     from cbs.cli.sources import find_loss, gather_job
+    from cbs.quantization.stored import pruned_bytes
 
     how = find_loss(loss)
     job = gather_job(model, weights, data, test, data_dir)
@@ -109,7 +110,7 @@ def quantize(
         if as_json:
             output.print_json({"model": model, "results": [result.to_dict() for result in results]})
         else:
-            _print(results)
+            _print(results, None if masks is None else pruned_bytes(network))
 
     return output.deliver(show, {} if out is None else {out: lambda: results[0].save(out)})
 
@@ -138,7 +139,9 @@ def _masked(model: Any, path: Path) -> Any:
     return revive(model, clone(model).state_dict(), found)
 
 
-def _print(results: list[QuantizeResult]) -> None:
+def _print(results: list[QuantizeResult], pruned: int | None) -> None:
+    """A table whose first row is the network that was rounded: dense, or pruned and of so many bytes."""
+
     def accuracy(evaluation: Any) -> str:
         return (
             "-" if evaluation is None or evaluation.accuracy is None else f"{100 * evaluation.accuracy:.2f}%"
@@ -146,7 +149,8 @@ def _print(results: list[QuantizeResult]) -> None:
 
     first = results[0]
     dense = first.test_before or first.before
-    rows = [("dense", f"{first.dense_bytes:,}", accuracy(dense), "-", "-")]
+    size = first.dense_bytes if pruned is None else pruned
+    rows = [("dense" if pruned is None else "pruned", f"{size:,}", accuracy(dense), "-", "-")]
     for result in results:
         assert result.before is not None
         assert result.after is not None

@@ -48,6 +48,9 @@ def test_a_pruned_network_of_a_run_folder_is_written_and_read(capsys, here):
     loaded = cbs.load_quantized(here / "small.safetensors", sys.modules["well_used"].Net())
     assert sum(int(mask.sum()) for name, mask in loaded.named_buffers() if name.endswith("mask")) == 11
     assert not bool(torch.isnan(loaded[0].weight).any())
+    assert main([*MINE, *files]) == 0
+    first = capsys.readouterr().out.splitlines()[1].split()
+    assert first[:2] == ["pruned", str(4 * (11 + 4 + 3) + 4 + 2)]
 
 
 def test_the_table_has_the_dense_network_first(capsys, here):

@@ -6,7 +6,7 @@ SCIP approximates by tangents, which are far better on one square at a time than
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -99,7 +99,11 @@ class Scip(MixedInteger):
             news(True)
             return STATUSES.get(model.getStatus(), Ended.FAILED)
 
-        yield Run(solve, model.interruptSolve)
+        def stop() -> None:
+            with suppress(Exception):  # SCIP refuses while it goes from one stage to the next, and is asked again
+                model.interruptSolve()
+
+        yield Run(solve, stop)
 
 
 def _build(model: Any, job: Job) -> list[Any]:

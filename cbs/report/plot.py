@@ -31,11 +31,13 @@ def draw(results: Sequence[PruneResult]) -> Figure:
     Returns:
         The figure, to be saved with `savefig`.
     """
-    figure = Figure(figsize=(14, 4.8), layout="constrained", dpi=130)
+    methods = list(dict.fromkeys(result.method for result in results))
+    taller = max(1.0, SPACING * (len(methods) + 2))  # for the labels of all, and of two bounds
+    figure = Figure(figsize=(14, 4.8 * taller), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     accuracy, loss, objective = figure.subplots(1, 3)
     lines = []
-    for rank, method in enumerate(dict.fromkeys(result.method for result in results)):
+    for rank, method in enumerate(methods):
         mine = sorted((r for r in results if r.method == method), key=lambda r: r.asked)
         x = [r.asked for r in mine]
         for axes, y in (
@@ -51,7 +53,7 @@ def draw(results: Sequence[PruneResult]) -> Figure:
     bound = _bound(objective, results)
     _dress(accuracy, loss, objective, results)
     figure.draw_without_rendering()
-    _label(objective, [*bound, *lines])
+    _label(objective, [*bound, *lines], SPACING / taller)
     return figure
 
 
@@ -127,19 +129,19 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
         axes.axhline(0.0, color="grey", linewidth=0.8)
 
 
-def _label(axes: Axes, lines: Sequence[Line2D]) -> None:
+def _label(axes: Axes, lines: Sequence[Line2D], spacing: float) -> None:
     """Name every line at its right end, labels pushed apart and joined to their lines."""
     to_axes = (axes.transData + axes.transAxes.inverted()).transform
     ends = sorted(
         ((*to_axes(np.asarray(line.get_xydata())[-1]), line) for line in lines), key=lambda end: end[1]
     )
     heights = np.array([end[1] for end in ends])
-    for _ in range(200):
+    for _ in range(20 * len(heights)):
         for i in range(1, len(heights)):
-            lack = SPACING - (heights[i] - heights[i - 1])
+            lack = spacing - (heights[i] - heights[i - 1])
             if lack > 1e-6:
                 heights[i - 1 : i + 1] += (-lack / 2, lack / 2)
-        heights = heights.clip(0.0, 1.0 + SPACING) if len(heights) * SPACING <= 1 else heights
+        heights = heights.clip(0.0, 1.0 + spacing)
     for (x, y, line), height in zip(ends, heights, strict=True):
         axes.annotate(
             str(line.get_label()), (x, y), xycoords="axes fraction", xytext=(1.07, height),

@@ -100,7 +100,7 @@ class Scip(MixedInteger):
             return STATUSES.get(model.getStatus(), Ended.FAILED)
 
         def stop() -> None:
-            with suppress(Exception):  # SCIP refuses while it goes from one stage to the next, and is asked again
+            with suppress(Exception):  # refused while SCIP goes from stage to stage; it is asked again
                 model.interruptSolve()
 
         yield Run(solve, stop)

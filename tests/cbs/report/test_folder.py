@@ -1,9 +1,11 @@
 import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from safetensors.torch import load_file
 from torch import nn
 
@@ -165,12 +167,17 @@ def test_removed_neurons_come_back_from_the_folder(removed, tmp_path):
     assert cells(again)[0] == "40.0% of neurons"
 
 
-def test_labels_do_not_overlap(results):
-    many = [changed(r, method=f"{r.method} {i}") for r in results for i in range(6)]
-    texts = draw(many).axes[2].texts
-    heights = np.sort([text.xyann[1] for text in texts])
-    assert len(texts) == 13
-    assert np.diff(heights).min() > 0.05
+@pytest.mark.parametrize("times", [6, 15])
+def test_labels_neither_overlap_nor_leave_the_figure(results, times):
+    many = [changed(r, method=f"{r.method} {i}") for r in results for i in range(times)]
+    figure = draw(many)
+    texts = figure.axes[2].texts
+    assert len(texts) == 2 * times + 1
+    figure.draw_without_rendering()
+    boxes = sorted((Text.get_window_extent(text) for text in texts), key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
+    assert boxes[0].y0 >= 0.0
+    assert boxes[-1].y1 <= figure.bbox.y1
 
 
 def test_plot_of_one_result_without_bound_or_accuracy(results, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -71,6 +71,13 @@ def check_damping(damping: object) -> None:
     number = isinstance(damping, Real) and not isinstance(damping, bool)
     if damping is not None and not (number and 0 <= damping < float("inf")):  # type: ignore[operator]
         raise ValueError(f"damping must be a finite number >= 0, or None for the request's, got {damping!r}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise ValueError for a field that is no whole number, or less than it may be."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least:  # type: ignore[operator]
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def own_words(damping: float | None) -> str:

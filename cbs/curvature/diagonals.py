@@ -6,12 +6,12 @@ what computes it is in the modules beside this one.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cbs.curvature.base import Curvature
+from cbs.curvature.base import Curvature, check_whole
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
@@ -26,9 +26,9 @@ class _Diagonal(Curvature):
     requires: ClassVar[tuple[str, ...]] = ("inputs", "targets")
     coupled: ClassVar[bool] = False
 
+    @abstractmethod
     def values(self, network: Network) -> list[Array]:
         """Every layer's `h [m, n]`."""
-        raise NotImplementedError
 
     def quadratics(self, network: Network) -> list[Quadratic]:
         """See `Curvature.quadratics`."""
@@ -145,10 +145,7 @@ class Hutchinson(_Diagonal):
 
     def __post_init__(self) -> None:
         for name, least in (("probes", 2), ("seed", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool)
-            if not whole or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            check_whole(name, getattr(self, name), least)
 
     @property
     def words(self) -> str:  # type: ignore[override]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cbs.curvature.base import Curvature, PerSample, check_damping
+from cbs.curvature.base import Curvature, PerSample, check_damping, check_whole
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
@@ -98,10 +97,7 @@ class MonteCarloFisher(_Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("labels", 1), ("seed", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool)
-            if not whole or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            check_whole(name, getattr(self, name), least)
 
     @property
     def words(self) -> str:  # type: ignore[override]

@@ -55,14 +55,19 @@ def terms(refit: bool, H: Numbers, d: Numbers, W: Numbers, B: Numbers, u: Number
 
 
 def block_terms(block: Block, d: Array, u: Array) -> tuple[float, Array]:
-    """`base` and scores `[n]` of a block, summed over its curvatures and right-hand sides."""
+    """`base` and scores `[n]` of a block, summed over its curvatures and right-hand sides.
+
+    These are as many as a layer has rows where rows share a mask; the rounding of their sum is taken off too.
+    """
     base, score = block.constant, np.zeros(block.n)
+    summed = margin(block.B.shape[0] * block.B.shape[2])
     for H, B, W, own, point in zip(block.H, block.B, block.W, d, u, strict=True):
         weights = W.T if block.refit else np.ones((1, block.n))
         low, high = terms(block.refit, H, own, weights, B.T, point.T)
         if not block.refit:
             high += margin(block.n) * (np.abs(H).sum(axis=1) + np.abs(own))  # H is a product of three
-        base, score = base + float(low.sum()), score + high.sum(axis=0)
+        base += float(low.sum() - summed * np.abs(low).sum())
+        score += high.sum(axis=0) + summed * np.abs(high).sum(axis=0)
     return base, score
 
 

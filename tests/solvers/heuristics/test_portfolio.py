@@ -178,8 +178,7 @@ def test_a_limit_on_memory_is_kept():
     command = [sys.executable, "-c", MEMORY]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     limited, ample = map(int, told)
-    assert limited <= 32 << 20
-    assert ample > 2 * limited
+    assert limited <= 32 << 20 < ample  # or else the limit would have limited nothing
 
 
 @pytest.mark.parametrize("name", ["portfolio", "alps", "sparsegpt", "auto"])

@@ -35,7 +35,9 @@ class Options(TypedDict, total=False):
     loss: str | Loss
     certify: bool
     pipeline: str
-    recalibrate: bool
+    refit: str | None
+    match: str | None
+    labels: bool
     stages: int | Schedule
     finetune: int | Finetune | None
     seed: int

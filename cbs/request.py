@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SCOPES = ("row", "layer", "network")
 GRANULARITIES = ("weights", "neurons")
 PIPELINES = ("one-shot", "sequential")
+REFITS = ("layer", "network")
+MATCHES = ("probabilities", "outputs")
 Finetune = Callable[[Any, int], Any]
 """Trains a network in place, given it and the number of the stage it follows, from 1."""
 
@@ -67,8 +69,15 @@ class Request:
         pipeline: `one-shot`: every layer on its inputs in the dense network; or `sequential`: selected, and
             refitted to its dense outputs, on the inputs that come out of the pruned layers before it, for
             methods on the layer Gram.
-        recalibrate: after one shot, refit every layer on the inputs that come out of the pruned layers before
-            it, by methods on the layer Gram whose survivors move.
+        refit: what moves once more when the masks are there. `layer`: after one shot every layer in turn, to
+            its dense outputs on the inputs that come out of the pruned layers before it, by methods on the
+            layer Gram whose survivors move. `network`: after any method all survivors, biases and
+            normalisations together, to the least divergence of the network's outputs from the dense ones, by
+            a few Gauss-Newton steps; it needs no labels. None: nothing.
+        match: what refit `network` brings together: `probabilities` (the Kullback-Leibler divergence of the
+            classes' probabilities, the outputs being logits) or `outputs` (half their squared distance); if
+            absent what goes with the loss.
+        labels: have refit `network` minimise the loss on the labels instead, which overfits sooner.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
             and of the same fraction of what is left; in Python also a `cbs.Schedule`, for other ways. Value,
             bound and gap are those of the last pruning, against the network as it was just before it.
@@ -98,7 +107,9 @@ class Request:
     loss: str | Loss = "cross_entropy"
     certify: bool = True
     pipeline: str = "one-shot"
-    recalibrate: bool = False
+    refit: str | None = None
+    match: str | None = None
+    labels: bool = False
     stages: int | Schedule = 1
     finetune: int | Finetune | None = None
     seed: int = 0
@@ -119,10 +130,7 @@ class Request:
             raise ValueError(
                 f"pipeline {self.pipeline!r} prunes weights; granularity 'neurons' takes 'one-shot'"
             )
-        if self.recalibrate and self.pipeline == "sequential":
-            raise ValueError(
-                "recalibrate refits what pipeline 'one-shot' pruned; 'sequential' refits as it goes: drop one"
-            )
+        self._check_refit()
         if self.pattern is None:
             check_name("budget", self.budget, ("unstructured", "columns", "2:4"))
         if self.sparsity is None:
@@ -150,7 +158,7 @@ class Request:
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
         if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
-        for name in ("certify", "recalibrate"):
+        for name in ("certify", "labels"):
             if not _is_flag(value := getattr(self, name)):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         if isinstance(self.device, bool) or not (
@@ -160,6 +168,23 @@ class Request:
         whole = isinstance(self.samples, Integral) and not isinstance(self.samples, bool)
         if self.samples is not None and not (whole and self.samples >= 1):
             raise ValueError(f"samples must be at least 1 or None, and whole, got {self.samples!r}")
+
+    def _check_refit(self) -> None:
+        if self.refit is not None:
+            check_name("refit", self.refit, REFITS)
+        if self.match is not None:
+            check_name("match", self.match, MATCHES)
+        if self.refit == "layer" and self.pipeline == "sequential":
+            raise ValueError(
+                "refit 'layer' is for what pipeline 'one-shot' pruned; 'sequential' refits as it goes"
+            )
+        for name, given in (("match", self.match), ("labels", self.labels)):
+            if given and self.refit != "network":
+                raise ValueError(f"{name} says what refit 'network' does; give that too, or drop {name}")
+        if self.match and self.labels:
+            raise ValueError(
+                f"match {self.match!r} is about the dense network's outputs, labels about the loss: drop one"
+            )
 
     def _check_finetune(self) -> None:
         epochs = isinstance(self.finetune, Integral) and not isinstance(self.finetune, bool)
@@ -183,7 +208,7 @@ class Request:
     @property
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
-        return self.schedule.stages > 1 or self.finetune is not None
+        return self.schedule.stages > 1 or self.finetune is not None or self.refit == "network"
 
     @property
     def neurons(self) -> bool:

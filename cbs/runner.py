@@ -44,7 +44,7 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
         plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
     plans = method.compensation.settle(job, plans)
     refits = method.compensation.refits and isinstance(job.curvature, Gram)
-    if request.recalibrate and refits and not watch.interrupted:
+    if request.refit == "layer" and refits and not watch.interrupted:
         plans = recalibrate(network, plans, _damping(job))
     if whole is not None:
         whole = silenced(network, replace(whole, layers=plans))

@@ -160,8 +160,8 @@ def test_parts_refuse_bad_settings(make, message):
         ),
         (replace(get_method("obd"), needs=("nowhere",)), {}, "needs nowhere, which is not installed"),
         (
-            "joint", {"pipeline": "sequential", "recalibrate": True},
-            "recalibrate refits what pipeline 'one-shot' pruned",
+            "joint", {"pipeline": "sequential", "refit": "layer"},
+            "refit 'layer' is for what pipeline 'one-shot' pruned",
         ),
         ("joint", {"pipeline": "sequentiel"}, "unknown pipeline 'sequentiel'; did you mean 'sequential'"),
     ],

@@ -25,7 +25,7 @@ def test_one_budget_for_the_network_keeps_more_than_was_published():
     data = split.train.inputs[:10_000], split.train.targets[:10_000]
     results = cbs.compare(
         model, data, sparsities=list(PUBLISHED), methods=["joint"], test=split.test,
-        scope="network", solver="local-search", damping=1e-2, certify=False, recalibrate=True,
+        scope="network", solver="local-search", damping=1e-2, certify=False, refit="layer",
     )  # fmt: skip
     assert results[0].test_before.accuracy == pytest.approx(0.9397, abs=1e-9)
     for (sparsity, published), result in zip(PUBLISHED.items(), results, strict=True):

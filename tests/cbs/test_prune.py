@@ -387,11 +387,17 @@ def test_a_network_is_never_given_more_than_the_loader_s_batch(method, size):
     model = seeded(Small, most=size)
     result = cbs.prune(
         model, loader, sparsity=0.5, method=method, scope="row", test=loader,
-        recalibrate=method == "joint", **QUICK,
+        refit="layer" if method == "joint" else None, **QUICK,
     )  # fmt: skip
     model.most = 50
     whole = cbs.prune(
-        model, data, sparsity=0.5, method=method, scope="row", recalibrate=method == "joint", **QUICK
+        model,
+        data,
+        sparsity=0.5,
+        method=method,
+        scope="row",
+        refit="layer" if method == "joint" else None,
+        **QUICK,
     )
     assert result.value == pytest.approx(whole.value, rel=1e-9)
     assert result.before.loss == pytest.approx(whole.before.loss, rel=1e-12)

@@ -275,7 +275,7 @@ def test_at_least_one_neuron_of_each_group_stays():
 def test_recalibration_refits_what_is_left():
     model, data = seeded(mlp), samples()
     method = cbs.Method(cbs.Gram(), cbs.Scores("wanda"), Survivors(), name="refitted")
-    plain, again = (run(model, data, method, scope="layer", recalibrate=flag) for flag in (False, True))
+    plain, again = (run(model, data, method, scope="layer", refit=refit) for refit in (None, "layer"))
     assert [g.neurons for g in plain.neurons] == [g.neurons for g in again.neurons]
     small = again.permanent()
     torch.testing.assert_close(small(data.inputs), again.model(data.inputs), rtol=1e-12, atol=1e-12)

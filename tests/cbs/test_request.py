@@ -66,7 +66,11 @@ def test_the_network_prunes_the_rounded_share_of_all():
         ({"sparsity": 0.5, "time_limit": "5"}, "time_limit must be positive seconds or None, got '5'"),
         ({"sparsity": 0.5, "time_limit": 0}, "time_limit must be positive seconds or None, got 0"),
         ({"sparsity": 0.5, "certify": "no"}, "certify must be True or False, got 'no'"),
-        ({"sparsity": 0.5, "recalibrate": None}, "recalibrate must be True or False, got None"),
+        ({"sparsity": 0.5, "refit": "all"}, "unknown refit 'all'"),
+        ({"sparsity": 0.5, "refit": "network", "match": "logits"}, "unknown match 'logits'"),
+        ({"sparsity": 0.5, "labels": True}, "labels says what refit 'network' does"),
+        ({"sparsity": 0.5, "refit": "network", "match": "outputs", "labels": True}, "drop one"),
+        ({"sparsity": 0.5, "refit": "network", "labels": None}, "labels must be True or False, got None"),
         ({"sparsity": 0.5, "device": True}, "device must be a name, such as 'cpu' or 'cuda', got True"),
     ],
 )

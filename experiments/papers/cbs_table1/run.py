@@ -178,7 +178,7 @@ def measure(folder: Path, config: dict[str, Any], rows: Rows, only: int | None) 
     joint = cbs.Method(cbs.Gram(), cbs.Solve(), cbs.Survivors(), name="joint")
     again = cbs.Method(cbs.Gram(), cbs.Solve(), cbs.Survivors(), name="joint, recalibrated")
     fill(rows, model, images, split.test, named, [joint], 0, 0, **shared)
-    fill(rows, model, images, split.test, named, [again], 0, 0, recalibrate=True, **shared)
+    fill(rows, model, images, split.test, named, [again], 0, 0, refit="layer", **shared)
     for run in config["runs"] if only is None else [config["runs"][only - 1]]:
         kept = {float(s): count for s, count in config["kept"].items()}
         floors = {s: int((1 - s) * total) for s in named}

@@ -20,7 +20,7 @@ def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data, m
         "sparsity": 0.6, "solver": "greedy", "scope": "network", "damping": 1e-4, "certify": False,
         "method": method,
     }  # fmt: skip
-    plain, refitted = (cbs.prune(model, data, recalibrate=again, **options) for again in (False, True))
+    plain, refitted = (cbs.prune(model, data, refit=refit, **options) for refit in (None, "layer"))
     for name, mask in plain.masks.items():
         assert torch.equal(mask, refitted.masks[name])
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_recalibration_brings_the_outputs_nearer_to_the_dense_ones(make, data, m
 def test_methods_that_move_no_survivors_on_the_gram_are_not_recalibrated(method):
     model, data = seeded(mlp), samples(60)
     ask = {"sparsity": 0.5, "method": method, "certify": False}
-    plain, same = (cbs.prune(model, data, recalibrate=again, **ask) for again in (False, True))
+    plain, same = (cbs.prune(model, data, refit=refit, **ask) for refit in (None, "layer"))
     assert all(torch.equal(plain.state[name], value) for name, value in same.state.items())
 
 

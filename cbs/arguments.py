@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     refit: str | None
     match: str | None
     labels: bool
+    norms: bool | None
     stages: int | Schedule
     finetune: int | Finetune | None
     seed: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from cbs.curvature.output import row_scales
 from cbs.network import surgery
 from cbs.network.evaluate import OutputChange, evaluate, output_changes
 from cbs.network.network import Network
+from cbs.network.norms import find_norms, recompute_norms
 from cbs.plan import Plan, unmoved
 from cbs.quadratic import Quadratic, absolute_damping
 from cbs.removal import removed
@@ -82,6 +84,11 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
             seconds=step.seconds, solver=step.solver, status=step.status, rows=rows, stats=step.stats,
         )  # fmt: skip
         layers.append(layer_result)
+    began, norms = time.perf_counter(), list[str]()
+    if request.renorms and find_norms(model):
+        watch.tell("norms")
+        norms = recompute_norms(model, network.samples, network.model)
+    stage = replace(stage, norms=norms, seconds=stage.seconds + time.perf_counter() - began)
     sparsity = 1 - sum(layer.kept for layer in layers) / sum(layer.size for layer in after)
     held_out = network.held_out
     measured_all = Measured(
@@ -99,6 +106,7 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
         history=[stage],
         left_out=network.left_out, saved=network.saved,
         neurons=removed(network, model, plan.neurons) if plan.neurons else [],
+        original=surgery.clone(network.model).state_dict() if norms else None,
     )  # fmt: skip
     network.restore(model)
     return Run(result, request, watch)

@@ -78,6 +78,9 @@ class Request:
             classes' probabilities, the outputs being logits) or `outputs` (half their squared distance); if
             absent what goes with the loss.
         labels: have refit `network` minimise the loss on the labels instead, which overfits sooner.
+        norms: have running mean and variance of batch norms recomputed on the calibration inputs, after every
+            pruning and before what is refitted or fine-tuned, so that what a norm gives has the mean and
+            variance that it had before; if absent where refit is `network`.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
             and of the same fraction of what is left; in Python also a `cbs.Schedule`, for other ways. Value,
             bound and gap are those of the last pruning, against the network as it was just before it.
@@ -110,6 +113,7 @@ class Request:
     refit: str | None = None
     match: str | None = None
     labels: bool = False
+    norms: bool | None = None
     stages: int | Schedule = 1
     finetune: int | Finetune | None = None
     seed: int = 0
@@ -158,6 +162,8 @@ class Request:
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
         if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
+        if self.norms is not None and not _is_flag(self.norms):
+            raise ValueError(f"norms must be True, False or None, got {self.norms!r}")
         for name in ("certify", "labels"):
             if not _is_flag(value := getattr(self, name)):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
@@ -209,6 +215,11 @@ class Request:
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
         return self.schedule.stages > 1 or self.finetune is not None or self.refit == "network"
+
+    @property
+    def renorms(self) -> bool:
+        """Whether statistics of batch norms are recomputed."""
+        return self.refit == "network" if self.norms is None else bool(self.norms)
 
     @property
     def neurons(self) -> bool:

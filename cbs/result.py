@@ -169,6 +169,7 @@ class Stage:
         test_pruned: the same on the test data, or None.
         tuned: loss and accuracy after fine-tuning, on the calibration data; None if there was none.
         test_tuned: the same on the test data, or None.
+        norms: names of the batch norms whose running statistics were recomputed.
         epochs: of `cbs.train` in that fine-tuning; None where a function of the user's trained.
     """
 
@@ -183,6 +184,12 @@ class Stage:
     tuned: Evaluation | None = None
     test_tuned: Evaluation | None = None
     epochs: int | None = None
+    norms: list[str] = field(default_factory=list)
+
+    @property
+    def moved(self) -> bool:
+        """Whether more than weights and biases of the pruned layers moved."""
+        return self.tuned is not None or bool(self.norms)
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ class PruneResult:
         saved: dense weights and biases of the pruned layers.
         neurons: where neurons were pruned, for every group of them which are gone, and the rows and columns
             that went with them.
-        original: state dict of the dense network where fine-tuning moved more than these layers; else None.
+        original: state dict of the dense network where more than these layers moved; else None.
     """
 
     model: nn.Module
@@ -358,7 +365,7 @@ class PruneResult:
             record: as JSON gives it back.
             model: the pruned network.
             saved: dense weights and biases of the pruned layers.
-            original: state dict of the dense network, which is kept where more was fine-tuned.
+            original: state dict of the dense network, which is kept where more than these layers moved.
 
         Raises:
             ValueError: if it is no such record.
@@ -369,13 +376,12 @@ class PruneResult:
                 Stage(**evaluated(stage, "pruned", "test_pruned", "tuned", "test_tuned"))
                 for stage in record["history"]
             ]
-            tuned = any(stage.tuned is not None for stage in history)
             result = cls(
                 model=model, request=Request(**record["request"]), layers=[*map(_layer, record["layers"])],
                 measured=Measured(**measured), certified=made(Certified, record["certified"]),
                 history=history, left_out=record["left_out"], saved=saved,
                 neurons=[Removed(**group) for group in record.get("neurons", [])],
-                original=original if tuned else None,
+                original=original if any(stage.moved for stage in history) else None,
             )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")

@@ -38,7 +38,7 @@ class Step:
     Attributes:
         method: the method that is run.
         stage: `measure` (the dense network), `compile`, `curvature`, `curves`, `select`, `certify`,
-            `evaluate` or `finetune` (whose index and count are of epochs).
+            `norms`, `evaluate` or `finetune` (whose index and count are of epochs).
         layer: name of the layer at work, or None.
         index: number of layers done in this stage.
         count: number of layers.

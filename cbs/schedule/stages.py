@@ -128,7 +128,7 @@ def _concluded(
         result.measured, before=network.before, test_before=network.test_before, after=after,
         test_after=test_after, seconds=sum(stage.seconds for stage in history),
     )  # fmt: skip
-    moved = any(stage.tuned is not None for stage in history)
+    moved = any(stage.moved for stage in history)
     result = replace(
         result, request=request, measured=measured, history=history, left_out=network.left_out,
         saved=network.saved, original=clone(network.model).state_dict() if moved else None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cbs.compensation import Compensation
-from cbs.curvature import Curvature, Gram
+from cbs.curvature import Curvature
 from cbs.request import GRANULARITIES, Request, check_name
 from cbs.selection import Selection
 
@@ -102,7 +102,7 @@ class Method:
                 f"method {self.name!r} prunes {' or '.join(self.granularities)}, not {request.granularity}; "
                 f"these do: {', '.join(able)}"
             )
-        if request.pipeline == "sequential" and not isinstance(self.curvature, Gram):
+        if request.pipeline == "sequential" and not self.curvature.sequential:
             raise ValueError(
                 f"method {self.name!r} does not do pipeline 'sequential', which takes the layer Gram as "
                 f"curvature, not {self.curvature.words}"

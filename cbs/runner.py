@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from cbs.compensation.recalibrate import one_after_another, recalibrate
-from cbs.curvature import Gram
 from cbs.curvature.output import row_scales
 from cbs.earlier import keep_all_out
 from cbs.method import Method
@@ -43,9 +42,9 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
     else:
         plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
     plans = method.compensation.settle(job, plans)
-    refits = method.compensation.refits and isinstance(job.curvature, Gram)
+    refits = method.compensation.refits and job.curvature.sequential
     if request.refit == "layer" and refits and not watch.interrupted:
-        plans = recalibrate(network, plans, _damping(job))
+        plans = recalibrate(network, plans, job.curvature)
     if whole is not None:
         whole = silenced(network, replace(whole, layers=plans))
         plans = whole.layers
@@ -64,8 +63,8 @@ def _one_shot(method: Method, job: Job) -> list[LayerPlan]:
 def _sequential(method: Method, job: Job) -> list[LayerPlan]:
     """Each layer, in running order, on the inputs that those pruned before leave.
 
-    Its model is the Gram of these inputs, with the gradient by which the dense outputs pull. When the run is
-    stopped, or its time is up, the layers not reached get what they would in one shot.
+    Its model is the curvature's on these inputs, with the gradient by which the dense outputs pull. When the
+    run is stopped, or its time is up, the layers not reached get what they would in one shot.
     """
     budgets, starts = _budgets(method, job)
     sizes = {i: layer.size for i, layer in enumerate(job.network.layers)}
@@ -79,7 +78,7 @@ def _sequential(method: Method, job: Job) -> list[LayerPlan]:
             (plan,) = _pruned(method, job, [model], [budgets[index]], [starts[index]])
         return plan
 
-    found = one_after_another(job.network, _damping(job), prune)
+    found = one_after_another(job.network, job.curvature, prune)
     if rest := sorted(sizes):
         models = [job.quadratics[i] for i in rest]
         late = _pruned(method, job, models, [budgets[i] for i in rest], [starts[i] for i in rest])
@@ -118,13 +117,6 @@ def _budgets(method: Method, job: Job) -> tuple[list[Budget], list[Mask | None]]
     dense = [weights.W for weights in job.network.dense]
     masks = keep_all_out(request, layers, method.selection.share(job), job.network.earlier, dense)
     return [Budget.per_row(mask.sum(axis=1).tolist()) for mask in masks], [*masks]
-
-
-def _damping(job: Job) -> float:
-    """The relative damping of a Gram."""
-    assert isinstance(job.curvature, Gram)
-    assert job.curvature.damping is not None
-    return job.curvature.damping
 
 
 def _prediction(job: Job, plan: Plan) -> float:

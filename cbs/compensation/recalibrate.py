@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import no_grad
 
-from cbs.curvature.paired import paired_quadratic
+from cbs.curvature.base import Curvature
 from cbs.network.layers import never_ran, visiting
 from cbs.network.network import Network
 from cbs.network.surgery import clone, write
@@ -15,16 +15,18 @@ from cbs.plan import LayerPlan
 from cbs.quadratic import Quadratic
 
 
-def recalibrate(network: Network, plans: Sequence[LayerPlan], damping: float) -> list[LayerPlan]:
+def recalibrate(network: Network, plans: Sequence[LayerPlan], curvature: Curvature) -> list[LayerPlan]:
     """The plans with their masks and new survivors: `min E|V z - W x|^2 + c |V - W|^2`, layer by layer.
 
-    `x` is the layer's input in the dense network, `z` in the network whose earlier layers, in the
-    order they run, are pruned and recalibrated.
+    Of a curvature that weights its rows it is `E omega_r (V_r z - W_r x)^2` of each. `x` is the layer's
+    input in the dense network, `z` in the network whose earlier layers, in the order they run, are pruned
+    and recalibrated.
 
     Args:
         network: the dense network.
         plans: a plan for every layer.
-        damping: `c`, relative to the mean of the diagonal of `E[z z']`.
+        curvature: whose models of layers on changed inputs are taken; its damping is `c`, relative to the
+            mean of the diagonal of `E[z z']`.
     """
 
     def refit(index: int, model: Quadratic) -> LayerPlan:
@@ -32,18 +34,18 @@ def recalibrate(network: Network, plans: Sequence[LayerPlan], damping: float) ->
         (change,) = model.changes(masks, model.refit(masks))
         return replace(plans[index], change=change)
 
-    found = one_after_another(network, damping, refit)
+    found = one_after_another(network, curvature, refit)
     return [found[i] for i in range(len(plans))]
 
 
 def one_after_another(
-    network: Network, damping: float, prune: Callable[[int, Quadratic], LayerPlan | None]
+    network: Network, curvature: Curvature, prune: Callable[[int, Quadratic], LayerPlan | None]
 ) -> dict[int, LayerPlan]:
     """Prune a network layer by layer, each on what those before it leave of its inputs.
 
     Args:
         network: the dense network.
-        damping: of every layer's model, relative.
+        curvature: whose models are taken, see `cbs.curvature.base.Curvature.paired`.
         prune: makes a layer's plan, from its place and its model on these inputs; None ends the pass.
 
     Returns:
@@ -54,7 +56,7 @@ def one_after_another(
     """
     model, found = clone(network.model), {}
     for i in _running_order(network):
-        plan = prune(i, paired_quadratic(network, i, model, damping))
+        plan = prune(i, curvature.paired(network, i, model))
         if plan is None:
             break
         write(network.layers[i].of(model), plan.change.weights)

@@ -13,6 +13,8 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from cbs.network.network import Network
     from cbs.quadratic import Quadratic
     from cbs.request import Request
@@ -35,6 +37,8 @@ class Curvature(ABC):
     """Whether layers are only comparable once each row is scaled by `E[(dL/da_r)^2]`."""
     biased: ClassVar[bool] = False
     """Whether a layer's bias, where it has one that may move, is part of its model."""
+    sequential: ClassVar[bool] = False
+    """Whether it has models of layers whose inputs those pruned before have changed, see `paired`."""
 
     @property
     def whole(self) -> bool:
@@ -56,6 +60,16 @@ class Curvature(ABC):
     @abstractmethod
     def quadratics(self, network: Network) -> list[Quadratic]:
         """A model of every layer in the network's order, or one of the whole network."""
+
+    def paired(self, network: Network, index: int, pruned: nn.Module) -> Quadratic:
+        """A layer's model on the inputs that it has in a pruned network, drawn to its dense outputs.
+
+        Args:
+            network: the dense network.
+            index: place of the layer.
+            pruned: a copy of the network, partly pruned.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no models of layers whose inputs have changed")
 
     def prediction(self, network: Network, request: Request) -> str | None:
         """The model, in words, by which the loss increase is predicted, undamped; None if it is not."""
@@ -116,6 +130,7 @@ class Gram(Curvature):
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     scaled: ClassVar[bool] = True
     biased: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_damping(self.damping)
@@ -135,6 +150,13 @@ class Gram(Curvature):
 
         assert self.damping is not None
         return gram_quadratics(network, self.damping)
+
+    def paired(self, network: Network, index: int, pruned: nn.Module) -> Quadratic:
+        """See `Curvature.paired`."""
+        from cbs.curvature.paired import paired_quadratic
+
+        assert self.damping is not None
+        return paired_quadratic(network, index, pruned, self.damping)
 
     def prediction(self, network: Network, request: Request) -> str | None:
         """See `Curvature.prediction`: the row scales, which it takes, are a pass of their own."""

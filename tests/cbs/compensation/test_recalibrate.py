@@ -57,7 +57,7 @@ def test_recalibration_follows_the_order_in_which_layers_run():
     masks = [rng.random(dense.W.shape) < 0.5 for dense in network.dense]
     parts = zip(network.dense, masks, strict=True)
     plans = [LayerPlan(Change(mask, dense), "test") for dense, mask in parts]
-    found = recalibrate(network, plans, 1e-2)
+    found = recalibrate(network, plans, cbs.Gram(damping=1e-2))
     moved = torch.from_numpy(found[1].change.weights.W), torch.from_numpy(found[1].change.weights.bias)
     Z = torch.tanh(torch.nn.functional.linear(data.inputs, *moved)).numpy()
     X = torch.tanh(model.first(data.inputs)).detach().numpy()

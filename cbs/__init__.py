@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cbs.prune import ScopeIgnored, compare, prune
     from cbs.quantization.quantize import QuantizeResult, quantize
     from cbs.quantization.stored import load_quantized
+    from cbs.refit.network import Refitted, RefitWarning, refit_network
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.schedule.growth import Schedule
@@ -49,9 +50,10 @@ __all__ = [
     "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker", "LayerResult", "LeftOut",
     "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
     "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
-    "Request", "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve",
-    "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized",
-    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "shrink", "train", "trained_digits_mlp",
+    "RefitWarning", "Refitted", "Request", "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored",
+    "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized",
+    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "shrink", "train",
+    "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -84,6 +86,7 @@ _export(
         "prune": ["ScopeIgnored", "compare", "prune"],
         "quantization.quantize": ["QuantizeResult", "quantize"],
         "quantization.stored": ["load_quantized"],
+        "refit.network": ["RefitWarning", "Refitted", "refit_network"],
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "schedule.growth": ["Schedule"],

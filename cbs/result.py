@@ -19,6 +19,9 @@ from solvers.summary import between, first, summary
 
 T = TypeVar("T")
 
+EVALUATIONS = ("pruned", "test_pruned", "refitted", "test_refitted", "tuned", "test_tuned")
+"""Of a stage."""
+
 
 @dataclass(frozen=True)
 class RowResult:
@@ -103,12 +106,12 @@ class Measured:
 
     Attributes:
         before: loss and accuracy of the dense network on the calibration data.
-        after: the same of the pruned network, fine-tuned if that was asked for.
+        after: the same of the pruned network, refitted and fine-tuned if that was asked for.
         test_before: the same of the dense network on the test data, or None.
         test_after: the same of the pruned network, or None.
         sparsity: achieved, over the layers pruned.
-        seconds: wall time of the method, curvature included, bound and evaluation not; of all stages and
-            their fine-tuning.
+        seconds: wall time of the method, curvature included, bound and evaluation not; of all stages,
+            their refits and fine-tuning.
         prediction: loss increase by the method's own quadratic model, undamped, of the last pruning; None if
             it has none, as `joint` without scope `network`.
         prediction_model: that model in words, or None.
@@ -134,7 +137,7 @@ class Certified:
     """What is proven of the masks.
 
     After several prunings it is about the last one: what it pruned of the network as it was then. Nothing
-    here speaks of weights that were fine-tuned afterwards.
+    here speaks of weights that were refitted or fine-tuned afterwards.
 
     Attributes:
         value: sum of the layer objectives; where all layers share one budget, of their rows, each scaled by
@@ -167,6 +170,12 @@ class Stage:
         value: of its masks by the layer objectives, see `Certified`, against the network that it pruned.
         pruned: loss and accuracy after it, on the calibration data.
         test_pruned: the same on the test data, or None.
+        divergence: mean divergence of the outputs from the dense network's, before the network refit, on the
+            calibration samples that the refit held back (on all if none); None if there was no refit.
+        refitted_divergence: the same after it.
+        refitted: loss and accuracy after the network refit, on the calibration data; None if there was none.
+        test_refitted: the same on the test data, or None.
+        refit: what was matched, moved and held back, every step, and why it ended.
         tuned: loss and accuracy after fine-tuning, on the calibration data; None if there was none.
         test_tuned: the same on the test data, or None.
         norms: names of the batch norms whose running statistics were recomputed.
@@ -181,6 +190,11 @@ class Stage:
     value: float | None = None
     pruned: Evaluation | None = None
     test_pruned: Evaluation | None = None
+    divergence: float | None = None
+    refitted_divergence: float | None = None
+    refitted: Evaluation | None = None
+    test_refitted: Evaluation | None = None
+    refit: Mapping[str, Any] | None = None
     tuned: Evaluation | None = None
     test_tuned: Evaluation | None = None
     epochs: int | None = None
@@ -189,7 +203,7 @@ class Stage:
     @property
     def moved(self) -> bool:
         """Whether more than weights and biases of the pruned layers moved."""
-        return self.tuned is not None or bool(self.norms)
+        return self.tuned is not None or self.refitted is not None or bool(self.norms)
 
 
 @dataclass(frozen=True)
@@ -372,10 +386,7 @@ class PruneResult:
         """
         try:
             measured = evaluated(record["measured"], "before", "after", "test_before", "test_after")
-            history = [
-                Stage(**evaluated(stage, "pruned", "test_pruned", "tuned", "test_tuned"))
-                for stage in record["history"]
-            ]
+            history = [Stage(**evaluated(stage, *EVALUATIONS)) for stage in record["history"]]
             result = cls(
                 model=model, request=Request(**record["request"]), layers=[*map(_layer, record["layers"])],
                 measured=Measured(**measured), certified=made(Certified, record["certified"]),

@@ -25,7 +25,7 @@ from cbs.result import PruneResult
 from solvers.runtime.writing import replacing
 
 REPORT = "report.json"
-LAYOUT = 3
+LAYOUT = 4
 """Of the report, which counts up when an older one can't be read any more."""
 ASIDE = ("weights", "data_dir", "output", "identity")
 """Settings that a run that goes on need not share: they name places, and what lies there is compared."""

@@ -1,4 +1,4 @@
-"""Iterative pruning: several prunings of one network, each followed by fine-tuning.
+"""Iterative pruning: several prunings of one network, each followed by a network refit and fine-tuning.
 
 A schedule wraps what prunes once and does not enter it: every stage is a pruning of its own, of the network
 that the stage before left, with curvatures computed anew. What was pruned before comes as masks, which stay.
@@ -24,7 +24,9 @@ from cbs.network.evaluate import evaluate
 from cbs.network.network import Network
 from cbs.network.surgery import clone, put_mask, read_masks
 from cbs.references import References
+from cbs.refit.network import require_refit
 from cbs.result import Stage
+from cbs.schedule.refitting import refitted
 from cbs.schedule.training import Epoch, clear, refresh, train
 from cbs.watch import Callback, Step, Watch
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 Once = Callable[[Network, "Request", References, Callback | None], Run]
 """Prunes once: a network, as asked, with the bounds known of it, telling a callback."""
 SEARCHED = 0.5
-"""Of a stage's share of the time limit, what its pruning may take where fine-tuning follows."""
+"""Of a stage's share of the time limit, what its pruning may take where a refit or fine-tuning follows."""
 LEAST = 1e-3
 """Seconds that a stage's pruning has when the time is up: the sparsity is reached all the same."""
 
@@ -48,10 +50,11 @@ def prune_in_stages(
     once: Once,
     training: Samples,
 ) -> Run:
-    """Prune as the request's schedule says, and fine-tune.
+    """Prune as the request's schedule says, refit to the dense network's outputs, and fine-tune.
 
-    Ctrl-C ends it with the stage that was pruned last, fine-tuned as far as whole epochs go. A time limit is
-    shared out evenly among the stages left; the last stage is reached all the same.
+    Ctrl-C ends it with the stage that was pruned last, refitted as far as whole steps go and fine-tuned as
+    far as whole epochs go. A time limit is shared out evenly among the stages left; the last stage is reached
+    all the same.
 
     Args:
         network: the dense network.
@@ -69,6 +72,8 @@ def prune_in_stages(
         ValueError: in one line, for what a stage refuses, or for a function that does not train in place.
     """
     before = _before(network, request)
+    if request.refit == "network":
+        require_refit(network, request.match, request.labels)
     fractions = request.schedule.sparsities(before, request.fraction)
     here, known, left = network, references, request.time_limit
     run: Run | None = None
@@ -87,6 +92,15 @@ def prune_in_stages(
             spent = 0.0 if run.watch.left is None else (asked.time_limit or 0.0) - run.watch.left
             if run.watch.interrupted:
                 break
+            if request.refit == "network":
+                began = time.perf_counter()
+                until = math.inf if share is None else began + _share(request, share - spent)
+                history[-1] = refitted(
+                    run.result.model, history[-1], network, request, until, run.watch, told
+                )
+                spent += time.perf_counter() - began
+                if run.watch.interrupted:
+                    break
             stays = last or request.schedule.deleted == "stay"
             model = run.result.model if stays else _freed(run.result.model, here, network, request)
             if request.finetune is not None:
@@ -119,6 +133,8 @@ def _concluded(
     """The last stage's run as that of the whole request: from the dense network to the last one."""
     result = run.result
     after, test_after = result.after, result.test_after
+    if history[-1].refitted is not None:
+        after, test_after = history[-1].refitted, history[-1].test_refitted
     if history[-1].tuned is not None and model is result.model:
         after, test_after = history[-1].tuned, history[-1].test_tuned
     run.watch.allow(left)
@@ -148,12 +164,19 @@ def _before(network: Network, request: Request) -> float:
 
 def _part(request: Request, fraction: float, share: float | None, last: bool) -> Request:
     """What is asked of one stage that may take a share of the time; bounds are of interest in the last."""
-    limit = share if share is None or request.finetune is None else SEARCHED * share
+    alone = request.finetune is None and request.refit != "network"
+    limit = share if share is None or alone else SEARCHED * share
     sparsity = request.sparsity if request.pattern is not None else fraction
     return replace(
         request, sparsity=sparsity, stages=1, finetune=None, time_limit=limit,
-        certify=request.certify and last,
+        certify=request.certify and last, match=None, labels=False, norms=request.renorms,
+        refit=None if request.refit == "network" else request.refit,
     )  # fmt: skip
+
+
+def _share(request: Request, seconds: float) -> float:
+    """Of the seconds that are left of a stage's share what its refit may take."""
+    return seconds if request.finetune is None else SEARCHED * seconds
 
 
 def _telling(callback: Callback | None, request: Request, number: int, count: int) -> Callback | None:

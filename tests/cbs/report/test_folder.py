@@ -315,8 +315,8 @@ def test_a_run_of_something_else_is_not_gone_on_with(results, tmp_path):
     "damage",
     [
         lambda text: "", lambda text: "[]", lambda text: "[" * 100_000, lambda text: text[: len(text) // 2],
-        lambda text: text.replace('"layout": 3', '"layout": 1'),
-        lambda text: text.replace('"layout": 3,', ""),
+        lambda text: text.replace('"layout": 4', '"layout": 1'),
+        lambda text: text.replace('"layout": 4,', ""),
         lambda text: text.replace('"results": [', '"results": [3, '), lambda text: '{"settings": {}}',
     ],
 )  # fmt: skip

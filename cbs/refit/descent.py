@@ -1,0 +1,241 @@
+"""Levenberg and Marquardt: Gauss-Newton steps under a damping that the steps' success decides.
+
+A step solves `(G + lambda D) delta = -g`, `D` the diagonal of `G`, by a factor of the matrix where it is
+written out, else by conjugate gradients. It is taken if the divergence itself, on all samples of the fit,
+falls. What is returned is the best by the samples that were held back from the fit, so that it can't overfit
+in silence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cbs.data import Samples
+from cbs.refit import conjugate_gradients
+from cbs.refit.normal_equations import FLOOR, Structure, normal_matrix
+from cbs.refit.passes import Halted, Passes
+from cbs.refit.preconditioner import factors
+
+STEPS = 10
+"""Most steps."""
+DAMPING, LEAST = 1e-2, 1e-8
+"""Lambda at first, and the least there is."""
+RAISE, LOWER = 4.0, 3.0
+"""By what lambda is multiplied after a failure, and divided by after a step that did what was foreseen."""
+FORESEEN, POOR = 0.5, 0.25
+"""Shares of the foreseen decrease: above the one lambda falls, below the other it rises."""
+TRIES = 6
+"""Dampings that are tried in one step."""
+PATIENCE = 2
+"""Steps without a gain on the samples held back after which it ends."""
+GAIN = 1e-2
+"""A gain is a relative decrease of at least this much over `PATIENCE` steps."""
+PRODUCTS = 40
+"""Most products with the matrix in a step."""
+
+
+@dataclass(frozen=True)
+class RefitStep:
+    """A step that was taken.
+
+    Attributes:
+        index: of the step, from 1.
+        fit: divergence after it, mean over the samples of the fit.
+        held: the same of the samples held back; None where there are none.
+        damping: lambda of the step.
+        ratio: the decrease of the fit's divergence, relative to what the quadratic model foresaw.
+        tries: solutions that were tried.
+        products: with the matrix; 0 where it was written out.
+        samples: that the matrix is from.
+        seconds: wall time.
+    """
+
+    index: int
+    fit: float
+    held: float | None
+    damping: float
+    ratio: float
+    tries: int
+    products: int
+    samples: int
+    seconds: float
+
+
+@dataclass
+class Descent:
+    """How far a descent came.
+
+    Attributes:
+        best: the vector that is returned.
+        fit: divergence of the fit's samples at first.
+        held: the same of those held back, or None.
+        after: divergence of the best on the samples that decide: those held back, else the fit's.
+        steps: that were taken.
+        chosen: index of the step that is returned; 0 for none.
+        why: it ended.
+        interrupted: whether Ctrl-C did that.
+    """
+
+    best: Tensor
+    fit: float = math.nan
+    held: float | None = None
+    after: float = math.nan
+    steps: list[RefitStep] = field(default_factory=list)
+    chosen: int = 0
+    why: str = "as many steps as allowed"
+    interrupted: bool = False
+
+    @property
+    def before(self) -> float:
+        """Divergence at first, of the samples that decide."""
+        return self.fit if self.held is None else self.held
+
+
+class Model(Protocol):
+    """A quadratic model of the divergence about a point."""
+
+    products: int
+    damping: float
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """The step under a damping, and the decrease that the model without damping foresees, negative."""
+
+
+class Written:
+    """A model whose matrix is written out."""
+
+    products = 0
+
+    def __init__(self, G: Tensor, g: Tensor) -> None:
+        d = G.diagonal()
+        floor = FLOOR * float(d.mean())
+        self.G, self.g, self.D = G, g, d + (floor if floor > 0 else 1.0)
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """See `Model`."""
+        A = self.G + torch.diag(damping * self.D)
+        L, info = torch.linalg.cholesky_ex(A)
+        if int(info):
+            return torch.full_like(self.g, math.nan), math.nan
+        step = -torch.cholesky_solve(self.g[:, None], L)[:, 0]
+        return step, float(self.g @ step + 0.5 * step @ (self.G @ step))
+
+
+class Multiplied:
+    """A model whose matrix is known by its products."""
+
+    def __init__(self, passes: Passes, vector: Tensor, g: Tensor, samples: Samples, seed: int) -> None:
+        self.passes, self.vector, self.g, self.samples = passes, vector, g, samples
+        self.factors = factors(passes, vector, samples, seed)
+        self.products = 0
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """See `Model`."""
+        D = damping * self.factors.diagonal
+        found = conjugate_gradients.minimise(
+            lambda v: self.passes.product(self.vector, v, self.samples) + D * v,
+            self.g, self.factors.inverse(damping), PRODUCTS,
+        )  # fmt: skip
+        self.products += found.products
+        return found.x, found.value - 0.5 * float(found.x @ (D * found.x))
+
+
+def descend(
+    passes: Passes,
+    vector: Tensor,
+    fit: Samples,
+    held: Samples | None,
+    *,
+    curvature: int,
+    structure: Structure | None,
+    steps: int = STEPS,
+    damping: float = DAMPING,
+    seed: int = 0,
+    told: Callable[[RefitStep, int], Any] | None = None,
+) -> Descent:
+    """Lower the divergence of the fit's samples, and return the best by those held back.
+
+    Args:
+        passes: of the network.
+        vector: where it starts.
+        fit: samples whose divergence falls.
+        held: samples that decide which step is the best, and when to end; None for those of the fit.
+        curvature: how many samples of the fit the matrix is taken from, others in every step.
+        structure: of the network where the matrix is written out; None for products.
+        steps: most of them.
+        damping: lambda at first.
+        seed: of the draws of samples.
+        told: told of every step, and how many there may be.
+    """
+    found, draws = Descent(vector), np.random.default_rng(seed)
+    try:
+        found.fit = passes.value(vector, fit)
+        found.held = None if held is None else passes.value(vector, held)
+        found.after = found.before
+        if not (math.isfinite(found.fit) and math.isfinite(found.before)):
+            found.why = "the divergence is not finite at first"
+            return found
+        gains = [found.before]
+        for index in range(1, steps + 1):
+            began = time.perf_counter()
+            value, g = passes.gradient(vector, fit)
+            if not bool(torch.isfinite(g).all()):
+                found.why = "the gradient is not finite"
+                break
+            if not bool(g.any()):
+                found.why = "the gradient is zero"
+                break
+            some = fit.choose(curvature, int(draws.integers(2**31)))
+            model: Written | Multiplied
+            if structure is not None:
+                model = Written(normal_matrix(passes, vector, some, structure), g)
+            else:
+                model = Multiplied(passes, vector, g, some, int(draws.integers(2**31)))
+            tries = 0
+            while tries < TRIES:
+                tries += 1
+                step, foreseen = model.step(damping)
+                moved = vector + step
+                now = passes.value(moved, fit) if bool(torch.isfinite(step).all()) else math.nan
+                if now < value:
+                    break
+                damping *= RAISE
+            else:
+                found.why = "no step lowers the divergence"
+                break
+            ratio = (value - now) / -foreseen if foreseen < 0 else math.nan
+            vector, used = moved, damping
+            if ratio > FORESEEN:
+                damping = max(damping / LOWER, LEAST)
+            elif ratio < POOR:
+                damping *= RAISE
+            aside = None if held is None else passes.value(vector, held)
+            record = RefitStep(
+                index, now, aside, used, ratio, tries, model.products, len(some), time.perf_counter() - began
+            )
+            found.steps.append(record)
+            judged = now if aside is None else aside
+            if judged < found.after:
+                found.best, found.after, found.chosen = vector, judged, index
+            gains.append(found.after)
+            if told is not None and told(record, steps):
+                found.why = "stopped by the callback"
+                break
+            if len(gains) > PATIENCE and gains[-1] > (1 - GAIN) * gains[-1 - PATIENCE]:
+                found.why = (
+                    "nothing more is gained on the samples held back" if held else "nothing more is gained"
+                )
+                break
+    except Halted:
+        found.why = "stopped" if passes.stopped() else "time limit"
+    except KeyboardInterrupt:
+        found.why, found.interrupted = "interrupted", True
+    return found

@@ -1,0 +1,79 @@
+"""The network refit of a stage: between its pruning and its fine-tuning."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from cbs.network.evaluate import evaluate
+from cbs.network.network import Network
+from cbs.refit.descent import RefitStep
+from cbs.refit.network import refit_network
+from cbs.result import Stage
+from cbs.schedule.training import refresh
+from cbs.watch import Callback, Step, Watch
+
+if TYPE_CHECKING:
+    from cbs.request import Request
+
+
+def refitted(
+    model: nn.Module,
+    stage: Stage,
+    network: Network,
+    request: Request,
+    until: float,
+    watch: Watch,
+    callback: Callback | None,
+) -> Stage:
+    """Refit a stage's network in place to the dense network's outputs: the stage with what that did.
+
+    Ctrl-C, a true answer of the callback and the end of the time keep the best step; the watch is interrupted
+    by the first two.
+
+    Args:
+        model: with masks, as the stage's pruning left it.
+        stage: what is known of it.
+        network: the dense one, whatever a stage has pruned.
+        request: what is asked.
+        until: when to end, by `time.perf_counter`.
+        watch: of the stage's pruning.
+        callback: told of every step.
+
+    Raises:
+        ValueError: in one line, for what the refit refuses.
+    """
+    began = time.perf_counter()
+    if began >= until:
+        return stage
+    where = next(model.parameters()).device
+    model.to(network.device)
+
+    def told(step: RefitStep | None, most: int) -> bool:
+        index = 0 if step is None else step.index
+        if callback is not None and callback(Step(stage.method["name"], "refit", index=index, count=most)):
+            watch.control.interrupted = True
+        return watch.interrupted
+
+    try:
+        told(None, 0)
+        found = refit_network(
+            model, network.model, network.samples, loss=network.loss, match=request.match,
+            labels=request.labels, layers=[layer.name for layer in network.layers], seed=request.seed,
+            until=until, stopped=lambda: watch.interrupted, told=told,
+        )  # fmt: skip
+        if found.interrupted:
+            watch.control.interrupted = True
+        seconds = stage.seconds + time.perf_counter() - began
+        held_out = network.held_out
+        return replace(
+            stage, seconds=seconds, refit=dict(found.stats), divergence=found.before,
+            refitted_divergence=found.after, refitted=evaluate(model, network.samples, network.loss),
+            test_refitted=None if held_out is None else evaluate(model, held_out, network.loss),
+        )  # fmt: skip
+    finally:
+        model.to(where)
+        refresh(model)

@@ -86,7 +86,7 @@ def take_up(result: PruneResult, request: Request, watch: Watch, references: Ref
         raise ValueError(
             f"finished: the result of {result.method!r} has {other} {was[other]!r}, not {asked[other]!r}"
         )
-    if request.schedule.stages > 1:
+    if request.schedule.count > 1:
         return Run(replace(result, request=request), request, watch, settled=True)
     for i, layer in enumerate(result.layers):
         rows = [row.bound for row in layer.rows if row.bound is not None]

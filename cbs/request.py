@@ -82,8 +82,10 @@ class Request:
             pruning and before what is refitted or fine-tuned, so that what a norm gives has the mean and
             variance that it had before; if absent where refit is `network`.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
-            and of the same fraction of what is left; in Python also a `cbs.Schedule`, for other ways. Value,
-            bound and gap are those of the last pruning, against the network as it was just before it.
+            and of the same fraction of what is left; in Python also a `cbs.Schedule`, in a shell
+            `NUMBER:cubic` or `NUMBER:linear`, or the sparsities of all stages, `0.5,0.8,0.9`, and `:return`
+            after either, for other ways. With refit `network` every stage is held against the dense outputs.
+            Value, bound and gap are those of the last pruning, against the network as it was just before it.
         finetune: epochs of `cbs.train`, on all of the calibration data, after every stage; in Python also a
             function of (model, stage), stages counted from 1, that trains the model in place; none if absent.
             Value, bound and gap are of the masks and weights as pruned, before the last fine-tuning.
@@ -152,11 +154,12 @@ class Request:
         check_limits(self.time_limit, self.gap, self.seed)
         if isinstance(self.stages, Mapping):  # as a report has it
             object.__setattr__(self, "stages", Schedule(**self.stages))
-        if self.schedule.stages > 1 and self.pattern is not None:
+        if self.schedule.count > 1 and self.pattern is not None:
             raise ValueError(
                 f"stages must be 1 for budget {self.budget!r}, which is a pattern, met whole or not at all, "
-                f"got {self.schedule.stages}"
+                f"got {self.schedule.count}"
             )
+        self.schedule.sparsities(0.0, self.fraction)
         self._check_finetune()
         if self.patience is not None and not (is_number(self.patience) and self.patience > 0):
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
@@ -214,7 +217,7 @@ class Request:
     @property
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
-        return self.schedule.stages > 1 or self.finetune is not None or self.refit == "network"
+        return self.schedule.count > 1 or self.finetune is not None or self.refit == "network"
 
     @property
     def renorms(self) -> bool:
@@ -236,13 +239,13 @@ class Request:
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         layers = None if self.layers is None else list(self.layers)
         solver = self.solver if isinstance(self.solver, str) else self.solver.settings()
-        plain = self.schedule == Schedule(self.schedule.stages)
+        plain = self.schedule == Schedule(self.schedule.count)
         return record | {
             "method": self.name,
             "solver": solver,
             "layers": layers,
             "loss": _place(self.loss),
-            "stages": int(self.schedule.stages) if plain else self.schedule.to_dict(),
+            "stages": self.schedule.count if plain else self.schedule.to_dict(),
             "finetune": _place(self.finetune) if callable(self.finetune) else self.finetune,
         }
 

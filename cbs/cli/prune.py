@@ -19,10 +19,12 @@ from cbs import report
 from cbs.arguments import helps
 from cbs.cli import output
 from cbs.request import Request
+from cbs.schedule.growth import as_schedule
 
 F = TypeVar("F", bound=Callable[..., Any])
 METAVARS = {
     "solver": "NAME", "loss": "NAME", "time_limit": "SECONDS", "patience": "SECONDS", "finetune": "EPOCHS",
+    "stages": "STAGES",
 }  # fmt: skip
 DEMO = {"scope": "row"}
 """What is asked of the embedded digits network where nothing else is: its rows are proven in seconds."""
@@ -99,6 +101,7 @@ def prune(
             more=f" Repeat it or use commas.  [default: {Request.method}; without MODEL all]",
         ),
     ] = None,
+    stages: Annotated[str, _option("stages")] = "1",
     layers: Annotated[
         list[str] | None,
         _option("layers", more=" Repeat it or use commas.  [default: all]"),
@@ -146,6 +149,7 @@ def prune(
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             given[name] = value
+    given["stages"] = as_schedule(stages)
     given |= DEMO if model in (None, "digits") and not given.keys() & {"scope", "budget"} else {}
     if given.get("patience") == 0:
         given["patience"] = None

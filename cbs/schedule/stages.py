@@ -138,7 +138,7 @@ def _concluded(
     if history[-1].tuned is not None and model is result.model:
         after, test_after = history[-1].tuned, history[-1].test_tuned
     run.watch.allow(left)
-    if request.schedule.stages > 1:
+    if request.schedule.count > 1:
         result = certify_result(run, known, compute=not run.watch.interrupted)
     measured = replace(
         result.measured, before=network.before, test_before=network.test_before, after=after,
@@ -149,7 +149,7 @@ def _concluded(
         result, request=request, measured=measured, history=history, left_out=network.left_out,
         saved=network.saved, original=clone(network.model).state_dict() if moved else None,
     )  # fmt: skip
-    return Run(result, request, run.watch, settled=request.schedule.stages > 1)
+    return Run(result, request, run.watch, settled=request.schedule.count > 1)
 
 
 def _before(network: Network, request: Request) -> float:

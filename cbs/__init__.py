@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cbs.request import Request
     from cbs.result import LayerResult, PruneResult, RowResult
     from cbs.schedule.growth import Schedule
+    from cbs.schedule.masks import keep_masks
     from cbs.schedule.scratch import from_scratch
     from cbs.schedule.training import train
     from cbs.selection import NeuronDropout, NeuronMerge, NeuronSolve, Scores, Solve
@@ -51,9 +52,9 @@ __all__ = [
     "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
     "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
     "RefitWarning", "Refitted", "Request", "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored",
-    "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp", "from_scratch", "load_quantized",
-    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "shrink", "train",
-    "trained_digits_mlp",
+    "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp",
+    "from_scratch", "keep_masks", "load_quantized", "methods", "mlpnet", "mnist", "monks", "prune",
+    "quantize", "refit_network", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -90,6 +91,7 @@ _export(
         "request": ["Request"],
         "result": ["LayerResult", "PruneResult", "RowResult"],
         "schedule.growth": ["Schedule"],
+        "schedule.masks": ["keep_masks"],
         "schedule.scratch": ["from_scratch"],
         "schedule.training": ["train"],
         "selection": ["NeuronDropout", "NeuronMerge", "NeuronSolve", "Scores", "Solve"],

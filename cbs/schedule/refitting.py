@@ -13,7 +13,7 @@ from cbs.network.network import Network
 from cbs.refit.descent import RefitStep
 from cbs.refit.network import refit_network
 from cbs.result import Stage
-from cbs.schedule.training import refresh
+from cbs.schedule.masks import refresh
 from cbs.watch import Callback, Step, Watch
 
 if TYPE_CHECKING:

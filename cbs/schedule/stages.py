@@ -26,8 +26,9 @@ from cbs.network.surgery import clone, put_mask, read_masks
 from cbs.references import References
 from cbs.refit.network import require_refit
 from cbs.result import Stage
+from cbs.schedule.masks import clear, refresh
 from cbs.schedule.refitting import refitted
-from cbs.schedule.training import Epoch, clear, refresh, train
+from cbs.schedule.training import Epoch, train
 from cbs.watch import Callback, Step, Watch
 
 if TYPE_CHECKING:

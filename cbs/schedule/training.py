@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune as torch_prune
 
 from cbs.data import gather
-from cbs.network.eligible import masked
 from cbs.network.evaluate import forward
 from cbs.network.losses import Loss, batch_loss, named_loss
+from cbs.schedule.masks import KeptMasks, refresh
 from solvers.control import is_number
 
 Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -88,7 +87,6 @@ def train(
     if not parameters:
         raise ValueError("model has no parameters to train: none requires a gradient")
     samples = samples.to(parameters[0].device)
-    pruned = masked_parameters(model)
     decaying = optimizer is None
     if optimizer is None:
         steps: torch.optim.Optimizer = torch.optim.Adam(
@@ -98,8 +96,11 @@ def train(
         steps = _made(optimizer, parameters)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(steps, max(epochs, 1)) if decaying else None
     order = torch.Generator().manual_seed(seed)
-    with _keeping_finished(model) as finished, _own_randomness(parameters[0].device, seed):
-        _zero(pruned)
+    with (
+        _keeping_finished(model) as finished,
+        KeptMasks(model, steps),
+        _own_randomness(parameters[0].device, seed),
+    ):
         model.train()
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
@@ -108,7 +109,6 @@ def train(
                 closure = _closure(model, steps, measure, inputs, targets)
                 found: Any = steps.step(closure)
                 total += found.detach() * len(index)
-                _zero(pruned)
             mean = float(total) / len(samples)
             if not math.isfinite(mean):
                 rate = f" (now {learning_rate:g})" if decaying else ""
@@ -121,28 +121,6 @@ def train(
             finished()
             if callback is not None and callback(Epoch(epoch, epochs, mean)):
                 break
-
-
-def masked_parameters(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-    """The parameters behind masks, `weight_orig` and so on, each with a bool tensor, True where pruned."""
-    return [
-        (getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask") == 0)
-        for module in model.modules()
-        for name in masked(module)
-    ]
-
-
-def clear(model: nn.Module) -> None:
-    """Make what masks prune zero in the parameters behind them, in place, whatever else moved it."""
-    _zero(masked_parameters(model))
-
-
-def refresh(model: nn.Module) -> None:
-    """Make `weight` the product of `weight_orig` and its mask again, in place, wherever there are masks."""
-    for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, torch_prune.BasePruningMethod):
-                hook(module, None)
 
 
 def _closure(
@@ -161,12 +139,6 @@ def _closure(
         return found
 
     return closure
-
-
-def _zero(pruned: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
-    with torch.no_grad():
-        for parameter, mask in pruned:
-            parameter.masked_fill_(mask, 0)
 
 
 def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
@@ -194,8 +166,7 @@ def _keeping_finished(model: nn.Module) -> Iterator[Callable[[], None]]:
     finally:
         model.zero_grad()
         model.eval()
-        with torch.no_grad():
-            refresh(model)
+        refresh(model)
 
 
 @contextmanager

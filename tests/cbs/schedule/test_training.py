@@ -13,7 +13,8 @@ from torch.nn.utils import prune as torch_prune
 
 import cbs
 from cbs.data import Samples
-from cbs.schedule.training import masked_parameters, train
+from cbs.schedule.masks import masked_parameters
+from cbs.schedule.training import train
 from cbs.zoo import digits_mlp
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
     labels: bool
     norms: bool | None
     stages: int | Schedule
-    finetune: int | Finetune | None
+    finetune: int | Mapping[str, Any] | Finetune | None
     seed: int
     device: str
 

@@ -27,6 +27,7 @@ SETTINGS = (
     "refit",
     "match",
     "labels",
+    "norms",
     "damping",
     "samples",
     "loss",

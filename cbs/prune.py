@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -26,6 +26,7 @@ from cbs.references import References
 from cbs.request import SCOPES, Request, check_name
 from cbs.result import PruneResult, Stage
 from cbs.schedule.stages import prune_in_stages
+from cbs.schedule.training import check_options as check_training
 from cbs.watch import Callback, Step, Watch
 from solvers import get_solver
 from solvers.control import interruptible, is_number
@@ -227,6 +228,8 @@ def requests(
         named_loss(request.loss)
         if isinstance(request.finetune, str):
             raise ValueError(f"finetune must be a number of epochs or a function, got {request.finetune!r}")
+        if isinstance(request.finetune, Mapping):
+            check_training(request.finetune)
         try:
             get_method(request.method).check(request)
         except ValueError as error:

@@ -27,6 +27,8 @@ GRANULARITIES = ("weights", "neurons")
 PIPELINES = ("one-shot", "sequential")
 REFITS = ("layer", "network")
 MATCHES = ("probabilities", "outputs")
+TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "validation", "patience")
+"""Options of `cbs.train` that fine-tuning takes."""
 Finetune = Callable[[Any, int], Any]
 """Trains a network in place, given it and the number of the stage it follows, from 1."""
 
@@ -87,7 +89,9 @@ class Request:
             after either, for other ways. With refit `network` every stage is held against the dense outputs.
             Value, bound and gap are those of the last pruning, against the network as it was just before it.
         finetune: epochs of `cbs.train`, on all of the calibration data, after every stage; in Python also a
-            function of (model, stage), stages counted from 1, that trains the model in place; none if absent.
+            mapping of its options, such as `{"epochs": 30, "validation": 0.1, "patience": 3}` for early
+            stopping, or a function of (model, stage), stages counted from 1, that trains the model in place;
+            none if absent.
             Value, bound and gap are of the masks and weights as pruned, before the last fine-tuning.
         seed: of every random choice.
         device: torch device for the network and for batched array work.
@@ -117,7 +121,7 @@ class Request:
     labels: bool = False
     norms: bool | None = None
     stages: int | Schedule = 1
-    finetune: int | Finetune | None = None
+    finetune: int | Mapping[str, Any] | Finetune | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -199,10 +203,13 @@ class Request:
         epochs = isinstance(self.finetune, Integral) and not isinstance(self.finetune, bool)
         if epochs and self.finetune < 1:  # type: ignore[operator]
             raise ValueError(f"finetune must be at least 1 epoch or None, got {self.finetune!r}")
-        if not epochs and not (self.finetune is None or callable(self.finetune) or _names(self.finetune)):
+        if isinstance(self.finetune, Mapping):
+            for name in self.finetune:
+                check_name("option of finetune", name, TRAINING)
+        elif not epochs and not (self.finetune is None or callable(self.finetune) or _names(self.finetune)):
             raise ValueError(
-                "finetune must be a number of epochs, a function of (model, stage) that trains in place, or "
-                f"None, got {self.finetune!r}"
+                "finetune must be a number of epochs, options of cbs.train, a function of (model, stage) "
+                f"that trains in place, or None, got {self.finetune!r}"
             )
         if callable(self.finetune) and not _takes(self.finetune, 2):
             raise ValueError(

@@ -256,10 +256,9 @@ def _tuned(
         if own:
             request.finetune(model, number)  # type: ignore[operator, misc]
         else:
-            train(
-                model, training, epochs=int(request.finetune), loss=network.loss, seed=request.seed,  # type: ignore[arg-type]
-                callback=heard,
-            )  # fmt: skip
+            asked = request.finetune
+            options = dict(asked) if isinstance(asked, Mapping) else {"epochs": int(asked)}  # type: ignore[arg-type]
+            train(model, training, loss=network.loss, seed=request.seed, callback=heard, **options)
     except KeyboardInterrupt:
         watch.control.interrupted = True
         whole = not own and epochs > 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from cbs.data import gather
 from cbs.network.evaluate import forward
 from cbs.network.losses import Loss, batch_loss, named_loss
+from cbs.schedule.bar import epoch_bar
+from cbs.schedule.early_stopping import EarlyStopping, check_patience, hold_back
 from cbs.schedule.masks import KeptMasks, refresh
 from solvers.control import is_number
 
@@ -31,11 +34,13 @@ class Epoch:
         index: of the epoch, from 0.
         count: how many there will be.
         loss: mean over samples of the losses at which the steps were taken.
+        validation: mean loss after it on what is held back, or None.
     """
 
     index: int
     count: int
     loss: float
+    validation: float | None = None
 
 
 @torch.inference_mode(False)
@@ -52,6 +57,9 @@ def train(
     optimizer: Optimizer | None = None,
     seed: int = 0,
     callback: Callable[[Epoch], Any] | None = None,
+    validation: Any = None,
+    patience: int | None = None,
+    progress: bool = False,
 ) -> None:
     """Train or fine-tune a network in place, by batches that are shuffled by the seed.
 
@@ -60,7 +68,10 @@ def train(
 
     Afterwards the network is in evaluation mode. Whatever ends the training early (Ctrl-C, an error, a loss
     that is not finite), the network has the parameters and buffers of the last epoch that was finished, or
-    those it came with if there is none; Ctrl-C then goes on as `KeyboardInterrupt`.
+    those it came with if there is none; Ctrl-C then goes on as `KeyboardInterrupt`. With `validation` that
+    is, in any case, the best epoch by the loss on it, what the network came with being one of them.
+
+    It is for small networks, whose data is in memory. Others want a loop of their own, and `keep_masks`.
 
     Args:
         model: the network.
@@ -74,19 +85,31 @@ def train(
         optimizer: makes another one of the parameters; its learning rate is then its own, and constant.
         seed: of the order of the samples, and of what the network draws (dropout).
         callback: called with every `Epoch` that is done; a true answer ends the training.
+        validation: data to judge the network by after every epoch, in any form that `cbs.prune` takes, or a
+            fraction of the data in (0, 1), which is held back; none if absent.
+        patience: ends the training when so many epochs in a row were no better than the best on `validation`;
+            None for never.
+        progress: show a bar on standard error, if that is a terminal.
 
     Raises:
         ValueError: in one line, for bad input, for what the model or the loss refuses, and for a loss that is
             not finite.
     """
-    _check(model, epochs, batch, learning_rate, weight_decay, seed)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    _check(epochs, batch, learning_rate, weight_decay, seed)
     if callback is not None and not callable(callback):
         raise ValueError(f"callback must be a function of an Epoch or None, got {callback!r}")
-    samples, measure = gather(data), named_loss(loss)
+    if not isinstance(progress, bool):
+        raise ValueError(f"progress must be True or False, got {progress!r}")
+    check_patience(patience, validation)
+    measure = named_loss(loss)
+    samples, held = hold_back(gather(data), validation, seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("model has no parameters to train: none requires a gradient")
     samples = samples.to(parameters[0].device)
+    judge = None if held is None else EarlyStopping(held.to(parameters[0].device), measure, patience)
     decaying = optimizer is None
     if optimizer is None:
         steps: torch.optim.Optimizer = torch.optim.Adam(
@@ -99,8 +122,11 @@ def train(
     with (
         _keeping_finished(model) as finished,
         KeptMasks(model, steps),
+        epoch_bar(epochs, progress) as told,
         _own_randomness(parameters[0].device, seed),
     ):
+        if judge is not None:
+            judge.better(judge.measure(model))
         model.train()
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
@@ -118,9 +144,15 @@ def train(
                 )
             if falling is not None:
                 falling.step()
-            finished()
-            if callback is not None and callback(Epoch(epoch, epochs, mean)):
+            judged = None if judge is None else judge.measure(model)
+            if judge is None or judged is None or judge.better(judged):
+                finished()
+            done = Epoch(epoch, epochs, mean, judged)
+            told(done)
+            if (callback is not None and callback(done)) or (judge is not None and judge.over):
                 break
+        if judge is not None:
+            finished.restore()
 
 
 def _closure(
@@ -149,19 +181,28 @@ def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
     return parts
 
 
+class _Finished:
+    """What a network was after the epoch that counts; calling it takes what it is now for that."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._kept = model, copy.deepcopy(model.state_dict())
+
+    def __call__(self) -> None:
+        self._kept = copy.deepcopy(self._model.state_dict())
+
+    def restore(self) -> None:
+        """Make the network that again."""
+        self._model.load_state_dict(self._kept)
+
+
 @contextmanager
-def _keeping_finished(model: nn.Module) -> Iterator[Callable[[], None]]:
+def _keeping_finished(model: nn.Module) -> Iterator[_Finished]:
     """Gives what is called after every epoch; an exception puts the state back that was kept last."""
-    kept = copy.deepcopy(model.state_dict())
-
-    def finished() -> None:
-        nonlocal kept
-        kept = copy.deepcopy(model.state_dict())
-
+    finished = _Finished(model)
     try:
         yield finished
     except BaseException:
-        model.load_state_dict(kept)
+        finished.restore()
         raise
     finally:
         model.zero_grad()
@@ -197,11 +238,24 @@ def _made(optimizer: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.O
     return steps
 
 
-def _check(
-    model: nn.Module, epochs: int, batch: int, learning_rate: float, weight_decay: float, seed: int
-) -> None:
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of `train` that are out of their range, before there is a model or data.
+
+    Args:
+        options: some of `cbs.request.TRAINING`.
+
+    Raises:
+        ValueError: in one line.
+    """
+    given = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    given |= options
+    _check(*(given[name] for name in ("epochs", "batch", "learning_rate", "weight_decay", "seed")))
+    check_patience(given["patience"], given["validation"])
+    if (part := given["validation"]) is not None and not (is_number(part) and 0 < part < 1):
+        raise ValueError(f"validation must be a fraction of the calibration data in (0, 1), got {part!r}")
+
+
+def _check(epochs: int, batch: int, learning_rate: float, weight_decay: float, seed: int) -> None:
     for name, value, least in (("epochs", epochs, 0), ("batch", batch, 1), ("seed", seed, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")

@@ -215,3 +215,141 @@ def test_an_optimizer_that_is_made_already_is_refused():
     model = seeded(mlp)
     with pytest.raises(ValueError, match=r"made already: give functools.partial\(torch.optim.SGD"):
         train(model, samples(9), optimizer=SGD(model.parameters()))
+
+
+def overfitting(count=24):
+    """Labels with so much noise that there is something to learn first, and then only by heart."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2 * count, 6, generator=generator, dtype=torch.float64)
+    noise = torch.randn(2 * count, 3, generator=generator, dtype=torch.float64)
+    labels = (2 * inputs[:, :3] + 2 * noise).argmax(dim=1)
+    return Samples(inputs[:count], labels[:count]), Samples(inputs[count:], labels[count:])
+
+
+def test_the_best_epoch_by_what_is_held_back_is_kept_and_what_came_is_one_of_them():
+    data, held = overfitting()
+    losses, states = [], []
+    model = seeded(mlp)
+    start = F.cross_entropy(model(held.inputs), held.targets).item()
+
+    def watch(epoch):
+        losses.append(epoch.validation)
+        states.append(state(model))
+        assert F.cross_entropy(model.eval()(held.inputs), held.targets).item() == pytest.approx(losses[-1])
+        model.train()
+
+    train(model, data, epochs=25, batch=6, learning_rate=0.05, validation=held, callback=watch)
+    best = int(np.argmin(losses))
+    assert len(losses) == 25
+    assert losses[best] < min(start, losses[-1])
+    assert same(state(model), states[best])
+    for patience in (1, 2, 30):
+        heard, models = [], [seeded(mlp)]
+        train(
+            models[0], data, epochs=25, batch=6, learning_rate=0.05, validation=held, patience=patience,
+            callback=heard.append,
+        )  # fmt: skip
+        found = [epoch.validation for epoch in heard]
+        assert found == losses[: len(found)]
+        worse = [value > min([start, *found[: i + 1]]) for i, value in enumerate(found)]
+        runs = "".join("x" if flag else "." for flag in worse)
+        assert runs.find("x" * patience) in (len(found) - patience, -1)
+        assert len(found) < 25 or patience == 30
+    ruined = seeded(mlp)
+    before = state(ruined)
+    train(ruined, data, epochs=4, optimizer=partial(torch.optim.SGD, lr=30.0), validation=held)
+    assert same(state(ruined), before)
+
+
+def test_a_fraction_of_the_data_is_drawn_and_not_trained_on():
+    data, seen = samples(40), []
+    model = seeded(mlp)
+    model.register_forward_pre_hook(lambda module, args: seen.append((module.training, args[0].clone())))
+    train(model, data, epochs=2, batch=8, validation=0.25, seed=3)
+    trained = torch.cat([x for training, x in seen if training]).unique(dim=0)
+    judged = torch.cat([x for training, x in seen if not training]).unique(dim=0)
+    assert (len(trained), len(judged)) == (30, 10)
+    assert len(torch.cat([trained, judged]).unique(dim=0)) == 40
+    other = seeded(mlp)
+    train(other, data, epochs=2, batch=8, validation=0.25, seed=3)
+    assert same(state(other), state(model))
+
+
+def test_an_interruption_keeps_the_best_epoch():
+    data, held = overfitting()
+    losses, states, model = [], [], seeded(mlp)
+
+    def watch(epoch):
+        losses.append(epoch.validation)
+        states.append(state(model))
+        if epoch.index == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, epochs=25, batch=6, learning_rate=0.05, validation=held, callback=watch)
+    assert int(np.argmin(losses)) < 19
+    assert same(state(model), states[int(np.argmin(losses))])
+
+
+def test_a_pruning_s_fine_tuning_stops_early():
+    data = overfitting()[0]
+    options = {"epochs": 40, "batch": 6, "learning_rate": 0.1, "validation": 0.25, "patience": 2}
+    result = cbs.prune(
+        seeded(mlp), data, sparsity=0.3, method="magnitude", certify=False, finetune=options, samples=20
+    )
+    assert 2 <= result.history[0].epochs < 40
+    assert result.to_dict()["request"]["finetune"] == options
+    expected = cbs.prune(seeded(mlp), data, sparsity=0.3, method="magnitude", certify=False, samples=20).model
+    train(expected, data, **options)
+    assert same(state(expected), state(result.model))
+
+
+def test_progress_is_silent_without_a_terminal_and_a_bar_on_one(capsys, monkeypatch):
+    train(seeded(mlp), samples(20), epochs=2, progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    train(seeded(mlp), samples(20), epochs=2, validation=0.5)
+    assert capsys.readouterr() == ("", "")
+    train(seeded(mlp), samples(20), epochs=2, validation=0.5, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "2 of 2 epochs" in err
+    assert "held back" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 2}, "patience 2 is about a loss on data that is held back; give validation"),
+        ({"patience": 0, "validation": 0.5}, "patience must be a whole number of epochs >= 1 or None, got 0"),
+        ({"patience": 1.5, "validation": 0.5}, "patience must be a whole number"),
+        ({"validation": 1.0}, r"validation must be data, or a fraction of it in \(0, 1\), got 1.0"),
+        ({"validation": 0.01}, "validation 0.01 of 9 samples is 0; at least one sample must be held back"),
+        ({"validation": 0.99}, "validation 0.99 of 9 samples is 9; at least one"),
+        ({"validation": "some"}, "validation: data must be .* not str; a fraction of the data may be given"),
+        ({"validation": (torch.zeros(4, 5), torch.zeros(4).long())}, "data: the model refuses inputs"),
+        ({"progress": "yes"}, "progress must be True or False, got 'yes'"),
+    ],
+)
+def test_bad_input_about_what_is_held_back_is_refused_in_one_line(options, message):
+    model = seeded(mlp)
+    before = state(model)
+    with pytest.raises(ValueError, match=message) as error:
+        train(model, samples(9), **options)
+    assert len(str(error.value).splitlines()) == 1
+    assert same(state(model), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epoch": 3}, "unknown option of finetune 'epoch'; did you mean 'epochs'?"),
+        ({"epochs": -3}, "epochs must be a whole number >= 0, got -3"),
+        ({"patience": 3}, "patience 3 is about a loss on data that is held back"),
+        ({"validation": (1, 2)}, r"validation must be a fraction of the calibration data in \(0, 1\)"),
+    ],
+)
+def test_bad_options_of_fine_tuning_are_refused_before_any_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        cbs.prune(None, None, sparsity=0.5, finetune=options)

@@ -36,6 +36,7 @@ def minimise(
     g: Tensor,
     precondition: Callable[[Tensor], Tensor],
     most: int,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Minimum:
     """The least of `q(x) = 1/2 x'Ax + g'x`, from 0; it ends early when the last products brought little.
 
@@ -48,6 +49,7 @@ def minimise(
         g: the linear part.
         precondition: `M^-1 v`, of a positive definite `M` near `A`.
         most: products.
+        enough: asked after every product whether to end.
     """
     x, Ax, r = torch.zeros_like(g), torch.zeros_like(g), g.clone()
     y = precondition(r)
@@ -67,6 +69,8 @@ def minimise(
         d = -y + (ry / before) * d
         values.append(0.5 * float(x @ (r + g)))
         k = max(LOOK_BACK, products // 10)
+        if enough():
+            break
         if products > k and values[-1] < 0 and (values[-1] - values[-1 - k]) / values[-1] < k * PROGRESS:
             break
     return Minimum(x, values[-1], Ax, products)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,8 @@ GAIN = 1e-2
 """A gain is a relative decrease of at least this much over `PATIENCE` steps."""
 PRODUCTS = 40
 """Most products with the matrix in a step."""
+SPENT = 0.2
+"""Share of the time left that the products of one step may take, before the last of them."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Descent:
         chosen: index of the step that is returned; 0 for none.
         why: it ended.
         interrupted: whether Ctrl-C did that.
+        ended: whether nothing more is to be done: it was stopped, or its time was up.
+        features: how many were matched, if any.
     """
 
     best: Tensor
@@ -92,6 +96,16 @@ class Descent:
     chosen: int = 0
     why: str = "as many steps as allowed"
     interrupted: bool = False
+    ended: bool = False
+    features: int = 0
+
+    def then(self, second: Descent) -> Descent:
+        """This one, and another that went on from its best and by the same samples."""
+        better = second if second.chosen else self
+        return replace(
+            second, best=better.best, held=self.held, after=better.after,
+            steps=[*self.steps, *second.steps], chosen=better.chosen,
+        )  # fmt: skip
 
     @property
     def before(self) -> float:
@@ -140,9 +154,11 @@ class Multiplied:
     def step(self, damping: float) -> tuple[Tensor, float]:
         """See `Model`."""
         D = damping * self.factors.diagonal
+        now = time.perf_counter()
+        enough = now + SPENT * (self.passes.until - now)
         found = conjugate_gradients.minimise(
             lambda v: self.passes.product(self.vector, v, self.samples) + D * v,
-            self.g, self.factors.inverse(damping), PRODUCTS,
+            self.g, self.factors.inverse(damping), PRODUCTS, lambda: time.perf_counter() >= enough,
         )  # fmt: skip
         self.products += found.products
         return found.x, found.value - 0.5 * float(found.x @ (D * found.x))
@@ -154,9 +170,11 @@ def descend(
     fit: Samples,
     held: Samples | None,
     *,
+    judge: Passes | None = None,
     curvature: int,
     structure: Structure | None,
     steps: int = STEPS,
+    taken: int = 0,
     damping: float = DAMPING,
     seed: int = 0,
     told: Callable[[RefitStep, int], Any] | None = None,
@@ -168,9 +186,11 @@ def descend(
         vector: where it starts.
         fit: samples whose divergence falls.
         held: samples that decide which step is the best, and when to end; None for those of the fit.
+        judge: by what divergence they decide, if not by the one that falls; a step must then not raise it.
         curvature: how many samples of the fit the matrix is taken from, others in every step.
         structure: of the network where the matrix is written out; None for products.
         steps: most of them.
+        taken: steps that were taken before, from which theirs are counted on.
         damping: lambda at first.
         seed: of the draws of samples.
         told: told of every step, and how many there may be.
@@ -178,13 +198,14 @@ def descend(
     found, draws = Descent(vector), np.random.default_rng(seed)
     try:
         found.fit = passes.value(vector, fit)
-        found.held = None if held is None else passes.value(vector, held)
+        judge = judge or passes
+        found.held = None if held is None else judge.value(vector, held)
         found.after = found.before
         if not (math.isfinite(found.fit) and math.isfinite(found.before)):
             found.why = "the divergence is not finite at first"
             return found
         gains = [found.before]
-        for index in range(1, steps + 1):
+        for index in range(taken + 1, taken + steps + 1):
             began = time.perf_counter()
             value, g = passes.gradient(vector, fit)
             if not bool(torch.isfinite(g).all()):
@@ -205,7 +226,8 @@ def descend(
                 step, foreseen = model.step(damping)
                 moved = vector + step
                 now = passes.value(moved, fit) if bool(torch.isfinite(step).all()) else math.nan
-                if now < value:
+                aside = None if held is None or not now < value else judge.value(moved, held)
+                if now < value and (judge is passes or aside is None or aside < (1 + GAIN) * found.after):
                     break
                 damping *= RAISE
             else:
@@ -217,7 +239,6 @@ def descend(
                 damping = max(damping / LOWER, LEAST)
             elif ratio < POOR:
                 damping *= RAISE
-            aside = None if held is None else passes.value(vector, held)
             record = RefitStep(
                 index, now, aside, used, ratio, tries, model.products, len(some), time.perf_counter() - began
             )
@@ -226,8 +247,8 @@ def descend(
             if judged < found.after:
                 found.best, found.after, found.chosen = vector, judged, index
             gains.append(found.after)
-            if told is not None and told(record, steps):
-                found.why = "stopped by the callback"
+            if told is not None and told(record, taken + steps):
+                found.why, found.ended = "stopped by the callback", True
                 break
             if len(gains) > PATIENCE and gains[-1] > (1 - GAIN) * gains[-1 - PATIENCE]:
                 found.why = (
@@ -235,7 +256,7 @@ def descend(
                 )
                 break
     except Halted:
-        found.why = "stopped" if passes.stopped() else "time limit"
+        found.why, found.ended = "stopped" if passes.stopped() else "time limit", True
     except KeyboardInterrupt:
-        found.why, found.interrupted = "interrupted", True
+        found.why, found.interrupted, found.ended = "interrupted", True, True
     return found

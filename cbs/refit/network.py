@@ -19,6 +19,7 @@ from cbs.network.losses import LOW, Loss, named_loss, wide
 from cbs.network.surgery import clone
 from cbs.refit.descent import DAMPING, PRODUCTS, STEPS, Descent, RefitStep, descend
 from cbs.refit.divergence import Divergence, choose
+from cbs.refit.features import Features, find_features, watched
 from cbs.refit.movable import find_movable, whole_movable, write_back
 from cbs.refit.normal_equations import Structure, find_structure
 from cbs.refit.passes import TRIED, Passes
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 SHARE, FEWEST = 0.1, 32
 """Of the samples this share is held back, and never fewer than that."""
 CAUTIOUS, CAUTIOUS_DAMPING = 1, 0.1
-"""Steps, and the damping of the first, where nothing can be held back."""
+"""Steps where nothing can be held back, and the damping of the first there and by features."""
 EQUATIONS = 50
 """Equations, an output of a sample each, from which the matrix is taken for every entry that moves."""
 MEMORY = 2**30
 """Bytes that the copies of a matrix that is written out may take."""
+CURVED, CURVED_SHARE = 256, 0.25
+"""Fewest samples, and share of them, from which products with the matrix of all features are taken."""
 DEARER = 4.0
 """How much more work writing the matrix out may be than conjugate gradients: it solves exactly."""
 
@@ -133,12 +136,20 @@ def refit_network(
             RefitWarning,
             stacklevel=2,
         )
-    found = descend(
-        passes, vector, fit, held,
-        curvature=curvature, structure=structure if written else None,
-        steps=steps if held is not None else min(steps, CAUTIOUS),
-        damping=DAMPING if held is not None else CAUTIOUS_DAMPING, seed=seed, told=told,
-    )  # fmt: skip
+    inner = None
+    if held is not None and EQUATIONS * len(vector) > outputs * len(fit):
+        inner = _by_features(passes, dense, vector, fit, held, steps=steps, seed=seed, told=told)
+    if inner is not None and (len(vector) > outputs * len(fit) or inner.ended):
+        found = inner
+    else:
+        found = descend(
+            passes, vector if inner is None else inner.best, fit, held,
+            curvature=curvature, structure=structure if written else None,
+            steps=steps if held is not None else min(steps, CAUTIOUS),
+            taken=0 if inner is None else len(inner.steps),
+            damping=DAMPING if held is not None else CAUTIOUS_DAMPING, seed=seed, told=told,
+        )  # fmt: skip
+        found = found if inner is None else inner.then(found)
     if not math.isfinite(found.fit + found.before) and found.why.startswith("the divergence"):
         warnings.warn(
             f"refit 'network' is left out: the divergence of the pruned network's outputs is {found.fit} on "
@@ -148,7 +159,46 @@ def refit_network(
         )
     if found.chosen:
         write_back(model, movable, found.best)
-    return _told(found, divergence, len(vector), fit, held, written)
+    return _told(found, divergence, len(vector), fit, held, written, inner)
+
+
+def _by_features(
+    passes: Passes,
+    dense: nn.Module,
+    vector: Tensor,
+    fit: Samples,
+    held: Samples,
+    *,
+    steps: int,
+    seed: int,
+    told: Callable[[RefitStep, int], Any] | None,
+) -> Descent | None:
+    """Lower the distance of what the layers are given from the dense network's, as long as that helps.
+
+    The divergence of the outputs on the samples held back decides.
+
+    Returns:
+        The descent; None where no layer is given anything but the dense network's, or there is no memory for
+        a batch of it.
+    """
+    single = next(iter(passes.movable.base.values())).dtype
+    reference = clone(dense).eval().to(single)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    names = [name for name, module in passes.model.named_modules() if name and isinstance(module, kinds)]
+    features = find_features(reference, passes.model, names, fit)
+    if not any(name for name, _ in features):
+        return None
+    near = Passes(
+        watched(clone(passes.model).eval(), features), passes.movable,
+        Features(watched(reference, features)), passes.until, passes.stopped,
+    )  # fmt: skip
+    found = descend(
+        near, vector, replace(fit, targets=fit.inputs), held, judge=passes,
+        curvature=max(CURVED, math.ceil(CURVED_SHARE * len(fit))), structure=None, steps=steps,
+        damping=CAUTIOUS_DAMPING, seed=seed, told=told,
+    )  # fmt: skip
+    found.features = len(features)
+    return found
 
 
 def matching(
@@ -260,7 +310,13 @@ def _multiplications(passes: Passes, vector: Tensor, samples: Samples) -> float:
 
 
 def _told(
-    found: Descent, divergence: Divergence, count: int, fit: Samples, held: Samples | None, written: bool
+    found: Descent,
+    divergence: Divergence,
+    count: int,
+    fit: Samples,
+    held: Samples | None,
+    written: bool,
+    inner: Descent | None,
 ) -> Refitted:
     stats = {
         "matched": divergence.words, "moved": count, "fitted_on": len(fit),
@@ -269,6 +325,8 @@ def _told(
         "held_before": found.held, "chosen": found.chosen, "why": found.why,
         "steps": [asdict(step) for step in found.steps],
     }  # fmt: skip
+    if inner is not None:
+        stats["features"] = {"matched": Features.words, "count": inner.features, "steps": len(inner.steps)}
     return Refitted(
         found.before, found.after, found.chosen, tuple(found.steps), found.why, stats, found.interrupted
     )

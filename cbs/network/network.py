@@ -132,7 +132,8 @@ class Network:
 
         with torch.no_grad(), visiting(self.layers, visit):
             for inputs, _ in self.samples.batches():
-                self.model(inputs)
+                if not bool(torch.isfinite(self.model(inputs)).all()):
+                    wrong.append("its outputs are NaN or infinite, though no layer's is")
         why = wrong[0] if wrong else "no layer's output is; is there a batch of which no label counts?"
         raise ValueError(f"loss of the dense network is {self.before.loss} on this data: {why}")
 

@@ -223,11 +223,12 @@ def require_refit(network: Network, match: str | None, labels: bool) -> None:
         ValueError: in one line.
     """
     divergence = matching(network.model, network.samples, network.loss, match, labels)
-    model, layers, samples = network.differentiable()
+    model, layers, _ = network.differentiable()
+    samples, low = network.samples, any(values.dtype in LOW for values in network.model.parameters())
     few = replace(samples, inputs=samples.inputs[:TRIED], targets=samples.targets[:TRIED])
     movable = whole_movable(model, [layer.name for layer in layers])
     Passes(model, movable, divergence).attempt(
-        movable.vector(movable.base), _known(network.model, few, divergence, False)
+        movable.vector(movable.base), _known(network.model, few, divergence, low)
     )
 
 
@@ -256,14 +257,24 @@ def divergence_outputs(passes: Passes, vector: Tensor, samples: Samples) -> int:
 
 @torch.no_grad()
 def _known(dense: nn.Module, samples: Samples, divergence: Divergence, low: bool) -> Samples:
-    """The samples with what the divergence compares with as targets: dense outputs, or their own."""
+    """The samples with what the divergence compares with as targets: dense outputs, or their own.
+
+    Raises:
+        ValueError: in one line, if a dense output is not finite.
+    """
     if divergence.dense:
         where = _device(dense)
         with evaluating(dense):
             answers = [
                 wide(forward(dense, x.to(where))).to(samples.inputs.device) for x, _ in samples.batches()
             ]
-        samples = replace(samples, targets=torch.cat(answers))
+        targets = torch.cat(answers)
+        if count := int((~torch.isfinite(targets)).sum()):
+            raise ValueError(
+                f"refit 'network': {count} of {targets.numel()} outputs of the dense network are NaN or "
+                "infinite, so that nothing can match them; keep them finite, or give labels=True"
+            )
+        samples = replace(samples, targets=targets)
     return replace(samples, inputs=wide(samples.inputs)) if low else samples
 
 

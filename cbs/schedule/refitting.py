@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -70,10 +71,15 @@ def refitted(
         seconds = stage.seconds + time.perf_counter() - began
         held_out = network.held_out
         return replace(
-            stage, seconds=seconds, refit=dict(found.stats), divergence=found.before,
-            refitted_divergence=found.after, refitted=evaluate(model, network.samples, network.loss),
+            stage, seconds=seconds, refit=dict(found.stats), divergence=_finite(found.before),
+            refitted_divergence=_finite(found.after), refitted=evaluate(model, network.samples, network.loss),
             test_refitted=None if held_out is None else evaluate(model, held_out, network.loss),
         )  # fmt: skip
     finally:
         model.to(where)
         refresh(model)
+
+
+def _finite(value: float) -> float | None:
+    """A value, or None where the time was up before it was measured, or it is not finite."""
+    return value if math.isfinite(value) else None

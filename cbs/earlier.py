@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from cbs.network.layers import Layer
@@ -99,6 +100,27 @@ def keep_out(mask: Mask, earlier: Mask, pools: Pools, W: Array) -> Mask:
         back = others[np.argsort(-size.ravel()[others], kind="stable")][: int((missing & inside).sum())]
         chosen.ravel()[back] = False
     return pools.expand(chosen, len(mask))
+
+
+def staying(G: Array, H: Array, earlier: Mask) -> Array:
+    """A gradient by which weights pruned before stay at zero under a curvature in which they would move.
+
+    Without masks row r moves to `w - H^-1 g`. With `g_E = H_ES (H_SS)^-1 g_S` of the weights E that were
+    pruned before, in terms of the others S, that point is zero in E and in S as if E were not there. A mask
+    that prunes E then costs what it would without these weights, and any other that adds to it no less.
+
+    Args:
+        G: `[rows, columns]`; what it says of weights pruned before does not count.
+        H: `[columns, columns]`, of all rows.
+        earlier: `[rows, n]`, True where pruned before; further columns never are.
+    """
+    out = G.copy()
+    gone = np.pad(earlier, ((0, 0), (0, H.shape[1] - earlier.shape[1])))
+    for g, E in zip(out, gone, strict=True):
+        if E.any():
+            factor = scipy.linalg.cho_factor(H[np.ix_(~E, ~E)])
+            g[E] = H[np.ix_(E, ~E)] @ scipy.linalg.cho_solve(factor, g[~E])
+    return out
 
 
 def keep_all_out(

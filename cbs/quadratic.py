@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbs.change import Change, Weights
-from cbs.earlier import keep_out
+from cbs.earlier import keep_out, staying
 from solvers import Budget, FactorHessian, SubsetProblem
 from solvers.hessian import Array, Hessian, as_hessian
 from solvers.problem import Mask
@@ -189,16 +189,17 @@ class Quadratic:
         if self.flat and budget.kind == "columns" and not refit:
             return self._column_problem(budget)
         used = self.W.shape[1] if (refit if bias is None else bias) else self.n
+        H = self._curvature(used, own)
         W, G = self.W[:, :used], None if self.gradient is None else self.gradient[:, :used]
+        if refit and G is not None and isinstance(H, np.ndarray) and self._mixes(H):
+            G = staying(G, H, self.earlier[0])
         if scales is not None:
             root = np.sqrt(scales)[:, None]
             W, G = root * W, None if G is None else root * G
         if self.flat and len(self.dense) == 1:
             budget = flat_budget(budget, *self.dense[0].W.shape)
         try:
-            return SubsetProblem(
-                W, self._curvature(used, own), budget, refit=refit, gradient=G, movable=range(self.n, used)
-            )
+            return SubsetProblem(W, H, budget, refit=refit, gradient=G, movable=range(self.n, used))
         except ValueError as error:
             raise ValueError(f"layer {self.name!r}: {error}" if self.name else str(error)) from None
 
@@ -211,6 +212,11 @@ class Quadratic:
         earlier = self.earlier[0]
         alike = H.ndim == 3 or bool((earlier == earlier[:1]).all())
         return decoupled(H, earlier) if earlier.any() and (alike or own) else H
+
+    def _mixes(self, H: Array) -> bool:
+        """Whether a curvature, part of this one, says of weights pruned before that they would move."""
+        whole = isinstance(self.H, np.ndarray) and np.may_share_memory(H, self.H)
+        return whole and bool(self.earlier[0].any())
 
     def _column_problem(self, budget: Budget) -> SubsetProblem:
         """Selection of columns: column j's weight is its norm `v_j`, its gradient `sum_r g_rj w_rj / v_j`."""

@@ -71,6 +71,13 @@ class Curvature(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no models of layers whose inputs have changed")
 
+    def toward(self, network: Network) -> list[Quadratic]:
+        """The models of `quadratics`, drawn toward the outputs of `network.reference`.
+
+        By default they are as they are: not every curvature has a gradient to go with it.
+        """
+        return network(self)
+
     def prediction(self, network: Network, request: Request) -> str | None:
         """The model, in words, by which the loss increase is predicted, undamped; None if it is not."""
         return None
@@ -157,6 +164,18 @@ class Gram(Curvature):
 
         assert self.damping is not None
         return paired_quadratic(network, index, pruned, self.damping)
+
+    def toward(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.toward`: `1/2 E|V z - W x|^2`, W and x of the dense layer, z in this network.
+
+        Not of a network that was refitted as a whole: its layers have other outputs than the dense ones, and
+        that is what made it better.
+        """
+        from cbs.curvature.toward import drawn_to_outputs
+
+        assert network.reference is not None
+        models = network(self)
+        return models if network.reference.refitted else drawn_to_outputs(network, models)
 
     def prediction(self, network: Network, request: Request) -> str | None:
         """See `Curvature.prediction`: the row scales, which it takes, are a pass of their own."""
@@ -274,6 +293,14 @@ class GaussNewton(PerSample):
         from cbs.curvature.gauss_newton import gauss_newton_quadratics
 
         return gauss_newton_quadratics(network, self)
+
+    def toward(self, network: Network) -> list[Quadratic]:
+        """See `Curvature.toward`: with the mean gradient of the divergence of the network's outputs."""
+        from cbs.curvature.toward import drawn_by_divergence
+
+        assert network.reference is not None
+        models = network(self)
+        return models if network.reference.divergence is None else drawn_by_divergence(network, models)
 
     def prediction(self, network: Network, request: Request) -> str | None:
         """See `Curvature.prediction`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,10 +30,29 @@ from solvers.control import is_number
 from solvers.hessian import Array
 from solvers.problem import Mask
 
+if TYPE_CHECKING:
+    from cbs.refit.divergence import Divergence
+
 GRADIENTS = 1_000
 """Samples for per-sample gradients unless a number was asked for (Yu et al. 2022)."""
 TRIED = 2
 """Samples on which layers are watched before the work."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The dense network that a stage's network came of, whose outputs it is to keep.
+
+    Attributes:
+        network: the dense one.
+        divergence: of the outputs from those of the dense one; None where none goes with the loss.
+        refitted: whether the stage's network was brought toward them as a whole, so that its layers no longer
+            have the dense layers' outputs to keep.
+    """
+
+    network: Network
+    divergence: Divergence | None = None
+    refitted: bool = False
 
 
 class Network:
@@ -50,6 +69,8 @@ class Network:
         samples: how many samples to take; None for all, but `GRADIENTS` for per-sample gradients.
         seed: of the draw of samples.
         device: torch device.
+        reference: the dense network, where this one is what a stage before left of it. Models of curvatures
+            that can, see `Curvature.toward`, are then drawn toward its outputs.
 
     Raises:
         ValueError: in one line, for a model without prunable layers, data or targets that model or
@@ -67,6 +88,7 @@ class Network:
         samples: int | None = None,
         seed: int = 0,
         device: str = "cpu",
+        reference: Reference | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -96,6 +118,7 @@ class Network:
         self.before: Evaluation = evaluate(self.model, self.samples, self.loss)
         if not math.isfinite(self.before.loss):
             self._refuse_loss()
+        self.reference = reference
         self.held_out: Samples | None = None
         self.test_before: Evaluation | None = None
 
@@ -182,6 +205,13 @@ class Network:
         """The models of a curvature, computed the first time and kept by the curvature's value."""
         damped = curvature.damped(self.damping)
         return self.memo(damped, lambda: damped.quadratics(self))
+
+    def toward(self, curvature: Curvature) -> list[Quadratic]:
+        """The models of a curvature, drawn toward the reference's outputs if there is one."""
+        damped = curvature.damped(self.damping)
+        if self.reference is None:
+            return self(damped)
+        return self.memo(("toward", damped), lambda: damped.toward(self))
 
     def has(self, curvature: Curvature) -> bool:
         """Whether the models of a curvature are there without computing them."""

@@ -21,10 +21,10 @@ from cbs.assemble import Run
 from cbs.certify import certify_result
 from cbs.earlier import pruned_before
 from cbs.network.evaluate import evaluate
-from cbs.network.network import Network
+from cbs.network.network import Network, Reference
 from cbs.network.surgery import clone, put_mask, read_masks
 from cbs.references import References
-from cbs.refit.network import require_refit
+from cbs.refit.network import matching, require_refit
 from cbs.result import Stage
 from cbs.schedule.masks import clear, refresh
 from cbs.schedule.refitting import refitted
@@ -33,6 +33,7 @@ from cbs.watch import Callback, Step, Watch
 
 if TYPE_CHECKING:
     from cbs.data import Samples
+    from cbs.refit.divergence import Divergence
     from cbs.request import Request
 
 Once = Callable[[Network, "Request", References, Callback | None], Run]
@@ -102,7 +103,7 @@ def prune_in_stages(
                 spent += time.perf_counter() - began
                 if run.watch.interrupted:
                     break
-            stays = last or request.schedule.deleted == "stay"
+            stays = last or request.schedule.deleted in ("stay", "return")
             model = run.result.model if stays else _freed(run.result.model, here, network, request)
             if request.finetune is not None:
                 began = time.perf_counter()
@@ -114,6 +115,8 @@ def prune_in_stages(
             left = None if left is None else max(0.0, left - spent)
             if run.watch.interrupted:
                 break
+            if request.schedule.deleted == "return" and not last:
+                model = _freed(run.result.model, here, network, request)
     except KeyboardInterrupt:
         if run is None:
             raise
@@ -188,15 +191,29 @@ def _telling(callback: Callback | None, request: Request, number: int, count: in
 
 
 def _network(model: nn.Module, dense: Network, request: Request) -> Network:
-    """A stage's network, on the samples of the dense one."""
+    """A stage's network, on the samples of the dense one; held against that, but where labels trained it."""
     names = [layer.name for layer in dense.layers]
+    refitted = request.refit == "network"
+    reference = None
+    if refitted or request.finetune is None:
+        reference = Reference(dense, _divergence(dense, request), refitted)
     network = Network(
         model, dense.samples, loss=dense.loss, layers=names, damping=dense.damping, samples=request.samples,
-        seed=dense.seed, device=dense.device,
+        seed=dense.seed, device=dense.device, reference=reference,
     )  # fmt: skip
     if dense.held_out is not None:
         network.hold_out(dense.held_out)
     return network
+
+
+def _divergence(dense: Network, request: Request) -> Divergence | None:
+    """That of the request's refit, or without one what goes with the loss, if it is known."""
+    try:
+        return matching(dense.model, dense.samples, dense.loss, request.match, request.labels)
+    except ValueError:
+        if request.refit == "network":
+            raise
+        return None
 
 
 @torch.no_grad()

@@ -47,8 +47,8 @@ class Job:
 
     @property
     def quadratics(self) -> list[Quadratic]:
-        """The models of the curvature on the dense network."""
-        return self.network(self.curvature)
+        """The models of the curvature; where weights go, drawn toward the reference if there is one."""
+        return self.network(self.curvature) if self.request.neurons else self.network.toward(self.curvature)
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,7 @@ def test_bad_schedules_are_refused(options, message):
         ({"stages": 0}, "stages must be a whole number >= 1, got 0"),
         ({"stages": "3"}, "stages must be a whole number >= 1, got '3'"),
         ({"finetune": 0}, "finetune must be at least 1 epoch or None, got 0"),
-        ({"finetune": "3"}, "finetune must be a number of epochs, a function of"),
+        ({"finetune": "3"}, "finetune must be a number of epochs, options of"),
         ({"sparsity": None, "budget": "2:4", "stages": 2}, "stages must be 1 for budget '2:4'"),
     ],
 )

@@ -180,6 +180,8 @@ class Stage:
         test_tuned: the same on the test data, or None.
         norms: names of the batch norms whose running statistics were recomputed.
         epochs: of `cbs.train` in that fine-tuning; None where a function of the user's trained.
+        refit_seconds: of `seconds`, those of the network refit.
+        tuning_seconds: of `seconds`, those of fine-tuning.
     """
 
     method: Mapping[str, str]
@@ -198,6 +200,8 @@ class Stage:
     tuned: Evaluation | None = None
     test_tuned: Evaluation | None = None
     epochs: int | None = None
+    refit_seconds: float = 0.0
+    tuning_seconds: float = 0.0
     norms: list[str] = field(default_factory=list)
 
     @property

@@ -11,7 +11,7 @@ from torch import nn
 
 from cbs.network.evaluate import evaluate
 from cbs.network.network import Network
-from cbs.refit.descent import RefitStep
+from cbs.refit.descent import STEPS, RefitStep
 from cbs.refit.network import refit_network
 from cbs.result import Stage
 from cbs.schedule.masks import refresh
@@ -29,6 +29,7 @@ def refitted(
     until: float,
     watch: Watch,
     callback: Callback | None,
+    steps: int | None = None,
 ) -> Stage:
     """Refit a stage's network in place to the dense network's outputs: the stage with what that did.
 
@@ -43,6 +44,7 @@ def refitted(
         until: when to end, by `time.perf_counter`.
         watch: of the stage's pruning.
         callback: told of every step.
+        steps: most of them; None for as many as a refit takes by itself.
 
     Raises:
         ValueError: in one line, for what the refit refuses.
@@ -65,14 +67,16 @@ def refitted(
             model, network.model, network.samples, loss=network.loss, match=request.match,
             labels=request.labels, layers=[layer.name for layer in network.layers], seed=request.seed,
             until=until, stopped=lambda: watch.interrupted, told=told,
+            steps=STEPS if steps is None else steps,
         )  # fmt: skip
         if found.interrupted:
             watch.control.interrupted = True
-        seconds = stage.seconds + time.perf_counter() - began
+        spent = time.perf_counter() - began
         held_out = network.held_out
         return replace(
-            stage, seconds=seconds, refit=dict(found.stats), divergence=_finite(found.before),
-            refitted_divergence=_finite(found.after), refitted=evaluate(model, network.samples, network.loss),
+            stage, seconds=stage.seconds + spent, refit_seconds=spent, refit=dict(found.stats),
+            divergence=_finite(found.before), refitted_divergence=_finite(found.after),
+            refitted=evaluate(model, network.samples, network.loss),
             test_refitted=None if held_out is None else evaluate(model, held_out, network.loss),
         )  # fmt: skip
     finally:

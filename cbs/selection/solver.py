@@ -129,6 +129,13 @@ class Solve(Selection):
             return f"solver {solver.name!r} has no field `score`, which judge 'loss' needs; take 'swapping'"
         return None
 
+    def in_passing(self, request: Request) -> Request:
+        """See `Selection.in_passing`: joint problems go to elimination where `auto` would prove them."""
+        own = self.solver == "auto" and self.judge == "model" and self.wide is None
+        if own and self.problem == "joint" and request.solver == "auto":
+            return replace(request, solver="greedy")
+        return request
+
     def proves(self, curvature: Curvature, request: Request) -> bool:
         """See `Selection.proves`."""
         own = isinstance(curvature, Gram) and curvature.damping is None and self.problem == "joint"

@@ -38,7 +38,7 @@ PATIENCE = 2
 """Steps without a gain on the samples held back after which it ends."""
 GAIN = 1e-2
 """A gain is a relative decrease of at least this much over `PATIENCE` steps."""
-PRODUCTS = 40
+PRODUCTS = 30
 """Most products with the matrix in a step."""
 SPENT = 0.2
 """Share of the time left that the products of one step may take, before the last of them."""
@@ -50,8 +50,8 @@ class RefitStep:
 
     Attributes:
         index: of the step, from 1.
-        fit: divergence after it, mean over the samples of the fit.
-        held: the same of the samples held back; None where there are none.
+        fit: what it lowers, after it, mean over the samples of the fit: the divergence, or that of features.
+        held: the divergence of the samples held back; None where there are none.
         damping: lambda of the step.
         ratio: the decrease of the fit's divergence, relative to what the quadratic model foresaw.
         tries: solutions that were tried.
@@ -250,7 +250,7 @@ def descend(
             if told is not None and told(record, taken + steps):
                 found.why, found.ended = "stopped by the callback", True
                 break
-            if len(gains) > PATIENCE and gains[-1] > (1 - GAIN) * gains[-1 - PATIENCE]:
+            if len(gains) > PATIENCE and gains[-1] >= (1 - GAIN) * gains[-1 - PATIENCE]:
                 found.why = (
                     "nothing more is gained on the samples held back" if held else "nothing more is gained"
                 )

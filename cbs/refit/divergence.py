@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import jacrev
 from torch.nn import functional as F
 
 from cbs.network.losses import Loss, counted, gradient, sample_losses, single_loss
@@ -215,7 +216,7 @@ class Labels(Divergence):
             return single_loss(self.loss, flat.reshape(1, *o.shape[1:]), y[None])
 
         with torch.enable_grad():
-            H = torch.func.vmap(torch.func.hessian(whole))(o.reshape(len(o), -1), known)
+            H = torch.func.vmap(jacrev(jacrev(whole)))(o.reshape(len(o), -1), known)
         values, vectors = torch.linalg.eigh(H.detach())
         R: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
         return R

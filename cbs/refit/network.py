@@ -36,7 +36,7 @@ EQUATIONS = 50
 MEMORY = 2**30
 """Bytes that the copies of a matrix that is written out may take."""
 CURVED, CURVED_SHARE = 256, 0.25
-"""Fewest samples, and share of them, from which products with the matrix of all features are taken."""
+"""Fewest samples, and share of them, from which products with a matrix are taken."""
 DEARER = 4.0
 """How much more work writing the matrix out may be than conjugate gradients: it solves exactly."""
 
@@ -136,6 +136,8 @@ def refit_network(
             RefitWarning,
             stacklevel=2,
         )
+    if not written:
+        curvature = min(curvature, max(CURVED, math.ceil(CURVED_SHARE * len(fit))))
     inner = None
     if held is not None and EQUATIONS * len(vector) > outputs * len(fit):
         inner = _by_features(passes, dense, vector, fit, held, steps=steps, seed=seed, told=told)

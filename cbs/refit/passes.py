@@ -8,6 +8,7 @@ outputs, the matrix is `G = 1/N sum_s J_s' B_s J_s`; a product is a pass forward
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -113,7 +114,8 @@ class Passes:
         if self._forward_mode:
             plain = {name: leaf.detach() for name, leaf in leaves.items()}
             try:
-                with torch.no_grad():
+                with torch.no_grad(), warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)  # torch's own
                     _, moved, *_ = jvp(
                         lambda p: functional_call(self.model, p, (x.clone(),)), (plain,), (tangents,)
                     )

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cbs.data import Samples
+from cbs.network.surgery import put_mask
 
 
 def mlp(bias=True, dtype=torch.float64, sizes=(6, 5, 4, 3)):
@@ -45,3 +46,32 @@ def samples(count=40, shape=(6,), classes=3, seed=0, dtype=torch.float64):
 
 def image_samples(count=12, seed=0):
     return samples(count, (2, 4, 6), seed=seed)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut, a group norm, and a linear layer on the mean of the places."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
+        self.norm2 = nn.GroupNorm(2, 4)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.norm1(self.conv1(x)))
+        return self.fc(torch.tanh(x + self.norm2(self.conv2(x))).mean(dim=(2, 3)))
+
+
+def residual(dtype=torch.float64):
+    return Residual().to(dtype).eval()
+
+
+def masked(model, share=0.4, seed=0, names=None):
+    """The network with masks of that share of the weights of its layers, drawn by the seed, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and (names is None or name in names):
+            put_mask(module, "weight", torch.rand(module.weight.shape, generator=generator) < share)
+    return model

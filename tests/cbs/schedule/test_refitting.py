@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 import cbs
 from cbs.data import Samples
 from cbs.result import PruneResult
+from cbs.schedule import refitting
 from tests.cbs.networks import convnet, mlp, samples, seeded
 
 LAZY = {"method": "magnitude", "certify": False, "refit": "network"}
@@ -150,3 +152,156 @@ def test_convolutions_with_norms(options):
     assert all(stage.norms == (["1"] if result.request.renorms else []) for stage in result.history)
     small = result.permanent()
     torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-4, atol=1e-5)
+
+
+DATA = {mlp: samples(120), convnet: samples(120, (2, 4, 6))}
+QUICK = {"certify": False, "refit": "network"}
+
+
+def state(model):
+    return {name: values.clone() for name, values in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (mlp, {"method": "magnitude", "sparsity": 0.4}), (mlp, {"method": "joint", "sparsity": 0.4}),
+        (mlp, {"method": "cbs", "sparsity": 0.4}),
+        (mlp, {"method": "magnitude", "budget": "1:2", "layers": ["0"]}),
+        (mlp, {"method": "wanda", "budget": "columns", "sparsity": 0.4}),
+        (mlp, {"method": "magnitude", "granularity": "neurons", "sparsity": 0.4}),
+        (mlp, {"method": "joint", "sparsity": 0.4, "pipeline": "sequential", "scope": "layer"}),
+        (convnet, {"method": "magnitude", "sparsity": 0.4}),
+        (convnet, {"method": "joint", "sparsity": 0.4, "scope": "row"}),
+    ],
+)  # fmt: skip
+def test_after_any_mask_outputs_come_nearer_and_all_can_be_undone(make, options):
+    model, data = seeded(make), DATA[make]
+    before = state(model)
+    plain = cbs.prune(model, data, certify=False, norms=True, **options)
+    result = cbs.prune(model, data, test=data, **QUICK, **options)
+    (stage,) = result.history
+    assert stage.pruned == plain.after
+    assert result.value == plain.value
+    assert all(torch.equal(result.masks[name], mask) for name, mask in plain.masks.items())
+    for name, mask in result.masks.items():
+        assert not bool(result.model.get_submodule(name).weight_orig[mask].any())
+    assert result.after == stage.refitted == stage.test_refitted == result.test_after
+    assert stage.refitted_divergence < stage.divergence
+    assert stage.refit["held_back"] == 32
+    assert same(state(model), before)
+    assert same(state(result.undo()), before)
+    record = json.loads(json.dumps(result.to_dict()))
+    again = PruneResult.from_dict(record, result.model, result.saved, result.original)
+    assert again.history == result.history
+    assert same(state(again.undo()), before)
+    if result.neurons:
+        outputs = result.permanent()(data.inputs)
+        torch.testing.assert_close(outputs, result.model(data.inputs), rtol=1e-9, atol=1e-9)
+
+
+def test_layers_that_were_left_out_stay():
+    model = seeded(convnet)
+    result = cbs.prune(model, DATA[convnet], sparsity=0.4, method="magnitude", layers=["3"], **QUICK)
+    assert torch.equal(result.model[0].weight, model[0].weight)
+    assert torch.equal(result.model[6].weight, model[6].weight)
+    assert not torch.equal(result.model[1].weight, model[1].weight)  # a norm
+    assert not torch.equal(result.model[3].bias, model[3].bias)
+
+
+def test_every_stage_is_refitted_to_the_dense_network(monkeypatch):
+    dense, seen = seeded(mlp), []
+    refit = refitting.refit_network
+
+    def heard(model, against, data, **options):
+        seen.append(state(against))
+        return refit(model, against, data, **options)
+
+    monkeypatch.setattr(refitting, "refit_network", heard)
+    steps = []
+    result = cbs.prune(
+        dense,
+        DATA[mlp],
+        sparsity=0.6,
+        method="magnitude",
+        stages=3,
+        finetune=1,
+        callback=steps.append,
+        **QUICK,
+    )
+    assert len(seen) == 3
+    assert all(same(one, state(dense)) for one in seen)
+    for stage in result.history:
+        assert stage.refitted_divergence <= stage.divergence
+        assert stage.refitted is not None
+        assert stage.tuned is not None
+    assert result.after == result.history[-1].tuned
+    told = [(step.part, step.index) for step in steps if step.stage == "refit"]
+    for part, stage in enumerate(result.history, 1):
+        taken = range(len(stage.refit["steps"]) + 1)
+        assert [index for number, index in told if number == part] == [*taken]
+    kinds = [
+        step.stage for step in steps if step.part == 1 and step.stage in ("evaluate", "refit", "finetune")
+    ]
+    assert list(dict.fromkeys(kinds)) == ["evaluate", "refit", "finetune"]
+
+
+@pytest.mark.parametrize("how", ["callback", "ctrl-c"])
+def test_an_interruption_keeps_the_best_step(how):
+    options = {"sparsity": 0.4, "method": "magnitude", **QUICK}
+
+    def stop(step):
+        if step.stage != "refit" or step.index < 2:
+            return False
+        if how == "ctrl-c":
+            raise KeyboardInterrupt
+        return True
+
+    whole = cbs.prune(seeded(mlp), DATA[mlp], **options)
+    result = cbs.prune(seeded(mlp), DATA[mlp], callback=stop, finetune=3, **options)
+    assert result.status == "interrupted"
+    (stage,) = result.history
+    assert stage.tuned is None
+    step = stage.refit["steps"][1]
+    assert stage.refitted_divergence == step["held"] == whole.history[0].refit["steps"][1]["held"]
+    assert result.after == stage.refitted
+
+
+def test_a_time_limit_that_is_up_leaves_the_pruning_as_it_is():
+    result = cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.4, method="magnitude", time_limit=1e-9, **QUICK)
+    (stage,) = result.history
+    assert stage.refit is None or (stage.refit["why"], stage.refit["steps"]) == ("time limit", [])
+    assert stage.divergence is None
+    assert result.after == stage.pruned
+    assert np.isclose(result.sparsity, 0.4, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loss": lambda o, y: torch.nn.functional.cross_entropy(o, y)}, r"^match must be given"),
+        ({"match": "probabilities", "loss": "mse_loss"}, r"^match 'probabilities' takes outputs"),
+        ({"labels": True, "loss": "l1_loss"}, r"^labels: loss l1_loss has no curvature"),
+    ],
+)
+def test_what_can_not_be_matched_is_refused_before_any_pruning(options, words, monkeypatch):
+    monkeypatch.setattr("cbs.assemble.surgery.apply", lambda *args: pytest.fail("pruned"))
+    data, sizes = DATA[mlp], (6, 5, 1)
+    if isinstance(options["loss"], str):
+        data = (data.inputs, data.inputs[:, :1])
+    else:
+        sizes = (6, 5, 3)
+    with pytest.raises(ValueError, match=words):
+        cbs.prune(seeded(mlp, sizes=sizes), data, sparsity=0.4, method="magnitude", **QUICK, **options)
+
+
+def test_match_makes_up_for_a_loss_that_is_not_known():
+    loss = lambda o, y: torch.nn.functional.cross_entropy(o, y)  # noqa: E731
+    result = cbs.prune(
+        seeded(mlp), DATA[mlp], sparsity=0.4, method="magnitude", loss=loss, match="probabilities", **QUICK
+    )
+    assert result.history[0].refitted_divergence < result.history[0].divergence

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OutputDiagonal,
         OutputGram,
         RecursionDiagonal,
+        RowGram,
     )
     from cbs.data import Samples, Split, digits, mnist, monks
     from cbs.method import Method
@@ -51,10 +52,10 @@ __all__ = [
     "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker", "LayerResult", "LeftOut",
     "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
     "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
-    "RefitWarning", "Refitted", "Request", "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored",
-    "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits", "digits_mlp",
-    "from_scratch", "keep_masks", "load_quantized", "methods", "mlpnet", "mnist", "monks", "prune",
-    "quantize", "refit_network", "shrink", "train", "trained_digits_mlp",
+    "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples", "Scaled", "Schedule",
+    "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits",
+    "digits_mlp", "from_scratch", "keep_masks", "load_quantized", "methods", "mlpnet", "mnist", "monks",
+    "prune", "quantize", "refit_network", "shrink", "train", "trained_digits_mlp",
 ]  # fmt: skip
 
 _export(
@@ -78,6 +79,7 @@ _export(
             "OutputDiagonal",
             "OutputGram",
             "RecursionDiagonal",
+            "RowGram",
         ],
         "data": ["Samples", "Split", "digits", "mnist", "monks"],
         "method": ["Method"],

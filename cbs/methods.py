@@ -18,6 +18,7 @@ from cbs.curvature import (
     OutputDiagonal,
     OutputGram,
     RecursionDiagonal,
+    RowGram,
 )
 from cbs.method import Method
 from cbs.request import check_name
@@ -78,6 +79,9 @@ _ROWS = (
         Gram(), NeuronSolve("osscar"), Survivors(), "neurons", paper="Meng et al. 2024", name="neuron-osscar",
     ),
     Method(Gram(), NeuronSolve(), Survivors(), "neurons", paper="this project", name="neuron-joint"),
+    Method(
+        RowGram(share=0.5, groups=8), Solve(), Survivors(), paper="this project", name="joint-loss",
+    ),
     Method(Gram(), Solve(), Survivors(), paper="this project", name="joint"),
 )  # fmt: skip
 

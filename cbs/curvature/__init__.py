@@ -25,6 +25,7 @@ from cbs.curvature.outputs import (
     OutputDiagonal,
     OutputGram,
 )
+from cbs.curvature.row_gram import RowGram
 
 __all__ = [
     "GGN",
@@ -44,4 +45,5 @@ __all__ = [
     "OutputDiagonal",
     "OutputGram",
     "RecursionDiagonal",
+    "RowGram",
 ]  # fmt: skip

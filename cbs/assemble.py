@@ -85,9 +85,9 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
         )  # fmt: skip
         layers.append(layer_result)
     began, norms = time.perf_counter(), list[str]()
-    if request.renorms and find_norms(model):
+    if request.norms and find_norms(model):
         watch.tell("norms")
-        norms = recompute_norms(model, network.samples, network.model)
+        norms = recompute_norms(model, network.samples, network.kept.model)
     stage = replace(stage, norms=norms, seconds=stage.seconds + time.perf_counter() - began)
     sparsity = 1 - sum(layer.kept for layer in layers) / sum(layer.size for layer in after)
     held_out = network.held_out

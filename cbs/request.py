@@ -82,7 +82,7 @@ class Request:
         labels: have refit `network` minimise the loss on the labels instead, which overfits sooner.
         norms: have running mean and variance of batch norms recomputed on the calibration inputs, after every
             pruning and before what is refitted or fine-tuned, so that what a norm gives has the mean and
-            variance that it had before; if absent where refit is `network`.
+            variance that it had before; if absent with refit `network`, where the outputs come nearer by it.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
             and of the same fraction of what is left; in Python also a `cbs.Schedule`, in a shell
             `NUMBER:cubic` or `NUMBER:linear`, or the sparsities of all stages, `0.5,0.8,0.9`, and `:return`
@@ -225,11 +225,6 @@ class Request:
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
         return self.schedule.count > 1 or self.finetune is not None or self.refit == "network"
-
-    @property
-    def renorms(self) -> bool:
-        """Whether statistics of batch norms are recomputed."""
-        return self.refit == "network" if self.norms is None else bool(self.norms)
 
     @property
     def neurons(self) -> bool:

@@ -138,6 +138,11 @@ class Network:
             for layer in self.layers
         ]
 
+    @property
+    def kept(self) -> Network:
+        """That whose layers' outputs are to be kept: the reference, if layers still have these."""
+        return self if self.reference is None or self.reference.refitted else self.reference.network
+
     def hold_out(self, samples: Samples) -> None:
         """Evaluate on `samples`, too."""
         self.held_out = samples.to(self.device)

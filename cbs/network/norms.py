@@ -12,7 +12,7 @@ cancels: a norm is made to give what it gave in the dense network, on the same s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +112,7 @@ def recompute_norms(model: nn.Module, samples: Samples, dense: nn.Module | None 
     norms = find_norms(model)
     if not norms:
         return []
-    kept = {name: _statistics(norm) for name, norm in norms.items()}
+    kept = read_statistics(model)
     count = sum(1 for _ in samples.batches())
     before = {} if dense is None else _before(dense, samples)
     done: list[str] = []
@@ -123,10 +123,21 @@ def recompute_norms(model: nn.Module, samples: Samples, dense: nn.Module | None 
                 if moments.count > 1 and _set(norms[name], _wanted(moments, before.get(name)), count):
                     done.append(name)
     except BaseException:
-        for name, statistics in kept.items():
-            _put(norms[name], statistics)
+        put_statistics(model, kept)
         raise
     return done
+
+
+def read_statistics(model: nn.Module) -> dict[str, Statistics]:
+    """Copies of the statistics of a network's norms, by name."""
+    return {name: _statistics(norm) for name, norm in find_norms(model).items()}
+
+
+def put_statistics(model: nn.Module, kept: Mapping[str, Statistics]) -> None:
+    """Put statistics that were read back, in place."""
+    norms = find_norms(model)
+    for name, statistics in kept.items():
+        _put(norms[name], statistics)
 
 
 def _calls(model: nn.Module, norms: dict[str, _BatchNorm], samples: Samples) -> dict[str, int]:

@@ -13,6 +13,7 @@ from cbs.network.evaluate import evaluate
 from cbs.network.network import Network
 from cbs.refit.descent import STEPS, RefitStep
 from cbs.refit.network import refit_network
+from cbs.refit.norms import renormed
 from cbs.result import Stage
 from cbs.schedule.masks import refresh
 from cbs.watch import Callback, Step, Watch
@@ -32,6 +33,8 @@ def refitted(
     steps: int | None = None,
 ) -> Stage:
     """Refit a stage's network in place to the dense network's outputs: the stage with what that did.
+
+    Statistics of batch norms are recomputed first, where that helps and the request leaves it open.
 
     Ctrl-C, a true answer of the callback and the end of the time keep the best step; the watch is interrupted
     by the first two.
@@ -63,6 +66,8 @@ def refitted(
 
     try:
         told(None, 0)
+        if request.norms is None and (norms := renormed(model, network, request)):
+            stage = replace(stage, norms=norms)
         found = refit_network(
             model, network.model, network.samples, loss=network.loss, match=request.match,
             labels=request.labels, layers=[layer.name for layer in network.layers], seed=request.seed,

@@ -166,7 +166,7 @@ def _part(request: Request, fraction: float, share: float | None, last: bool) ->
         request = get_method(request.method).selection.in_passing(request)
     return replace(
         request, sparsity=sparsity, stages=1, finetune=None, time_limit=limit,
-        certify=request.certify and last, match=None, labels=False, norms=request.renorms,
+        certify=request.certify and last, match=None, labels=False,
         refit=None if request.refit == "network" else request.refit,
     )  # fmt: skip
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
 from cbs.data import Samples, first_line
 from cbs.refit.divergence import Divergence
@@ -110,18 +111,12 @@ class Passes:
 
         Forward where the network's operations can do that, else by differentiating `J' u` by `u`.
         """
-        outputs, leaves = self.run(vector, x.clone())
         if self._forward_mode:
-            plain = {name: leaf.detach() for name, leaf in leaves.items()}
             try:
-                with torch.no_grad(), warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)  # torch's own
-                    _, moved, *_ = jvp(
-                        lambda p: functional_call(self.model, p, (x.clone(),)), (plain,), (tangents,)
-                    )
-                return outputs, leaves, moved
+                return self._dual(vector, tangents, x.clone())
             except Exception:
                 self._forward_mode = False
+        outputs, leaves = self.run(vector, x)
         u = torch.zeros_like(outputs, requires_grad=True)
         with torch.enable_grad(), _differentiating():
             pulled = torch.autograd.grad(
@@ -130,6 +125,19 @@ class Passes:
             pairs = [(g, tangents[name]) for name, g in zip(leaves, pulled, strict=True) if g is not None]
             (moved,) = torch.autograd.grad([g for g, _ in pairs], u, [t for _, t in pairs], retain_graph=True)
         return outputs, leaves, moved
+
+    def _dual(
+        self, vector: Tensor, tangents: dict[str, Tensor], x: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Outputs with their history, parameters, and `J v`, by a single pass of dual numbers."""
+        leaves = {name: values.requires_grad_() for name, values in self.movable.parameters(vector).items()}
+        with torch.enable_grad(), forward_ad.dual_level(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)  # torch's own
+            duals = {name: forward_ad.make_dual(leaf, tangents[name]) for name, leaf in leaves.items()}  # type: ignore[no-untyped-call]
+            outputs, moved = forward_ad.unpack_dual(functional_call(self.model, duals, (x,)))  # type: ignore[no-untyped-call]
+        if moved is None:
+            raise RuntimeError("the outputs have no tangent")
+        return outputs, leaves, moved.detach()
 
     def batches(self, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
         """The samples, batch by batch, as long as there is time.

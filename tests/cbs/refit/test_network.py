@@ -42,7 +42,7 @@ def test_outputs_come_back_and_masks_stay(name, written, monkeypatch):
         monkeypatch.setattr(refitting, "MEMORY", 0)
     model, dense = masked(seeded(make), 0.3), seeded(make)
     before = copy.deepcopy(model.state_dict())
-    found = refit_network(model, dense, data, seed=1)
+    found = refit_network(model, dense, data, steps=2, seed=1)
     fit, held = hold_back(data, 1)
     assert found.stats["solved_by"] == ("normal equations" if written else "conjugate gradients")
     assert (found.stats["fitted_on"], found.stats["held_back"]) == (len(fit), len(held)) == (88, 32)
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_network():
     for seed in (0, 0, 1):
         model = masked(seeded(residual), 0.3)
         torch.rand(1)
-        refit_network(model, seeded(residual), IMAGES, seed=seed, steps=2)
+        refit_network(model, seeded(residual), IMAGES, seed=seed, steps=1)
         states.append(model.state_dict())
     same = [all(torch.equal(states[0][key], other[key]) for key in other) for other in states[1:]]
     assert same == [True, False]
@@ -131,7 +131,7 @@ def test_a_network_whose_outputs_are_not_finite_is_left_as_it_is():
 def test_half_precision_is_refitted_in_single(dtype):
     data = Samples(VECTORS.inputs.to(dtype), VECTORS.targets)
     model, dense = masked(seeded(mlp, dtype=dtype), 0.3), seeded(mlp, dtype=dtype)
-    found = refit_network(model, dense, data)
+    found = refit_network(model, dense, data, steps=3)
     assert found.after < 0.3 * found.before
     assert model[0].weight_orig.dtype == dtype
     assert divergence(clone(model).float(), clone(dense).float(), VECTORS_SINGLE) < 0.5 * found.before
@@ -144,7 +144,7 @@ def test_what_is_matched_can_be_said():
     data = Samples(VECTORS.inputs, VECTORS.inputs[:, :3])
     model, dense = masked(seeded(mlp), 0.3), seeded(mlp)
     before = apart(model, dense, data)
-    found = refit_network(model, dense, data, loss="mse_loss")
+    found = refit_network(model, dense, data, loss="mse_loss", steps=3)
     assert found.stats["matched"] == "half the squared distance of the outputs"
     assert apart(model, dense, data) < 0.3 * before
 
@@ -187,7 +187,7 @@ def test_several_places_of_a_sample_are_matched_one_by_one():
     x = torch.randn(120, 5, 6, generator=torch.Generator().manual_seed(0))
     data = Samples(x, torch.zeros(120, 5, dtype=torch.long))
     model, dense = masked(seeded(Places), 0.3), seeded(Places)
-    found = refit_network(model, dense, data)
+    found = refit_network(model, dense, data, steps=3)
     assert found.after < 0.3 * found.before
     assert type(matching(dense, data, F.cross_entropy)).__name__ == "Probabilities"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any
 
-GROWTHS = ("exponential", "linear", "cubic")
+GROWTHS = ("exponential", "linear", "cubic", "late")
 DELETED = ("stay", "return", "shrink", "adapt")
 SAME = 1e-9
 """Largest difference of two sparsities that are the same."""
@@ -26,7 +26,10 @@ class Schedule:
         linear:       k_s = k_0 + (k_S - k_0) s / S      every stage deletes the same number
         cubic:        k_s = k_S + (k_0 - k_S) (1 - s / S)^3      most at first, less and less later on
 
-    the last of which is that of Zhu and Gupta ("To prune, or not to prune", 2017, equation 1). Or the
+        late:         k_s = k_h (k_S / k_h)^((s - 1) / (S - 1)), k_h = sqrt(k_0 k_S)    half the way at once
+
+    `cubic` is that of Zhu and Gupta ("To prune, or not to prune", 2017, equation 1). `late` is this project's:
+    a first stage that costs next to nothing is one shot, and stages are spent where it hurts. Or the
     sparsities are `given`, one a stage.
 
     Optimal Brain Damage (LeCun et al. 1990, section 3) names two variants of what becomes of weights that a
@@ -45,7 +48,7 @@ class Schedule:
 
     Attributes:
         stages: number of prunings; None for one, or for as many as there are `given`.
-        growth: `exponential`, `linear` or `cubic`.
+        growth: `exponential`, `linear`, `cubic` or `late`.
         deleted: `stay`, `return`, `shrink` or `adapt`.
         shrink: what is left of a weight that shrinks, in [0, 1).
         given: the sparsity of every stage, rising and in [0, 1), instead of a growth. The last one is what a
@@ -115,6 +118,9 @@ class Schedule:
             kept = [before + (after - before) * s / S for s in range(1, S)]
         elif self.growth == "cubic":
             kept = [after + (before - after) * (1.0 - s / S) ** 3 for s in range(1, S)]
+        elif self.growth == "late":
+            half = (before * after) ** 0.5
+            kept = [half * (after / half) ** ((s - 1) / (S - 1)) for s in range(1, S)]
         else:
             kept = [before * (after / before) ** (s / S) for s in range(1, S)]
         return [*(1.0 - k for k in kept), end]

@@ -27,6 +27,12 @@ def test_or_most_at_first():
     assert cbs.Schedule(2, growth="cubic").sparsities(0.5, 0.9) == pytest.approx([0.85, 0.9])
 
 
+def test_or_half_the_way_at_once():
+    found = cbs.Schedule(3, growth="late").sparsities(0.0, 0.99)  # 1 -> 0.1 -> ... -> 0.01 are left
+    assert found == pytest.approx([0.9, 1 - 0.1 * 0.1**0.5, 0.99])
+    assert cbs.Schedule(2, growth="late").sparsities(0.2, 0.8) == pytest.approx([0.6, 0.8])
+
+
 def test_or_sparsities_as_given():
     schedule = cbs.Schedule(given=[0.5, 0.8, 0.9])
     assert schedule.count == 3
@@ -56,7 +62,7 @@ def test_schedules_are_typed_in_a_shell(text, schedule):
     ("text", "message"),
     [
         ("many", "stages must be a number, or sparsities such as 0.5,0.8,0.9, got 'many'"),
-        ("5:quadratic", "of exponential, linear, cubic, stay, .*; not 'quadratic'"),
+        ("5:quadratic", "of exponential, linear, cubic, late, stay, .*; not 'quadratic'"),
         ("5:cubic:linear", "comes one growth and what .*; not 'linear'"),
         ("5,6", r"given must be the sparsities of all stages, numbers in \[0, 1\)"),
         ("-1", r"given must be the sparsities of all stages, numbers in \[0, 1\)"),
@@ -68,7 +74,7 @@ def test_and_refused_there(text, message):
         as_schedule(text)
 
 
-@pytest.mark.parametrize("growth", ["exponential", "linear", "cubic"])
+@pytest.mark.parametrize("growth", ["exponential", "linear", "cubic", "late"])
 def test_one_stage_is_one_shot_and_no_stage_is_below_what_was_pruned(growth):
     assert cbs.Schedule(growth=growth).sparsities(0.3, 0.7) == [0.7]
     assert cbs.Schedule(3, growth=growth).sparsities(0.7, 0.7) == pytest.approx([0.7, 0.7, 0.7])
@@ -81,7 +87,7 @@ def test_one_stage_is_one_shot_and_no_stage_is_below_what_was_pruned(growth):
         ({"stages": 0}, "stages must be a whole number >= 1, got 0"),
         ({"stages": 2.0}, "stages must be a whole number >= 1, got 2.0"),
         ({"stages": True}, "stages must be a whole number >= 1, got True"),
-        ({"stages": 2, "growth": "expo"}, "unknown growth 'expo'; known: exponential, linear, cubic"),
+        ({"stages": 2, "growth": "expo"}, "unknown growth 'expo'; known: exponential, linear, cubic, late"),
         ({"stages": 2, "deleted": "adapts"}, "unknown deleted 'adapts'; did you mean 'adapt'"),
         ({"stages": 2, "shrink": 1.0}, r"shrink must lie in \[0, 1\), got 1.0"),
         ({"given": []}, "given must be the sparsities of all stages"),

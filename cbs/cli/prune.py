@@ -197,6 +197,9 @@ def prune(
         else:
             console = output.results()
             console.print(report.terminal(results))
+            if several := report.staged(results):
+                console.print()
+                console.print(report.stages_terminal(several))
             where = f"not all of it could be written to {path}" if keeper.status else f"written to {path}"
             console.print(f"\n{_dense(results[0])}{where}: begin with table.md", soft_wrap=True)
             if not keeper.status:

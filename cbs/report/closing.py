@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cbs.report.stages import staged, stages_markdown
 from cbs.report.tables import markdown
 from cbs.result import PruneResult
 
@@ -19,6 +20,7 @@ FILES = """\
 | `plot.png` | accuracy, loss and layer objectives against sparsity, over the certified bound |
 | `table.md` | this page |
 """
+STAGES = "| `stages.png` | accuracy, divergence, sparsity and seconds, stage by stage |\n"
 
 
 def best(results: Sequence[PruneResult]) -> list[PruneResult]:
@@ -78,10 +80,12 @@ def page(results: Sequence[PruneResult], settings: Mapping[str, Any], folder: Pa
     head = "" if dense.accuracy is None else f"Dense accuracy on {on} data {100 * dense.accuracy:.2f}%.\n\n"
     shown = {name: value for name, value in settings.items() if value is not None and name != "identity"}
     given = "\n".join(f"    {name} = {value}" for name, value in shown.items())
+    several = staged(results)
+    story = f"## Stages\n\n{stages_markdown(several)}\n" if several else ""
     return (
         f"# Pruned networks in {shlex.quote(folder.name)}\n\n{head}{markdown(results)}\n"
         "The certified gap is `(value - bound) / value` of the layer objectives: 0% is a proof that no masks "
         "of the budget do better.\n\n"
-        f"## Settings\n\n{given}\n\n## Files\n\n{FILES}\n"
+        f"{story}## Settings\n\n{given}\n\n## Files\n\n{FILES}{STAGES * bool(several)}\n"
         f"## Next\n\n```python\n{_snippet(best(results)[-1], folder)}\n```\n"
     )

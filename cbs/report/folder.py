@@ -21,6 +21,8 @@ from cbs.network import surgery
 from cbs.network.layers import named_layers
 from cbs.report.closing import page
 from cbs.report.plot import draw
+from cbs.report.stages import staged
+from cbs.report.stages_plot import draw_stages
 from cbs.result import PruneResult
 from solvers.runtime.writing import replacing
 
@@ -171,7 +173,7 @@ class RunFolder:
         return self._facts()
 
     def finish(self, *, plot: bool = True) -> None:
-        """Write the report that was concluded, a page to read, and a plot if there is time for it.
+        """Write the report that was concluded, a page to read, and plots if there is time for them.
 
         Raises:
             OSError: if a file can't be written.
@@ -182,6 +184,9 @@ class RunFolder:
         if plot:
             with replacing(self.path / "plot.png") as file:
                 draw(list(self.results.values())).savefig(file, format="png")
+            if several := staged(list(self.results.values())):
+                with replacing(self.path / "stages.png") as file:
+                    draw_stages(several).savefig(file, format="png")
 
     def _facts(self) -> dict[str, Any]:
         facts = report(list(self.results.values()), self.settings)

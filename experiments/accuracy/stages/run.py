@@ -1,4 +1,4 @@
-"""Stages on MLPNet: how many, how the sparsity grows, whether weights return, with and without a network refit.
+"""Stages on MLPNet: how many, how the sparsity grows, whether weights return; with and without a refit.
 
     CBS_DATA=/path/to/data python experiments/accuracy/stages/run.py
 
@@ -21,7 +21,8 @@ from cbs.schedule.growth import as_schedule
 
 HERE = Path(__file__).parent
 FIELDS = (
-    "kind", "sparsity", "stages", "seed", "pruned", "accuracy", "divergence", "seconds", "refit_seconds", "cpu",
+    "kind", "sparsity", "stages", "seed", "pruned", "accuracy", "divergence", "seconds", "refit_seconds",
+    "cpu",
 )  # fmt: skip
 
 
@@ -29,7 +30,7 @@ class Rows:
     """The raw rows, on disk as soon as they are there."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, []
+        self.path, self.rows, self.new = path, [], 0
         if path.exists():
             with path.open() as file:
                 self.rows = list(csv.DictReader(file))
@@ -38,6 +39,7 @@ class Rows:
         return not any(all(row[name] == str(value) for name, value in key.items()) for row in self.rows)
 
     def add(self, **row) -> None:
+        self.new += 1
         self.rows.append({name: str(row.get(name, "")) for name in FIELDS})
         self.path.parent.mkdir(exist_ok=True, parents=True)
         with self.path.open("w", newline="") as file:
@@ -54,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default=os.environ.get("CBS_DATA"), help="MNIST and mlpnet_93.97.npz")
     parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--rows", type=int, help="end after so many new rows; the next run goes on")
     options = parser.parse_args()
     if options.data_dir is None:
         parser.error("give --data-dir or CBS_DATA")
@@ -65,7 +68,7 @@ def main() -> None:
 
     def prune(kind, sparsity, stages, seed, data=train, refit=None):
         key = {"kind": kind, "sparsity": sparsity, "stages": stages, "seed": seed}
-        if not rows.missing(**key):
+        if not rows.missing(**key) or rows.new == options.rows:
             return
         began = time.process_time()
         result = cbs.prune(
@@ -86,7 +89,7 @@ def main() -> None:
             prune("scales: true labels", sparsity, "1", seed)
             prune("scales: drawn labels", sparsity, "1", seed, drawn)
     for seed in config["seeds"]:
-        for kind, refit in (("without refit", None), ("with refit", "network")):
+        for kind, refit in (("with refit", "network"), ("without refit", None)):
             for stages in config[kind.replace(" ", "_")]:
                 for sparsity in config["sparsities"]:
                     prune(kind, sparsity, stages, seed, refit=refit)

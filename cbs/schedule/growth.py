@@ -26,7 +26,7 @@ class Schedule:
         linear:       k_s = k_0 + (k_S - k_0) s / S      every stage deletes the same number
         cubic:        k_s = k_S + (k_0 - k_S) (1 - s / S)^3      most at first, less and less later on
 
-        late:         k_s = k_h (k_S / k_h)^((s - 1) / (S - 1)), k_h^2 = k_0 k_S    half of it at once
+        late:         k_s = k_h (k_S / k_h)^((s - 1) / (S - 1)), k_h^2 = k_0 k_S    half at once
 
     `cubic` is that of Zhu and Gupta ("To prune, or not to prune", 2017, equation 1). `late` is this project's:
     a first stage that costs next to nothing is one shot, and stages are spent where it hurts. Or the

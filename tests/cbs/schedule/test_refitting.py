@@ -184,7 +184,7 @@ def same(one, other):
 def test_after_any_mask_outputs_come_nearer_and_all_can_be_undone(make, options):
     model, data = seeded(make), DATA[make]
     before = state(model)
-    plain = cbs.prune(model, data, certify=False, norms=True, **options)
+    plain = cbs.prune(model, data, certify=False, **options)
     result = cbs.prune(model, data, test=data, **QUICK, **options)
     (stage,) = result.history
     assert stage.pruned == plain.after

@@ -61,7 +61,7 @@ def stage_cells(result: PruneResult) -> list[tuple[str, ...]]:
                 f"{_pruning(stage):.2f}",
                 f"{stage.refit_seconds:.2f}",
                 f"{stage.tuning_seconds:.2f}",
-            )  # fmt: skip
+            )
         )
     return lines
 

@@ -25,12 +25,11 @@ class Schedule:
         exponential:  k_s = k_0 (k_S / k_0)^(s / S)      every stage deletes the same fraction of what is left
         linear:       k_s = k_0 + (k_S - k_0) s / S      every stage deletes the same number
         cubic:        k_s = k_S + (k_0 - k_S) (1 - s / S)^3      most at first, less and less later on
+        late:         k_s = k_h (k_S / k_h)^((s - 1) / (S - 1)), k_h^2 = k_0 k_S      half the way at once
 
-        late:         k_s = k_h (k_S / k_h)^((s - 1) / (S - 1)), k_h^2 = k_0 k_S    half at once
-
-    `cubic` is that of Zhu and Gupta ("To prune, or not to prune", 2017, equation 1). `late` is this project's:
-    a first stage that costs next to nothing is one shot, and stages are spent where it hurts. Or the
-    sparsities are `given`, one a stage.
+    `cubic` is that of Zhu and Gupta ("To prune, or not to prune", 2017, equation 1). `late` is this
+    project's: what costs next to nothing is one shot, and stages are spent where it hurts. Or the sparsities
+    are `given`, one a stage.
 
     Optimal Brain Damage (LeCun et al. 1990, section 3) names two variants of what becomes of weights that a
     stage has deleted, `shrink` and `adapt`. The last stage deletes for good in any case, and masks that the

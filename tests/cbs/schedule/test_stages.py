@@ -12,6 +12,8 @@ import torch
 from torch.nn.utils import prune as torch_prune
 
 import cbs
+from cbs.data import Samples
+from cbs.network.surgery import read_masks
 from cbs.result import PruneResult
 from cbs.schedule.training import train
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
@@ -175,7 +177,46 @@ def test_deleted_weights_may_shrink_instead(method):
         assert torch.equal(heard[0][0][~mask], model[0].weight[~mask].detach())
 
 
-@pytest.mark.parametrize("deleted", ["stay", "shrink", "adapt"])
+def sum_of_two():
+    """`y = x_1 + x_2 + 0.3 x_3` where `x_3` is nearly the sum of the others, and data of it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    x[:, 2] = x[:, 0] + x[:, 1] + 0.1 * x[:, 2]
+    model = torch.nn.Sequential(torch.nn.Linear(3, 1, bias=False, dtype=torch.float64))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 1.0, 0.3]]))
+        return model, Samples(x, model(x) + 0.1)  # a loss without gradient is refused
+
+
+@pytest.mark.parametrize("refit", [None, "network"])
+@pytest.mark.parametrize(
+    ("deleted", "pruned"), [("stay", (False, False, True)), ("return", (True, True, False))]
+)
+def test_a_weight_returns_that_is_best_alone_and_worst_of_three(refit, deleted, pruned):
+    """Of three the third is the cheapest to prune; of one it is the only one to keep."""
+    model, data = sum_of_two()
+    heard = []
+
+    def finetune(model, stage):
+        heard.append(read_masks(model)["0"][0].tolist())
+
+    options = {"loss": "mse_loss", "method": "joint", "damping": 1e-6, "refit": refit, **QUICK}
+    result = cbs.prune(
+        model, data, sparsity=2 / 3, stages=cbs.Schedule(given=(1 / 3, 2 / 3), deleted=deleted), **options
+    )
+    assert [stage.sparsity for stage in result.history] == pytest.approx([1 / 3, 2 / 3])
+    masks = result.masks["0"][0].tolist()
+    assert masks == [*pruned] if deleted == "return" else masks[2]
+    if deleted == "return":
+        assert result.model[0].weight[0, 2].item() == pytest.approx(1.3, rel=0.02)
+    cbs.prune(
+        model, data, sparsity=2 / 3, finetune=finetune,
+        stages=cbs.Schedule(given=(1 / 3, 2 / 3), deleted=deleted), **options,
+    )  # fmt: skip
+    assert heard[0] == [False, False, True]  # while it is trained the mask of the first stage holds
+
+
+@pytest.mark.parametrize("deleted", ["stay", "return", "shrink", "adapt"])
 @pytest.mark.parametrize("scope", ["row", "network"])
 def test_masks_that_the_network_came_with_stay(deleted, scope):
     model = seeded(convnet)
@@ -198,18 +239,22 @@ def interrupts(at, kind):
     return lambda step: step.part == at and step.stage == kind
 
 
-@pytest.mark.parametrize(("kind", "epochs"), [("select", None), ("finetune", 1)])
-def test_a_stop_keeps_the_stage_that_was_pruned_last(kind, epochs):
-    data = DATA[mlp]
+@pytest.mark.parametrize(
+    ("kind", "epochs", "refit"), [("select", None, None), ("finetune", 1, None), ("refit", None, "network")]
+)
+def test_a_stop_keeps_the_stage_that_was_pruned_last(kind, epochs, refit):
+    data = samples(100)
     result = cbs.prune(
-        seeded(mlp), data, sparsity=0.8, stages=4, finetune=3, method="joint", callback=interrupts(2, kind)
-    )
+        seeded(mlp), data, sparsity=0.8, stages=4, finetune=3, method="joint", refit=refit,
+        callback=interrupts(2, kind),
+    )  # fmt: skip
     assert result.status == "interrupted"
     assert len(result.history) == 2
     assert result.history[-1].epochs == epochs
     assert result.asked == 0.8
     assert result.sparsity == pytest.approx(1 - 0.2**0.5, abs=0.05)
-    assert result.after == (result.history[-1].tuned or result.history[-1].pruned)
+    last = result.history[-1]
+    assert result.after == (last.tuned or last.refitted or last.pruned)
 
 
 def test_ctrl_c_in_a_function_of_the_users_undoes_what_it_did():
@@ -258,6 +303,37 @@ def test_a_time_limit_covers_stages_and_fine_tuning_and_the_sparsity_is_reached(
     assert [stage.epochs for stage in result.history] == [1, 1, 2]  # 10 1/6, (10-3) 2/5, (10-6) 3/3
     assert result.sparsity == pytest.approx(0.75, abs=0.02)
     assert clock.passed < 14
+
+
+def test_a_time_limit_covers_refits_and_the_sparsity_is_reached(clock):
+    heard = []
+
+    def turn(step):
+        if step.stage == "refit":
+            heard.append(step.part)
+            clock.advance(4.0)
+
+    result = cbs.prune(
+        seeded(mlp), samples(100), sparsity=0.75, stages=3, refit="network", method="magnitude",
+        time_limit=6.0, callback=turn, **QUICK,
+    )  # fmt: skip
+    assert {*heard} == {1, 2, 3}
+    assert result.sparsity == pytest.approx(0.75, abs=0.02)
+    assert len(heard) <= 4
+    assert all(stage.seconds >= stage.refit_seconds > 0 for stage in result.history)
+
+
+def test_a_result_of_stages_with_refits_goes_through_json():
+    model, data = seeded(mlp), samples(100)
+    schedule = cbs.Schedule(given=(0.3, 0.6), deleted="return")
+    result = cbs.prune(model, data, sparsity=0.6, stages=schedule, refit="network", scope="layer")
+    record = json.loads(json.dumps(result.to_dict()))
+    assert record["request"]["stages"]["given"] == [0.3, 0.6]
+    again = PruneResult.from_dict(record, result.model, result.saved, state(model))
+    assert again.to_dict() == record
+    assert again.history == result.history
+    assert [stage.refitted_divergence <= stage.divergence for stage in again.history] == [True, True]
+    assert result.bound <= result.value
 
 
 def test_a_result_goes_through_json_and_is_taken_up(tmp_path):

@@ -12,6 +12,8 @@ cancels: a norm is made to give what it gave in the dense network, on the same s
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,7 +81,9 @@ def find_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     return found
 
 
-def recompute_norms(model: nn.Module, samples: Samples, dense: nn.Module | None = None) -> list[str]:
+def recompute_norms(
+    model: nn.Module, samples: Samples, dense: nn.Module | None = None, *, until: float = math.inf
+) -> list[str]:
     """Give batch norms the statistics of their inputs on some samples, in place.
 
     Norm by norm in running order, each with those before it right already, from the mean `m` and the unbiased
@@ -99,12 +103,13 @@ def recompute_norms(model: nn.Module, samples: Samples, dense: nn.Module | None 
     Left as they are: norms without running statistics, of classes other than torch's own, that do not run,
     that see a single value a channel, or whose inputs are not finite. Modes, momentum, weights and biases do
     not change, and `num_batches_tracked` becomes the number of batches. Whatever ends it early, Ctrl-C too,
-    leaves all statistics as they were.
+    leaves all statistics as they were, and so does the end of the time.
 
     Args:
         model: the network.
         samples: inputs; targets are not looked at.
         dense: the network as it was before, with norms of the same names; None if there is none.
+        until: when to end, by `time.perf_counter`; asked before every norm.
 
     Returns:
         Names of the norms that have new statistics, in running order.
@@ -119,6 +124,9 @@ def recompute_norms(model: nn.Module, samples: Samples, dense: nn.Module | None 
     try:
         with evaluating(model):
             for name, calls in _calls(model, norms, samples).items():
+                if time.perf_counter() >= until:
+                    put_statistics(model, kept)
+                    return []
                 moments = _moments(model, norms[name], calls, samples)
                 if moments.count > 1 and _set(norms[name], _wanted(moments, before.get(name)), count):
                     done.append(name)

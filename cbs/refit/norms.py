@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cbs.request import Request
 
 
-def renormed(model: nn.Module, network: Network, request: Request) -> list[str]:
+def renormed(model: nn.Module, network: Network, request: Request, until: float = math.inf) -> list[str]:
     """Recompute statistics of batch norms, in place, and put them back if that was no good.
 
     It is no good where the network's outputs do not come nearer to the dense ones by it, on the calibration
@@ -28,6 +29,7 @@ def renormed(model: nn.Module, network: Network, request: Request) -> list[str]:
         model: the pruned network.
         network: the dense one.
         request: what is asked.
+        until: when to end, by `time.perf_counter`; they are then as they were.
 
     Returns:
         Names of the norms that have new statistics, in running order.
@@ -42,8 +44,8 @@ def renormed(model: nn.Module, network: Network, request: Request) -> list[str]:
     better = False
     try:
         before = _distance(model, network, request)
-        done = recompute_norms(model, network.samples, network.model)
-        better = not before <= _distance(model, network, request)  # also where it was not a number
+        if done := recompute_norms(model, network.samples, network.model, until=until):
+            better = not before <= _distance(model, network, request)  # also where it was not a number
     finally:
         if not better:
             put_statistics(model, kept)

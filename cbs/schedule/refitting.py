@@ -66,7 +66,7 @@ def refitted(
 
     try:
         told(None, 0)
-        if request.norms is None and (norms := renormed(model, network, request)):
+        if request.norms is None and (norms := renormed(model, network, request, until)):
             stage = replace(stage, norms=norms)
         found = refit_network(
             model, network.model, network.samples, loss=network.loss, match=request.match,

@@ -1,6 +1,7 @@
 """Batch norms get the statistics of their inputs, each with those before right: against direct formulas."""
 
 import copy
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 import cbs
 from cbs.data import Samples
+from cbs.network import norms
 from cbs.network.norms import find_norms, recompute_norms
 from cbs.result import PruneResult
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
@@ -231,6 +233,17 @@ def test_what_ends_it_early_puts_all_statistics_back():
     handle.remove()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.late._forward_pre_hooks
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_time_that_is_up_puts_all_statistics_back(monkeypatch, passes):
+    model, now = seeded(forked), itertools.count()
+    before = copy.deepcopy(model.state_dict())
+    monkeypatch.setattr(norms.time, "perf_counter", lambda: next(now))
+    assert recompute_norms(model, image_samples(9), until=passes) == []
+    assert next(now) == passes + 1
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert len(recompute_norms(model, image_samples(9), until=100)) == 4
 
 
 @pytest.mark.parametrize("pipeline", ["one-shot", "sequential"])

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cbs.schedule.scratch import from_scratch
     from cbs.schedule.training import train
     from cbs.selection import NeuronDropout, NeuronMerge, NeuronSolve, Scores, Solve
+    from cbs.unlabelled import unlabelled
     from cbs.watch import Step
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
@@ -55,7 +56,7 @@ __all__ = [
     "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples", "Scaled", "Schedule",
     "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits",
     "digits_mlp", "from_scratch", "keep_masks", "load_quantized", "methods", "mlpnet", "mnist", "monks",
-    "prune", "quantize", "refit_network", "shrink", "train", "trained_digits_mlp",
+    "prune", "quantize", "refit_network", "shrink", "train", "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
 _export(
@@ -97,6 +98,7 @@ _export(
         "schedule.scratch": ["from_scratch"],
         "schedule.training": ["train"],
         "selection": ["NeuronDropout", "NeuronMerge", "NeuronSolve", "Scores", "Solve"],
+        "unlabelled": ["unlabelled"],
         "watch": ["Step"],
         "zoo": ["digits_mlp", "mlpnet", "trained_digits_mlp"],
     },

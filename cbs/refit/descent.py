@@ -38,8 +38,10 @@ PATIENCE = 2
 """Steps without a gain on the samples held back after which it ends."""
 GAIN = 1e-2
 """A gain is a relative decrease of at least this much over `PATIENCE` steps."""
-PRODUCTS = 30
-"""Most products with the matrix in a step."""
+PRODUCTS, FEWEST = 30, 10
+"""Most products with the matrix in a step, and what may always be taken."""
+BALANCE = 2.0
+"""Passes of products over samples, for each over the fit's, which gradient and divergence take."""
 SPENT = 0.2
 """Share of the time left that the products of one step may take, before the last of them."""
 
@@ -146,19 +148,21 @@ class Written:
 class Multiplied:
     """A model whose matrix is known by its products."""
 
-    def __init__(self, passes: Passes, vector: Tensor, g: Tensor, samples: Samples, seed: int) -> None:
+    def __init__(
+        self, passes: Passes, vector: Tensor, g: Tensor, samples: Samples, seed: int, most: int
+    ) -> None:
         self.passes, self.vector, self.g, self.samples = passes, vector, g, samples
         self.factors = factors(passes, vector, samples, seed)
-        self.products = 0
+        self.products, self.most = 0, most
 
     def step(self, damping: float) -> tuple[Tensor, float]:
         """See `Model`."""
-        D = damping * self.factors.diagonal
+        D = damping * self.factors.damped
         now = time.perf_counter()
         enough = now + SPENT * (self.passes.until - now)
         found = conjugate_gradients.minimise(
             lambda v: self.passes.product(self.vector, v, self.samples) + D * v,
-            self.g, self.factors.inverse(damping), PRODUCTS, lambda: time.perf_counter() >= enough,
+            self.g, self.factors.inverse(damping), self.most, lambda: time.perf_counter() >= enough,
         )  # fmt: skip
         self.products += found.products
         return found.x, found.value - 0.5 * float(found.x @ (D * found.x))
@@ -219,7 +223,8 @@ def descend(
             if structure is not None:
                 model = Written(normal_matrix(passes, vector, some, structure), g)
             else:
-                model = Multiplied(passes, vector, g, some, int(draws.integers(2**31)))
+                most = min(PRODUCTS, max(FEWEST, round(BALANCE * len(fit) / len(some))))
+                model = Multiplied(passes, vector, g, some, int(draws.integers(2**31)), most)
             tries = 0
             while tries < TRIES:
                 tries += 1

@@ -35,7 +35,7 @@ EQUATIONS = 50
 """Equations, an output of a sample each, from which the matrix is taken for every entry that moves."""
 MEMORY = 2**30
 """Bytes that the copies of a matrix that is written out may take."""
-CURVED, CURVED_SHARE = 256, 0.25
+CURVED, CURVED_SHARE = 256, 0.1
 """Fewest samples, and share of them, from which products with a matrix are taken."""
 DEARER = 4.0
 """How much more work writing the matrix out may be than conjugate gradients: it solves exactly."""
@@ -197,7 +197,7 @@ def _by_features(
     found = descend(
         near, vector, replace(fit, targets=fit.inputs), held, judge=passes,
         curvature=max(CURVED, math.ceil(CURVED_SHARE * len(fit))), structure=None, steps=steps,
-        damping=CAUTIOUS_DAMPING, seed=seed, told=told,
+        damping=DAMPING, seed=seed, told=told,
     )  # fmt: skip
     found.features = len(features)
     return found

@@ -34,23 +34,26 @@ class Factors:
 
     Attributes:
         diagonal: `[p]` of the matrix, with a floor.
+        damped: `[p]` what lambda multiplies: the diagonal and its mean. Where samples are few, what has next to
+            no curvature on them would move far without the mean.
         blocks: for every set of rows that are as long: their places `[rows, count]` in the vector, and
             blocks `[rows, count, count]` of the matrix.
     """
 
     diagonal: Tensor
+    damped: Tensor
     blocks: tuple[tuple[Tensor, Tensor], ...]
 
     def inverse(self, damping: float) -> Inverse:
-        """Of the blocks with `damping` times the diagonal added."""
+        """Of the blocks with `damping` times `damped` added to the diagonal."""
         found = []
         for places, blocks in self.blocks:
-            damped = blocks + torch.diag_embed(damping * self.diagonal[places])
+            damped = blocks + torch.diag_embed(damping * self.damped[places])
             L, info = torch.linalg.cholesky_ex(damped)
             if bool(info.any()):  # rounding: an entry at a time instead
                 continue
             found.append((places, L))
-        return Inverse((1 + damping) * self.diagonal, tuple(found))
+        return Inverse(self.diagonal + damping * self.damped, tuple(found))
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def factors(passes: Passes, vector: Tensor, samples: Samples, seed: int) -> Fact
         (torch.stack([places for places, _ in found]), torch.stack([block for _, block in found]))
         for count, found in sorted(blocks.items())
     )
-    return Factors(diagonal, stacked)
+    return Factors(diagonal, diagonal + diagonal.mean(), stacked)
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     match: str | None
     labels: bool
     norms: bool | None
+    reselect: bool | None
     stages: int | Schedule
     finetune: int | Mapping[str, Any] | Finetune | None
     seed: int

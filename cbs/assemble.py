@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,7 +46,14 @@ class Run:
     settled: bool = False
 
 
-def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage: Stage) -> Run:
+def assemble(
+    network: Network,
+    request: Request,
+    watch: Watch,
+    plan: Plan,
+    stage: Stage,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Run:
     """Apply a plan to a copy of the network, and measure what it did.
 
     Args:
@@ -54,8 +62,11 @@ def assemble(network: Network, request: Request, watch: Watch, plan: Plan, stage
         watch: of the run.
         plan: the method's answers.
         stage: the method's part of the history, whose sparsity is not known yet.
+        state: of the pruned network, where more than the plan's layers moved.
     """
     model = surgery.clone(network.model)
+    if state is not None:
+        model.load_state_dict(dict(state))
     after = [layer.of(model) for layer in network.layers]
     for layer, step in zip(after, plan.layers, strict=True):
         surgery.apply(layer, step.change)

@@ -28,6 +28,7 @@ SETTINGS = (
     "match",
     "labels",
     "norms",
+    "reselect",
     "damping",
     "samples",
     "loss",

@@ -83,6 +83,10 @@ class Request:
         norms: have running mean and variance of batch norms recomputed on the calibration inputs, after every
             pruning and before what is refitted or fine-tuned, so that what a norm gives has the mean and
             variance that it had before; if absent with refit `network`, where the outputs come nearer by it.
+        reselect: have masks chosen anew, before refit `network`, by the Gauss-Newton matrix of the whole
+            network: the method leaves more weights than asked for, of which this takes the rest a share at a
+            time, and pruned weights return in exchange for others as long as the divergence falls. For
+            networks of `Linear` layers whose survivors are some thousands; if absent not done.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
             and of the same fraction of what is left; in Python also a `cbs.Schedule`, in a shell
             `NUMBER:cubic` or `NUMBER:linear`, or the sparsities of all stages, `0.5,0.8,0.9`, and `:return`
@@ -120,6 +124,7 @@ class Request:
     match: str | None = None
     labels: bool = False
     norms: bool | None = None
+    reselect: bool | None = None
     stages: int | Schedule = 1
     finetune: int | Mapping[str, Any] | Finetune | None = None
     seed: int = 0
@@ -169,6 +174,8 @@ class Request:
             raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
         if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
+        if self.reselect is not None and not _is_flag(self.reselect):
+            raise ValueError(f"reselect must be True, False or None, got {self.reselect!r}")
         if self.norms is not None and not _is_flag(self.norms):
             raise ValueError(f"norms must be True, False or None, got {self.norms!r}")
         for name in ("certify", "labels"):
@@ -194,6 +201,13 @@ class Request:
         for name, given in (("match", self.match), ("labels", self.labels)):
             if given and self.refit != "network":
                 raise ValueError(f"{name} says what refit 'network' does; give that too, or drop {name}")
+        if self.reselect and self.refit != "network":
+            raise ValueError("reselect comes before refit 'network'; give that too, or drop reselect")
+        if self.reselect and (self.neurons or self.budget == "columns"):
+            what = "granularity 'neurons'" if self.neurons else "budget 'columns'"
+            raise ValueError(
+                f"reselect chooses single weights, in budgets 'unstructured' and N:M, not {what}"
+            )
         if self.match and self.labels:
             raise ValueError(
                 f"match {self.match!r} is about the dense network's outputs, labels about the loss: drop one"
@@ -225,6 +239,11 @@ class Request:
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
         return self.schedule.count > 1 or self.finetune is not None or self.refit == "network"
+
+    @property
+    def reselects(self) -> bool:
+        """Whether masks are chosen anew by the network's curvature."""
+        return bool(self.reselect)
 
     @property
     def neurons(self) -> bool:

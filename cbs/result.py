@@ -176,6 +176,8 @@ class Stage:
         refitted: loss and accuracy after the network refit, on the calibration data; None if there was none.
         test_refitted: the same on the test data, or None.
         refit: what was matched, moved and held back, every step, and why it ended.
+        reselection: every round in which masks were chosen anew by the network's curvature, and why it ended;
+            or why there was none. Sparsity, value, `pruned` and `test_pruned` are then after it.
         tuned: loss and accuracy after fine-tuning, on the calibration data; None if there was none.
         test_tuned: the same on the test data, or None.
         norms: names of the batch norms whose running statistics were recomputed.
@@ -197,6 +199,7 @@ class Stage:
     refitted: Evaluation | None = None
     test_refitted: Evaluation | None = None
     refit: Mapping[str, Any] | None = None
+    reselection: Mapping[str, Any] | None = None
     tuned: Evaluation | None = None
     test_tuned: Evaluation | None = None
     epochs: int | None = None
@@ -207,7 +210,8 @@ class Stage:
     @property
     def moved(self) -> bool:
         """Whether more than weights and biases of the pruned layers moved."""
-        return self.tuned is not None or self.refitted is not None or bool(self.norms)
+        again = self.reselection is not None and "rounds" in self.reselection
+        return self.tuned is not None or self.refitted is not None or again or bool(self.norms)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class Step:
     Attributes:
         method: the method that is run.
         stage: `measure` (the dense network), `compile`, `curvature`, `curves`, `select`, `certify`,
-            `norms`, `evaluate`, `refit` (whose index and count are of steps) or `finetune` (of epochs).
+            `norms`, `evaluate`, `reselect` (whose index and count are of rounds), `refit` (of steps) or
+            `finetune` (of epochs).
         layer: name of the layer at work, or None.
         index: number of layers done in this stage.
         count: number of layers.

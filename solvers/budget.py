@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
 UNITS = "units"
 """The kind of a budget on groups of neighbouring columns, which few solvers do."""
+GROUPS = "groups"
+"""The kind of a budget with a number for every group of neighbours in a row, which few solvers do."""
 SHOWN = 8
 """Rows whose counts are all shown when a budget is printed."""
 
@@ -88,7 +90,7 @@ class Pools:
 class Budget:
     """How many weights go, and where: a partition of the mask's entries into pools.
 
-    Build one with `per_row`, `per_layer`, `n_of_m` or `columns`. Counts are exact: a mask that
+    Build one with `per_row`, `per_layer`, `n_of_m`, `groups` or `columns`. Counts are exact: a mask that
     prunes more, or fewer, does not meet the budget.
     """
 
@@ -96,6 +98,7 @@ class Budget:
     prune: int | tuple[int, ...] | None = None
     keep: int | None = None
     of: int | None = None
+    sizes: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         if self.kind == "n_of_m":
@@ -104,7 +107,9 @@ class Budget:
             return f"Budget.columns({self.prune}, width={self.of})"
         counts = self.prune
         if isinstance(counts, tuple) and len(counts) > SHOWN:
-            return f"Budget.per_row({len(counts)} counts from {min(counts)} to {max(counts)})"
+            return f"Budget.{self.kind}({len(counts)} counts from {min(counts)} to {max(counts)})"
+        if self.kind == GROUPS:
+            return f"Budget.groups({list(self.sizes or ())}, {list(counts)})"  # type: ignore[arg-type]
         return f"Budget.{self.kind}({list(counts) if isinstance(counts, tuple) else counts})"
 
     @classmethod
@@ -126,6 +131,25 @@ class Budget:
         if of <= 0 or keep > of:
             raise ValueError(f"budget keeps {keep} of {of}: `keep` must lie between 0 and `of` >= 1")
         return cls("n_of_m", keep=keep, of=of)
+
+    @classmethod
+    def groups(cls, sizes: Sequence[int], prune: Sequence[int]) -> Budget:
+        """Every row falls into groups of neighbours, each of which prunes its own number of weights.
+
+        Args:
+            sizes: of the groups, which together are the row's inputs that may go; at least one each.
+            prune: for every group how many of it.
+
+        Raises:
+            ValueError: if the two disagree.
+        """
+        sizes, prune = (tuple(_count(k, what) for k in v) for v, what in ((sizes, "sizes"), (prune, "prune")))
+        if len(sizes) != len(prune) or not sizes or min(sizes) < 1:
+            raise ValueError(
+                "budget of groups: `sizes` and `prune` must have a number for every group, sizes at least "
+                f"1, got {len(sizes)} sizes and {len(prune)} counts"
+            )
+        return cls(GROUPS, prune=prune, sizes=sizes)
 
     @classmethod
     def columns(cls, prune: int, width: int = 1) -> Budget:
@@ -169,6 +193,8 @@ class Budget:
                 True,
                 "columns in the layer",
             )
+        if self.kind == GROUPS:
+            return _groups(self.sizes or (), self.prune or (), m, n)  # type: ignore[arg-type]
         assert self.of is not None
         if self.kind == UNITS:
             return _units(int(self.prune or 0), self.of, n)  # type: ignore[arg-type]
@@ -184,7 +210,9 @@ class Budget:
 
     def describe(self) -> dict[str, Any]:
         """The budget as the fields of an instance file: `budget` with `prune`, or `keep` and `of`."""
-        fields = {"budget": self.kind, "prune": self.prune, "keep": self.keep, "of": self.of}
+        fields = {
+            "budget": self.kind, "prune": self.prune, "keep": self.keep, "of": self.of, "sizes": self.sizes,
+        }  # fmt: skip
         return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -195,6 +223,15 @@ def _units(prune: int, width: int, n: int) -> Pools:
     if prune * width > n:
         raise ValueError(f"budget prunes {prune} units, but there are only {n // width} of {width} columns")
     return Pools(np.zeros((1, n), np.int64), np.array([prune * width]), np.array([n]), True, width)
+
+
+def _groups(sizes: Sequence[int], prune: Sequence[int], m: int, n: int) -> Pools:
+    """Neighbours of every row in groups of their own sizes."""
+    if sum(sizes) != n:
+        raise ValueError(f"budget of groups: sizes add up to {sum(sizes)}, but rows have {n} inputs")
+    within = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.arange(m)[:, None] * len(sizes) + within[None, :]
+    return _checked(labels, np.tile(prune, m), np.tile(sizes, m), False, "in a group")
 
 
 def _count(value: Any, name: str) -> int:

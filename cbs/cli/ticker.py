@@ -59,6 +59,8 @@ class Ticker:
             search += f" layer {step.layer} ({step.index + 1} of {step.count})"
         self._settle(search)
         text = search
+        if step.stage == "reselect":
+            text += f", round {step.index}"
         if step.stage == "refit" and step.count:
             text += f", step {step.index} of at most {step.count}"
         if step.stage == "finetune":

@@ -24,6 +24,7 @@ from cbs.refit.network import require_refit
 from cbs.result import Stage
 from cbs.schedule.between import freed, sparsity_before, stage_network
 from cbs.schedule.refitting import refitted
+from cbs.schedule.reselecting import reselected, unfit, widened
 from cbs.schedule.tuning import tuned
 from cbs.watch import Callback
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 Once = Callable[[Network, "Request", References, Callback | None], Run]
 """Prunes once: a network, as asked, with the bounds known of it, telling a callback."""
+RESELECTED = 0.8
+"""Of the time for re-selection and refit together, what the former may take."""
 SEARCHED = 0.5
 """Of a stage's share of the time limit, what its pruning may take where a refit or fine-tuning follows."""
 EARLY = 2
@@ -89,9 +92,20 @@ def prune_in_stages(
                 None if left is None else max(left, LEAST) * number / sum(range(number, len(fractions) + 1))
             )
             asked = _part(request, fraction, share, last)
-            run = once(here, asked, known, told)
-            history.append(run.result.history[-1])
+            reason = unfit(here, request) if request.reselects else None
+            again = request.reselects and reason is None
+            run = once(here, widened(asked, here) if again else asked, known, told)
             spent = 0.0 if run.watch.left is None else (asked.time_limit or 0.0) - run.watch.left
+            if again:
+                began = time.perf_counter()
+                until = -math.inf if run.watch.interrupted else math.inf
+                if share is not None and not run.watch.interrupted:
+                    until = began + RESELECTED * _share(request, share - spent)
+                run = reselected(run, here, network, asked, request, last, until, told)
+                spent += time.perf_counter() - began
+            history.append(run.result.history[-1])
+            if reason is not None:
+                history[-1] = replace(history[-1], reselection={"left_out": reason})
             if run.watch.interrupted:
                 break
             if request.refit == "network":
@@ -166,7 +180,7 @@ def _part(request: Request, fraction: float, share: float | None, last: bool) ->
         request = get_method(request.method).selection.in_passing(request)
     return replace(
         request, sparsity=sparsity, stages=1, finetune=None, time_limit=limit,
-        certify=request.certify and last, match=None, labels=False,
+        certify=request.certify and last, match=None, labels=False, reselect=None,
         refit=None if request.refit == "network" else request.refit,
     )  # fmt: skip
 

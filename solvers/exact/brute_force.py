@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.allocation import allocate
-from solvers.budget import KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.control import Control
 from solvers.exact.enumeration import choices, count
 from solvers.problem import DIGITS, Mask, SubsetProblem
@@ -36,7 +36,7 @@ class BruteForce(Solver):
     name: ClassVar[str] = "brute-force"
     summary: ClassVar[str] = "every mask in turn; tiny problems, the oracle of the tests"
     proves: ClassVar[str] = "optimality"
-    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.allocation import allocate
-from solvers.budget import KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.control import Control
 from solvers.greedy.curves import MEMORY, greedy_in_pools, row_curves
 from solvers.greedy.one_at_a_time import surgeon_mask
@@ -36,7 +36,7 @@ class Greedy(Solver):
 
     name: ClassVar[str] = "greedy"
     summary: ClassVar[str] = "cheapest weight first by row, rows allocated exactly"
-    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""
@@ -101,7 +101,7 @@ def greedy_mask(problem: SubsetProblem, memory: int = MEMORY) -> Mask:
         columns = Columns(problem, np.zeros(problem.n, dtype=bool))
         columns.prune_cheapest(int(pools.prune[0]))
         return pools.expand(columns.pruned[None], problem.m)
-    if problem.budget.kind != "per_layer":
+    if problem.budget.kind != "per_layer" or (problem.m == 1 and problem.refit):
         return greedy_in_pools(
             problem.W, problem.hessian, pools.labels, pools.prune,
             refit=problem.refit, gradient=problem.G, memory=memory,

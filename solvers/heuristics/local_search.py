@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from solvers.budget import KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.control import Control
 from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import opening
@@ -46,7 +46,7 @@ class LocalSearch(Solver):
 
     name: ClassVar[str] = "local-search"
     summary: ClassVar[str] = "greedy, then best 1-swaps until none gains"
-    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
     def prepare(self) -> None:
         """See `Solver.prepare`."""

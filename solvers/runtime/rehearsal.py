@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba.core import event
 
-from solvers.budget import KINDS, UNITS, Budget
+from solvers.budget import GROUPS, KINDS, UNITS, Budget
 from solvers.control import Control
 from solvers.form.reduction import reduce
 from solvers.hessian import FactorHessian
@@ -76,6 +76,7 @@ def tiny_problems(
         "per_layer": Budget.per_layer(4),
         "n_of_m": Budget.n_of_m(1, 2),
         "columns": Budget.columns(2),
+        GROUPS: Budget.groups((1, 3), (0, 2)),
         UNITS: Budget.columns(1, width=2),
     }
     for variant in variants:

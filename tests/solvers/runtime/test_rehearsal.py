@@ -140,7 +140,7 @@ def test_a_solver_rehearses_once(monkeypatch):
     rehearse(solver)
     first = len(calls)
     rehearse(Greedy(memory=12345))
-    assert first == len(calls) == 17
+    assert first == len(calls) == 21
 
 
 def test_compiling_is_told_once_and_only_if_there_is_any(caplog):

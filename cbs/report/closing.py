@@ -54,18 +54,19 @@ def _snippet(result: PruneResult, folder: Path, indent: str = "") -> str:
 
     weights, masks = (str(folder / name) for name in file_names(result.method, result.asked))
     lines: tuple[str, ...] = (
-        *(("import cbs, json",) if result.neurons else ()),
+        "import cbs, torch",
         "from safetensors.torch import load_file",
         f"model.load_state_dict(load_file({weights!r}))  # into your network",
         f"masks = load_file({masks!r})  # True where pruned",
-        "# train on: after every optimizer step, keep what is pruned at zero",
-        "for name, mask in masks.items():",
-        "    model.get_submodule(name).weight.data[mask] = 0",
+        "# train on, in any loop and by any optimizer: what is pruned stays zero",
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)",
+        "cbs.keep_masks(model, optimizer, masks=masks)",
     )
     if result.neurons:
         key = f"({result.method!r}, {result.asked!r})"
         lines += (
             "# or without the pruned neurons, a smaller network of the same outputs",
+            "import json",
             f"results = json.load(open({str(folder / 'report.json')!r}))['results']",
             f"(record,) = (r for r in results if (r['method'], r['asked']) == {key})",
             "small = cbs.shrink(model, record['neurons'])",

@@ -34,8 +34,8 @@ class Factors:
 
     Attributes:
         diagonal: `[p]` of the matrix, with a floor.
-        damped: `[p]` what lambda multiplies: the diagonal and its mean. Where samples are few, what has next to
-            no curvature on them would move far without the mean.
+        damped: `[p]` what lambda multiplies, the diagonal and its mean: what few samples hardly see would
+            move far without the mean.
         blocks: for every set of rows that are as long: their places `[rows, count]` in the vector, and
             blocks `[rows, count, count]` of the matrix.
     """

@@ -56,13 +56,12 @@ def test_both_ways_go_downhill(name):
 
 
 def test_the_same_diagonal_gives_the_same_step(monkeypatch):
-    monkeypatch.setattr(descent, "PRODUCTS", 500)
     monkeypatch.setattr("cbs.refit.conjugate_gradients.PROGRESS", 0)
     passes, vector, data = problem("residual", DIVERGENCES["classes"], batch=100)
     _, g = passes.gradient(vector, data)
     G = descent.normal_matrix(passes, vector, data, find_structure(passes, vector, data))
-    written, multiplied = descent.Written(G, g), descent.Multiplied(passes, vector, g, data, 0)
-    written.D = multiplied.factors.diagonal
+    written, multiplied = descent.Written(G, g), descent.Multiplied(passes, vector, g, data, 0, 500)
+    written.D = multiplied.factors.damped
     (one, foresaw), (two, too) = written.step(0.01), multiplied.step(0.01)
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7 * float(one.abs().max()))
     assert foresaw == pytest.approx(too, rel=1e-6)

@@ -31,7 +31,7 @@ def test_of_a_linear_network_the_blocks_are_the_matrix():
             written[at[:, None], at[None, :]] = block
     torch.testing.assert_close(written, G, rtol=1e-9, atol=1e-12)
     v = torch.randn(len(vector), dtype=torch.float64)
-    expected = torch.linalg.solve(G + 0.1 * torch.diag(found.diagonal), v)
+    expected = torch.linalg.solve(G + 0.1 * torch.diag(found.damped), v)
     torch.testing.assert_close(found.inverse(0.1)(v), expected, rtol=1e-8, atol=1e-12)
 
 

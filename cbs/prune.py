@@ -59,7 +59,9 @@ def prune(  # noqa: D417
 
     Returns:
         The pruned copy, and values, bounds and gaps for network, layers and rows. After Ctrl-C, or
-        past the time limit, the best found, which `status` tells.
+        past the time limit, the best found, which `status` tells. Of several stages Ctrl-C leaves the last
+        one that was pruned, whose `sparsity` is then less than what was `asked`; past the time limit all
+        stages are gone through, if only just.
 
     Raises:
         TypeError: for an unknown option, in one line.

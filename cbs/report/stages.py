@@ -10,21 +10,19 @@ from cbs.network.evaluate import Evaluation
 from cbs.result import PruneResult, Stage
 
 COLUMNS = (
-    "method", "asked", "stage", "sparsity", "loss", "divergence", "accuracy", "objective", "pruning s",
-    "refit s", "tuning s",
+    "method", "stage", "sparsity", "loss", "divergence", "accuracy", "objective", "prune s", "refit s",
+    "tune s",
 )  # fmt: skip
 """Loss is that on calibration data, accuracy that on test data or says that it is not; both at the stage's
 end. The divergence is from the dense outputs, after the refit; the objective is that of the stage's masks."""
+WIDE = ("objective",)
+"""What a terminal has no room for."""
+NONE = "-"
 
 
 def staged(results: Sequence[PruneResult]) -> list[PruneResult]:
     """The results that came in several stages."""
     return [result for result in results if len(result.history) > 1]
-
-
-def _columns(results: Sequence[PruneResult]) -> tuple[str, ...]:
-    tested = all(result.test_after for result in results)
-    return tuple("calib. accuracy" if name == "accuracy" and not tested else name for name in COLUMNS)
 
 
 def _end(stage: Stage) -> Evaluation | None:
@@ -47,41 +45,45 @@ def stage_cells(result: PruneResult) -> list[tuple[str, ...]]:
     """A result's lines, one a stage, in the order of `COLUMNS`."""
     lines: list[tuple[str, ...]] = []
     for number, stage in enumerate(result.history, 1):
-        end, accuracy = _end(stage), accuracy_of(stage)
-        lines.append(
-            (
-                result.method,
-                f"{100 * result.asked:g}%",
-                str(number),
-                f"{100 * stage.sparsity:.1f}%",
-                "-" if end is None else f"{end.loss:.4f}",
-                "-" if stage.refitted_divergence is None else f"{stage.refitted_divergence:.5f}",
-                "-" if accuracy is None else f"{100 * accuracy:.2f}%",
-                "-" if stage.value is None else f"{stage.value:.4g}",
-                f"{_pruning(stage):.2f}",
-                f"{stage.refit_seconds:.2f}",
-                f"{stage.tuning_seconds:.2f}",
-            )
-        )
+        end, accuracy, divergence = _end(stage), accuracy_of(stage), stage.refitted_divergence
+        line = (
+            f"{result.method} {100 * result.asked:g}%", str(number), f"{100 * stage.sparsity:.1f}%",
+            NONE if end is None else f"{end.loss:.4f}", NONE if divergence is None else f"{divergence:.5f}",
+            NONE if accuracy is None else f"{100 * accuracy:.2f}%",
+            NONE if stage.value is None else f"{stage.value:.4g}", f"{_pruning(stage):.2f}",
+            f"{stage.refit_seconds:.2f}" if stage.refit_seconds else NONE,
+            f"{stage.tuning_seconds:.2f}" if stage.tuning_seconds else NONE,
+        )  # fmt: skip
+        lines.append(line)
     return lines
+
+
+def _table(results: Sequence[PruneResult], skip: Sequence[str] = ()) -> list[list[tuple[str, ...]]]:
+    """The head, and the lines of every result, without columns that have nothing to say."""
+    blocks = [stage_cells(result) for result in results]
+    told = [i for i, name in enumerate(COLUMNS) if name not in skip]
+    told = [i for i in told if any(line[i] != NONE for lines in blocks for line in lines)]
+    tested = all(result.test_after for result in results)
+    names = ["calib. accuracy" if name == "accuracy" and not tested else name for name in COLUMNS]
+    return [[tuple(line[i] for i in told) for line in lines] for lines in [[tuple(names)], *blocks]]
 
 
 def stages_terminal(results: Sequence[PruneResult]) -> Table:
     """The table of stages for a terminal, of results that came in several."""
+    (head,), *blocks = _table(results, WIDE)
     table = Table(box=None, pad_edge=False)
-    for name in _columns(results):
-        left = name in COLUMNS[:1]
-        table.add_column(name, justify="left" if left else "right", no_wrap=left, overflow="fold")
-    for result in results:
+    for place, name in enumerate(head):
+        table.add_column(name, justify="right" if place else "left", no_wrap=not place, overflow="fold")
+    for lines in blocks:
         if table.row_count:
             table.add_row()
-        for line in stage_cells(result):
+        for line in lines:
             table.add_row(*line)
     return table
 
 
 def stages_markdown(results: Sequence[PruneResult]) -> str:
     """The table of stages for a document, GitHub's Markdown."""
-    lines: list[tuple[str, ...]] = [_columns(results), ("---", *["---:"] * (len(COLUMNS) - 1))]
-    lines += [line for result in results for line in stage_cells(result)]
+    (head,), *blocks = _table(results)
+    lines = [head, ("---", *["---:"] * (len(head) - 1)), *(line for lines in blocks for line in lines)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -359,6 +360,11 @@ def test_stages_and_fine_tuning_from_the_shell_are_those_of_python(capsys, here)
     report = run_json_with_lines(capsys, *MINE, *argv)
     lines = report.pop("lines")
     assert any("joint at 75%, stage 2 of 2: " in line for line in lines)
+    assert (Path("out") / "stages.png").stat().st_size > 10_000
+    page = (Path("out") / "table.md").read_text()
+    assert "## Stages" in page
+    assert "| joint 75% | 2 | 7" in page
+    assert "| `stages.png` |" in page
     import well_used
 
     results = cbs.compare(
@@ -375,3 +381,20 @@ def test_stages_and_fine_tuning_from_the_shell_are_those_of_python(capsys, here)
     assert again["results"] == report["results"]
     assert main([*MINE, *argv[:-4], "--finetune", "4", "--output", "out", "--resume"]) == 2
     assert "is of a run with finetune 3, not 4" in capsys.readouterr().err
+
+
+def test_stages_are_typed_as_one_option_and_told_in_a_table(capsys, here):
+    argv = ("--method", "magnitude", "-s", "0.8", "--no-certify", "--output", "out")
+    assert main([*MINE, *argv, "--stages", "0.4,0.8:return"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (head,) = (i for i, line in enumerate(lines) if "prune s" in line)
+    assert [line.split()[:3] for line in lines[head + 1 : head + 3]] == [
+        ["magnitude", "80%", "1"],
+        ["magnitude", "80%", "2"],
+    ]
+    asked = json.loads((Path("out") / "report.json").read_text())["settings"]["stages"]
+    assert (asked["given"], asked["deleted"]) == ([0.4, 0.8], "return")
+    assert main([*MINE, *argv, "--stages", "0.4,0.8:return", "--resume"]) == 0
+    capsys.readouterr()
+    assert main([*MINE, *argv[:-1], "other", "--stages", "0.4,0.9"]) == 2
+    assert "stages are given to end with sparsity 0.9, but sparsity is 0.8" in capsys.readouterr().err

@@ -34,13 +34,16 @@ def test_a_line_has_what_the_history_has(tuned):
         assert min(stage.refit_seconds, stage.tuning_seconds) > 0
 
 
-def test_without_refit_labels_or_test_data_there_are_dashes():
+def test_without_refit_or_test_data_nothing_is_said_of_them():
     data = samples(40)
     result = cbs.prune(seeded(mlp), data, sparsity=0.75, stages=2, **OPTIONS)
     text = report.stages_markdown([result])
     assert "| calib. accuracy |" in text
     assert text.count("\n") == 4
     assert all(line[COLUMNS.index("divergence")] == "-" for line in stage_cells(result))
+    assert "divergence" not in text
+    assert "refit s" not in text
+    assert "objective" in text
 
 
 def test_only_results_of_several_stages_have_a_story(tuned):
@@ -48,4 +51,4 @@ def test_only_results_of_several_stages_have_a_story(tuned):
     assert report.staged([once, tuned]) == [tuned]
     page = StringIO()
     Console(file=page, width=160).print(report.stages_terminal([tuned, tuned]))
-    assert page.getvalue().count("magnitude") == 4
+    assert page.getvalue().count("magnitude 75%") == 4

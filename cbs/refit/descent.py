@@ -116,10 +116,15 @@ class Descent:
 
 
 class Model(Protocol):
-    """A quadratic model of the divergence about a point."""
+    """A quadratic model of the divergence about a point.
+
+    Attributes:
+        products: that were taken with its matrix.
+        shares: of a step that are tried one after the other before there is another: what costs less.
+    """
 
     products: int
-    damping: float
+    shares: tuple[float, ...]
 
     def step(self, damping: float) -> tuple[Tensor, float]:
         """The step under a damping, and the decrease that the model without damping foresees, negative."""
@@ -129,6 +134,7 @@ class Written:
     """A model whose matrix is written out."""
 
     products = 0
+    shares = (1.0,)
 
     def __init__(self, G: Tensor, g: Tensor) -> None:
         d = G.diagonal()
@@ -147,6 +153,8 @@ class Written:
 
 class Multiplied:
     """A model whose matrix is known by its products."""
+
+    shares = (1.0, 0.5, 0.25)
 
     def __init__(
         self, passes: Passes, vector: Tensor, g: Tensor, samples: Samples, seed: int, most: int
@@ -225,11 +233,14 @@ def descend(
             else:
                 most = min(PRODUCTS, max(FEWEST, round(BALANCE * len(fit) / len(some))))
                 model = Multiplied(passes, vector, g, some, int(draws.integers(2**31)), most)
-            tries = 0
+            tries, shares = 0, list[float]()
             while tries < TRIES:
                 tries += 1
-                step, foreseen = model.step(damping)
-                moved = vector + step
+                if not shares:
+                    step, foreseen = model.step(damping)
+                    shares = [*model.shares] if bool(torch.isfinite(step).all()) else [1.0]
+                share = shares.pop(0)
+                moved = vector + share * step
                 now = passes.value(moved, fit) if bool(torch.isfinite(step).all()) else math.nan
                 aside = None if held is None or not now < value else judge.value(moved, held)
                 if now < value and (judge is passes or aside is None or aside < (1 + GAIN) * found.after):
@@ -238,6 +249,8 @@ def descend(
             else:
                 found.why = "no step lowers the divergence"
                 break
+            slope = float(g @ step)
+            foreseen = share * slope + share**2 * (foreseen - slope)
             ratio = (value - now) / -foreseen if foreseen < 0 else math.nan
             vector, used = moved, damping
             if ratio > FORESEEN:

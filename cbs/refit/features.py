@@ -38,6 +38,7 @@ class Features(Squares):
 
     def __init__(self, dense: nn.Module) -> None:
         self.network = dense
+        self._last: tuple[Tensor, Tensor] | None = None  # value and gradient want them both
 
     def values(self, o: Tensor, known: Tensor) -> Tensor:
         """See `Divergence`; `known` are inputs `[N, ...]`."""
@@ -49,8 +50,9 @@ class Features(Squares):
 
     @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.network(x.clone())
-        return features
+        if self._last is None or self._last[0] is not x:
+            self._last = x, self.network(x.clone())
+        return self._last[1]
 
 
 @torch.no_grad()

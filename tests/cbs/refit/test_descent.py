@@ -102,6 +102,23 @@ def test_steps_that_fail_raise_the_damping(monkeypatch):
     assert torch.equal(found.best, vector)
 
 
+def test_products_are_dear_so_shorter_steps_are_tried_first(monkeypatch):
+    passes, vector, data = problem("mlp", DIVERGENCES["numbers"], batch=100)
+    step, solved = descent.Multiplied.step, []
+
+    def long(model, damping):
+        solved.append(damping)
+        found, foreseen = step(model, damping)
+        return 3 * found, 3 * foreseen
+
+    monkeypatch.setattr(descent.Multiplied, "step", long)
+    found = descend(passes, vector, data, None, curvature=9, structure=None, steps=1, damping=1e-3)
+    (taken,) = found.steps
+    assert len(solved) == 1
+    assert taken.tries > 1
+    assert taken.damping == 1e-3 * descent.RAISE ** (taken.tries - 1)
+
+
 @pytest.mark.parametrize("after", [1, 2])
 @pytest.mark.parametrize("how", ["interrupt", "stop", "time"])
 def test_what_ends_it_early_keeps_the_best(how, after, monkeypatch):

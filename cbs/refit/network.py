@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 SHARE, FEWEST = 0.1, 32
 """Of the samples this share is held back, and never fewer than that."""
 CAUTIOUS, CAUTIOUS_DAMPING = 1, 0.1
-"""Steps where nothing can be held back, and the damping of the first there and by features."""
+"""Steps where nothing can be held back, and the damping of the first."""
+BY_FEATURES = 1.0
+"""The damping of the first step by features, of which a failure costs more than a short step."""
 EQUATIONS = 50
 """Equations, an output of a sample each, from which the matrix is taken for every entry that moves."""
 MEMORY = 2**30
@@ -197,7 +199,7 @@ def _by_features(
     found = descend(
         near, vector, replace(fit, targets=fit.inputs), held, judge=passes,
         curvature=max(CURVED, math.ceil(CURVED_SHARE * len(fit))), structure=None, steps=steps,
-        damping=DAMPING, seed=seed, told=told,
+        damping=BY_FEATURES, seed=seed, told=told,
     )  # fmt: skip
     found.features = len(features)
     return found

@@ -17,6 +17,7 @@ from cbs.assemble import Run, assemble
 from cbs.certify import certify_result, take_up
 from cbs.data import gather
 from cbs.earlier import check_earlier
+from cbs.history import Stage
 from cbs.method import Method
 from cbs.methods import get_method, table
 from cbs.network.eligible import LeftOut
@@ -24,7 +25,7 @@ from cbs.network.losses import named_loss
 from cbs.network.network import Network
 from cbs.references import References
 from cbs.request import SCOPES, Request, check_name
-from cbs.result import PruneResult, Stage
+from cbs.result import PruneResult
 from cbs.schedule.stages import prune_in_stages
 from cbs.schedule.training import check_options as check_training
 from cbs.watch import Callback, Step, Watch

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from cbs.network.evaluate import Evaluation
-from cbs.result import PruneResult, Stage
+from cbs.history import Stage
+from cbs.result import PruneResult
 
 COLUMNS = (
     "method", "stage", "sparsity", "loss", "divergence", "accuracy", "objective", "prune s", "refit s",
@@ -25,32 +25,22 @@ def staged(results: Sequence[PruneResult]) -> list[PruneResult]:
     return [result for result in results if len(result.history) > 1]
 
 
-def _end(stage: Stage) -> Evaluation | None:
-    """Loss and accuracy on calibration data when the stage was over."""
-    return stage.tuned or stage.refitted or stage.pruned
-
-
 def accuracy_of(stage: Stage) -> float | None:
-    """On test data, if there is any."""
-    found = stage.test_tuned or stage.test_refitted or stage.test_pruned or _end(stage)
+    """At the stage's end: on test data, if there is any."""
+    found = stage.test_end or stage.end
     return None if found is None else found.accuracy
-
-
-def _pruning(stage: Stage) -> float:
-    """Seconds without refit and fine-tuning."""
-    return stage.seconds - stage.refit_seconds - stage.tuning_seconds
 
 
 def stage_cells(result: PruneResult) -> list[tuple[str, ...]]:
     """A result's lines, one a stage, in the order of `COLUMNS`."""
     lines: list[tuple[str, ...]] = []
     for number, stage in enumerate(result.history, 1):
-        end, accuracy, divergence = _end(stage), accuracy_of(stage), stage.refitted_divergence
+        end, accuracy, divergence = stage.end, accuracy_of(stage), stage.refitted_divergence
         line = (
             f"{result.method} {100 * result.asked:g}%", str(number), f"{100 * stage.sparsity:.1f}%",
             NONE if end is None else f"{end.loss:.4f}", NONE if divergence is None else f"{divergence:.5f}",
             NONE if accuracy is None else f"{100 * accuracy:.2f}%",
-            NONE if stage.value is None else f"{stage.value:.4g}", f"{_pruning(stage):.2f}",
+            NONE if stage.value is None else f"{stage.value:.4g}", f"{stage.pruning_seconds:.2f}",
             f"{stage.refit_seconds:.2f}" if stage.refit_seconds else NONE,
             f"{stage.tuning_seconds:.2f}" if stage.tuning_seconds else NONE,
         )  # fmt: skip

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from cbs.history import Stage
 from cbs.network.evaluate import evaluate
 from cbs.network.network import Network
 from cbs.refit.descent import STEPS, RefitStep
 from cbs.refit.network import refit_network
 from cbs.refit.norms import renormed
-from cbs.result import Stage
 from cbs.schedule.masks import refresh
 from cbs.watch import Callback, Step, Watch
 

@@ -16,12 +16,12 @@ from torch import nn
 
 from cbs.assemble import Run
 from cbs.certify import certify_result
+from cbs.history import Stage
 from cbs.methods import get_method
 from cbs.network.network import Network
 from cbs.network.surgery import clone
 from cbs.references import References
 from cbs.refit.network import require_refit
-from cbs.result import Stage
 from cbs.schedule.between import freed, sparsity_before, stage_network
 from cbs.schedule.refitting import refitted
 from cbs.schedule.reselecting import reselected, unfit, widened

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from cbs.history import Stage
 from cbs.network.evaluate import evaluate
 from cbs.network.network import Network
 from cbs.network.surgery import read_masks
-from cbs.result import Stage
 from cbs.schedule.masks import clear, refresh
 from cbs.schedule.training import Epoch, train
 from cbs.watch import Callback, Step, Watch

@@ -80,7 +80,8 @@ _ROWS = (
     ),
     Method(Gram(), NeuronSolve(), Survivors(), "neurons", paper="this project", name="neuron-joint"),
     Method(
-        RowGram(share=0.5, groups=8), Solve(), Survivors(), paper="this project", name="joint-loss",
+        RowGram(share=0.5, groups=8), Solve("local-search"), Survivors(), paper="this project",
+        name="joint-loss",
     ),
     Method(Gram(), Solve(), Survivors(), paper="this project", name="joint"),
 )  # fmt: skip

@@ -33,13 +33,14 @@ VALUES = ("accuracy", "loss", "divergence", "cpu_seconds")
 def main() -> None:
     parser = arguments(__doc__, tuple(SPARSITIES))
     parser.add_argument("--weights", nargs="*", choices=tuple(CURVATURES))
+    parser.add_argument("--pipeline", nargs="*", choices=PIPELINES, default=PIPELINES)
     asked = parser.parse_args()
     rows = Rows(HERE / "results" / "rows.csv", KEYS, VALUES)
     for name in asked.network:
         for seed in asked.seed:
             found = case(name, asked.data_dir, seed)
             for weights in asked.weights or EVERY[name]:
-                for pipeline in PIPELINES:
+                for pipeline in asked.pipeline:
                     prune(rows, found, weights, pipeline, asked.sparsity or SPARSITIES[name], seed)
     put(HERE / "README.md", "table", "\n".join(tables(rows)))
 

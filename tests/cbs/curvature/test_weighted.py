@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ import cbs
 from cbs.curvature import OutputGram, RowGram, weighted
 from cbs.curvature.omega import output_weights
 from cbs.curvature.weighted import paired_weighted_quadratic, row_kinds
+from cbs.data import mnist
 from cbs.network.layers import visiting
 from cbs.network.network import Network
+from cbs.zoo import mlpnet
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 CASES = {"mlp": (mlp, samples(30)), "cnn with batch norm": (convnet, image_samples(9))}
@@ -213,3 +217,23 @@ def test_refit_by_layers_and_pruning_in_sequence_take_it():
     assert divergence(refitted) < divergence(plain)
     assert divergence(sequential) < divergence(plain)
     assert all(torch.equal(plain.masks[name], refitted.masks[name]) for name in plain.masks)
+
+
+@pytest.mark.slow
+def test_mlpnet_in_sequence_keeps_its_accuracy():
+    folder = os.environ.get("CBS_DATA")
+    if folder is None:
+        pytest.skip("CBS_DATA names no folder with MNIST and MLPNet's weights")
+    split, model = mnist(folder), mlpnet(Path(folder) / "mlpnet_93.97.npz")
+    data = split.train.inputs[:10_000], split.train.targets[:10_000]
+    network = Network(model, data)
+    first = network(RowGram(groups=8, damping=0.0))[0]
+    w, X = weights_of(network, network.layers[0], "gauss-newton"), data[0].double()
+    np.testing.assert_allclose(
+        np.diagonal(first.H, axis1=1, axis2=2), w.T @ X**2 / len(X), rtol=1e-4, atol=1e-9
+    )
+    result = cbs.prune(
+        model, data, sparsity=0.95, method="joint-loss", pipeline="sequential", certify=False, test=split.test
+    )
+    assert result.test_before.accuracy == pytest.approx(0.9397, abs=1e-9)
+    assert result.test_after.accuracy >= 0.92

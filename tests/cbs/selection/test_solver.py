@@ -155,3 +155,15 @@ def test_where_nothing_is_left_to_choose_nothing_is_searched(method, make):
     assert "sharing" not in again.history[0].stats
     assert again.value == pytest.approx(0.0, abs=1e-12)
     assert all((again.masks[name] == mask).all() for name, mask in half.masks.items())
+
+
+def test_in_passing_nothing_is_proven_and_what_was_asked_for_stays():
+    """A stage that others follow has its joint problems from elimination, unless a solver is named."""
+    asked = cbs.Request(0.5)
+    assert cbs.Solve().in_passing(asked).solver == "greedy"
+    assert cbs.Solve().in_passing(cbs.Request(0.5, solver="tabu")).solver == "tabu"
+    for selection in (
+        cbs.Solve("alps"), cbs.Solve(problem="selection"), cbs.Solve(problem="selection", judge="loss"),
+        cbs.Solve(wide="local-search"), cbs.Scores("magnitude"),
+    ):  # fmt: skip
+        assert selection.in_passing(asked) is asked

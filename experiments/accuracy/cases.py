@@ -220,4 +220,4 @@ def put(path: Path, name: str, text: str) -> None:
     """Replace what stands between two markers of a document."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, rest = path.read_text().split(begin)
-    path.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
+    path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}")

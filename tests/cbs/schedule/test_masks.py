@@ -406,7 +406,7 @@ def _wrapped(model, explicit):
 def _rank(rank, port, folder):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(minutes=10))
     for explicit in (False, True):
         torch.save(_tuned(_wrapped, slice(rank, None, 2), explicit), Path(folder) / f"{rank}-{explicit}.pt")
     dist.destroy_process_group()

@@ -31,7 +31,7 @@ from cbs.network.surgery import clone
 from cbs.refit.movable import Movable, write_back
 from cbs.refit.network import _known, hold_back, matching
 from cbs.refit.passes import Halted, Passes
-from cbs.reselection.search import Point, Search, work_of_a_sample
+from cbs.reselection.search import Point, Search, finite, work_of_a_sample
 from cbs.reselection.space import find_space
 from solvers import Solver
 
@@ -78,7 +78,10 @@ class Reselected:
     @property
     def stats(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {"held_before": self.before, "held_after": self.after, "why": self.why, "rounds": self.rounds}
+        return {
+            "held_before": finite(self.before), "held_after": finite(self.after), "why": self.why,
+            "rounds": self.rounds,
+        }  # fmt: skip
 
 
 @torch.inference_mode(False)
@@ -233,8 +236,8 @@ class _Walk:
             if what != "down" and (self.best is None or point.held < self.best.held):
                 self.best = point
         record = {
-            "what": what, "kept": int((point.kept & self.search.space.prunable).sum()), "fit": point.fit,
-            "held": point.held, "taken": taken, "seconds": time.perf_counter() - began,
+            "what": what, "kept": int((point.kept & self.search.space.prunable).sum()),
+            "fit": finite(point.fit), "held": finite(point.held), "taken": taken, "seconds": time.perf_counter() - began,
         }  # fmt: skip
         if what in ("down", "return"):
             record |= {"search": self.search.searched}

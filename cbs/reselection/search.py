@@ -114,9 +114,9 @@ class Search:
         self.searched = {
             "pool": int(pool.sum()), "fixed": int((point.kept & space.prunable & ~pool).sum()),
             "returned": int((kept & ~point.kept).sum()), "damping": trial.damping, "samples": len(some),
-            "solver": trial.solver, "foreseen": trial.foreseen,
-            "bound_of_pool": trial.bound if math.isfinite(trial.bound) else None,
-            "divergence": found.fit, "seconds": time.perf_counter() - began,
+            "solver": trial.solver, "foreseen": finite(trial.foreseen),
+            "bound_of_pool": finite(trial.bound),
+            "divergence": finite(found.fit), "seconds": time.perf_counter() - began,
         }  # fmt: skip
         return found
 
@@ -176,6 +176,11 @@ class Search:
 
     def _seed(self) -> int:
         return int(self._draws.integers(2**31))
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it: None for one that is not finite."""
+    return value if math.isfinite(value) else None
 
 
 @torch.no_grad()

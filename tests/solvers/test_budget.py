@@ -59,6 +59,18 @@ def test_units_of_columns_are_kept_or_pruned_whole():
     assert Budget.columns(3, width=1) == Budget.columns(3)
 
 
+def test_groups_of_neighbours_have_their_own_counts():
+    budget = Budget.groups([3, 1, 4], (1, 0, 3))
+    pools = budget.pools(2, N)
+    assert pools.labels.tolist() == [[0, 0, 0, 1, 2, 2, 2, 2], [3, 3, 3, 4, 5, 5, 5, 5]]
+    assert (pools.prune.tolist(), pools.keep.tolist()) == ([1, 0, 3] * 2, [2, 1, 1] * 2)
+    assert repr(budget) == "Budget.groups([3, 1, 4], [1, 0, 3])"
+    assert budget.describe() == {"budget": "groups", "prune": (1, 0, 3), "sizes": (3, 1, 4)}
+    mask = pools.smallest(np.arange(2.0 * N).reshape(2, N))
+    assert mask.tolist() == [[1, 0, 0, 0, 1, 1, 1, 0]] * 2
+    assert pools.violation(mask) is None
+
+
 def test_expanding_copies():
     pools = Budget.per_row(3).pools(M, N)
     decisions = pools.smallest(np.zeros((M, N)))
@@ -136,6 +148,8 @@ def test_bad_counts_are_refused(build, message):
     [
         (Budget.per_row(9), "budget prunes 9 weights, but there are only 8 in a row"),
         (Budget.per_row([1, 10, 9]), "budget prunes 10 weights, but there are only 8 in a row"),
+        (Budget.groups([4, 3], [0, 1]), "budget of groups: sizes add up to 7, but rows have 8 inputs"),
+        (Budget.groups([5, 3], [0, 4]), "budget prunes 4 weights, but there are only 3 in a group"),
         (Budget.columns(1, width=3), "budget of columns in units: `width` = 3 does not divide 8 inputs"),
         (Budget.columns(5, width=2), "budget prunes 5 units, but there are only 4 of 2 columns"),
         (Budget.per_row([1, 2]), "budget gives 2 row counts for 3 rows"),

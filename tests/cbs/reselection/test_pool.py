@@ -42,13 +42,13 @@ def test_the_diagonal_is_unbiased(make, names, data):
     vector = torch.where(kept, space.movable.vector(space.movable.base), 0.0)
     passes = Passes(plain, space.movable, Probabilities())
     known = type(data)(data.inputs, plain(data.inputs).detach())
-    found = torch.stack([diagonal(passes, vector, known, seed) for seed in range(400)])
+    found = torch.stack([diagonal(passes, vector, known, seed) for seed in range(150)])
     floor = found.min()
     G = gauss_newton(plain, space, vector, data.inputs).diagonal()
     inner = space.prunable
-    mean, spread = found.mean(dim=0)[inner], found.std(dim=0)[inner] / 20
+    mean, spread = found.mean(dim=0)[inner], found.std(dim=0)[inner] / 150**0.5
     assert bool(((mean - G[inner]).abs() < 5 * spread + 1e-2 * G.mean() + floor).all())
-    assert float((mean - G[inner]).abs().mean()) < 0.1 * float(G[inner].mean())
+    assert float((mean - G[inner]).abs().mean()) < 0.15 * float(G[inner].mean())
 
 
 def small_space(labels, keep):

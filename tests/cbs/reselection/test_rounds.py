@@ -52,7 +52,7 @@ def kept(model):
 def test_as_many_weights_as_asked_for_at_less_divergence(make, names, data):
     dense, model = posed(make, names)
     start, (pools, keep) = clone(model), one_pool(model, names)
-    found = reselect(model, dense, data, layers=names, pools=pools, keep=keep, rounds=4)
+    found = reselect(model, dense, data, layers=names, pools=pools, keep=keep, rounds=2)
     assert kept(model) == int(keep) < kept_of(start, names)
     assert found.changed
     for name, mask in read_masks(model).items():
@@ -78,19 +78,29 @@ def kept_of(model, names):
 
 def test_a_linear_network_ends_at_the_best_of_all_masks():
     """One layer with squared distances is its own quadratic model, for which brute force has the answer."""
-    dense = seeded(mlp, 1, sizes=(6, 2))
-    data = samples(400, seed=1)
+    dense = seeded(mlp, 1, sizes=(5, 2))
+    data = samples(300, (5,), seed=1)
     model = clone(dense)
-    put_mask(model[0], "weight", torch.arange(12).reshape(2, 6) % 2 == 0)
-    pools, keep = one_pool(model, ["0"], 1 / 3)
-    reselect(model, dense, data, layers=["0"], pools=pools, keep=keep, match="outputs", solver="brute-force")
+    put_mask(model[0], "weight", torch.arange(10).reshape(2, 5) % 2 == 0)
+    pools, keep = one_pool(model, ["0"], 0.3)
+    reselect(
+        model,
+        dense,
+        data,
+        layers=["0"],
+        pools=pools,
+        keep=keep,
+        match="outputs",
+        solver="brute-force",
+        rounds=2,
+    )
     x = torch.nn.functional.pad(data.inputs, (0, 1), value=1.0)
     whole = torch.cat([dense[0].weight, dense[0].bias[:, None]], dim=1).detach()
     best = math.inf
-    for choice in itertools.combinations(range(12), 4):
+    for choice in itertools.combinations(range(10), 3):
         total = 0.0
         for row in range(2):
-            there = [c - 6 * row for c in choice if c // 6 == row] + [6]
+            there = [c - 5 * row for c in choice if c // 5 == row] + [5]
             y = x @ whole[row]
             v = torch.linalg.lstsq(x[:, there], y[:, None]).solution
             total += float((x[:, there] @ v - y[:, None]).square().sum()) / 2 / len(x)
@@ -98,7 +108,7 @@ def test_a_linear_network_ends_at_the_best_of_all_masks():
     with torch.no_grad():
         now = float(0.5 * (model(data.inputs) - dense(data.inputs)).square().sum(dim=1).mean())
     assert now == pytest.approx(best, rel=2e-2)  # the fit has nine tenths of the samples
-    assert kept(model) == 4
+    assert kept(model) == 3
 
 
 def budgets(model):
@@ -125,7 +135,7 @@ def test_every_budget_is_met(kind):
         W = model.get_submodule(name).weight
         put_mask(model.get_submodule(name), "weight", torch.arange(W.numel()).reshape(W.shape) % 3 == 2)
     pools, keep = budgets(model)[kind]
-    found = reselect(model, dense, samples(300), layers=["0", "2"], pools=pools, keep=keep, rounds=3)
+    found = reselect(model, dense, samples(300), layers=["0", "2"], pools=pools, keep=keep, rounds=1)
     labels = torch.cat([pools[name][~mask] for name, mask in read_masks(model).items()])
     assert torch.bincount(labels, minlength=len(keep)).tolist() == keep.tolist()
     assert any(r["search"].get("returned", 0) for r in found.rounds if r["what"] == "return")
@@ -135,7 +145,7 @@ def test_what_was_pruned_earlier_stays_out():
     dense, model = posed(drop=0.3)
     earlier = {name: mask.clone() for name, mask in read_masks(model).items()}
     pools, keep = one_pool(model, NAMES)
-    reselect(model, dense, samples(300), layers=NAMES, pools=pools, keep=keep, earlier=earlier, rounds=3)
+    reselect(model, dense, samples(300), layers=NAMES, pools=pools, keep=keep, earlier=earlier, rounds=1)
     for name, mask in read_masks(model).items():
         assert bool(mask[earlier[name]].all())
     assert kept(model) == int(keep)
@@ -146,12 +156,12 @@ def test_the_same_seed_the_same_masks():
     for _ in range(2):
         dense, model = posed()
         pools, keep = one_pool(model, NAMES)
-        reselect(model, dense, samples(300), layers=NAMES, pools=pools, keep=keep, rounds=3, seed=3)
+        reselect(model, dense, samples(300), layers=NAMES, pools=pools, keep=keep, rounds=1, seed=3)
         found.append(model.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-@pytest.mark.parametrize("rounds_told", [1, 2, 4])
+@pytest.mark.parametrize("rounds_told", [1, 4])
 def test_stopped_early_it_meets_the_budget_with_the_best_there_is(rounds_told):
     dense, model = posed()
     pools, keep = one_pool(model, NAMES)

@@ -235,10 +235,14 @@ class _Walk:
             self.point = point
             if what != "down" and (self.best is None or point.held < self.best.held):
                 self.best = point
-        record = {
-            "what": what, "kept": int((point.kept & self.search.space.prunable).sum()),
-            "fit": finite(point.fit), "held": finite(point.held), "taken": taken, "seconds": time.perf_counter() - began,
-        }  # fmt: skip
+        record: dict[str, Any] = {
+            "what": what,
+            "kept": int((point.kept & self.search.space.prunable).sum()),
+            "fit": finite(point.fit),
+            "held": finite(point.held),
+            "taken": taken,
+            "seconds": time.perf_counter() - began,
+        }
         if what in ("down", "return"):
             record |= {"search": self.search.searched}
         self.found.rounds.append(record)

@@ -135,7 +135,7 @@ def test_every_budget_is_met(kind):
         W = model.get_submodule(name).weight
         put_mask(model.get_submodule(name), "weight", torch.arange(W.numel()).reshape(W.shape) % 3 == 2)
     pools, keep = budgets(model)[kind]
-    found = reselect(model, dense, samples(300), layers=["0", "2"], pools=pools, keep=keep, rounds=1)
+    found = reselect(model, dense, samples(300), layers=["0", "2"], pools=pools, keep=keep, rounds=3)
     labels = torch.cat([pools[name][~mask] for name, mask in read_masks(model).items()])
     assert torch.bincount(labels, minlength=len(keep)).tolist() == keep.tolist()
     assert any(r["search"].get("returned", 0) for r in found.rounds if r["what"] == "return")

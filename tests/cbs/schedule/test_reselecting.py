@@ -100,6 +100,7 @@ def _network():
     return Network(seeded(mlp, 1, sizes=(6, 8, 6, 4)), samples(100))
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_with_norms():
     data = image_samples(150)
     result = pruned(seeded(convnet), data, sparsity=0.6)
@@ -133,6 +134,7 @@ def test_a_callback_that_stops_it_gets_as_many_weights_as_asked_for():
         assert sum(kept(result).values()) == round(0.3 * 114)
 
 
+@pytest.mark.slow
 def test_stages_before_the_last_have_no_returns():
     result = pruned(stages=2)
     first, last = (stage.reselection["rounds"] for stage in result.history)

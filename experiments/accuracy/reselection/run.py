@@ -73,7 +73,7 @@ def run(found: Case, variant: str, sparsity: float, images: int, seed: int) -> d
 
 def table(rows: Rows) -> list[str]:
     lines = [
-        "| network | sparsity | images | seed | variant | accuracy % | dense % | divergence | rounds | CPU s |",
+        "| network | sparsity | images | seed | variant | accuracy % | dense % | divergence | rounds | CPU |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     order = list(VARIANTS)

@@ -17,9 +17,16 @@ import torch
 
 import cbs
 from cbs.data import gather
+from cbs.network.evaluate import evaluate
+from cbs.network.network import Network, Reference
+from cbs.network.surgery import revive
+from cbs.prune import _run
+from cbs.references import References
+from cbs.refit.network import matching
 from cbs.schedule.growth import as_schedule
 
 HERE = Path(__file__).parent
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 FIELDS = (
     "kind", "sparsity", "stages", "seed", "pruned", "accuracy", "divergence", "seconds", "refit_seconds",
     "cpu",
@@ -29,8 +36,8 @@ FIELDS = (
 class Rows:
     """The raw rows, on disk as soon as they are there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows, self.new = path, [], 0
+    def __init__(self, path: Path, most: int | None) -> None:
+        self.path, self.rows, self.new, self.most = path, [], 0, most
         if path.exists():
             with path.open() as file:
                 self.rows = list(csv.DictReader(file))
@@ -61,14 +68,14 @@ def main() -> None:
     if options.data_dir is None:
         parser.error("give --data-dir or CBS_DATA")
     config = tomllib.loads((HERE / "config.toml").read_text())
-    rows = Rows(options.output / "rows.csv")
+    rows = Rows(options.output / "rows.csv", options.rows)
     folder = Path(options.data_dir)
     split, model = cbs.mnist(folder), cbs.mlpnet(folder / "mlpnet_93.97.npz")
     train, test = gather(split.train), gather(split.test)
 
     def prune(kind, sparsity, stages, seed, data=train, refit=None):
         key = {"kind": kind, "sparsity": sparsity, "stages": stages, "seed": seed}
-        if not rows.missing(**key) or rows.new == options.rows:
+        if not rows.missing(**key) or rows.new == rows.most:
             return
         began = time.process_time()
         result = cbs.prune(
@@ -93,7 +100,52 @@ def main() -> None:
             for stages in config[kind.replace(" ", "_")]:
                 for sparsity in config["sparsities"]:
                     prune(kind, sparsity, stages, seed, refit=refit)
-    (options.output / "tables.md").write_text(tables(rows, config))
+    for seed in config["against"]["seeds"]:
+        for refit in (None, "network"):
+            against(rows, config, model, train, test, seed, refit)
+    write(options.output, rows, config)
+
+
+def write(output, rows, config):
+    """The tables, in a file of their own and in the README."""
+    text = tables(rows, config)
+    (output / "tables.md").write_text(text)
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+
+
+def against(rows, config, model, train, test, seed, refit):
+    """One more stage from one network, its layers drawn to its own outputs or to the dense ones."""
+    middle, sparsity = config["against"]["middle"], config["against"]["sparsity"]
+    common = {"solver": "greedy", "samples": config["images"], "certify": False, "seed": seed}
+    kind = f"against, {'refitted' if refit else 'as pruned'}"
+    todo = [
+        variant
+        for variant in ("itself", "dense", "dense, return")
+        if rows.missing(kind=kind, sparsity=sparsity, stages=variant, seed=seed)
+    ]
+    if not todo or rows.new == rows.most:
+        return
+    start = cbs.prune(model, train, sparsity=middle, refit=refit, **common)
+    dense = Network(model, train, samples=config["images"], seed=seed)
+    dense.hold_out(test)
+    divergence = matching(dense.model, dense.samples, dense.loss)
+    for variant in todo:
+        began = time.process_time()
+        given = start.permanent() if variant.endswith("return") else revive(model, start.state, start.masks)
+        network = Network(
+            given, dense.samples, seed=seed,
+            reference=None if variant == "itself" else Reference(dense, divergence),
+        )  # fmt: skip
+        network.hold_out(test)
+        result = _run(network, cbs.Request(sparsity, **common), References(network), None).result
+        found = cbs.refit_network(result.model, dense.model, dense.samples, seed=seed)
+        rows.add(
+            kind=kind, sparsity=sparsity, stages=variant, seed=seed, divergence=f"{found.after:.5f}",
+            pruned=f"{result.test_after.accuracy:.4f}", cpu=f"{time.process_time() - began:.1f}",
+            accuracy=f"{evaluate(result.model, test, dense.loss).accuracy:.4f}",
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -108,18 +160,34 @@ def tables(rows, config):
     """`tables.md`, of the raw rows."""
     text = []
     for kind in ("without refit", "with refit"):
+        if not rows.of(kind):
+            continue
         text += [
             f"### Stages {kind}", "",
-            "| stages | " + " | ".join(f"{s:.2f} | CPU s" for s in config["sparsities"]) + " |",
-            "| --- |" + " ---: |" * 2 * len(config["sparsities"]),
+            "| stages | " + " | ".join(f"{s:.2f} | divergence | CPU s" for s in config["sparsities"]) + " |",
+            "| --- |" + " ---: |" * 3 * len(config["sparsities"]),
         ]  # fmt: skip
         for stages in config[kind.replace(" ", "_")]:
             cells = [f"`{stages}`"]
             for sparsity in config["sparsities"]:
                 found = [r for r in rows.of(kind) if (r["stages"], r["sparsity"]) == (stages, str(sparsity))]
-                cells += [mean(found, "accuracy"), mean(found, "cpu", 1, "{:.0f}")]
+                cells += [mean(found, "accuracy"), mean(found, "divergence", 1, "{:.4f}")]
+                cells.append(mean(found, "cpu", 1, "{:.0f}"))
             text.append(f"| {' | '.join(cells)} |")
         text.append("")
+    text += [
+        "### What layers are drawn to", "",
+        "| one more stage, drawn to | as pruned | then refitted | refitted before it | then refitted again |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for variant in ("itself", "dense", "dense, return"):
+        cells = [
+            mean([r for r in rows.of(f"against, {kind}") if r["stages"] == variant], field)
+            for kind in ("as pruned", "refitted")
+            for field in ("pruned", "accuracy")
+        ]
+        text.append(f"| {variant} | {' | '.join(cells)} |")
+    text.append("")
     scales = config["scales"]
     text += [
         "### Row scales", "", "| labels | " + " | ".join(f"{s:.2f}" for s in scales["sparsities"]) + " |",
@@ -136,7 +204,7 @@ def tables(rows, config):
 
 def mean(rows, field, scale=100, form="{:.2f}"):
     """The mean over seeds, or a dash."""
-    values = [scale * float(row[field]) for row in rows]
+    values = [scale * float(row[field]) for row in rows if row[field]]
     return form.format(sum(values) / len(values)) if values else "-"
 
 

@@ -34,9 +34,12 @@ def main() -> None:
     parser = arguments(__doc__, tuple(SPARSITIES))
     parser.add_argument("--weights", nargs="*", choices=tuple(CURVATURES))
     parser.add_argument("--pipeline", nargs="*", choices=PIPELINES, default=PIPELINES)
+    parser.add_argument(
+        "--table", action="store_true", help="only write the table of the rows that are there"
+    )
     asked = parser.parse_args()
     rows = Rows(HERE / "results" / "rows.csv", KEYS, VALUES)
-    for name in asked.network:
+    for name in () if asked.table else asked.network:
         for seed in asked.seed:
             found = case(name, asked.data_dir, seed)
             for weights in asked.weights or EVERY[name]:

@@ -245,7 +245,7 @@ def descend(
                 aside = None if held is None or not now < value else judge.value(moved, held)
                 if now < value and (judge is passes or aside is None or aside < (1 + GAIN) * found.after):
                     break
-                damping *= RAISE
+                damping *= 1 if shares else RAISE
             else:
                 found.why = "no step lowers the divergence"
                 break
@@ -253,9 +253,9 @@ def descend(
             foreseen = share * slope + share**2 * (foreseen - slope)
             ratio = (value - now) / -foreseen if foreseen < 0 else math.nan
             vector, used = moved, damping
-            if ratio > FORESEEN:
+            if ratio > FORESEEN and share == 1:
                 damping = max(damping / LOWER, LEAST)
-            elif ratio < POOR:
+            elif ratio < POOR or share < 1:
                 damping *= RAISE
             record = RefitStep(
                 index, now, aside, used, ratio, tries, model.products, len(some), time.perf_counter() - began

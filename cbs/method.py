@@ -85,6 +85,11 @@ class Method:
         """Whether there is more to it than one number for each weight, for which code is compiled."""
         return self.selection.searches or self.compensation.solves
 
+    @property
+    def open(self) -> bool:
+        """Whether its masks are by any solver, and survivors move: others may stand for what it is after."""
+        return self.selection.open and self.compensation.refits
+
     def proves(self, request: Request) -> bool:
         """Whether bounds on the layers' objectives come of it, which all methods are held against."""
         return request.pipeline == "one-shot" and self.selection.proves(self.curvature, request)

@@ -86,7 +86,9 @@ class Request:
         reselect: have masks chosen anew, before refit `network`, by the Gauss-Newton matrix of the whole
             network: the method leaves more weights than asked for, of which this takes the rest a share at a
             time, and pruned weights return in exchange for others as long as the divergence falls. For
-            networks of `Linear` layers whose survivors are some thousands; if absent not done.
+            networks of `Linear` layers whose survivors are some thousands; if absent done for those after
+            methods that choose by any solver, as `joint` does, for as long as `patience` where there is no
+            time limit.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
             and of the same fraction of what is left; in Python also a `cbs.Schedule`, in a shell
             `NUMBER:cubic` or `NUMBER:linear`, or the sparsities of all stages, `0.5,0.8,0.9`, and `:return`
@@ -239,11 +241,6 @@ class Request:
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
         return self.schedule.count > 1 or self.finetune is not None or self.refit == "network"
-
-    @property
-    def reselects(self) -> bool:
-        """Whether masks are chosen anew by the network's curvature."""
-        return bool(self.reselect)
 
     @property
     def neurons(self) -> bool:

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from cbs.assemble import Run, assemble
 from cbs.change import Change, layer_weights
+from cbs.methods import get_method
 from cbs.network.network import Network
 from cbs.network.surgery import clone, read_masks
 from cbs.plan import LayerPlan, Plan
 from cbs.refit.network import FEWEST
-from cbs.reselection.rounds import ROUNDS, reselect
+from cbs.reselection.rounds import LARGEST, ROUNDS, reselect
 from cbs.reselection.search import work_of_a_sample
 from cbs.watch import Callback, Step
 
@@ -35,6 +36,23 @@ WIDER, MOST = 3.0, 3_000
 """How many times the weights asked for the method leaves, and up to how many."""
 MATRIX, ABLE = 200, 2e11
 """Samples of a matrix whose passes back may take no more than so many multiplications."""
+
+
+def wanted(network: Network, request: Request, asked: Request) -> tuple[bool, str | None]:
+    """Whether a stage's masks are chosen anew, and why not where that was asked for.
+
+    Args:
+        network: that the stage prunes.
+        request: what is asked of all stages.
+        asked: what is asked of this one.
+    """
+    if request.refit != "network" or (request.reselect is not None and not request.reselect):
+        return False, None
+    reason = unfit(network, request)
+    if request.reselect:
+        return reason is None, reason
+    keep = (1 - asked.fraction) * sum(layer.size for layer in network.layers)
+    return reason is None and keep <= LARGEST and get_method(request.method).open, None
 
 
 def unfit(network: Network, request: Request) -> str | None:

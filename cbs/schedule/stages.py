@@ -24,7 +24,7 @@ from cbs.references import References
 from cbs.refit.network import require_refit
 from cbs.schedule.between import freed, sparsity_before, stage_network
 from cbs.schedule.refitting import refitted
-from cbs.schedule.reselecting import reselected, unfit, widened
+from cbs.schedule.reselecting import reselected, wanted, widened
 from cbs.schedule.tuning import tuned
 from cbs.watch import Callback
 
@@ -92,14 +92,15 @@ def prune_in_stages(
                 None if left is None else max(left, LEAST) * number / sum(range(number, len(fractions) + 1))
             )
             asked = _part(request, fraction, share, last)
-            reason = unfit(here, request) if request.reselects else None
-            again = request.reselects and reason is None
+            again, reason = wanted(here, request, asked)
             run = once(here, widened(asked, here) if again else asked, known, told)
             spent = 0.0 if run.watch.left is None else (asked.time_limit or 0.0) - run.watch.left
             if again:
                 began = time.perf_counter()
-                until = -math.inf if run.watch.interrupted else math.inf
-                if share is not None and not run.watch.interrupted:
+                until = began + (math.inf if request.patience is None else request.patience)
+                if run.watch.interrupted:
+                    until = -math.inf
+                elif share is not None:
                     until = began + RESELECTED * _share(request, share - spent)
                 run = reselected(run, here, network, asked, request, last, until, told)
                 spent += time.perf_counter() - began

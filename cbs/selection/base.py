@@ -105,6 +105,11 @@ class Selection(ABC):
     """Whether its choices of neurons tell which others these go into."""
 
     @property
+    def open(self) -> bool:
+        """Whether weights are chosen by whatever solver is best, and not by a rule of its own."""
+        return False
+
+    @property
     def weighs(self) -> bool:
         """Whether rows of a layer Gram count by `E[(dL/da_r)^2]` in it where layers share one budget."""
         return True

@@ -72,6 +72,11 @@ class Solve(Selection):
             by = f"{'swapping' if named == 'auto' else named} judged by the loss"
         return f"combinatorial, {STAY[self.problem]}by {by}"
 
+    @property
+    def open(self) -> bool:
+        """See `Selection.open`."""
+        return self.solver == "auto" and self.problem == "joint" and self.judge == "model"
+
     def refuses(self, curvature: Curvature) -> str | None:
         """See `Selection.refuses`."""
         if self.problem == "own-bias" and not curvature.biased:

@@ -66,7 +66,7 @@ def test_the_divergence_is_less_than_that_of_the_method_s_own_masks(result):
             p, q = (net(x).log_softmax(dim=1) for net in (dense, model))
         return float((p.exp() * (p - q)).sum(dim=1).mean())
 
-    assert divergence(result.model) < 0.8 * divergence(pruned(reselect=None).model)
+    assert divergence(result.model) < 0.8 * divergence(pruned(reselect=False).model)
 
 
 def test_it_is_put_back_whole_and_read_again(result):
@@ -190,3 +190,22 @@ def test_refusals(options):
     network = Network(seeded(mlp), samples(100))
     assert unfit(network, Request(0.5, **options)) is not None
     assert unfit(network, Request(0.5)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "done"),
+    [
+        ({}, True),
+        ({"reselect": False}, False),
+        ({"method": "magnitude"}, False),  # its masks are what was asked for
+        ({"method": "magnitude", "reselect": True}, True),
+        ({"refit": None}, False),
+        ({"budget": "columns"}, False),
+    ],
+)
+def test_where_nobody_says_masks_by_any_solver_are_chosen_anew(options, done):
+    asked = {"refit": "network", "solver": "auto", "certify": False, "patience": 2.0, **options}
+    result = cbs.prune(seeded(mlp, sizes=SIZES), samples(300, seed=2), sparsity=0.6, **asked)
+    assert (result.history[-1].reselection is not None) is done
+    if options.get("budget") != "columns":
+        assert sum(kept(result).values()) == round(0.4 * sum(a * b for a, b in itertools.pairwise(SIZES)))

@@ -19,7 +19,7 @@ from cbs.schedule.training import train
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 DATA = {mlp: samples(40), convnet: image_samples(12)}
-QUICK = {"certify": False}
+QUICK = {"certify": False, "reselect": False}
 
 
 def state(model):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from solvers.budget import KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
@@ -103,7 +103,7 @@ def _check_declared(solver: Solver) -> None:
     who, name = f"solver {type(solver).__name__}", getattr(solver, "name", None)
     if not isinstance(name, str) or not name:
         raise ValueError(f"{who} has no name; give its class one: name = 'mine'")
-    for what, known in (("variants", ("joint", "selection")), ("budgets", (*KINDS, UNITS))):
+    for what, known in (("variants", ("joint", "selection")), ("budgets", (*KINDS, GROUPS, UNITS))):
         said = getattr(solver, what)
         if isinstance(said, str) or not set(said) <= set(known):
             raise ValueError(f"{who}: {what} must be a tuple of {', '.join(known)}, got {said!r}")

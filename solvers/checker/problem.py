@@ -18,9 +18,9 @@ from solvers.checker.rounding import Array
 
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
 CURVATURES = ({"hessian"}, {"factor"}, {"factor", "damping"})
-OTHERS = {"weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of"}
+OTHERS = {"weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of", "sizes"}
 NUMBERS = ("weights", "hessian", "factor", "damping", "gradient")
-INTEGERS = ("movable", "prune", "keep", "of")
+INTEGERS = ("movable", "prune", "keep", "of", "sizes")
 ONE = {
     "budget": "a string", "refit": "true or false (a bool)", "damping": "one number",
     "keep": "one whole number", "of": "one whole number",
@@ -231,7 +231,7 @@ def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> ND
         met = bool((counts >= 0).all() and (counts <= (m * n if kind == "per_layer" else n)).all())
     if not met:
         raise ValueError(f"budget {kind} of {counts.tolist()!s:.60} can't be met by {m} rows of {n} columns")
-    for name in {"prune", "keep", "of"} & fields.keys() - set(wants):
+    for name in {"prune", "keep", "of", "sizes"} & fields.keys() - set(wants):
         raise ValueError(f"field {name!r} does not go with budget {kind!r}")
     return counts
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.budget import KINDS, UNITS, Budget
+from solvers.budget import GROUPS, KINDS, UNITS, Budget
 from solvers.checker.archive import Shaped, read_archive
 from solvers.checker.problem import check_declared, exact_floats, exact_integers
 from solvers.hessian import FactorHessian, Hessian
@@ -35,7 +35,7 @@ from solvers.runtime.writing import replacing
 Fields = Mapping[str, NDArray[Any]]
 
 REQUIRED = ("weights", "budget")
-OPTIONAL = ("hessian", "factor", "damping", "gradient", "refit", "movable", "prune", "keep", "of")
+OPTIONAL = ("hessian", "factor", "damping", "gradient", "refit", "movable", "prune", "keep", "of", "sizes")
 
 
 def load(path: str | os.PathLike[str]) -> SubsetProblem:
@@ -114,16 +114,19 @@ def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
 def _budget(fields: Fields) -> Budget:
     given = fields["budget"]
     kind = str(given)
-    if given.ndim or given.dtype.kind != "U" or kind not in (*KINDS, UNITS):
-        raise ValueError(f"field 'budget' is {_shown(given)}; it must be one of {', '.join((*KINDS, UNITS))}")
-    wants = {"n_of_m": ("keep", "of"), UNITS: ("prune", "of")}.get(kind, ("prune",))
-    for name in ("prune", "keep", "of"):
+    known = (*KINDS, GROUPS, UNITS)
+    if given.ndim or given.dtype.kind != "U" or kind not in known:
+        raise ValueError(f"field 'budget' is {_shown(given)}; it must be one of {', '.join(known)}")
+    wants = {"n_of_m": ("keep", "of"), UNITS: ("prune", "of"), GROUPS: ("sizes", "prune")}.get(
+        kind, ("prune",)
+    )
+    for name in ("prune", "keep", "of", "sizes"):
         if (name in fields) != (name in wants):
             state = "does not go with" if name in fields else "is missing for"
             raise ValueError(f"field {name!r} {state} budget {kind!r}, which takes {' and '.join(wants)}")
     counts = [exact_integers(fields[name], name) for name in wants]
     for name, count in zip(wants, counts, strict=True):
-        if count.ndim > (kind == "per_row"):
+        if count.ndim > (kind in ("per_row", GROUPS)):
             raise ValueError(f"field {name!r} has shape {count.shape}; it must be one whole number")
     make: Callable[..., Budget] = Budget.columns if kind == UNITS else getattr(Budget, kind)
     return make(*(count.tolist() for count in counts))

@@ -52,7 +52,9 @@ class Wrapped(Hessian):
         return Wrapped(self.inner.select(columns))
 
 
-@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+@pytest.mark.parametrize(
+    "budget", [*BUDGETS.values(), Budget.groups((3, 5), (1, 4))], ids=[*BUDGETS, "groups"]
+)
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("per_row", [True, False])
 def test_round_trip_is_exact(tmp_path, budget, refit, per_row):

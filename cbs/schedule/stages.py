@@ -6,9 +6,11 @@ that the stage before left, with curvatures computed anew. What was pruned befor
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,10 +25,12 @@ from cbs.network.surgery import clone
 from cbs.references import References
 from cbs.refit.network import require_refit
 from cbs.schedule.between import freed, sparsity_before, stage_network
+from cbs.schedule.masks import refresh
 from cbs.schedule.refitting import refitted
 from cbs.schedule.reselecting import reselected, wanted, widened
 from cbs.schedule.tuning import tuned
 from cbs.watch import Callback
+from solvers.control import interruptible
 
 if TYPE_CHECKING:
     from cbs.data import Samples
@@ -55,9 +59,9 @@ def prune_in_stages(
     """Prune as the request's schedule says, refit to the dense network's outputs, and fine-tune.
 
     Ctrl-C ends it with the stage that was pruned last, refitted as far as whole steps go and fine-tuned as
-    far as whole epochs go. A time limit is shared out among the stages left, stage s by s parts, for what
-    counts most comes last; the last stage is reached all the same. Stages that others follow are cheap: no
-    proofs, and few steps of the refit.
+    far as whole epochs go; a second one ends what is at work at once, and leaves nothing of it. A time limit
+    is shared out among the stages left, stage s by s parts, for what counts most comes last; the last stage
+    is reached all the same. Stages that others follow are cheap: no proofs, and few steps of the refit.
 
     Args:
         network: the dense network.
@@ -78,7 +82,7 @@ def prune_in_stages(
     if request.refit == "network":
         require_refit(network, request.match, request.labels)
     fractions = request.schedule.sparsities(before, request.fraction)
-    here, known, left = network, references, request.time_limit
+    here, bounds, known, left = network, references, references, request.time_limit
     run: Run | None = None
     model: nn.Module | None = None
     history: list[Stage] = []
@@ -86,14 +90,16 @@ def prune_in_stages(
         for number, fraction in enumerate(fractions, 1):
             if model is not None:
                 here = stage_network(model, network, request)
-                known = References(here)
+                bounds = References(here)
             last, told = number == len(fractions), _telling(callback, request, number, len(fractions))
             share = (
                 None if left is None else max(left, LEAST) * number / sum(range(number, len(fractions) + 1))
             )
             asked = _part(request, fraction, share, last)
             again, reason = wanted(here, request, asked)
-            run = once(here, widened(asked, here) if again else asked, known, told)
+            run = once(here, widened(asked, here) if again else asked, bounds, told)
+            known = bounds
+            history.append(run.result.history[-1])
             spent = 0.0 if run.watch.left is None else (asked.time_limit or 0.0) - run.watch.left
             if again:
                 began = time.perf_counter()
@@ -102,9 +108,10 @@ def prune_in_stages(
                     until = -math.inf
                 elif share is not None:
                     until = began + RESELECTED * _share(request, share - spent)
-                run = reselected(run, here, network, asked, request, last, until, told)
+                with interruptible(run.watch.control), _unless_ended(run.result.model):
+                    run = reselected(run, here, network, asked, request, last, until, told)
+                history[-1] = run.result.history[-1]
                 spent += time.perf_counter() - began
-            history.append(run.result.history[-1])
             if reason is not None:
                 history[-1] = replace(history[-1], reselection={"left_out": reason})
             if run.watch.interrupted:
@@ -112,21 +119,24 @@ def prune_in_stages(
             if request.refit == "network":
                 began = time.perf_counter()
                 until = math.inf if share is None else began + _share(request, share - spent)
-                history[-1] = refitted(
-                    run.result.model, history[-1], network, request, until, run.watch, told,
-                    steps=None if last else EARLY,
-                )  # fmt: skip
+                with interruptible(run.watch.control), _unless_ended(run.result.model):
+                    history[-1] = refitted(
+                        run.result.model, history[-1], network, request, until, run.watch, told,
+                        steps=None if last else EARLY,
+                    )  # fmt: skip
                 spent += time.perf_counter() - began
                 if run.watch.interrupted:
                     break
-            stays = last or request.schedule.deleted in ("stay", "return")
-            model = run.result.model if stays else freed(run.result.model, here, network, request)
+            model = run.result.model
+            if not _stays(request, number):
+                model = freed(model, here, network, request)
             if request.finetune is not None:
                 began = time.perf_counter()
                 until = math.inf if share is None else began + share - spent
-                history[-1] = tuned(
-                    model, history[-1], network, request, training, number, until, run.watch, told
-                )
+                with _unless_ended(model):
+                    history[-1] = tuned(
+                        model, history[-1], network, request, training, number, until, run.watch, told
+                    )
                 spent += time.perf_counter() - began
             left = None if left is None else max(0.0, left - spent)
             if run.watch.interrupted:
@@ -138,13 +148,12 @@ def prune_in_stages(
             raise
         run.watch.control.interrupted = True
     assert run is not None
-    return _concluded(run, history, model, network, request, known, left)
+    return _concluded(run, history, network, request, known, left)
 
 
 def _concluded(
     run: Run,
     history: list[Stage],
-    model: nn.Module | None,
     network: Network,
     request: Request,
     known: References,
@@ -155,7 +164,7 @@ def _concluded(
     after, test_after = result.after, result.test_after
     if history[-1].refitted is not None:
         after, test_after = history[-1].refitted, history[-1].test_refitted
-    if history[-1].tuned is not None and model is result.model:
+    if history[-1].tuned is not None and _stays(request, len(history)):
         after, test_after = history[-1].tuned, history[-1].test_tuned
     run.watch.allow(left)
     if request.schedule.count > 1:
@@ -184,6 +193,26 @@ def _part(request: Request, fraction: float, share: float | None, last: bool) ->
         certify=request.certify and last, match=None, labels=False, reselect=None,
         refit=None if request.refit == "network" else request.refit,
     )  # fmt: skip
+
+
+@contextmanager
+def _unless_ended(model: nn.Module) -> Iterator[None]:
+    """Give a network its parameters, buffers and masks back if Ctrl-C ends what happens inside.
+
+    So the record, which has what was finished, speaks of the network that there is.
+    """
+    kept = copy.deepcopy(model.state_dict())
+    try:
+        yield
+    except KeyboardInterrupt:
+        model.load_state_dict(kept)
+        refresh(model)
+        raise
+
+
+def _stays(request: Request, number: int) -> bool:
+    """Whether what a stage deleted stays so through its fine-tuning."""
+    return number == request.schedule.count or request.schedule.deleted in ("stay", "return")
 
 
 def _share(request: Request, seconds: float) -> float:

@@ -18,6 +18,7 @@ from cbs.network.surgery import read_masks
 from cbs.schedule.masks import clear, refresh
 from cbs.schedule.training import Epoch, train
 from cbs.watch import Callback, Step, Watch
+from solvers.control import interruptible
 
 if TYPE_CHECKING:
     from cbs.data import Samples
@@ -76,9 +77,10 @@ def tuned(
         stage, seconds=stage.seconds + spent, tuning_seconds=spent, epochs=None if own else epochs
     )
     if whole:
-        found = evaluate(model, network.samples, network.loss)
-        held_out = network.held_out
-        test = None if held_out is None else evaluate(model, held_out, network.loss)
+        with interruptible(watch.control):
+            found = evaluate(model, network.samples, network.loss)
+            held_out = network.held_out
+            test = None if held_out is None else evaluate(model, held_out, network.loss)
         stage = replace(stage, tuned=found, test_tuned=test)
     for module, mode in modes.items():
         module.training = mode

@@ -1,7 +1,9 @@
 """Iterative pruning: the same as pruning, training and pruning again by hand; nothing half done is left."""
 
+import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch.nn.utils import prune as torch_prune
 
 import cbs
 from cbs.data import Samples
+from cbs.network.evaluate import evaluate
 from cbs.network.surgery import read_masks
 from cbs.result import PruneResult
 from cbs.schedule.training import train
@@ -289,6 +292,42 @@ def test_ctrl_c_between_stages_keeps_the_last_and_before_any_goes_on(monkeypatch
     monkeypatch.setattr(sys.modules["cbs.prune"], "_run", network)  # the package's attribute is the function
     with pytest.raises(KeyboardInterrupt):
         cbs.prune(seeded(mlp), DATA[mlp], sparsity=0.75, stages=2, method="magnitude")
+
+
+@pytest.mark.parametrize(
+    ("place", "times", "deleted"),
+    [
+        ("refitting.evaluate", 1, "stay"), ("refitting.evaluate", 2, "return"),
+        ("refitting.refit_network", 1, "stay"), ("reselecting.assemble", 1, "stay"),
+        ("reselecting.assemble", 2, "stay"), ("tuning.evaluate", 1, "return"),
+        ("tuning.evaluate", 2, "stay"), ("stages.stage_network", 1, "return"),
+    ],
+)  # fmt: skip
+def test_ctrl_c_anywhere_leaves_a_result_that_speaks_of_its_model(monkeypatch, place, times, deleted):
+    where = f"cbs.schedule.{place}"
+    module, _, name = where.rpartition(".")
+    real, left = getattr(importlib.import_module(module), name), [times]
+
+    def pressed(*args, **options):
+        found = real(*args, **options)
+        while left[0]:
+            left[0] -= 1
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(where, pressed)
+    data, model = samples(120, dtype=torch.float32), seeded(mlp, dtype=torch.float32)
+    before = state(model)
+    result = cbs.prune(
+        model, data, sparsity=0.7, method="magnitude", refit="network", finetune=1, match="probabilities",
+        reselect=place.startswith("reselecting"), stages=cbs.Schedule(2, deleted=deleted), **QUICK,
+    )  # fmt: skip
+    assert (left[0] < times, result.status) == (True, "interrupted")
+    assert result.after == evaluate(result.model, data, torch.nn.functional.cross_entropy)
+    gone = torch.cat([mask.flatten() for mask in result.masks.values()])
+    assert result.sparsity == pytest.approx(float(gone.double().mean()))
+    assert [layer.kept for layer in result.layers] == [int((~mask).sum()) for mask in result.masks.values()]
+    assert same(state(result.undo()), before)
 
 
 def test_a_time_limit_covers_stages_and_fine_tuning_and_the_sparsity_is_reached(clock):

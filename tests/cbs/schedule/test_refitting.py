@@ -157,7 +157,7 @@ def test_convolutions_with_norms(options):
 
 
 DATA = {mlp: samples(120), convnet: samples(120, (2, 4, 6))}
-QUICK = {"certify": False, "refit": "network"}
+QUICK = {"certify": False, "refit": "network", "reselect": False}
 
 
 def state(model):

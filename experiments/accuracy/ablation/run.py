@@ -19,7 +19,7 @@ SPARSITIES = (0.9, 0.95, 0.98)
 IMAGES = 10_000
 BASE = {
     "method": "joint", "scope": "network", "pipeline": "sequential", "solver": "local-search",
-    "refit": "network", "stages": 1, "certify": False,
+    "refit": "network", "reselect": False, "stages": 1, "certify": False,
 }  # fmt: skip
 MAGNITUDE = cbs.Method(cbs.Identity(), cbs.Scores("magnitude"), cbs.Nothing(), name="magnitude")
 NOTHING = cbs.Method(cbs.Gram(), cbs.Solve(), cbs.Nothing(), name="nothing moves")

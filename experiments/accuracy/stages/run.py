@@ -79,7 +79,7 @@ def main() -> None:
             return
         began = time.process_time()
         result = cbs.prune(
-            model, data, sparsity=sparsity, stages=as_schedule(stages), refit=refit, solver="greedy",
+            model, data, sparsity=sparsity, stages=as_schedule(stages), refit=refit, reselect=False, solver="greedy",
             samples=config["images"], certify=False, test=test, seed=seed,
         )  # fmt: skip
         last = result.history[-1]
@@ -127,7 +127,7 @@ def against(rows, config, model, train, test, seed, refit):
     ]
     if not todo or rows.new == rows.most:
         return
-    start = cbs.prune(model, train, sparsity=middle, refit=refit, **common)
+    start = cbs.prune(model, train, sparsity=middle, refit=refit, reselect=False, **common)
     dense = Network(model, train, samples=config["images"], seed=seed)
     dense.hold_out(test)
     divergence = matching(dense.model, dense.samples, dense.loss)

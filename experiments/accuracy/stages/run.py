@@ -79,7 +79,8 @@ def main() -> None:
             return
         began = time.process_time()
         result = cbs.prune(
-            model, data, sparsity=sparsity, stages=as_schedule(stages), refit=refit, reselect=False, solver="greedy",
+            model, data, sparsity=sparsity, stages=as_schedule(stages), refit=refit, reselect=False,
+            solver="greedy",
             samples=config["images"], certify=False, test=test, seed=seed,
         )  # fmt: skip
         last = result.history[-1]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cbs.assemble import Run, assemble
 from cbs.change import Change, layer_weights
+from cbs.earlier import pruned_before
 from cbs.methods import get_method
 from cbs.network.network import Network
 from cbs.network.surgery import clone, read_masks
@@ -81,7 +82,8 @@ def widened(request: Request, network: Network) -> Request:
     solver = "greedy" if request.solver == "auto" else request.solver
     if aim <= keep:
         return replace(request, certify=False, solver=solver)
-    return replace(request, sparsity=1 - aim / total, certify=False, solver=solver)
+    wider = max(1 - aim / total, pruned_before(request, network.layers, network.earlier))
+    return replace(request, sparsity=min(wider, request.fraction), certify=False, solver=solver)
 
 
 def reselected(

@@ -121,6 +121,21 @@ def test_masks_that_the_network_came_with_stay():
     assert sum(kept(result).values()) == round(0.3 * 114)
 
 
+@pytest.mark.parametrize("scope", ["row", "layer"])
+def test_masks_that_fill_a_part_of_the_network_stay_where_every_part_has_a_budget(scope):
+    model = clone(seeded(mlp, sizes=SIZES))
+    gone = torch.zeros_like(model[2].weight, dtype=torch.bool)
+    gone[:, 1:6] = True
+    put_mask(model[2], "weight", gone)
+    result = pruned(model, scope=scope)
+    assert result.history[-1].reselection["rounds"]
+    assert bool(result.masks["2"][gone].all())
+    budget = {name: round(0.7 * mask.shape[1]) * len(mask) for name, mask in result.masks.items()}
+    if scope == "layer":
+        budget = {name: round(0.7 * mask.numel()) for name, mask in result.masks.items()}
+    assert {name: int(mask.sum()) for name, mask in result.masks.items()} == budget
+
+
 def test_a_callback_that_stops_it_gets_as_many_weights_as_asked_for():
     for stage in ("select", "reselect"):
         heard = []

@@ -94,7 +94,8 @@ def refit_network(
     `(E J'BJ + lambda D) delta = -E J' (p_theta - p_dense)` (Gauss-Newton, damped by Levenberg and Marquardt).
     Masks, and whatever else the network has, stay. A tenth of the samples is held back from the fit, and the
     step that is best on those is what is returned, so that it can't overfit in silence. Batch norms are in
-    evaluation mode. Networks of less than single precision are refitted in that.
+    evaluation mode. Networks of less than single precision are refitted in that, and judged once more when
+    the weights are rounded to their own.
 
     Args:
         model: with masks in `torch.nn.utils.prune` form; changed in place.
@@ -161,9 +162,27 @@ def refit_network(
             RefitWarning,
             stacklevel=2,
         )
+    if low and found.chosen:
+        passes.until, passes.stopped = math.inf, lambda: False
+        found = _as_kept(found, model, passes, vector, fit if held is None else held)
     if found.chosen:
         write_back(model, movable, found.best)
     return _told(found, divergence, len(vector), fit, held, written, inner)
+
+
+def _as_kept(found: Descent, model: nn.Module, passes: Passes, vector: Tensor, samples: Samples) -> Descent:
+    """A descent whose best is rounded to the types of the network's parameters, and measured so.
+
+    Where rounding costs more than the descent had gained, nothing is gained.
+    """
+    types = {name: values.dtype for name, values in clone(model).named_parameters()}
+    parameters = passes.movable.parameters(found.best)
+    best = passes.movable.vector({name: values.to(types[name]) for name, values in parameters.items()})
+    after = passes.value(best, samples)
+    if after < found.before:
+        return replace(found, best=best, after=after)
+    why = f"{found.why}; rounding costs more than was gained"
+    return replace(found, best=vector, after=found.before, chosen=0, why=why)
 
 
 def _by_features(

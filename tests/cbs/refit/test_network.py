@@ -137,6 +137,24 @@ def test_half_precision_is_refitted_in_single(dtype):
     assert divergence(clone(model).float(), clone(dense).float(), VECTORS_SINGLE) < 0.5 * found.before
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_told_of_half_precision_is_of_the_weights_as_they_are_kept(dtype):
+    data = Samples(VECTORS.inputs.to(dtype), VECTORS.targets)
+    dense, (_, held) = seeded(mlp, dtype=dtype), hold_back(data, 0)
+    for share in (0.3, 0.0):  # without a mask there is less to gain than rounding costs
+        model = masked(seeded(mlp, dtype=dtype), share)
+        kept = copy.deepcopy(model.state_dict())
+        found = refit_network(model, dense, data, steps=3)
+        with torch.no_grad():
+            p = dense(held.inputs).double().log_softmax(dim=1)
+            q = clone(model).float()(held.inputs.float()).double().log_softmax(dim=1)
+        assert found.after == pytest.approx(float((p.exp() * (p - q)).sum(dim=1).mean()), rel=1e-3)
+        assert found.after <= found.before
+        assert bool(found.chosen) == bool(share)
+        if not found.chosen:
+            assert all(torch.equal(values, kept[key]) for key, values in model.state_dict().items())
+
+
 VECTORS_SINGLE = Samples(VECTORS.inputs.float(), VECTORS.targets)
 
 

@@ -89,6 +89,9 @@ class Search:
         h = diagonal(self.passes, point.vector, self._some(int(point.kept.sum())), self._seed())
         leaving = (space.counts(point.kept) - keep).clamp(min=0)
         pool = choose_pool(space, point.kept, point.vector, g, h, self.largest, extra, leaving)
+        if not bool(pool.any()):
+            self.searched = {}
+            return point  # none is there, and none gains anything by returning
         chosen = pool | ~space.prunable
         passes, vector = self._of(point.vector, chosen), point.vector[chosen]
         structure = find_structure(passes, vector, self.fit)

@@ -136,6 +136,13 @@ def test_masks_that_fill_a_part_of_the_network_stay_where_every_part_has_a_budge
     assert {name: int(mask.sum()) for name, mask in result.masks.items()} == budget
 
 
+def test_nothing_is_left_where_that_is_asked_for():
+    result = pruned(sparsity=0.999)
+    assert result.sparsity == 1.0
+    assert result.history[-1].reselection["rounds"]
+    assert not any(kept(result).values())
+
+
 def test_a_callback_that_stops_it_gets_as_many_weights_as_asked_for():
     for stage in ("select", "reselect"):
         heard = []

@@ -271,6 +271,7 @@ def _telling_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", cbs.LeftOut)
         warnings.simplefilter("always", cbs.ScopeIgnored)
+        warnings.simplefilter("always", cbs.RefitWarning)
         warnings.showwarning = lambda message, *_, **__: output.remark(str(message))
         yield
 

@@ -122,7 +122,7 @@ def refit_network(
     plain = plain.float() if low else plain
     movable = find_movable(model, plain, layers)
     where = next(iter(movable.base.values())).device
-    samples = _known(dense, samples.to(where), divergence, low)
+    samples = with_known(dense, samples.to(where), divergence, low)
     passes = Passes(plain, movable, divergence)
     vector = movable.vector(movable.base)
     passes.attempt(vector, samples)
@@ -251,7 +251,7 @@ def require_refit(network: Network, match: str | None, labels: bool) -> None:
     few = replace(samples, inputs=samples.inputs[:TRIED], targets=samples.targets[:TRIED])
     movable = whole_movable(model, [layer.name for layer in layers])
     Passes(model, movable, divergence).attempt(
-        movable.vector(movable.base), _known(network.model, few, divergence, low)
+        movable.vector(movable.base), with_known(network.model, few, divergence, low)
     )
 
 
@@ -279,7 +279,7 @@ def divergence_outputs(passes: Passes, vector: Tensor, samples: Samples) -> int:
 
 
 @torch.no_grad()
-def _known(dense: nn.Module, samples: Samples, divergence: Divergence, low: bool) -> Samples:
+def with_known(dense: nn.Module, samples: Samples, divergence: Divergence, low: bool) -> Samples:
     """The samples with what the divergence compares with as targets: dense outputs, or their own.
 
     Raises:

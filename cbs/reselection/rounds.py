@@ -29,7 +29,7 @@ from cbs.data import Samples
 from cbs.network.losses import LOW, Loss
 from cbs.network.surgery import clone
 from cbs.refit.movable import Movable, write_back
-from cbs.refit.network import _known, hold_back, matching
+from cbs.refit.network import hold_back, matching, with_known
 from cbs.refit.passes import Halted, Passes
 from cbs.reselection.search import Point, Search, finite, work_of_a_sample
 from cbs.reselection.space import find_space
@@ -142,7 +142,7 @@ def reselect(
         i = int(lacking[0])
         there = int(space.counts(kept)[i])
         raise ValueError(f"keep asks for {int(keep[i])} weights of pool {i}, but the network has {there}")
-    known = _known(dense, samples.to(kept.device), divergence, low)
+    known = with_known(dense, samples.to(kept.device), divergence, low)
     fit, held = hold_back(known, seed)
     if held is None:
         raise ValueError(f"samples: {len(samples)} are too few to hold some back; give at least 96")

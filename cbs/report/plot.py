@@ -90,7 +90,7 @@ def _dress(accuracy: Axes, loss: Axes, objective: Axes, results: Sequence[PruneR
     dense = first.test_before or first.before
     data = "test" if first.test_before else "calibration"
     accuracy.set_title(f"accuracy on {data} data")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     if dense.accuracy is not None:
         accuracy.axhline(dense.accuracy, color="grey", linestyle=":", linewidth=1)
         accuracy.annotate(

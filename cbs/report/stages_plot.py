@@ -62,7 +62,7 @@ def _dress(panels: dict[str, Axes], results: Sequence[PruneResult]) -> None:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     for name in ("accuracy", "sparsity"):
-        panels[name].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        panels[name].yaxis.set_major_formatter(PercentFormatter(1.0))
     known = np.concatenate([line.get_ydata() for line in panels["divergence"].lines])
     if (np.isfinite(known) & (known > 0)).any():
         panels["divergence"].set_yscale("log")

@@ -36,3 +36,12 @@ def test_lines_are_the_history(tmp_path):
 def test_without_a_refit_there_is_no_divergence_to_show():
     figure = draw_stages([cbs.prune(seeded(mlp), samples(40), stages=2, **OPTIONS)])
     assert [text.get_text() for text in figure.axes[1].texts] == ["no network refit"]
+
+
+def test_no_two_ticks_read_the_same_however_near_the_accuracies_are():
+    model, data = seeded(mlp), samples(2000)
+    figure = draw_stages([cbs.prune(model, data, stages=2, test=data, **(OPTIONS | {"sparsity": 0.02}))])
+    figure.draw_without_rendering()
+    for axes in (figure.axes[0], figure.axes[2]):
+        told = [label.get_text() for label in axes.get_yticklabels()]
+        assert len(set(told)) == len(told) > 1

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 WIDER, MOST = 3.0, 3_000
 """How many times the weights asked for the method leaves, and up to how many."""
+COVERED = 0.5
+"""Share of the survivors that a pool must have room for where nobody asked for re-selection."""
 MATRIX, ABLE = 200, 2e11
 """Samples of a matrix whose passes back may take no more than so many multiplications."""
 
@@ -53,7 +55,7 @@ def wanted(network: Network, request: Request, asked: Request) -> tuple[bool, st
     if request.reselect:
         return reason is None, reason
     keep = (1 - asked.fraction) * sum(layer.size for layer in network.layers)
-    return reason is None and keep <= LARGEST and get_method(request.method).open, None
+    return reason is None and COVERED * keep <= LARGEST and get_method(request.method).open, None
 
 
 def unfit(network: Network, request: Request) -> str | None:

@@ -104,7 +104,7 @@ def test_searches_are_written_amid_a_round(tmp_path):
     file = Checkpoint(tmp_path / "search", {}, every=0.0)
     found = BranchAndBound(node_limit=2000).run(problem, Control(gap=1e-6, checkpoint=file))
     assert found.reason is Status.NODE_LIMIT
-    assert found.stats["checkpoints"] > 5
+    assert found.stats["checkpoints"] > 1  # how many depends on how long a slice takes
     again = BranchAndBound(node_limit=1).run(problem, Control(gap=1e-6, checkpoint=file))
     assert again.stats["resumed"]
     assert again.stats["nodes"] >= found.stats["nodes"]

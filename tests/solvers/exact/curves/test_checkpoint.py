@@ -102,9 +102,9 @@ def test_solve_goes_on_from_any_poll(refit, tmp_path, monkeypatch):
 def test_searches_are_written_amid_a_round(tmp_path):
     problem = make_problem(np.random.default_rng(3), Budget.per_layer(150), m=3, n=72)
     file = Checkpoint(tmp_path / "search", {}, every=0.0)
-    found = BranchAndBound(node_limit=2000).run(problem, Control(gap=1e-6, checkpoint=file))
+    found = BranchAndBound(node_limit=10_000).run(problem, Control(gap=1e-6, checkpoint=file))
     assert found.reason is Status.NODE_LIMIT
-    assert found.stats["checkpoints"] > 1  # how many depends on how long a slice takes
+    assert found.stats["checkpoints"] > 5
     again = BranchAndBound(node_limit=1).run(problem, Control(gap=1e-6, checkpoint=file))
     assert again.stats["resumed"]
     assert again.stats["nodes"] >= found.stats["nodes"]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from cbs.request import Finetune, Request, unknown
+from cbs.names import unknown
+from cbs.request import Finetune, Request
 
 if TYPE_CHECKING:
     from cbs.network.losses import Loss

@@ -6,9 +6,11 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cbs.checks import GRANULARITIES
 from cbs.compensation import Compensation
 from cbs.curvature import Curvature
-from cbs.request import GRANULARITIES, Request, check_name
+from cbs.names import check_name
+from cbs.request import Request
 from cbs.selection import Selection
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from cbs.curvature import (
     RowGram,
 )
 from cbs.method import Method
-from cbs.request import check_name
+from cbs.names import check_name
 from cbs.selection import NeuronDropout, NeuronMerge, NeuronSolve, Scores, Solve
 from solvers.runtime.plugins import plugins
 

@@ -15,16 +15,18 @@ from torch import nn
 from cbs.arguments import Options, check_options, takes_a_request
 from cbs.assemble import Run, assemble
 from cbs.certify import certify_result, take_up
+from cbs.checks import SCOPES
 from cbs.data import gather
 from cbs.earlier import check_earlier
 from cbs.history import Stage
 from cbs.method import Method
 from cbs.methods import get_method, table
+from cbs.names import check_name
 from cbs.network.eligible import LeftOut
 from cbs.network.losses import named_loss
 from cbs.network.network import Network
 from cbs.references import References
-from cbs.request import SCOPES, Request, check_name
+from cbs.request import Request
 from cbs.result import PruneResult
 from cbs.schedule.stages import prune_in_stages
 from cbs.schedule.training import check_options as check_training

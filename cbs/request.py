@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from cbs.checks import check_request
+from cbs.names import place
 from cbs.schedule.growth import Schedule
 from solvers import Budget
 
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
     from solvers import Solver
     from solvers.problem import Mask
 
-SCOPES = ("row", "layer", "network")
-GRANULARITIES = ("weights", "neurons")
-PIPELINES = ("one-shot", "sequential")
-REFITS = ("layer", "network")
-MATCHES = ("probabilities", "outputs")
-TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "validation", "patience")
-"""Options of `cbs.train` that fine-tuning takes."""
 Finetune = Callable[[Any, int], Any]
 """Trains a network in place, given it and the number of the stage it follows, from 1."""
 
@@ -133,104 +125,7 @@ class Request:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        from solvers.control import check_limits, is_number  # imports SciPy: `--help` need not wait
-
-        check_name("scope", self.scope, SCOPES)
-        check_name("pipeline", self.pipeline, PIPELINES)
-        if self.granularity is not None:
-            check_name("granularity", self.granularity, GRANULARITIES)
-        if self.neurons and self.budget != "unstructured":
-            raise ValueError(
-                f"budget {self.budget!r} is one of weights; granularity 'neurons' takes 'unstructured'"
-            )
-        if self.neurons and self.pipeline != "one-shot":
-            raise ValueError(
-                f"pipeline {self.pipeline!r} prunes weights; granularity 'neurons' takes 'one-shot'"
-            )
-        self._check_refit()
-        if self.pattern is None:
-            check_name("budget", self.budget, ("unstructured", "columns", "2:4"))
-        if self.sparsity is None:
-            if self.pattern is None:
-                raise ValueError(f"sparsity must be given for budget {self.budget!r}, a number in [0, 1)")
-        elif not is_number(self.sparsity) or not 0 <= self.sparsity < 1:
-            percent = is_number(self.sparsity) and 1 < self.sparsity < 100
-            meant = f"; {self.sparsity:g}% is {self.sparsity / 100:g}" if percent else ""
-            raise ValueError(f"sparsity must lie in [0, 1), got {self.sparsity!r}{meant}")
-        elif self.pattern is not None and abs(self.sparsity - self.fraction) > 1e-9:
-            raise ValueError(
-                f"sparsity {self.sparsity:g} disagrees with budget {self.budget!r}, which prunes "
-                f"{self.fraction:g}; give that, or no sparsity"
-            )
-        check_limits(self.time_limit, self.gap, self.seed)
-        if isinstance(self.stages, Mapping):  # as a report has it
-            object.__setattr__(self, "stages", Schedule(**self.stages))
-        if self.schedule.count > 1 and self.pattern is not None:
-            raise ValueError(
-                f"stages must be 1 for budget {self.budget!r}, which is a pattern, met whole or not at all, "
-                f"got {self.schedule.count}"
-            )
-        self.schedule.sparsities(0.0, self.fraction)
-        self._check_finetune()
-        if self.patience is not None and not (is_number(self.patience) and self.patience > 0):
-            raise ValueError(f"patience must be positive seconds or None, got {self.patience!r}")
-        if not is_number(self.damping) or not 0 <= self.damping < float("inf"):
-            raise ValueError(f"damping must be a finite number >= 0, got {self.damping!r}")
-        if self.reselect is not None and not _is_flag(self.reselect):
-            raise ValueError(f"reselect must be True, False or None, got {self.reselect!r}")
-        if self.norms is not None and not _is_flag(self.norms):
-            raise ValueError(f"norms must be True, False or None, got {self.norms!r}")
-        for name in ("certify", "labels"):
-            if not _is_flag(value := getattr(self, name)):
-                raise ValueError(f"{name} must be True or False, got {value!r}")
-        if isinstance(self.device, bool) or not (
-            isinstance(self.device, str | Integral) or type(self.device).__module__ == "torch"
-        ):
-            raise ValueError(f"device must be a name, such as 'cpu' or 'cuda', got {self.device!r}")
-        whole = isinstance(self.samples, Integral) and not isinstance(self.samples, bool)
-        if self.samples is not None and not (whole and self.samples >= 1):
-            raise ValueError(f"samples must be at least 1 or None, and whole, got {self.samples!r}")
-
-    def _check_refit(self) -> None:
-        if self.refit is not None:
-            check_name("refit", self.refit, REFITS)
-        if self.match is not None:
-            check_name("match", self.match, MATCHES)
-        if self.refit == "layer" and self.pipeline == "sequential":
-            raise ValueError(
-                "refit 'layer' is for what pipeline 'one-shot' pruned; 'sequential' refits as it goes"
-            )
-        for name, given in (("match", self.match), ("labels", self.labels)):
-            if given and self.refit != "network":
-                raise ValueError(f"{name} says what refit 'network' does; give that too, or drop {name}")
-        if self.reselect and self.refit != "network":
-            raise ValueError("reselect comes before refit 'network'; give that too, or drop reselect")
-        if self.reselect and (self.neurons or self.budget == "columns"):
-            what = "granularity 'neurons'" if self.neurons else "budget 'columns'"
-            raise ValueError(
-                f"reselect chooses single weights, in budgets 'unstructured' and N:M, not {what}"
-            )
-        if self.match and self.labels:
-            raise ValueError(
-                f"match {self.match!r} is about the dense network's outputs, labels about the loss: drop one"
-            )
-
-    def _check_finetune(self) -> None:
-        epochs = isinstance(self.finetune, Integral) and not isinstance(self.finetune, bool)
-        if epochs and self.finetune < 1:  # type: ignore[operator]
-            raise ValueError(f"finetune must be at least 1 epoch or None, got {self.finetune!r}")
-        if isinstance(self.finetune, Mapping):
-            for name in self.finetune:
-                check_name("option of finetune", name, TRAINING)
-        elif not epochs and not (self.finetune is None or callable(self.finetune) or _names(self.finetune)):
-            raise ValueError(
-                "finetune must be a number of epochs, options of cbs.train, a function of (model, stage) "
-                f"that trains in place, or None, got {self.finetune!r}"
-            )
-        if callable(self.finetune) and not _takes(self.finetune, 2):
-            raise ValueError(
-                f"finetune must take two arguments, the model and the stage, got {_place(self.finetune)!r}"
-            )
+        check_request(self)
 
     @property
     def schedule(self) -> Schedule:
@@ -262,9 +157,9 @@ class Request:
             "method": self.name,
             "solver": solver,
             "layers": layers,
-            "loss": _place(self.loss),
+            "loss": place(self.loss),
             "stages": self.schedule.count if plain else self.schedule.to_dict(),
-            "finetune": _place(self.finetune) if callable(self.finetune) else self.finetune,
+            "finetune": place(self.finetune) if callable(self.finetune) else self.finetune,
         }
 
     @cached_property
@@ -354,46 +249,3 @@ class Request:
         if self.scope == "row":
             return Budget.per_row(round(self.fraction * n))
         return Budget.per_layer(round(self.fraction * m * n))
-
-
-def _names(what: object) -> bool:
-    """Whether it is a function as a report has it, `module:name`."""
-    return isinstance(what, str) and ":" in what
-
-
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with so many arguments, as far as it tells."""
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError:
-        return False
-    except ValueError:  # it does not tell
-        return True
-    return True
-
-
-def _is_flag(value: object) -> bool:
-    """Whether a value is True or False, be it NumPy's, or 1 or 0."""
-    return type(value).__name__ in ("bool", "bool_") or (isinstance(value, Integral) and value in (0, 1))
-
-
-def _place(what: Any) -> str:
-    """A function, or an object's class, as `module:name`; what has a name already by that."""
-    if isinstance(what, str):
-        return what
-    named = what if hasattr(what, "__qualname__") else type(what)
-    place = f"{named.__module__}:{named.__qualname__}"
-    return place.removeprefix("torch.nn.functional:")
-
-
-def check_name(kind: str, name: str, known: Sequence[str]) -> None:
-    """Raise ValueError, with the nearest known name, unless `name` is one of `known`."""
-    if name not in known:
-        raise ValueError(unknown(kind, name, known))
-
-
-def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is not among the known, with the nearest of these."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"unknown {kind} {name!r}; {hint}"

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 from cbs.curvature.base import Curvature, check_damping, check_whole, own_words
-from cbs.request import check_name
+from cbs.names import check_name
 
 if TYPE_CHECKING:
     from torch import nn

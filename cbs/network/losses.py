@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.data import first_line
-from cbs.request import check_name
+from cbs.names import check_name
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of (outputs, targets): the mean or the sum over a batch's samples, or a value for each of them."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cbs.change import Weights, layer_weights
 from cbs.curvature.base import Gram
 from cbs.data import gather
+from cbs.names import check_name
 from cbs.network.eligible import masked_names, survey, unwrap
 from cbs.network.evaluate import Evaluation, evaluate, output_changes
 from cbs.network.layers import Layer, named_layers
@@ -32,7 +33,6 @@ from cbs.quantization.feedback import round_with_feedback
 from cbs.quantization.grid import GRIDS, PER, Codes, Grid, fit
 from cbs.quantization.stored import PackedLayer, count_bytes, file_tensors
 from cbs.quantization.stored import write as write_file
-from cbs.request import check_name
 from cbs.result import PruneResult
 from solvers.control import is_number
 from solvers.hessian import Array

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any
 
+from cbs.names import check_name
+
 GROWTHS = ("exponential", "linear", "cubic", "late")
 DELETED = ("stay", "return", "shrink", "adapt")
 SAME = 1e-9
@@ -64,7 +66,6 @@ class Schedule:
     given: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        from cbs.request import check_name
         from solvers.control import is_number
 
         if self.given is not None:

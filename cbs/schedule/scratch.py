@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import first_line
+from cbs.names import check_name
 from cbs.network.eligible import masked_names
 from cbs.network.shrink import shrink
 from cbs.network.surgery import clone, put_mask, read_masks
-from cbs.request import check_name
 from cbs.result import PruneResult
 
 HOW = ("random", "original")

@@ -242,7 +242,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Refuse options of `train` that are out of their range, before there is a model or data.
 
     Args:
-        options: some of `cbs.request.TRAINING`.
+        options: some of `cbs.checks.TRAINING`.
 
     Raises:
         ValueError: in one line.

@@ -98,7 +98,7 @@ class Selection(ABC):
     searches: ClassVar[bool] = False
     """Whether it searches, for which code is compiled."""
     granularities: ClassVar[tuple[str, ...]] = ("weights",)
-    """What it can prune, of `cbs.request.GRANULARITIES`; the first unless a request says which."""
+    """What it can prune, of `cbs.checks.GRANULARITIES`; the first unless a request says which."""
     requires: ClassVar[tuple[str, ...]] = ()
     """What it needs of data and network, a word or two each, for the table of methods."""
     merges: ClassVar[bool] = False

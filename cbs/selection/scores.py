@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cbs.request import check_name
+from cbs.names import check_name
 from cbs.selection.base import Choice, Job, NeuronChoice, Selection
 
 if TYPE_CHECKING:

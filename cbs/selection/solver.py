@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from cbs.curvature.base import Gram
-from cbs.request import check_name
+from cbs.names import check_name
 from cbs.selection.base import Choice, Job, Selection
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ def check_earlier(request: Request, layers: Sequence[Layer], earlier: Sequence[M
         )
         return
     for layer, mask in zip(layers, earlier, strict=True):
-        pools, name = request.layer_budget(layer).pools(*layer.shape), f"layer {layer.name!r}"
+        pools, name = request.layer_budget(layer).laid_over(*layer.shape), f"layer {layer.name!r}"
         if pools.coupled and (mask.any(axis=0) != mask.all(axis=0)).any():
             raise ValueError(
                 f"{name} comes with a mask that is not one of whole columns, which budget 'columns' can't "
@@ -58,7 +58,7 @@ def pruned_before(request: Request, layers: Sequence[Layer], earlier: Sequence[M
         return float(np.concatenate([*map(np.ravel, earlier)]).mean())
     largest = 0.0
     for layer, mask in zip(layers, earlier, strict=True):
-        pools = request.layer_budget(layer).pools(*layer.shape)
+        pools = request.layer_budget(layer).laid_over(*layer.shape)
         counts = np.bincount(pools.labels.ravel(), weights=pools.decisions(mask).ravel())
         largest = max(largest, float((counts / pools.sizes).max()))
     return largest
@@ -138,4 +138,4 @@ def keep_all_out(
 
 
 def _joined(request: Request, layers: Sequence[Layer]) -> Pools:
-    return Budget.per_layer(request.network_count(layers)).pools(1, sum(layer.size for layer in layers))
+    return Budget.per_layer(request.network_count(layers)).laid_over(1, sum(layer.size for layer in layers))

@@ -389,12 +389,12 @@ def smallest(scores: Sequence[Array], budgets: Sequence[Budget] | int) -> list[M
     """
     if isinstance(budgets, int):
         joined = np.concatenate([s.ravel() for s in scores])[None, :]
-        chosen = Budget.per_layer(budgets).pools(1, joined.size).smallest(joined)[0]
+        chosen = Budget.per_layer(budgets).laid_over(1, joined.size).smallest(joined)[0]
         parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
         return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
     masks: list[NDArray[np.bool_]] = []
     for s, budget in zip(scores, budgets, strict=True):
-        pools = budget.pools(*s.shape)
+        pools = budget.laid_over(*s.shape)
         ranked = s.sum(axis=0, keepdims=True) if pools.coupled else s
         masks.append(pools.expand(pools.smallest(ranked), len(s)))
     return masks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from solvers.budget import KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.control import Control
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.brute_force import BruteForce
@@ -49,7 +49,7 @@ class Auto(Solver):
     name: ClassVar[str] = "auto"
     summary: ClassVar[str] = "a proof on small rows, strong search with a certified bound on large ones"
     proves: ClassVar[str] = "optimality"
-    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
     resumable: ClassVar[bool] = True
 
     def refuses(self, problem: SubsetProblem) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,12 @@ KINDS = ("per_row", "per_layer", "n_of_m", "columns")
 UNITS = "units"
 """The kind of a budget on groups of neighbouring columns, which few solvers do."""
 GROUPS = "groups"
-"""The kind of a budget with a number for every group of neighbours in a row, which few solvers do."""
+"""The kind of a budget with a number for every group of neighbours in a row."""
+POOLS = "pools"
+"""The kind of a budget with a number for every group of inputs, wherever in a row they are.
+
+Solvers see it as `GROUPS`: `solvers.form.reduction` sorts the inputs.
+"""
 SHOWN = 8
 """Rows whose counts are all shown when a budget is printed."""
 
@@ -90,8 +95,8 @@ class Pools:
 class Budget:
     """How many weights go, and where: a partition of the mask's entries into pools.
 
-    Build one with `per_row`, `per_layer`, `n_of_m`, `groups` or `columns`. Counts are exact: a mask that
-    prunes more, or fewer, does not meet the budget.
+    Build one with `per_row`, `per_layer`, `n_of_m`, `pools`, `groups` or `columns`. Counts are exact: a mask
+    that prunes more, or fewer, does not meet the budget.
     """
 
     kind: str
@@ -99,6 +104,8 @@ class Budget:
     keep: int | None = None
     of: int | None = None
     sizes: tuple[int, ...] | None = None
+    labels: tuple[int, ...] | None = None
+    shared: bool = False
 
     def __repr__(self) -> str:
         if self.kind == "n_of_m":
@@ -106,10 +113,14 @@ class Budget:
         if self.kind == UNITS:
             return f"Budget.columns({self.prune}, width={self.of})"
         counts = self.prune
-        if isinstance(counts, tuple) and len(counts) > SHOWN:
+        if isinstance(counts, tuple) and len(counts) > SHOWN and self.kind != POOLS:
             return f"Budget.{self.kind}({len(counts)} counts from {min(counts)} to {max(counts)})"
+        own = ", shared=True" if self.shared else ""
+        if self.kind == POOLS:
+            keep = _kept(self.labels or (), self.prune or ())  # type: ignore[arg-type]
+            return f"Budget.pools({_shown(self.labels or ())}, {_shown(keep)}{own})"
         if self.kind == GROUPS:
-            return f"Budget.groups({list(self.sizes or ())}, {list(counts)})"  # type: ignore[arg-type]
+            return f"Budget.groups({list(self.sizes or ())}, {list(counts)}{own})"  # type: ignore[arg-type]
         return f"Budget.{self.kind}({list(counts) if isinstance(counts, tuple) else counts})"
 
     @classmethod
@@ -133,12 +144,68 @@ class Budget:
         return cls("n_of_m", keep=keep, of=of)
 
     @classmethod
-    def groups(cls, sizes: Sequence[int], prune: Sequence[int]) -> Budget:
+    def pools(
+        cls,
+        labels: Sequence[Hashable] | NDArray[Any],
+        keep: int | Mapping[Any, int] | Sequence[int] | NDArray[np.int64],
+        *,
+        shared: bool = False,
+    ) -> Budget:
+        """Every row falls into groups of inputs, wherever they are; each keeps its own number.
+
+        Args:
+            labels: `[n]` group of every input that may be pruned (movable columns have none): numbers or
+                words, in any order.
+            keep: how many inputs of each group stay: one number for all groups, a number for each label, or
+                a sequence in the order of the sorted labels.
+            shared: whether all rows have one mask, as under `columns`.
+
+        Raises:
+            ValueError: if a label has no number, a number has no label, or a group is smaller than that.
+        """
+        given = [x.item() if isinstance(x, np.generic) else x for x in labels]
+        try:
+            names = sorted(set(given))  # type: ignore[type-var]
+        except TypeError:
+            raise ValueError(
+                "budget of pools: `labels` must be all numbers or all words, one for every input"
+            ) from None
+        if not names:
+            raise ValueError("budget of pools: `labels` is empty; need one for every input")
+        place = {name: p for p, name in enumerate(names)}
+        found = tuple(place[name] for name in given)
+        sizes = np.bincount(found)
+        if isinstance(keep, Mapping):
+            if set(keep) != set(names):
+                odd = sorted(map(repr, set(keep) ^ set(names)))[0]
+                which = "a number for" if odd in set(map(repr, keep)) else "no number for"
+                raise ValueError(
+                    f"budget of pools: `keep` has {which} label {odd}; labels are {_shown(names)}"
+                )
+            counts = [_count(keep[name], "keep") for name in names]
+        elif np.ndim(keep):
+            counts = [_count(k, "keep") for k in keep]  # type: ignore[union-attr]
+        else:
+            counts = [_count(keep, "keep")] * len(names)
+        if len(counts) != len(names):
+            raise ValueError(
+                f"budget of pools: `keep` has {len(counts)} numbers for {len(names)} labels, {_shown(names)}"
+            )
+        for name, size, count in zip(names, sizes.tolist(), counts, strict=True):
+            if count > size:
+                raise ValueError(
+                    f"budget of pools: `keep` is {count} for label {name!r}, which has only {size} inputs"
+                )
+        return cls(POOLS, prune=tuple((sizes - counts).tolist()), labels=found, shared=bool(shared))
+
+    @classmethod
+    def groups(cls, sizes: Sequence[int], prune: Sequence[int], *, shared: bool = False) -> Budget:
         """Every row falls into groups of neighbours, each of which prunes its own number of weights.
 
         Args:
             sizes: of the groups, which together are the row's inputs that may go; at least one each.
             prune: for every group how many of it.
+            shared: whether all rows have one mask, as under `columns`.
 
         Raises:
             ValueError: if the two disagree.
@@ -149,7 +216,7 @@ class Budget:
                 "budget of groups: `sizes` and `prune` must have a number for every group, sizes at least "
                 f"1, got {len(sizes)} sizes and {len(prune)} counts"
             )
-        return cls(GROUPS, prune=prune, sizes=sizes)
+        return cls(GROUPS, prune=prune, sizes=sizes, shared=bool(shared))
 
     @classmethod
     def columns(cls, prune: int, width: int = 1) -> Budget:
@@ -165,7 +232,7 @@ class Budget:
         prune = _count(prune, "prune")
         return cls("columns", prune=prune) if width == 1 else cls(UNITS, prune=prune, of=width)
 
-    def pools(self, m: int, n: int) -> Pools:
+    def laid_over(self, m: int, n: int) -> Pools:
         """Lay the budget over a mask `[m, n]`.
 
         Raises:
@@ -194,7 +261,10 @@ class Budget:
                 "columns in the layer",
             )
         if self.kind == GROUPS:
-            return _groups(self.sizes or (), self.prune or (), m, n)  # type: ignore[arg-type]
+            within = np.repeat(np.arange(len(self.sizes or ())), self.sizes or ())
+            return self._labelled(within, m, n, "sizes add up to")
+        if self.kind == POOLS:
+            return self._labelled(np.array(self.labels), m, n, "labels are")
         assert self.of is not None
         if self.kind == UNITS:
             return _units(int(self.prune or 0), self.of, n)  # type: ignore[arg-type]
@@ -212,8 +282,18 @@ class Budget:
         """The budget as the fields of an instance file: `budget` with `prune`, or `keep` and `of`."""
         fields = {
             "budget": self.kind, "prune": self.prune, "keep": self.keep, "of": self.of, "sizes": self.sizes,
+            "labels": self.labels, "shared": self.shared or None,
         }  # fmt: skip
         return {name: value for name, value in fields.items() if value is not None}
+
+    def _labelled(self, within: NDArray[np.int64], m: int, n: int, what: str) -> Pools:
+        """The pools of groups within a row of decisions, by their labels `[n]`."""
+        if len(within) != n:
+            raise ValueError(f"budget of {self.kind}: {what} {len(within)}, but rows have {n} inputs")
+        prune, rows = np.asarray(self.prune), 1 if self.shared else m
+        labels = np.arange(rows)[:, None] * len(prune) + within[None, :]
+        sizes = np.bincount(within, minlength=len(prune))
+        return _checked(labels, np.tile(prune, rows), np.tile(sizes, rows), self.shared, "in a group")
 
 
 def _units(prune: int, width: int, n: int) -> Pools:
@@ -225,13 +305,17 @@ def _units(prune: int, width: int, n: int) -> Pools:
     return Pools(np.zeros((1, n), np.int64), np.array([prune * width]), np.array([n]), True, width)
 
 
-def _groups(sizes: Sequence[int], prune: Sequence[int], m: int, n: int) -> Pools:
-    """Neighbours of every row in groups of their own sizes."""
-    if sum(sizes) != n:
-        raise ValueError(f"budget of groups: sizes add up to {sum(sizes)}, but rows have {n} inputs")
-    within = np.repeat(np.arange(len(sizes)), sizes)
-    labels = np.arange(m)[:, None] * len(sizes) + within[None, :]
-    return _checked(labels, np.tile(prune, m), np.tile(sizes, m), False, "in a group")
+def _kept(labels: Sequence[int], prune: Sequence[int]) -> list[int]:
+    """How many of every label stay."""
+    return [int(k) for k in np.bincount(labels) - np.asarray(prune)]
+
+
+def _shown(values: Sequence[Any]) -> str:
+    """A list, or the start of a long one."""
+    listed = list(values)
+    if len(listed) <= 2 * SHOWN:
+        return str(listed)
+    return f"[{', '.join(map(repr, listed[:SHOWN]))}, ... {len(listed)} in all]"
 
 
 def _count(value: Any, name: str) -> int:

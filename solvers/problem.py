@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.bounds.secure import certainly_semidefinite
-from solvers.budget import Budget, Pools
+from solvers.budget import GROUPS, POOLS, Budget, Pools
 from solvers.hessian import Array, FactorHessian, Hessian, as_hessian
 from solvers.hessian.base import CHUNK_BYTES, SINGULAR, condition, numbers
 from solvers.hessian.refinement import Refined, refine
@@ -87,7 +87,7 @@ class SubsetProblem:
         self.budget = budget
         self._priced: list[_Priced] = []
         self._best: tuple[_Priced, Array] | None = None
-        self.pools: Pools = budget.pools(self.m, len(self.prunable))
+        self.pools: Pools = budget.laid_over(self.m, len(self.prunable))
         if len(self.movable) and not self.refit:
             for r in range(self.hessian.rows or 1):
                 if condition(self.hessian.block(r, self.movable)) * len(self.movable) * EPS >= 1.0:
@@ -123,7 +123,7 @@ class SubsetProblem:
             ValueError: if no mask of this shape meets it.
         """
         other = copy.copy(self)
-        other.budget, other.pools = budget, budget.pools(self.m, len(self.prunable))
+        other.budget, other.pools = budget, budget.laid_over(self.m, len(self.prunable))
         other._priced, other._best = [], None
         return other
 
@@ -132,11 +132,12 @@ class SubsetProblem:
 
         Args:
             r: which.
-            prune: how many of its weights go; None for what a `per_row` or `n_of_m` budget says.
+            prune: how many of its weights go; None for what a budget of its own says, as `per_row` and
+                `n_of_m` are.
         """
         if prune is not None:
             budget = Budget.per_row(prune)
-        elif self.budget.kind == "n_of_m":
+        elif self.budget.kind in ("n_of_m", GROUPS, POOLS) and not self.pools.coupled:
             budget = self.budget
         elif self.budget.kind == "per_row":
             budget = Budget.per_row(int(self.pools.prune[r]))

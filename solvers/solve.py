@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from solvers.budget import GROUPS, KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, POOLS, UNITS
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
@@ -135,10 +135,10 @@ def check_support(solver: Solver, problem: SubsetProblem) -> None:
         raise ValueError(
             f"solver {solver.name!r} does not do the {variant} variant, only {', '.join(solver.variants)}"
         )
-    if problem.budget.kind not in solver.budgets:
+    kind = problem.budget.kind
+    if (GROUPS if kind == POOLS else kind) not in solver.budgets:
         raise ValueError(
-            f"solver {solver.name!r} does not do the budget {problem.budget.kind!r}, "
-            f"only {', '.join(solver.budgets)}"
+            f"solver {solver.name!r} does not do the budget {kind!r}, only {', '.join(solver.budgets)}"
         )
     reason = solver.refuses(problem)
     if reason:
@@ -151,6 +151,8 @@ def _checkpoint(
     if not solver.resumable:
         known = ", ".join(name for name, each in registry().items() if each.resumable)
         raise ValueError(f"solver {solver.name!r} keeps no checkpoint, only {known}")
+    if problem.budget.kind in (GROUPS, POOLS):
+        raise ValueError(f"no checkpoint knows the budget {problem.budget.kind!r}; leave `checkpoint` out")
     if not solver.resumes(problem):
         raise ValueError(
             f"solver {solver.name!r} grows no tree of {problem.n} inputs that a checkpoint could keep; "

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from solvers.budget import KINDS
+from solvers.budget import GROUPS, KINDS
 from solvers.control import Control
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import RowBounds, Status
@@ -59,8 +59,8 @@ class Solver(ABC):
     """`optimality`, `a bound`, or `nothing`."""
     variants: ClassVar[tuple[str, ...]] = ("joint", "selection")
     """Variants it can do."""
-    budgets: ClassVar[tuple[str, ...]] = KINDS
-    """Budget kinds it can do."""
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS)
+    """Budget kinds it can do; one of `pools` comes to it as one of `groups`."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules it needs beyond the core dependencies."""
     resumable: ClassVar[bool] = False

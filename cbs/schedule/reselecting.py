@@ -165,7 +165,7 @@ def pools_of(request: Request, network: Network) -> tuple[dict[str, Tensor], Ten
     keep: list[np.ndarray] = []
     first = 0
     for layer in network.layers:
-        laid = request.layer_budget(layer).pools(*layer.shape)
+        laid = request.layer_budget(layer).laid_over(*layer.shape)
         pools[layer.name] = torch.from_numpy(laid.labels + first).reshape(layer.module.weight.shape)
         keep.append(laid.keep)
         first += len(laid.keep)

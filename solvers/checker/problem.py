@@ -18,11 +18,14 @@ from solvers.checker.rounding import Array
 
 KINDS = ("per_row", "per_layer", "n_of_m", "columns")
 CURVATURES = ({"hessian"}, {"factor"}, {"factor", "damping"})
-OTHERS = {"weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of", "sizes"}
+OTHERS = {
+    "weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of", "sizes", "labels", "shared",
+}  # fmt: skip
 NUMBERS = ("weights", "hessian", "factor", "damping", "gradient")
-INTEGERS = ("movable", "prune", "keep", "of", "sizes")
+INTEGERS = ("movable", "prune", "keep", "of", "sizes", "labels")
 ONE = {
     "budget": "a string", "refit": "true or false (a bool)", "damping": "one number",
+    "shared": "true or false (a bool)",
     "keep": "one whole number", "of": "one whole number",
 }  # fmt: skip
 LONGEST = 1 << 22
@@ -166,7 +169,14 @@ def check_declared(fields: Mapping[str, Shaped]) -> None:
         raise ValueError(f"gradient has shape {fields['gradient'].shape}, the weights {(m, n)}")
     if "movable" in fields and (len(fields["movable"].shape) != 1 or fields["movable"].shape[0] > n):
         raise ValueError(f"movable must list distinct columns, got shape {fields['movable'].shape}")
-    if "prune" in fields and fields["prune"].shape not in ((), (m,)):
+    for name in {"sizes", "labels"} & fields.keys():
+        if len(fields[name].shape) != 1 or not 0 < fields[name].shape[0] <= n:
+            raise ValueError(f"field {name!r} has shape {fields[name].shape}; it must list up to {n} numbers")
+    grouped = not {"sizes", "labels"}.isdisjoint(fields)
+    if grouped and "prune" in fields:
+        if len(fields["prune"].shape) != 1 or not 0 < fields["prune"].shape[0] <= n:
+            raise ValueError(f"field 'prune' has shape {fields['prune'].shape}: not a number for every group")
+    elif "prune" in fields and fields["prune"].shape not in ((), (m,)):
         raise ValueError(
             f"field 'prune' has shape {fields['prune'].shape}: not one number, nor {m} row counts"
         )
@@ -184,7 +194,7 @@ def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
     """
     check_declared(fields)
     for name, what in ONE.items():
-        kind = {"budget": "U", "refit": "b"}.get(name, "fiu")
+        kind = {"budget": "U", "refit": "b", "shared": "b"}.get(name, "fiu")
         if name in fields and (fields[name].ndim or fields[name].dtype.kind not in kind):
             raise ValueError(f"field {name!r} must be {what}")
     W = _numbers(fields, "weights")
@@ -231,7 +241,7 @@ def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> ND
         met = bool((counts >= 0).all() and (counts <= (m * n if kind == "per_layer" else n)).all())
     if not met:
         raise ValueError(f"budget {kind} of {counts.tolist()!s:.60} can't be met by {m} rows of {n} columns")
-    for name in {"prune", "keep", "of", "sizes"} & fields.keys() - set(wants):
+    for name in sorted({"prune", "keep", "of", "sizes", "labels", "shared"} & fields.keys() - set(wants)):
         raise ValueError(f"field {name!r} does not go with budget {kind!r}")
     return counts
 

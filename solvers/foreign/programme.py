@@ -130,7 +130,7 @@ def size(
         factored: as in `programme`.
         tangents: whether the first tangents take the place of cones.
     """
-    together = problem.budget.kind in ("per_layer", "columns")
+    together = problem.budget.kind == "per_layer" or problem.pools.coupled
     pools = len(problem.pools.prune) if together else -(-len(problem.pools.prune) // problem.m)
     decisions = problem.n * (problem.m if problem.budget.kind == "per_layer" else 1)
     weights = problem.n * (problem.m if together else 1)

@@ -42,7 +42,7 @@ class Scip(MixedInteger):
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
-        rows = problem.m if problem.budget.kind in ("per_layer", "columns") else 1
+        rows = problem.m if problem.budget.kind == "per_layer" or problem.pools.coupled else 1
         count = 5 * rows * problem.n
         if count > LIMIT:
             return f"its model would have about {count} variables, more than {LIMIT}; try branch-and-bound"

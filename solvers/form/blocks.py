@@ -135,8 +135,8 @@ def blocks(problem: SubsetProblem, counts: NDArray[np.int64] | None = None) -> l
 
 
 def _coupled(problem: SubsetProblem) -> Block:
-    m, n = problem.W.shape
-    labels, keep, rows = np.zeros(n, np.int64), problem.pools.keep, np.arange(m)
+    m = problem.m
+    labels, keep, rows = problem.pools.labels[0], problem.pools.keep, np.arange(m)
     shared = problem.hessian.shared
     if problem.refit:
         products = problem.hessian.matmul(problem.W)
@@ -152,7 +152,7 @@ def _coupled(problem: SubsetProblem) -> Block:
         A = problem.hessian.dense(0) * (problem.W.T @ problem.W)
     else:
         A = sum(np.outer(w, w) * problem.hessian.dense(r) for r, w in enumerate(problem.W))  # type: ignore[assignment]
-    c = np.zeros(n) if problem.G is None else (problem.G * problem.W).sum(axis=0)
+    c = np.zeros(problem.n) if problem.G is None else (problem.G * problem.W).sum(axis=0)
     return Block(False, A[None], c[None, :, None], problem.W.T[None].copy(), 0.0, labels, keep, rows)
 
 
@@ -233,6 +233,6 @@ def independent(problem: SubsetProblem) -> list[tuple[slice, SubsetProblem]]:
     Returns:
         Their rows in the problem, and each as a problem of its own.
     """
-    if problem.budget.kind in ("per_layer", "columns") or problem.m == 1:
+    if problem.budget.kind == "per_layer" or problem.pools.coupled or problem.m == 1:
         return [(slice(0, problem.m), problem)]
     return [(slice(r, r + 1), problem.row(r)) for r in range(problem.m)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
+from solvers.budget import POOLS, Budget
 from solvers.hessian import Array, BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
 from solvers.hessian.base import SINGULAR, units
 from solvers.hessian.base import condition as unit_condition
@@ -39,12 +41,14 @@ class Reduction:
         problem: the problem to solve.
         offsets: `[m]` constants taken out of the rows' values.
         margin: what rounding in the reduction can move a value by; bounds are lowered by it.
+        columns: the original's column of each of the problem's; None for its prunable ones in order.
     """
 
     original: SubsetProblem
     problem: SubsetProblem
     offsets: Array
     margin: float
+    columns: NDArray[np.int64] | None = None
 
     @property
     def offset(self) -> float:
@@ -56,15 +60,37 @@ class Reduction:
         if self.problem is self.original:
             return mask
         full = np.zeros(self.original.W.shape, dtype=bool)
-        full[:, self.original.prunable] = mask
+        full[:, self.original.prunable if self.columns is None else self.columns] = mask
         return full
 
     def lower(self, mask: Mask) -> Mask:
         """A mask of the reduced problem from one of the original."""
-        return mask[:, self.original.prunable]
+        return mask[:, self.original.prunable if self.columns is None else self.columns]
 
 
 def reduce(problem: SubsetProblem) -> Reduction:
+    """No movable columns, no gradient when joint, and pools that are neighbours; see `Reduction`."""
+    found = _eliminated(problem)
+    return _sorted(found) if problem.budget.kind == POOLS else found
+
+
+def _sorted(found: Reduction) -> Reduction:
+    """The same with the inputs of every pool side by side: a budget of `groups`."""
+    smaller, budget = found.problem, found.problem.budget
+    labels = np.asarray(budget.labels)
+    order = np.argsort(labels, kind="stable")
+    sizes, prune = np.bincount(labels).tolist(), budget.prune
+    grouped = Budget.groups(sizes, prune, shared=budget.shared)  # type: ignore[arg-type]
+    if (labels[1:] >= labels[:-1]).all():
+        return replace(found, problem=smaller.with_budget(grouped), columns=found.original.prunable)
+    moved = SubsetProblem(
+        smaller.W[:, order], smaller.hessian.select(order), grouped, refit=smaller.refit,
+        gradient=None if smaller.G is None else smaller.G[:, order],
+    )  # fmt: skip
+    return replace(found, problem=moved, columns=found.original.prunable[order])
+
+
+def _eliminated(problem: SubsetProblem) -> Reduction:
     """Eliminate movable columns by a Schur complement, and the gradient of a joint problem by a shift.
 
     Joint: with `w~ = w - H^-1 g` the cost is `1/2 w~_P' ([H^-1]_PP)^-1 w~_P - 1/2 g' H^-1 g`, and

@@ -73,7 +73,7 @@ class FactorSearch(Solver):
             return "a block of its curvature is no factor; take local-search"
         if problem.refit and not (hessian.ridge > 0).all():
             return "its curvature has no damping; give one > 0"
-        if problem.m > 1 and problem.budget.kind == "columns":
+        if problem.m > 1 and problem.pools.coupled:
             return f"{problem.m} rows share its columns; take swapping"
         return None
 

@@ -99,7 +99,7 @@ def greedy_mask(problem: SubsetProblem, memory: int = MEMORY) -> Mask:
         return pools.expand(units.pruned[None], problem.m)
     if pools.coupled:
         columns = Columns(problem, np.zeros(problem.n, dtype=bool))
-        columns.prune_cheapest(int(pools.prune[0]))
+        columns.prune_cheapest(pools.prune)
         return pools.expand(columns.pruned[None], problem.m)
     if problem.budget.kind != "per_layer" or (problem.m == 1 and problem.refit):
         return greedy_in_pools(
@@ -145,7 +145,7 @@ def greedy_work(problem: SubsetProblem) -> float:
 
 
 def _no_wide_columns(problem: SubsetProblem) -> str | None:
-    shared = problem.m > 1 and problem.budget.kind == "columns"
+    shared = problem.m > 1 and problem.pools.coupled
     return (
         "its columns are too many for a matrix; take swapping"
         if problem.hessian.implicit and shared

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from solvers.budget import GROUPS
 from solvers.control import Control
 from solvers.hessian.base import FORM_BYTES
 from solvers.hessian.supports import seconds
@@ -107,7 +108,7 @@ class Portfolio(Solver):
         small = problem.pools.coupled and 48 * problem.m * problem.n**2 <= self.memory
         formed = 8 * problem.n**2 <= FORM_BYTES
         wide = problem.n > NARROW and problem.hessian.shared
-        return problem.refit and wide and formed and not small
+        return problem.refit and wide and formed and not small and problem.budget.kind != GROUPS
 
 
 def _fixed(problem: SubsetProblem) -> int:

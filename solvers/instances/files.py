@@ -10,8 +10,12 @@ Fields, all of them arrays:
 | `gradient` | `[m, n]` | optional |
 | `refit` | bool | optional, true if absent: whether survivors move (the joint variant) |
 | `movable` | `[b]` | optional: columns that may move but are never pruned |
-| `budget` | string | `per_row`, `per_layer`, `n_of_m`, `columns` or `units` (columns that go in groups) |
+| `budget` | string | `per_row`, `per_layer`, `n_of_m`, `columns`, `units` (grouped), `groups`, `pools` |
 | `prune` | int, or `[m]` for `per_row` | number to prune in a row, in the layer, of columns, of units |
+| `prune` | `[pools]` | for `groups` and `pools`: number to prune of each in every row |
+| `sizes` | `[pools]` | for `groups`: the inputs of each, which are neighbours |
+| `labels` | `[n]` | for `pools`: the group of every input that is not movable, from 0 |
+| `shared` | bool | optional, for `groups` and `pools`: whether all rows have one mask; false if absent |
 | `keep`, `of` | int | for `n_of_m`, in place of `prune`; `of` for `units`: the columns of each |
 """
 
@@ -25,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.budget import GROUPS, KINDS, UNITS, Budget
+from solvers.budget import GROUPS, KINDS, POOLS, UNITS, Budget
 from solvers.checker.archive import Shaped, read_archive
 from solvers.checker.problem import check_declared, exact_floats, exact_integers
 from solvers.hessian import FactorHessian, Hessian
@@ -35,7 +39,10 @@ from solvers.runtime.writing import replacing
 Fields = Mapping[str, NDArray[Any]]
 
 REQUIRED = ("weights", "budget")
-OPTIONAL = ("hessian", "factor", "damping", "gradient", "refit", "movable", "prune", "keep", "of", "sizes")
+OPTIONAL = (
+    "hessian", "factor", "damping", "gradient", "refit", "movable",
+    "prune", "keep", "of", "sizes", "labels", "shared",
+)  # fmt: skip
 
 
 def load(path: str | os.PathLike[str]) -> SubsetProblem:
@@ -114,22 +121,41 @@ def _hessian(fields: Fields) -> NDArray[np.float64] | Hessian:
 def _budget(fields: Fields) -> Budget:
     given = fields["budget"]
     kind = str(given)
-    known = (*KINDS, GROUPS, UNITS)
+    known = (*KINDS, GROUPS, POOLS, UNITS)
     if given.ndim or given.dtype.kind != "U" or kind not in known:
         raise ValueError(f"field 'budget' is {_shown(given)}; it must be one of {', '.join(known)}")
-    wants = {"n_of_m": ("keep", "of"), UNITS: ("prune", "of"), GROUPS: ("sizes", "prune")}.get(
-        kind, ("prune",)
-    )
-    for name in ("prune", "keep", "of", "sizes"):
+    wants = {
+        "n_of_m": ("keep", "of"), UNITS: ("prune", "of"),
+        GROUPS: ("sizes", "prune"), POOLS: ("labels", "prune"),
+    }.get(kind, ("prune",))  # fmt: skip
+    if "shared" in fields and kind not in (GROUPS, POOLS):
+        raise ValueError(f"field 'shared' does not go with budget {kind!r}")
+    for name in ("prune", "keep", "of", "sizes", "labels"):
         if (name in fields) != (name in wants):
             state = "does not go with" if name in fields else "is missing for"
             raise ValueError(f"field {name!r} {state} budget {kind!r}, which takes {' and '.join(wants)}")
     counts = [exact_integers(fields[name], name) for name in wants]
     for name, count in zip(wants, counts, strict=True):
-        if count.ndim > (kind in ("per_row", GROUPS)):
+        if count.ndim > (kind in ("per_row", GROUPS, POOLS)):
             raise ValueError(f"field {name!r} has shape {count.shape}; it must be one whole number")
+    shared = _flag(fields, "shared", default=False)
+    if kind == POOLS:
+        return _pools(counts[0], counts[1], shared)
+    if kind == GROUPS:
+        return Budget.groups(counts[0].tolist(), counts[1].tolist(), shared=shared)
     make: Callable[..., Budget] = Budget.columns if kind == UNITS else getattr(Budget, kind)
     return make(*(count.tolist() for count in counts))
+
+
+def _pools(labels: NDArray[np.int64], prune: NDArray[np.int64], shared: bool) -> Budget:
+    if (labels < 0).any() or set(labels.tolist()) != set(range(len(prune))):
+        raise ValueError(
+            f"field 'labels' must hold every number from 0 to {len(prune) - 1}, one for each 'prune'"
+        )
+    keep = np.bincount(labels) - prune
+    if (keep < 0).any() or (prune < 0).any():
+        raise ValueError("field 'prune' must lie between 0 and the size of its group of 'labels'")
+    return Budget.pools(labels, keep, shared=shared)
 
 
 def _flag(fields: Fields, name: str, *, default: bool) -> bool:

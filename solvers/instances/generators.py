@@ -114,7 +114,7 @@ def planted(
     if not 1 <= rank <= n:
         raise ValueError(f"rank must be from 1 to {n}, got {rank!r}")
     rng = np.random.default_rng(seed)
-    pools = budget.pools(m, n)
+    pools = budget.laid_over(m, n)
     decisions = pools.smallest(rng.random(pools.labels.shape))
     mask = pools.expand(decisions, m)
     make = _planted_joint if refit else _planted_selection

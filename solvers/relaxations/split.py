@@ -16,7 +16,7 @@ from solvers.bounds.secure import secure
 from solvers.bounds.shared import relaxation
 from solvers.bounds.shared.rows import SharedRows, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
-from solvers.budget import KINDS, UNITS
+from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.certificate import Proof, group_proof, root_proof
 from solvers.control import Control
 from solvers.form.blocks import Block, assemble, blocks
@@ -58,7 +58,7 @@ class Relaxation(Solver):
     name: ClassVar[str] = "relaxation"
     summary: ClassVar[str] = "certified bound of the split relaxation, and its rounded mask"
     proves: ClassVar[str] = "a bound"
-    budgets: ClassVar[tuple[str, ...]] = (*KINDS, UNITS)
+    budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
@@ -75,7 +75,7 @@ class Relaxation(Solver):
             return FactorSearch(patience=0).run(problem, control)
         if problem.pools.width > 1:
             return _units(problem, control)
-        wide = problem.n > self.wide and shareable(problem)
+        wide = problem.n > self.wide and shareable(problem) and problem.budget.kind != GROUPS
         outcome = (self._layer if wide else self._blocks)(problem, control)
         reason = control.stopped()
         if reason is None:

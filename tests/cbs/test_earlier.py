@@ -160,11 +160,11 @@ def test_masks_in_exchange_lose_their_largest_weights():
     W = np.array([[3.0, 1.0, 2.0, 0.0], [0.0, 5.0, 0.0, 4.0]])
     mask = np.array([[True, True, False, False], [False, True, False, True]])
     before = np.array([[False, False, False, True], [True, False, True, False]])
-    rows = keep_out(mask, before, Budget.per_row(2).pools(2, 4), W)
+    rows = keep_out(mask, before, Budget.per_row(2).laid_over(2, 4), W)
     assert rows.tolist() == [[False, True, False, True], [True, False, True, False]]
-    whole = keep_out(mask, before, Budget.per_layer(4).pools(2, 4), W)
+    whole = keep_out(mask, before, Budget.per_layer(4).laid_over(2, 4), W)
     assert whole.tolist() == [[False, True, False, True], [True, False, True, False]]
-    assert keep_out(rows, before, Budget.per_row(2).pools(2, 4), W) is rows
+    assert keep_out(rows, before, Budget.per_row(2).laid_over(2, 4), W) is rows
 
 
 @pytest.mark.parametrize("scope", ["row", "layer", "network"])

@@ -54,7 +54,7 @@ def test_exactly_the_asked_number_goes(method, make, ask):
     else:
         for layer in layers:
             mask = result.masks[layer.name].reshape(layer.shape).numpy()
-            assert request.layer_budget(layer).pools(*layer.shape).violation(mask) is None
+            assert request.layer_budget(layer).laid_over(*layer.shape).violation(mask) is None
     for layer in result.layers:
         weight = result.model.get_submodule(layer.name).weight
         assert layer.kept == weight.numel() - int(result.masks[layer.name].sum())

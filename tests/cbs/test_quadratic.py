@@ -178,8 +178,8 @@ def test_factors_are_damped_by_their_own_columns(rng):
 @pytest.mark.parametrize("budget", [Budget.per_row(2), Budget.per_layer(5), Budget.n_of_m(1, 2)])
 def test_flat_budgets_are_the_same_sets(budget, rng):
     scores = rng.random((3, 4))
-    expected = budget.pools(3, 4).smallest(scores)
-    found = flat_budget(budget, 3, 4).pools(1, 12).smallest(scores.reshape(1, 12))
+    expected = budget.laid_over(3, 4).smallest(scores)
+    found = flat_budget(budget, 3, 4).laid_over(1, 12).smallest(scores.reshape(1, 12))
     np.testing.assert_array_equal(found.reshape(3, 4), expected)
 
 

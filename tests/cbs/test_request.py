@@ -28,7 +28,7 @@ LAYER = Layer("fc", nn.Linear(10, 7))
 def test_layers_prune_the_rounded_share_of_each_pool(options, kind, pruned):
     budget = Request(**options).layer_budget(LAYER)
     assert budget.kind == kind
-    pools = budget.pools(7, 10)
+    pools = budget.laid_over(7, 10)
     assert pools.prune.sum() * (7 if pools.coupled else 1) == pruned
 
 

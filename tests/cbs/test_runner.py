@@ -58,7 +58,7 @@ def joint(W, H, G, n):
 def wanda(W, H, G, n):
     damping = DAMPING / (1 + DAMPING) * np.diagonal(H)[:n].mean()
     scores = (np.diagonal(H)[:n] - damping) * W[:, :n] ** 2
-    mask = Budget.per_row(n // 2).pools(*scores.shape).smallest(scores)
+    mask = Budget.per_row(n // 2).laid_over(*scores.shape).smallest(scores)
     return mask, np.where(np.pad(mask, ((0, 0), (0, 1))), 0.0, W)
 
 

@@ -21,6 +21,8 @@ BUDGETS = {
     "columns": Budget.columns(3),
     "units": Budget.columns(2, width=2),
     "per_layer": Budget.per_layer(9),
+    "pools": Budget.pools(list("abbabbca"), {"a": 1, "b": 3, "c": 0}),
+    "shared_pools": Budget.pools([1, 0, 1, 0, 0, 1, 0, 1], [1, 3], shared=True),
 }
 COUNTS = {  # numbers of pruned weights that a mask of the budget has, row by row or as it is counted
     "per_row": lambda mask: mask.sum(axis=1).tolist() == [4, 4, 4],
@@ -31,6 +33,12 @@ COUNTS = {  # numbers of pruned weights that a mask of the budget has, row by ro
         (mask == mask[0]).all() and sorted(mask[0].reshape(4, 2).sum(axis=1)) == [0, 0, 2, 2]
     ),
     "per_layer": lambda mask: mask.sum() == 9,
+    "pools": lambda mask: all(
+        [(~row[[0, 3, 7]]).sum(), (~row[[1, 2, 4, 5]]).sum(), (~row[[6]]).sum()] == [1, 3, 0] for row in mask
+    ),
+    "shared_pools": lambda mask: (
+        (mask == mask[0]).all() and mask[0][[1, 3, 4, 6]].sum() == 3 and mask[0][[0, 2, 5, 7]].sum() == 1
+    ),
 }
 CASES = {"plain": {}, "gradient": {"gradient": True}, "movable": {"movable": True}}
 VARIANTS = {"joint": True, "selection": False}
@@ -109,7 +117,15 @@ def same(one, other):
 
 @pytest.mark.parametrize(
     ("name", "budget", "variant", "curvature", "case"),
-    cells(posed, BUDGETS, VARIANTS, CURVATURES, CASES) + absent("per_row", "joint", "shared", "plain"),
+    cells(posed, [b for b in BUDGETS if "pools" not in b], VARIANTS, CURVATURES, CASES)
+    + cells(posed, ["pools"], VARIANTS, ["shared"], ["movable"])
+    + cells(posed, ["shared_pools"], VARIANTS, ["stacked"], ["plain"])
+    + [
+        pytest.param(*cell.values, id=cell.id, marks=pytest.mark.slow)
+        for cell in cells(posed, ["pools", "shared_pools"], VARIANTS, CURVATURES, CASES)
+        if cell.values[3:] != (("shared", "movable") if cell.values[1] == "pools" else ("stacked", "plain"))
+    ]
+    + absent("per_row", "joint", "shared", "plain"),
 )
 def test_value_bound_and_budget(name, budget, variant, curvature, case, optimum):
     problem = posed(budget, variant, curvature, case)

@@ -114,9 +114,9 @@ def images(problem: SubsetProblem) -> list[Image]:
         isinstance(hessian, BlockDiagonalHessian) and not hessian.factored
     ):
         raise ValueError("hessian: an image can be had of factors only, and of blocks of factors")
-    if problem.m > 1 and problem.budget.kind == "columns":
+    if problem.m > 1 and problem.pools.coupled:
         raise ValueError(
-            f"budget 'columns' is shared by {problem.m} rows of a factor that is never formed; "
+            f"budget {problem.budget.kind!r} is shared by {problem.m} rows of a factor that is never formed; "
             "solve the rows one by one, or take swapping"
         )
     if problem.m > 1 and problem.budget.kind == "per_layer":

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from solvers.budget import KINDS
 from solvers.control import Control
 from solvers.heuristics.layer.scaled import Layer, refit, residual, row_costs, suits
 from solvers.problem import SubsetProblem
@@ -34,6 +35,7 @@ class ALPS(Solver):
     steps: int = 300
 
     name: ClassVar[str] = "alps"
+    budgets: ClassVar[tuple[str, ...]] = KINDS
     summary: ClassVar[str] = (
         "ADMM with a growing penalty, conjugate gradients on the support (Meng et al. 2024)"
     )

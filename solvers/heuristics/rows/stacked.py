@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from solvers.heuristics.rows.search import row_data, state
 from solvers.heuristics.rows.swaps import price
@@ -27,7 +28,7 @@ class Columns:
     their costs add up; otherwise one state stands for all rows.
 
     Args:
-        problem: a reduced problem with a budget on columns.
+        problem: a reduced problem whose rows share a mask.
         pruned: `[n]` columns to start from.
 
     Attributes:
@@ -37,6 +38,7 @@ class Columns:
     def __init__(self, problem: SubsetProblem, pruned: Mask) -> None:
         rows = range(problem.m if stacked(problem) else 1)
         self.rows = [state(row_data(problem, r), pruned.copy()) for r in rows]
+        self._labels = problem.pools.labels[0]
 
     @property
     def pruned(self) -> Mask:
@@ -54,20 +56,26 @@ class Columns:
         for row in self.rows:
             refresh(row)
 
-    def prune_cheapest(self, count: int) -> None:
-        """Prune so many columns in turn, each the cheapest: joint, `sum_r w^_rj^2 / (2 [H_r,SS^-1]_jj)`."""
-        choice = -1
-        for done in range(count + 1):
-            total = np.zeros(len(self.pruned))
+    def prune_cheapest(self, counts: NDArray[np.int64]) -> None:
+        """Prune columns in turn, each the cheapest: joint, `sum_r w^_rj^2 / (2 [H_r,SS^-1]_jj)`.
+
+        Args:
+            counts: `[pools]` how many of each pool.
+        """
+        choice, left = -1, counts.copy()
+        for done in range(int(counts.sum()) + 1):
+            total = np.where(left[self._labels] > 0, 0.0, np.inf)
             for row in self.rows:
                 _prune_and_add(row, choice, done % FRESH == 0, total)
             choice = int(total.argmin())
+            left[self._labels[choice]] -= 1
 
     def swap(self, gain: float) -> bool:
-        """Make the best swap of two `stacked` columns if it gains more than `gain`; whether it does."""
+        """Make the best swap of two `stacked` columns of a pool if it gains more than `gain`; whether so."""
         total = np.zeros((int(self.rows[0].size[0]), len(self.pruned)))
         for row in self.rows:
             _add_swaps(row, total)
+        total[self._labels[self.rows[0].kept[: len(total)], None] != self._labels] = np.inf
         if not total.size or not total.min() < -gain:
             return False
         slot, come = divmod(int(total.argmin()), total.shape[1])

@@ -92,7 +92,7 @@ def test_every_budget_is_met(options, group):
     for layer in result.layers:
         gone = result.masks[layer.name].numpy().reshape(layer.shape)
         budget = request.layer_budget(next(each for each in _network().layers if each.name == layer.name))
-        assert budget.pools(*layer.shape).violation(gone) is None
+        assert budget.laid_over(*layer.shape).violation(gone) is None
     assert result.history[-1].reselection["rounds"]
 
 

@@ -53,7 +53,15 @@ class Wrapped(Hessian):
 
 
 @pytest.mark.parametrize(
-    "budget", [*BUDGETS.values(), Budget.groups((3, 5), (1, 4))], ids=[*BUDGETS, "groups"]
+    "budget",
+    [
+        *BUDGETS.values(),
+        Budget.groups((3, 1, 4), (1, 0, 4)),
+        Budget.pools([2, 0, 1, 1, 0, 2, 2, 2], [1, 2, 0]),
+        Budget.groups((3, 5), (1, 4), shared=True),
+        Budget.pools([2, 0, 1, 1, 0, 2, 2, 2], 1, shared=True),
+    ],
+    ids=[*BUDGETS, "groups", "pools", "shared groups", "shared pools"],
 )
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("per_row", [True, False])

@@ -72,15 +72,15 @@ def test_stages_find_what_thresholding_misses():
 
 
 def test_stages_fall_to_the_budget():
-    pools = Budget.n_of_m(1, 4).pools(2, 8)
+    pools = Budget.n_of_m(1, 4).laid_over(2, 8)
     assert [stage.prune.tolist() for stage in _path(pools, 0.72)] == [[2] * 4]
-    counts = [int(stage.prune[0]) for stage in _path(Budget.per_layer(90).pools(1, 100), 0.5)]
+    counts = [int(stage.prune[0]) for stage in _path(Budget.per_layer(90).laid_over(1, 100), 0.5)]
     assert counts == [50, 75, 88]
-    assert not list(_path(Budget.per_layer(90).pools(1, 100), 0.0))
+    assert not list(_path(Budget.per_layer(90).laid_over(1, 100), 0.0))
 
 
 def test_the_first_change_is_where_a_weight_is_overtaken():
-    pools = Budget.per_layer(2).pools(1, 4)
+    pools = Budget.per_layer(2).laid_over(1, 4)
     v, g = np.array([[3.0, 2.0, 0.0, 0.0]]), np.array([[0.0, 0.0, 4.0, -8.0]])
     assert _first_change(pools, np.arange(4), v, g) == 0.25
     assert _first_change(pools, np.arange(4), v, np.zeros((1, 4))) == 0.0

@@ -35,7 +35,7 @@ def test_buckets_prune_as_many_as_their_pool(size, data, limit, seed):
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_buckets_stay_within_pools(rng, budget):
-    pools = budget.pools(4, 20)
+    pools = budget.laid_over(4, 20)
     buckets = bucketed(pools, 1000, rng)
     for b in range(len(buckets.sizes)):
         assert len(np.unique(pools.labels[buckets.labels == b])) == 1

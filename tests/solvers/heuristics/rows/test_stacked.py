@@ -76,7 +76,7 @@ def test_refreshing_drops_what_rounding_gathered(problem):
 def test_the_cheapest_columns_go_in_turn(problem, monkeypatch, fresh):
     monkeypatch.setattr("solvers.heuristics.rows.stacked.FRESH", fresh)
     state = Columns(problem, columns())
-    state.prune_cheapest(4)
+    state.prune_cheapest(np.array([4]))
     expected = columns()
     for _ in range(4):
         costs = [np.inf if gone else value(problem, expected | columns(j)) for j, gone in enumerate(expected)]

@@ -24,7 +24,7 @@ from solvers.form.reduction import Reduction, reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.caches import spare_full_disks
-from solvers.runtime.tensors import load_torch
+from solvers.runtime.tensors import load_torch, tensors_help
 from solvers.solution import Status, check_bounds
 from solvers.summary import percent, summary
 
@@ -148,7 +148,8 @@ def curve(
         check_certifiable(problem)
     n = len(problem.prunable)
     wanted = _counts(counts, n)
-    load_torch()
+    if tensors_help(problem, device):
+        load_torch()
     spare_full_disks()
     compile_kernels()
     start = time.perf_counter()

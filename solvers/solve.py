@@ -216,7 +216,8 @@ def solve(
     if checkpoint is not None:
         file = _checkpoint(checkpoint, problem, chosen, gap=gap, seed=seed, certify=certify)
         file.check()
-    load_torch()
+    if chosen.makes_tensors(problem, device):
+        load_torch()
     spare_full_disks()
     rehearse_arithmetic()
     chosen.prepare()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from solvers.budget import GROUPS, KINDS
 from solvers.control import Control
 from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.tensors import tensors_help
 from solvers.solution import RowBounds, Status
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Solver(ABC):
     def prepare(self) -> None:
         """Do once what no time limit should pay for, such as compiling; called before the clock starts."""
         return
+
+    def makes_tensors(self, problem: SubsetProblem, device: str) -> bool:
+        """Whether its run may need PyTorch, which is then imported before the clock starts."""
+        return tensors_help(problem, device)
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """Why it can't take a problem of a variant and budget that it supports (size), or None."""

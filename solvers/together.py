@@ -18,7 +18,7 @@ from solvers.form.reduction import reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.caches import spare_full_disks
-from solvers.runtime.tensors import load_torch
+from solvers.runtime.tensors import load_torch, tensors_help
 from solvers.solution import Bounds, Status, check_bounds, closes
 from solvers.summary import between, first, number, summary
 
@@ -116,7 +116,8 @@ def solve_together(
             raise ValueError(
                 f"problem {i} has a {problem.budget.kind} budget; only per_layer ones can be shared"
             )
-    load_torch()
+    if any(tensors_help(problem, device) for problem in problems):
+        load_torch()
     spare_full_disks()
     compile_kernels()
     start = time.perf_counter()

@@ -27,7 +27,7 @@ from solvers.relaxations.split import round_off
 from solvers.runtime.checkpoint import Keeper, pack, unpack
 from solvers.runtime.parallel import one_thread_each, side_by_side
 from solvers.runtime.rehearsal import rehearse, rehearse_arithmetic
-from solvers.runtime.tensors import torch
+from solvers.runtime.tensors import on_cpu
 from solvers.solution import RowBounds, Status
 from solvers.solver import Outcome, Solver
 
@@ -81,6 +81,10 @@ class BranchAndBound(Solver):
     def prepare(self) -> None:
         """See `Solver.prepare`."""
         compile_kernels()
+
+    def makes_tensors(self, problem: SubsetProblem, device: str) -> bool:
+        """See `Solver.makes_tensors`."""
+        return self.engine == "batched" or super().makes_tensors(problem, device)
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -136,7 +140,7 @@ class BranchAndBound(Solver):
     def _in_batches(self, control: Control) -> bool:
         if self.engine == "compiled" or control.certify or control.checkpoint is not None:
             return False
-        return self.engine == "batched" or torch.device(control.device).type != "cpu"
+        return self.engine == "batched" or not on_cpu(control.device)
 
     def _settings(self, control: Control, trees: int) -> Settings:
         memory = self.memory_limit // trees

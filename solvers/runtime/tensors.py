@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch as torch
     from torch import Tensor as Tensor
+
+    from solvers.problem import SubsetProblem
 else:
     Tensor = Any  # stands in annotations only, which are not evaluated
 
@@ -43,6 +45,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_work_alone)
 
 
+NARROW = 128
+"""Inputs up to which rows are searched and bounded one by one, in NumPy and compiled code alone."""
+
+
+def on_cpu(device: str) -> bool:
+    """Whether a torch device's name is that of the CPU."""
+    return str(device).partition(":")[0] == "cpu"
+
+
+def tensors_help(problem: SubsetProblem, device: str) -> bool:
+    """Whether work on a problem may make tensors: on another device than the CPU, and of wide rows."""
+    return problem.n > NARROW or not on_cpu(device)
+
+
 def load_torch() -> None:
-    """Import PyTorch now: for who is about to start a clock."""
-    _ = torch.float64
+    """Import PyTorch now: for who is about to start a clock.
+
+    Raises:
+        ImportError: in one line, if it is not installed.
+    """
+    try:
+        _ = torch.float64
+    except ImportError as error:
+        raise ImportError(
+            f"rows of more than {NARROW} inputs, and devices, need PyTorch: pip install torch"
+        ) from error

@@ -45,6 +45,10 @@ class ALPS(Solver):
         """See `Solver.refuses`."""
         return suits(problem)
 
+    def makes_tensors(self, problem: SubsetProblem, device: str) -> bool:
+        """See `Solver.makes_tensors`."""
+        return True
+
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`; `stats["without_refit"]` is the cost after the ten steps on the support."""
         layer = Layer(problem, control.device)

@@ -37,6 +37,10 @@ class SparseGPT(Solver):
         """See `Solver.refuses`."""
         return suits(problem)
 
+    def makes_tensors(self, problem: SubsetProblem, device: str) -> bool:
+        """See `Solver.makes_tensors`."""
+        return True
+
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`; `stats["without_refit"]` is the cost of the pass's own weights."""
         layer = Layer(problem, control.device)

@@ -69,11 +69,9 @@ def assemble(
     if state is not None:
         model.load_state_dict(dict(state))
     after = [layer.of(model) for layer in network.layers]
-    for layer, step in zip(after, plan.layers, strict=True):
-        surgery.apply(layer, step.change)
-    modules = {layer.name: layer.module for layer in after}
+    surgery.apply(after, [step.change for step in plan.layers])
     held = request.certify or network.has(Gram())  # against what the Grams say, to many digits
-    changes = output_changes(network.model, network.layers, modules, network.samples, precise=held)
+    changes = output_changes(network.model, network.layers, after, network.samples, precise=held)
     layers, value = [], 0.0
     for i, (layer, step) in enumerate(zip(after, plan.layers, strict=True)):
         moved, dead = layer_weights(layer), plan.dead(layer)
@@ -82,7 +80,7 @@ def assemble(
         values = measured
         if held:
             values = network(Gram())[i].row_values([moved])
-            _compare(network(Gram())[i], moved, measured, torch.finfo(layer.module.weight.dtype).eps)
+            _compare(network(Gram())[i], moved, measured, torch.finfo(layer.weight.dtype).eps)
         value += float(row_scales(network)[i] @ values) if request.pooled else float(values.sum())
         counts = step.change.mask.sum(axis=1)
         waits = [None] * len(values) if step.row_seconds is None else step.row_seconds.tolist()
@@ -91,7 +89,7 @@ def assemble(
             for v, k, s in zip(values, counts, waits, strict=True)
         ]
         layer_result = LayerResult(
-            name=layer.name, shape=tuple(layer.module.weight.shape), kept=layer.size - int(counts.sum()),
+            name=layer.name, shape=tuple(layer.weight.shape), kept=layer.size - int(counts.sum()),
             value=float(values.sum()), bound=None, measured=float(measured.sum()), damping=damping,
             seconds=step.seconds, solver=step.solver, status=step.status, rows=rows, stats=step.stats,
         )  # fmt: skip

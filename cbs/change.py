@@ -44,4 +44,4 @@ def array(values: Tensor) -> Array:
 def layer_weights(layer: Layer) -> Weights:
     """A layer's present parameters; no bias where it stays as it is."""
     bias = layer.bias
-    return Weights(array(layer.module.weight).reshape(layer.shape), None if bias is None else array(bias))
+    return Weights(array(layer.weight).reshape(layer.shape), None if bias is None else array(bias))

@@ -240,7 +240,7 @@ class Request:
             if n % of:
                 raise ValueError(
                     f"budget {self.budget!r}: {of} does not divide the {n} inputs of layer {layer.name!r}"
-                    f"{' (in_channels * kh * kw)' * (layer.module.weight.ndim > 2)}; "
+                    f"{' (in_channels * kh * kw)' * (layer.weight.ndim > 2)}; "
                     "leave it out with `layers`"
                 )
             return Budget.n_of_m(keep, of)

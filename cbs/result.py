@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cbs.history import EVALUATIONS, Stage
 from cbs.network import surgery
+from cbs.network.eligible import module_of
 from cbs.network.evaluate import Evaluation
 from cbs.network.shrink import Removed, shrink, tell_stays
 from cbs.record import as_record, evaluated, made
@@ -274,9 +275,12 @@ class PruneResult:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """For every pruned layer's name a bool tensor of its weight's shape, True where pruned."""
+        """For every pruned module's name a bool tensor of its weight's shape, True where pruned."""
         masks = surgery.read_masks(self.model)
-        return {layer.name: masks[layer.name] for layer in self.layers if layer.name in masks}
+        found = dict.fromkeys(
+            layer.name if layer.name in masks else module_of(layer.name) for layer in self.layers
+        )
+        return {name: masks[name] for name in found if name in masks}
 
     @property
     def state(self) -> dict[str, Tensor]:

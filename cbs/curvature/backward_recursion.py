@@ -23,6 +23,7 @@ from cbs.curvature.each import Each, differentiating, gradients
 from cbs.data import Samples, first_line
 from cbs.network.evaluate import SAME
 from cbs.network.layers import Layer
+from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, sample_losses, single_loss
 from solvers.hessian import Array
 
@@ -92,8 +93,7 @@ def recursion(
         ValueError: if a module has no rule, or the loss no second derivatives.
     """
     graph = Graph(model, layers)
-    for layer in layers:
-        layer.module.weight.requires_grad_()
+    Leaves(layers)  # whose values are then live
     with torch.no_grad():
         outputs = model(samples.first(1)).numel()
     found = {layer.name: torch.zeros(layer.shape, dtype=torch.float64) for layer in layers}
@@ -150,7 +150,10 @@ class Graph:
             raise rules.NoRule(
                 f"can't follow the network module by module ({first_line(error)}); {rules.INSTEAD}"
             ) from error
-        self.model, self.layers = model, {"0" if lone else layer.name: layer.name for layer in layers}
+        self.model = model
+        self.layers: dict[str, list[Layer]] = {}
+        for layer in layers:
+            self.layers.setdefault("0" if lone else layer.path, []).append(layer)
         (end,) = (node for node in graph.nodes if node.op == "output")
         self.nodes = [node for node in graph.nodes if node.op != "output"]
         self.output = end.args[0]
@@ -234,8 +237,9 @@ class Graph:
             if self._layer(node):
                 x = values[node.all_input_nodes[0]]
                 _, part = rules.weighted(self.model.get_submodule(str(node.target)), x, h)
-                name = self.layers[str(node.target)]
-                found[name] = found[name] + part if name in found else part
+                for layer in self.layers[str(node.target)]:
+                    name, own = layer.name, part[layer.rows]
+                    found[name] = found[name] + own if name in found else own
             for source in node.all_input_nodes:
                 if source in self.live:
                     part = self._through(node, source, values, h, slopes.get(node))

@@ -16,6 +16,7 @@ from cbs.curvature.base import Fisher, PerSample
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
 from cbs.network.layers import Layer
+from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, single_loss
 from cbs.quadratic import Quadratic, absolute_damping
 from solvers import FactorHessian
@@ -107,20 +108,20 @@ def sample_gradients(
     model: nn.Module, layers: Sequence[Layer], samples: Samples, loss: Loss
 ) -> Iterator[Tensor]:
     """The rows of `gradient_factor`, a few samples at a time: tensors `[B, p]`."""
-    weights = [layer.module.weight.requires_grad_() for layer in layers]
+    leaves = Leaves(layers)
 
     def value(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return single_loss(loss, functional_call(model, parameters, (x[None],)), y[None])
 
-    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
+    parameters = leaves.named()
     by_vmap = vmap(grad(value), in_dims=(None, 0, 0))
 
     def together(inputs: Tensor, targets: Tensor) -> Tensor:
         parts = by_vmap(parameters, inputs, targets)
-        return torch.cat([parts[name].reshape(len(inputs), -1) for name in parameters], dim=1)
+        return leaves.flat([parts[name] for name in parameters], over=1)
 
     def alone(x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([g.reshape(-1) for g in gradients(single_loss(loss, model(x), y), weights)])
+        return leaves.flat(gradients(single_loss(loss, model(x), y), leaves.tensors))
 
     each = Each(together, alone)
     for inputs, targets in samples.batches(max(1, CHUNK // sum(layer.size for layer in layers))):

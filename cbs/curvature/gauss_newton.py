@@ -14,6 +14,7 @@ from cbs.curvature.each import Each, gradients
 from cbs.curvature.fisher import factor_quadratics, require_memory
 from cbs.data import Samples
 from cbs.network.layers import Layer
+from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, single_loss
 from cbs.quadratic import Quadratic
 
@@ -86,7 +87,7 @@ def rooted_jacobians(
     Raises:
         ValueError: if a sample has no such derivatives, or too many outputs.
     """
-    weights = [layer.module.weight.requires_grad_() for layer in layers]
+    leaves = Leaves(layers)
     outputs, p = outputs_of(model, samples), sum(layer.size for layer in layers)
 
     def root(output: Tensor, B: Tensor) -> Tensor:
@@ -101,18 +102,18 @@ def rooted_jacobians(
         (columns,) = vmap(pull)(root(output, B))
         return columns  # type: ignore[no-any-return]
 
-    parameters = {f"{layer.name}.weight": layer.module.weight.detach() for layer in layers}
+    parameters = leaves.named()
     by_vmap = vmap(single, in_dims=(None, 0, 0))
 
     def together(inputs: Tensor, targets: Tensor) -> Tensor:
         parts = by_vmap(parameters, inputs, targets)
-        return torch.cat([parts[name].reshape(len(inputs), outputs, -1) for name in parameters], dim=2)
+        return leaves.flat([parts[name] for name in parameters], over=2)
 
     def alone(x: Tensor, y: Tensor) -> Tensor:
         output = model(x)
         B = hessian(lambda o: single_loss(loss, o, y), output.detach())  # type: ignore[no-untyped-call]
-        pulled = [gradients(output, weights, column) for column in root(output, B)]
-        return torch.stack([torch.cat([g.reshape(-1) for g in parts]) for parts in pulled])
+        pulled = [gradients(output, leaves.tensors, column) for column in root(output, B)]
+        return torch.stack([leaves.flat(parts) for parts in pulled])
 
     each = Each(together, alone)
     for inputs, targets in samples.batches(max(1, CHUNK // (outputs * p))):

@@ -13,6 +13,7 @@ from cbs.curvature.diagonal import by_layer
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
 from cbs.network.layers import Layer, visiting
+from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, sample_losses
 from solvers.hessian import Array
 
@@ -90,8 +91,8 @@ def hessian_diagonal(
     units = [layer for layer in layers if layer.shape[0] * places.get(layer.name, layer.size) <= layer.size]
     others = [layer for layer in layers if layer not in units]
     found = {layer.name: torch.zeros(layer.shape, dtype=torch.float64) for layer in layers}
-    for layer in layers:
-        layer.module.weight.requires_grad_()
+    Leaves(layers)  # so that whatever comes behind them has derivatives
+    leaves = Leaves(others)
     for inputs, targets in samples.batches():
         seen: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -102,16 +103,18 @@ def hessian_diagonal(
         with differentiating(), torch.enable_grad(), visiting(units, visit):
             total = sample_losses(loss, model(inputs), targets).sum()
             ran = [seen[layer.name] for layer in units]
-            points = [a for _, a in ran] + [layer.module.weight for layer in others]
+            points = [a for _, a in ran] + leaves.tensors
             slopes = torch.autograd.grad(total, points, create_graph=True, allow_unused=True)
             for layer, (x, a), slope in zip(units, ran, slopes, strict=False):
                 if slope is not None and slope.requires_grad:
                     found[layer.name] += _by_units(layer, x, a, slope).cpu()
-            for layer, slope in zip(others, slopes[len(units) :], strict=True):
+            for layer, (weight, at), slope in zip(
+                others, leaves.places, leaves.parts(slopes[len(units) :]), strict=True
+            ):
                 if slope is None or not slope.requires_grad:
                     continue
-                weight, rows = layer.module.weight, slope.reshape(-1)
-                values = [gradients(rows[q], [weight])[0].reshape(-1)[q] for q in range(layer.size)]
+                rows = slope.reshape(-1)
+                values = [gradients(rows[q], [weight])[0][at].reshape(-1)[q] for q in range(layer.size)]
                 found[layer.name] += torch.stack(values).double().reshape(layer.shape).cpu()
     return {name: part / len(samples) for name, part in found.items()}
 
@@ -181,19 +184,13 @@ def hessian_products(
         loss: of outputs and targets.
         vectors: `[k, p]`, weights layer after layer.
     """
-    weights = [layer.module.weight.requires_grad_() for layer in layers]
+    leaves = Leaves(layers)
     for inputs, targets in samples.batches():
         with differentiating(), torch.enable_grad():
             total = sample_losses(loss, model(inputs), targets).sum()
-            slopes = torch.autograd.grad(total, weights, create_graph=True, allow_unused=True)
-            flat = torch.cat(
-                [
-                    (torch.zeros_like(w) if g is None else g).reshape(-1)
-                    for w, g in zip(weights, slopes, strict=True)
-                ]
+            slopes = torch.autograd.grad(total, leaves.tensors, create_graph=True, allow_unused=True)
+            flat = leaves.flat(
+                [torch.zeros_like(w) if g is None else g for w, g in zip(leaves.tensors, slopes, strict=True)]
             )
-            rows = [
-                torch.cat([part.reshape(-1) for part in gradients(flat, weights, v.to(flat.dtype))])
-                for v in vectors
-            ]
+            rows = [leaves.flat(gradients(flat, leaves.tensors, v.to(flat.dtype))) for v in vectors]
         yield torch.stack(rows).double().detach()

@@ -19,6 +19,7 @@ from cbs.curvature.fisher import damped_factor, free_memory
 from cbs.curvature.operators import Hessian, Kronecker, MonteCarloFisher, _Operator
 from cbs.data import Samples
 from cbs.network.layers import Layer
+from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, sample_losses
 from cbs.quadratic import Quadratic, absolute_damping
 from solvers.hessian import Array
@@ -56,6 +57,11 @@ def no_factors(network: Network, curvature: Kronecker) -> str | None:
     if reason := _unlikely(network):
         return reason
     for layer in network.layers:
+        if not isinstance(layer.module, nn.Linear | nn.Conv2d) or layer.blocks > 1:
+            return (
+                f"has no Kronecker factors for layer {layer.name!r}, neither a Linear nor an ungrouped "
+                "Conv2d; take cbs.GaussNewton(), or name other `layers`"
+            )
         if isinstance(layer.module, nn.Conv2d) and not _evenly_padded(layer.module):
             return (
                 f"has no Kronecker factors for layer {layer.name!r}, which is not padded with as many zeros "
@@ -199,7 +205,8 @@ def dense_matrix(
     with _quietly():
         import curvlinops
 
-        weights = [layer.module.weight.requires_grad_() for layer in layers]
+        leaves = Leaves(layers)
+        weights = leaves.tensors
         data, plain = list(samples.batches(BATCH)), {"check_deterministic": False}
         if isinstance(curvature, MonteCarloFisher):
             operator = curvlinops.FisherMCLinearOperator(
@@ -214,9 +221,10 @@ def dense_matrix(
         else:
             named = "HessianLinearOperator" if isinstance(curvature, Hessian) else "GGNLinearOperator"
             operator = getattr(curvlinops, named)(model, _Mean(loss), weights, data, **plain)
-        p = sum(layer.size for layer in layers)
-        unit = torch.eye(p, dtype=weights[0].dtype, device=weights[0].device)
-        H = torch.cat([operator @ part for part in torch.split(unit, COLUMNS, dim=1)], dim=1)
+        index = leaves.index().to(weights[0].device)
+        unit = torch.zeros(sum(w.numel() for w in weights), len(index)).to(weights[0])
+        unit[index, torch.arange(len(index), device=index.device)] = 1.0
+        H = torch.cat([(operator @ part)[index] for part in torch.split(unit, COLUMNS, dim=1)], dim=1)
     found = array(H)
     return (found + found.T) / 2
 
@@ -270,7 +278,7 @@ def _kronecker_factors(network: Network) -> list[tuple[Array, Array]]:
     with _quietly():
         import curvlinops
 
-        weights = [layer.module.weight.requires_grad_() for layer in layers]
+        weights = Leaves(layers).tensors
         operator = curvlinops.KFACLinearOperator(
             model, likelihood(network.loss), weights, list(samples.batches(BATCH)),
             fisher_type=curvlinops.FisherType.TYPE2, check_deterministic=False,

@@ -110,7 +110,7 @@ class _Matrices:
 
     def __init__(self, layer: Layer) -> None:
         (m, n), bias = layer.shape, int(layer.bias is not None)
-        where = layer.module.weight.device
+        where = layer.weight.device
         self.H = torch.zeros(m, n + bias, n + bias, dtype=torch.float64, device=where)
 
     def weighted(self, omega: Tensor, Z: Tensor) -> None:
@@ -130,7 +130,7 @@ class _Diagonals:
     def __init__(self, layer: Layer) -> None:
         (m, n), bias = layer.shape, int(layer.bias is not None)
         self.squares, self.across = (
-            torch.zeros(m, n + bias, dtype=torch.float64, device=layer.module.weight.device) for _ in range(2)
+            torch.zeros(m, n + bias, dtype=torch.float64, device=layer.weight.device) for _ in range(2)
         )
 
     def weighted(self, omega: Tensor, Z: Tensor) -> None:

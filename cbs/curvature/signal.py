@@ -79,6 +79,6 @@ def _matters(layer: Layer, model: nn.Module, samples: Samples) -> bool:
     model = clone(model)
     with torch.no_grad():
         before = forward(model, samples.first(FEW))
-        layer.of(model).module.weight.mul_(1 + NUDGE)
+        layer.of(model).weight.mul_(1 + NUDGE)
         after = forward(model, samples.first(FEW))
     return not torch.allclose(before, after, rtol=0, atol=NUDGE * SAME * float(before.abs().max()))

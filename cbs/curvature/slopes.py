@@ -8,6 +8,7 @@ import torch
 
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
+from cbs.network.leaves import Leaves
 from cbs.network.losses import sample_losses
 from solvers.hessian import Array
 
@@ -24,16 +25,14 @@ def mean_gradients(network: Network) -> list[Array]:
 
     def compute() -> list[Array]:
         model, layers, samples = network.differentiable()
-        weights = [layer.module.weight.requires_grad_() for layer in layers]
-        sums = [
-            torch.zeros(layer.shape, dtype=torch.float64, device=w.device)
-            for layer, w in zip(layers, weights, strict=True)
-        ]
+        leaves = Leaves(layers)
+        sums = [torch.zeros(layer.shape, dtype=torch.float64, device=layer.weight.device) for layer in layers]
         for inputs, targets in samples.batches():
             with differentiating(), torch.enable_grad():
                 total = sample_losses(network.loss, model(inputs), targets).sum()
-                for known, slope in zip(sums, gradients(total, weights), strict=True):
+                found = gradients(total, leaves.tensors)
+                for known, slope in zip(sums, leaves.parts(found), strict=True):
                     known += slope.double().reshape(known.shape)
-        return network.checked([array(found) / len(samples) for found in sums])
+        return network.checked([array(part) / len(samples) for part in sums])
 
     return network.memo("slopes", compute)

@@ -21,6 +21,7 @@ from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
 from cbs.network.evaluate import evaluating, forward
 from cbs.network.layers import never_ran, visiting
+from cbs.network.leaves import Leaves
 from cbs.network.losses import wide
 from cbs.quadratic import Quadratic
 from solvers.hessian import Array
@@ -112,13 +113,13 @@ def divergence_gradients(network: Network) -> list[Array]:
     assert divergence is not None
     model, layers, samples = network.differentiable()
     samples = with_dense_outputs(network, samples) if divergence.dense else samples
-    weights = [layer.module.weight.requires_grad_() for layer in layers]
+    leaves = Leaves(layers)
     sums = [torch.zeros(layer.shape, dtype=torch.float64, device=samples.inputs.device) for layer in layers]
     for inputs, known in samples.batches():
         with differentiating(), torch.enable_grad():
             outputs = model(inputs)
             slope = divergence.gradient(outputs.detach(), known)
-            found = gradients((outputs * slope).sum(), weights)
+            found = leaves.parts(gradients((outputs * slope).sum(), leaves.tensors))
         for total, part in zip(sums, found, strict=True):
             total += part.double().reshape(total.shape)
     return [array(total) / len(samples) for total in sums]

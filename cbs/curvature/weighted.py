@@ -108,7 +108,7 @@ def weighted_moments(
     (m, n), bias = layer.shape, int(layer.bias is not None)
     own = kinds is None
     kinds = np.arange(m) if kinds is None else kinds
-    like = torch.zeros(0, dtype=torch.float64, device=layer.module.weight.device)
+    like = torch.zeros(0, dtype=torch.float64, device=layer.weight.device)
     shared = like.new_zeros(int(kinds.max()) + 1, n + bias, n + bias)
     squares, gradient = like.new_zeros(m, n + bias), like.new_zeros(m, n + bias)
     members = like.new_zeros(len(shared), m)

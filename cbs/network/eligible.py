@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +21,11 @@ STOCK = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_im
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SHOWN = 3
 """Modules left out that a warning names."""
+KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Modules that are matrices, or a matrix for every group of channels."""
+Kind = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+BLOCK = re.compile(r"(.*)\[(\d+)\]")
+"""The name of a block of a module, such as `conv[3]`."""
 
 
 class LeftOut(UserWarning):
@@ -35,12 +41,14 @@ class Survey:
         prunable: names of modules that are understood, in the order of `model.named_modules()`.
         left_out: for every other module or parameter that holds a matrix its name and why.
         refused: names of prunable ones that can only be left out by the user's own word, and why.
+        blocks: for every grouped convolution that is prunable how many blocks it has.
     """
 
     model: str
     prunable: list[str]
     left_out: dict[str, str]
     refused: dict[str, str]
+    blocks: dict[str, int] = field(default_factory=dict)
 
     def without(self, reasons: Mapping[str, str]) -> Survey:
         """The survey once more is known of some modules."""
@@ -66,7 +74,7 @@ class Survey:
             for name in names:
                 if name in self.left_out:
                     raise ValueError(f"layers: {name!r} can't be pruned: {self.left_out[name]}")
-                if name not in known:
+                if name not in known and not self._is_block(name):
                     raise ValueError(
                         f"layers: {name!r} names no prunable layer; there are {', '.join(self.prunable)}"
                     )
@@ -74,16 +82,36 @@ class Survey:
                 raise ValueError(
                     f"layers: an empty list names no prunable layer; there are {', '.join(self.prunable)}"
                 )
-            chosen = [name for name in self.prunable if name in names]
+            asked = {*names}
+            blocks = defaultdict(list)
+            for name in asked - known:
+                blocks[module_of(name)].append(name)
+            chosen = []
+            for name in self.prunable:
+                chosen += [name] if name in asked else sorted(blocks[name], key=_place)
         for name in chosen:
-            if name in self.refused:
-                raise ValueError(self.refused[name])
+            if (why := self.refused.get(name, self.refused.get(module_of(name)))) is not None:
+                raise ValueError(why)
         return chosen
+
+    def _is_block(self, name: str) -> bool:
+        return 0 <= _place(name) < self.blocks.get(module_of(name), 0)
 
     def _reasons(self) -> str:
         if not self.left_out:
-            return "no Linear and no ungrouped Conv2d"
+            return "no Linear and no convolution"
         return "; ".join(f"{name!r}: {why}" for name, why in [*self.left_out.items()][:SHOWN])
+
+
+def module_of(name: str) -> str:
+    """The module of a layer: its name, without the place of a block."""
+    found = BLOCK.fullmatch(name)
+    return found[1] if found else name
+
+
+def _place(name: str) -> int:
+    found = BLOCK.fullmatch(name)
+    return int(found[2]) if found else -1
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -119,9 +147,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 def survey(model: nn.Module) -> Survey:
     """Look through a network, with masks or without, before any work is done."""
     sharing = _sharing(model)
-    names = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
-    }
+    names = {name: module for name, module in model.named_modules() if isinstance(module, KINDS)}
     weights = {
         f"{name}.{key}": name for name in names for key in ("weight", "bias", "weight_orig", "bias_orig")
     }
@@ -129,7 +155,7 @@ def survey(model: nn.Module) -> Survey:
     for name, module in model.named_modules():
         if name not in names:
             for key in _matrices(name, module):
-                found.left_out[key] = f"{type(module).__name__} is neither Linear nor Conv2d"
+                found.left_out[key] = f"{type(module).__name__} is neither Linear nor a convolution"
             continue
         computed = [key for key in ("weight", "bias") if not _is_own(module, key)]
         others = sharing.get(module, [])
@@ -143,6 +169,8 @@ def survey(model: nn.Module) -> Survey:
             found.left_out[name] = why
             continue
         found.prunable.append(name)
+        if getattr(module, "groups", 1) > 1:
+            found.blocks[name] = module.groups
         if computed:
             found.refused[name] = (
                 f"layer {name!r}: its {computed[0]} is computed, as by weight_norm or a parametrization, and "
@@ -181,10 +209,8 @@ def masked_names(model: nn.Module) -> list[str]:
 
 
 def _why_not(module: nn.Module) -> str | None:
-    """Why a Linear or Conv2d is not understood, whatever its weight is; None if it is."""
-    if isinstance(module, nn.Conv2d) and module.groups != 1:
-        return "a grouped convolution"
-    kind = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
+    """Why a Linear or convolution is not understood, whatever its weight is; None if it is."""
+    kind = next(kind for kind in KINDS if isinstance(module, kind))
     cls = type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
     if replaced := [key for key in STOCK if key in vars(module)]:
         return f"its {replaced[0]} was replaced"
@@ -221,7 +247,7 @@ def _matrices(name: str, module: nn.Module) -> list[str]:
 
 
 def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """For every Linear and Conv2d the names of other tensors in the memory of its weight or bias."""
+    """For every Linear and convolution the names of other tensors in the memory of its weight or bias."""
     places: dict[int, list[tuple[nn.Module, str, str, Tensor]]] = defaultdict(list)
     for name, module in model.named_modules():
         for key, tensor in _named_tensors(module):
@@ -231,7 +257,7 @@ def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
     found: dict[nn.Module, list[str]] = defaultdict(list)
     for same in places.values():
         for module, key, path, tensor in same:
-            if isinstance(module, nn.Linear | nn.Conv2d) and key.removesuffix("_orig") in ("weight", "bias"):
+            if isinstance(module, KINDS) and key.removesuffix("_orig") in ("weight", "bias"):
                 found[module] += [at for *_, at, twin in same if at != path and _overlap(tensor, twin)]
     return found
 

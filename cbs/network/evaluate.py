@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,6 @@ from cbs.network.losses import (
     require_probabilities,
     sample_losses,
 )
-from cbs.network.surgery import clone
 from solvers.hessian import Array
 
 FEW = 100
@@ -177,20 +176,20 @@ class OutputChange:
 def output_changes(
     model: nn.Module,
     layers: Sequence[Layer],
-    after: Mapping[str, nn.Module],
+    after: Sequence[Layer],
     samples: Samples,
     *,
     precise: bool = True,
 ) -> dict[str, OutputChange]:
     """How much every layer's output changes on the inputs it has in the dense network.
 
-    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running a copy of the module whose weights and bias are
-    the move of the layer's, a difference taken in double precision: its output is the change.
+    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running the layer with the move of its weights and bias
+    for parameters, a difference taken in double precision: the output is then the change.
 
     Args:
         model: the dense network, in evaluation mode.
         layers: its layers.
-        after: the pruned module of every layer, by name.
+        after: every layer of the pruned network.
         samples: N inputs.
         precise: run the copies in double precision, else in that of the network, at least single; squares
             are summed in double precision anyway.
@@ -199,18 +198,16 @@ def output_changes(
         ValueError: if a layer does not run.
     """
     by_name = {layer.name: layer for layer in layers}
-    moves = {layer.name: _move(layer.module, after[layer.name]) for layer in layers}
-    dtypes = {}
-    for name, layer in by_name.items():
-        own = torch.promote_types(layer.module.weight.dtype, torch.float32)
-        dtypes[name] = torch.float64 if precise else own
-        moves[name].to(dtypes[name])
+    moves: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for layer, pruned in zip(layers, after, strict=True):
+        own = torch.promote_types(layer.weight.dtype, torch.float32)
+        moves[layer.name] = _move(layer, pruned, torch.float64 if precise else own)
     sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         layer, move = by_name[name], moves[name]
         for part in layer.split(x, y):
-            rows = layer.flatten(move.forward(part.to(dtypes[name]))).square().sum(dim=0, dtype=torch.float64)
+            rows = layer.flatten(layer.run(part.to(move[0]), *move)).square().sum(dim=0, dtype=torch.float64)
             total, energy = sums.get(name, (0.0, 0.0))
             sums[name] = total + rows, energy + layer.energy(part)
 
@@ -227,14 +224,13 @@ def output_changes(
     }
 
 
-def _move(dense: nn.Module, pruned: nn.Module) -> nn.Module:
-    """A copy of a layer's module in double precision, its weight and bias the pruned less the dense ones."""
-    move, dense = clone(pruned).double(), clone(dense).double()
-    with torch.no_grad():
-        before = dict(dense.named_parameters())
-        for name, parameter in move.named_parameters():
-            parameter.sub_(before[name])
-    return move
+def _move(dense: Layer, pruned: Layer, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """A layer's pruned weight and bias less the dense ones, taken in double precision."""
+    W = (pruned.weight.detach().double() - dense.weight.detach().double()).to(dtype)
+    b, before = pruned.own_bias, dense.own_bias
+    if b is None or before is None:
+        return W, None
+    return W, (b.detach().double() - before.detach().double()).to(dtype)
 
 
 def _are_classes(outputs: Tensor, targets: Tensor) -> bool:

@@ -125,15 +125,15 @@ class Network:
     def _layers(self, names: Sequence[str]) -> list[Layer]:
         """Layers of the copy; a bias of which entries were pruned before stays as it is."""
         fixed = self.masks.get("bias", {})
-        return [replace(layer, fixed_bias=layer.name in fixed) for layer in named_layers(self.model, names)]
+        return [replace(layer, fixed_bias=layer.path in fixed) for layer in named_layers(self.model, names)]
 
     @property
     def earlier(self) -> list[Mask]:
         """For every layer the mask `[m, n]` that it came with, True where pruned."""
         found = self.masks.get("weight", {})
         return [
-            found[layer.name].reshape(layer.shape).cpu().numpy()
-            if layer.name in found
+            found[layer.path][layer.rows].reshape(layer.shape).cpu().numpy()
+            if layer.path in found
             else np.zeros(layer.shape, dtype=bool)
             for layer in self.layers
         ]
@@ -168,7 +168,7 @@ class Network:
     def restore(self, model: nn.Module) -> nn.Module:
         """Give a copy of the network the device, modes and other masks of the user's model, in place."""
         where, modes = self._origin
-        pruned = {layer.name for layer in self.layers}
+        pruned = {layer.path for layer in self.layers}
         for parameter, masks in self.masks.items():
             for name, mask in masks.items():
                 if parameter != "weight" or name not in pruned:

@@ -34,6 +34,8 @@ TRIED = 4
 """Samples on which groups are tried."""
 SAME = 1e-9
 """Largest change of an output in the trial, relative to the largest output; by the root of the precision."""
+GROUPED = "it is a block of a grouped convolution"
+"""Why the rows of such a block stay."""
 OUTPUTS = "its rows are the network's outputs"
 """Why nobody is told that a layer's neurons stay."""
 
@@ -113,15 +115,17 @@ def neurons_of(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> Fou
         layers: its prunable layers.
         inputs: a few samples.
     """
+    grouped = {layer.name: GROUPED for layer in layers if layer.blocks > 1}
+    layers = [layer for layer in layers if layer.blocks == 1]
     copied, inputs = doubled(model, inputs)
     for values in copied.parameters():
         values.requires_grad_(values.is_floating_point())
     try:
         traced = list(_traced(copied, layers, inputs))
     except Exception as error:  # what a tracer raises on a graph that it does not understand
-        return Found([], {layer.name: _untraced(error) for layer in layers})
+        return Found([], {layer.name: _untraced(error) for layer in layers} | grouped)
     groups: list[Neurons] = []
-    left_out: dict[str, str] = {}
+    left_out: dict[str, str] = dict(grouped)
     for names, group in traced:
         if isinstance(group, Neurons):
             if (why := _dependence(copied, group, inputs)) is None:

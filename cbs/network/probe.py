@@ -34,16 +34,17 @@ def misbehaving(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> di
     """
     found: dict[str, str] = {}
     by_name = {layer.name: layer for layer in layers}
-    before = {layer.name: layer.module.weight.detach().clone() for layer in layers}
+    modules: dict[str, Any] = {layer.path: layer.module for layer in layers}
+    before = {path: module.weight.detach().clone() for path, module in modules.items()}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         if not _computes(by_name[name], x, y):
-            found.setdefault(name, "its output is not W x + b of its input, perhaps by a hook")
+            found.setdefault(by_name[name].path, "its output is not W x + b of its input, perhaps by a hook")
 
-    with torch.no_grad(), visiting(layers, visit), _Uses(layers) as uses, _inside(layers, uses):
+    with torch.no_grad(), visiting(layers, visit), _Uses(modules) as uses, _inside(modules, uses):
         forward(model, inputs)
-    for name, layer in by_name.items():
-        if not torch.equal(layer.module.weight, before[name]):
+    for name, module in modules.items():
+        if not torch.equal(module.weight, before[name]):
             found[name] = "its weight changes when it runs"
         elif name in uses.found:
             found[name] = "its weight is also used without running it"
@@ -51,13 +52,13 @@ def misbehaving(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> di
 
 
 def _computes(layer: Layer, x: Tensor, y: Tensor) -> bool:
-    W = layer.module.weight.detach().double().reshape(layer.shape)
+    W = layer.weight.detach().double().reshape(layer.shape)
     X, Y = layer.unfold(x).double(), layer.flatten(y).double()
-    bias = layer.module.bias
+    bias: Tensor | None = layer.own_bias
     b = W.new_zeros(len(W)) if bias is None else bias.detach().double()
     if Y.shape != (len(X), len(W)):
         return False
-    unit = max(torch.finfo(t.dtype).eps for t in (x, y, layer.module.weight))
+    unit = max(torch.finfo(t.dtype).eps for t in (x, y, layer.weight))
     if x.is_cuda:
         unit = max(unit, 2.0**-11)  # TF32 has 11 bits
     size = X.abs() @ W.abs().T + b.abs()
@@ -68,9 +69,9 @@ def _computes(layer: Layer, x: Tensor, y: Tensor) -> bool:
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which layers' weights an operation takes while the layer does not run."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, modules: Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.owners = {layer.module.weight.untyped_storage().data_ptr(): layer.name for layer in layers}
+        self.owners = {m.weight.untyped_storage().data_ptr(): path for path, m in modules.items()}
         self.running: list[str] = []
         self.found: set[str] = set()
 
@@ -92,7 +93,7 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _inside(layers: Sequence[Layer], uses: _Uses) -> Iterator[None]:
+def _inside(modules: Mapping[str, nn.Module], uses: _Uses) -> Iterator[None]:
     """Tells `uses` which layers run."""
 
     def enter(name: str) -> Any:
@@ -101,8 +102,12 @@ def _inside(layers: Sequence[Layer], uses: _Uses) -> Iterator[None]:
     def leave(name: str) -> Any:
         return lambda module, args, output: uses.running.remove(name)
 
-    handles = [layer.module.register_forward_pre_hook(enter(layer.name), prepend=True) for layer in layers]
-    handles += [layer.module.register_forward_hook(leave(layer.name), always_call=True) for layer in layers]
+    handles = [
+        module.register_forward_pre_hook(enter(path), prepend=True) for path, module in modules.items()
+    ]
+    handles += [
+        module.register_forward_hook(leave(path), always_call=True) for path, module in modules.items()
+    ]
     try:
         yield
     finally:

@@ -63,10 +63,10 @@ def write(layer: Layer, weights: Weights) -> None:
     Raises:
         ValueError: if they are too large for the layer's type.
     """
-    for parameter, values in ((layer.module.weight, weights.W), (layer.bias, weights.bias)):
+    for parameter, values in ((layer.weight, weights.W), (layer.bias, weights.bias)):
         if parameter is not None and values is not None:
             with torch.no_grad():
-                parameter.copy_(torch.from_numpy(values).reshape(parameter.shape))
+                parameter.detach().copy_(torch.from_numpy(values).reshape(parameter.shape))
             if not bool(torch.isfinite(parameter).all()):
                 raise ValueError(
                     f"layer {layer.name!r}: weights after pruning reach {np.abs(values).max():.3g}, "
@@ -74,14 +74,20 @@ def write(layer: Layer, weights: Weights) -> None:
                 )
 
 
-def apply(layer: Layer, change: Change) -> None:
-    """Write a change into a layer, in place: the weights, the bias, and a `torch.nn.utils.prune` mask.
+def apply(layers: Sequence[Layer], changes: Sequence[Change]) -> None:
+    """Write changes into layers, in place: the weights, the bias, and a `torch.nn.utils.prune` mask.
 
-    The module then holds `weight_orig` (the new weights) and `weight_mask` (0 where pruned), and
+    The modules then hold `weight_orig` (the new weights) and `weight_mask` (0 where pruned), and
     `weight` is their product.
     """
-    write(layer, change.weights)
-    put_mask(layer.module, "weight", torch.from_numpy(change.mask).reshape(layer.module.weight.shape))
+    pruned: dict[str, tuple[Layer, Tensor]] = {}
+    for layer, change in zip(layers, changes, strict=True):
+        write(layer, change.weights)
+        shape = layer.parameter.shape
+        _, mask = pruned.setdefault(layer.path, (layer, torch.zeros(shape, dtype=torch.bool)))
+        mask[layer.rows] = torch.from_numpy(change.mask).reshape(layer.weight.shape)
+    for layer, mask in pruned.values():
+        put_mask(layer.module, "weight", mask)
 
 
 def put_mask(module: nn.Module, name: str, pruned: Tensor) -> None:
@@ -120,6 +126,7 @@ def revive(model: nn.Module, state: Mapping[str, Tensor], masks: Mapping[str, Te
 def zero(weight: Tensor, dense: Tensor, mask: Mask) -> None:
     """Make `weight` the dense one with zeros where pruned, in place; `mask [m, n]`."""
     with torch.no_grad():
+        weight = weight.detach()
         weight.copy_(dense)
         weight.masked_fill_(torch.from_numpy(mask).reshape(weight.shape).to(weight.device), 0.0)
 
@@ -162,7 +169,7 @@ def save(layers: Sequence[Layer]) -> Saved:
     """Copies of the layers' weights and biases, to be put back by `undo`."""
     saved = {}
     for layer in layers:
-        W, b = layer.module.weight, layer.bias
+        W, b = layer.weight, layer.bias
         saved[layer.name] = (W.detach().clone(), None if b is None else b.detach().clone())
     return saved
 

@@ -212,7 +212,7 @@ def quantize(
     for layer, step in zip(found, rounded, strict=True):
         write_weights(layer.of(small), step.weights)
     packed = {
-        layer.name: PackedLayer.of(tuple(layer.module.weight.shape), step.grid, step.codes, mask)
+        layer.name: PackedLayer.of(tuple(layer.weight.shape), step.grid, step.codes, mask)
         for layer, step, mask in zip(found, rounded, pruned, strict=True)
     }
     told = [
@@ -277,7 +277,7 @@ def _round(layer: Layer, pruned: Mask, quadratic: Quadratic | None, grid: Grid, 
 
 def _stored(values: Array, layer: Layer) -> Array:
     """Values as the layer's type has them, whose precision may be less than that of a grid."""
-    return torch.from_numpy(values).to(layer.module.weight.dtype).double().numpy()
+    return torch.from_numpy(values).to(layer.weight.dtype).double().numpy()
 
 
 def _require_spans(layer: Layer, W: Array) -> None:
@@ -296,8 +296,8 @@ def _require_spans(layer: Layer, W: Array) -> None:
 
 def _measured(result: QuantizeResult, network: Network) -> QuantizeResult:
     """The result with losses, accuracies, and the layers' objectives by running their modules."""
-    modules = {layer.name: layer.of(result.model).module for layer in network.layers}
-    changes = output_changes(network.model, network.layers, modules, network.samples)
+    after = [layer.of(result.model) for layer in network.layers]
+    changes = output_changes(network.model, network.layers, after, network.samples)
     layers = []
     for layer, told, dense in zip(network.layers, result.layers, network.dense, strict=True):
         change, W = changes[layer.name], layer_weights(layer.of(result.model)).W
@@ -319,7 +319,7 @@ def _layers(model: nn.Module, names: Sequence[str] | None) -> tuple[list[Layer],
     layers = named_layers(clone(model), survey(model).choose(names))
     none = [np.zeros(layer.shape, dtype=bool) for layer in layers]
     return layers, [
-        masks[layer.name].reshape(layer.shape).cpu().numpy() if layer.name in masks else empty
+        masks[layer.path][layer.rows].reshape(layer.shape).cpu().numpy() if layer.path in masks else empty
         for layer, empty in zip(layers, none, strict=True)
     ]
 

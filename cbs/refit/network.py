@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cbs.data import Samples, gather
 from cbs.network.evaluate import evaluating, forward
-from cbs.network.layers import Layer, visiting
+from cbs.network.layers import every_layer, visiting
 from cbs.network.losses import LOW, Loss, named_loss, wide
 from cbs.network.surgery import clone
 from cbs.refit.descent import DAMPING, PRODUCTS, STEPS, Descent, RefitStep, descend
@@ -249,7 +249,7 @@ def require_refit(network: Network, match: str | None, labels: bool) -> None:
     model, layers, _ = network.differentiable()
     samples, low = network.samples, any(values.dtype in LOW for values in network.model.parameters())
     few = replace(samples, inputs=samples.inputs[:TRIED], targets=samples.targets[:TRIED])
-    movable = whole_movable(model, [layer.name for layer in layers])
+    movable = whole_movable(model, [*dict.fromkeys(layer.path for layer in layers)])
     Passes(model, movable, divergence).attempt(
         movable.vector(movable.base), with_known(network.model, few, divergence, low)
     )
@@ -327,16 +327,12 @@ def _is_written(
 def _multiplications(passes: Passes, vector: Tensor, samples: Samples) -> float:
     """Of one sample's pass, by `Linear` layers and convolutions."""
     total = 0.0
-    layers = [
-        Layer(name, module)
-        for name, module in passes.model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]  # fmt: skip
+    layers = every_layer(passes.model)
+    inputs = {layer.name: layer.shape[1] for layer in layers}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         nonlocal total
-        module = passes.model.get_submodule(name)
-        total += y.numel() * module.weight[0].numel()  # type: ignore[index]
+        total += y.numel() * inputs[name]
 
     with torch.no_grad(), visiting(layers, visit):
         passes.run(vector, samples.first(1))

@@ -7,10 +7,10 @@ Of a divergence with gradient `g` and Gauss-Newton diagonal `h`, pruning a survi
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cbs.data import Samples
-from cbs.network.layers import Layer, visiting
+from cbs.network.layers import Layer, every_layer, visiting
 from cbs.refit.normal_equations import FLOOR
 from cbs.refit.passes import Passes
 from cbs.reselection.space import Space
@@ -33,9 +33,9 @@ def diagonal(passes: Passes, vector: Tensor, samples: Samples, seed: int) -> Ten
     """
     parts = {part.name: part for part in passes.movable.parts}
     layers = [
-        Layer(name, module)
-        for name, module in passes.model.named_modules()
-        if (f"{name}." if name else "") + "weight" in parts and isinstance(module, nn.Linear | nn.Conv2d)
+        layer
+        for layer in every_layer(passes.model)
+        if (f"{layer.path}." if layer.path else "") + "weight" in parts
     ]
     by_name = {layer.name: layer for layer in layers}
     found = {
@@ -58,11 +58,12 @@ def diagonal(passes: Passes, vector: Tensor, samples: Samples, seed: int) -> Ten
         pulled = torch.autograd.grad(outputs, [y for _, _, y in seen], column, allow_unused=True)
         for (name, inputs, y), slope in zip(seen, pulled, strict=True):
             if slope is not None:
-                dot = f"{name}." if name else ""
-                W, b = _squares(by_name[name], inputs, y, slope, len(x))
-                found[f"{dot}weight"] += W.reshape(found[f"{dot}weight"].shape)
+                layer = by_name[name]
+                dot = f"{layer.path}." if layer.path else ""
+                W, b = _squares(layer, inputs, y, slope, len(x))
+                found[f"{dot}weight"][layer.rows] += W.reshape(layer.weight.shape)
                 if f"{dot}bias" in found:
-                    found[f"{dot}bias"] += b
+                    found[f"{dot}bias"][layer.rows] += b
     h = passes.movable.vector(found) / len(samples)
     floor = FLOOR * float(h[h > 0].mean()) if bool((h > 0).any()) else 1.0
     return h + floor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples
-from cbs.network.layers import Layer, visiting
+from cbs.network.layers import every_layer, visiting
 from cbs.refit.descent import descend
 from cbs.refit.normal_equations import find_structure, normal_matrix
 from cbs.refit.passes import Passes
@@ -193,11 +193,7 @@ def work_of_a_sample(model: nn.Module, samples: Samples) -> float:
     These take a pass back for every output; 0 without such layers.
     """
     total, apart = 0.0, False
-    layers = [
-        Layer(name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
+    layers = every_layer(model)
     sizes = {layer.name: layer.shape for layer in layers}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:

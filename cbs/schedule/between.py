@@ -65,10 +65,11 @@ def freed(pruned: nn.Module, start: Network, dense: Network, request: Request) -
         request: whose schedule says how.
     """
     model, schedule = clone(pruned), request.schedule
-    for layer in start.layers if schedule.deleted == "shrink" else ():
-        module = layer.of(model).module
-        for name, old in layer.module.named_parameters():
-            module.get_parameter(name).lerp_(old.to(module.weight.device), schedule.shrink)
+    modules = {layer.path: layer.module for layer in start.layers if schedule.deleted == "shrink"}
+    for path, module in modules.items():
+        for name, old in module.named_parameters():
+            new = model.get_submodule(path).get_parameter(name)
+            new.lerp_(old.to(new.device), schedule.shrink)
     for name, masks in dense.masks.items():
         for layer_name, mask in masks.items():
             put_mask(model.get_submodule(layer_name), name, mask)

@@ -70,8 +70,8 @@ def refitted(
             stage = replace(stage, norms=norms)
         found = refit_network(
             model, network.model, network.samples, loss=network.loss, match=request.match,
-            labels=request.labels, layers=[layer.name for layer in network.layers], seed=request.seed,
-            until=until, stopped=lambda: watch.interrupted, told=told,
+            labels=request.labels, layers=[*dict.fromkeys(layer.path for layer in network.layers)],
+            seed=request.seed, until=until, stopped=lambda: watch.interrupted, told=told,
             steps=STEPS if steps is None else steps,
         )  # fmt: skip
         if found.interrupted:

@@ -126,8 +126,8 @@ def reselected(
         return watch.interrupted
 
     found = reselect(
-        model, dense.model, dense.samples, layers=[layer.name for layer in here.layers], pools=pools,
-        keep=keep,
+        model, dense.model, dense.samples, layers=[*dict.fromkeys(layer.path for layer in here.layers)],
+        pools=pools, keep=keep,
         earlier=here.masks.get("weight", {}), loss=dense.loss, match=request.match, labels=request.labels,
         rounds=ROUNDS if last else 0, seed=request.seed, until=until, stopped=lambda: watch.interrupted,
         told=told,
@@ -138,7 +138,7 @@ def reselected(
     status = "interrupted" if watch.interrupted else "feasible"
     plans = []
     for layer, old in zip(here.layers, run.result.layers, strict=True):
-        mask = masks[layer.name].cpu().numpy().reshape(layer.shape)
+        mask = masks[layer.path][layer.rows].cpu().numpy().reshape(layer.shape)
         change = Change(mask, layer_weights(layer.of(model)))
         plans.append(LayerPlan(change, f"{old.solver}, re-selection", status, old.seconds, None, old.stats))
     stage = run.result.history[-1]
@@ -159,14 +159,15 @@ def pools_of(request: Request, network: Network) -> tuple[dict[str, Tensor], Ten
     pools: dict[str, Tensor] = {}
     if request.pooled:
         for layer in network.layers:
-            pools[layer.name] = torch.zeros(layer.module.weight.shape, dtype=torch.int64)
+            pools[layer.path] = torch.zeros(layer.parameter.shape, dtype=torch.int64)
         total = sum(layer.size for layer in network.layers)
         return pools, torch.tensor([total - request.network_count(network.layers)], device=network.device)
     keep: list[np.ndarray] = []
     first = 0
     for layer in network.layers:
         laid = request.layer_budget(layer).laid_over(*layer.shape)
-        pools[layer.name] = torch.from_numpy(laid.labels + first).reshape(layer.module.weight.shape)
+        whole = pools.setdefault(layer.path, torch.zeros(layer.parameter.shape, dtype=torch.int64))
+        whole[layer.rows] = torch.from_numpy(laid.labels + first).reshape(layer.weight.shape)
         keep.append(laid.keep)
         first += len(laid.keep)
     return pools, torch.from_numpy(np.concatenate(keep)).to(network.device)

@@ -173,7 +173,7 @@ class _Ahead:
             """The layer's outputs `[R * B, ...]` with copy r's weight gone, from its unfolded inputs."""
             delta = w[:, None, None] * (Z - zeta[:, None, None])
             copies = out.reshape(count, len(inputs), *out.shape[1:])
-            conv = isinstance(self.layer.module, nn.Conv2d)
+            conv = self.layer.places > 0
             flat = (
                 copies.flatten(3)
                 if conv
@@ -204,7 +204,7 @@ class _Ahead:
 def _tail(model: nn.Module, layer: Layer) -> Callable[[Tensor], Tensor] | None:
     """The modules after a layer in a chain of them, or None if the network is something else."""
     chain = _chain(model)
-    if chain is None or sum(module is layer.module for module in chain) != 1:
+    if chain is None or layer.blocks > 1 or sum(module is layer.module for module in chain) != 1:
         return None
     at = next(i for i, module in enumerate(chain) if module is layer.module)
     return nn.Sequential(*chain[at + 1 :])

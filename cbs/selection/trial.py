@@ -25,8 +25,8 @@ class Trial:
         self.model = clone(network.model)
         self.samples = network.samples.choose(SAMPLES, seed)
         self.loss = network.loss
-        self.weights = [self.model.get_parameter(f"{layer.name}.weight") for layer in network.layers]
-        self.dense = [layer.module.weight for layer in network.layers]
+        self.weights = [layer.of(self.model).weight for layer in network.layers]
+        self.dense = [layer.weight for layer in network.layers]
 
     def __call__(self, index: Sequence[int], masks: Sequence[Mask]) -> float:
         """Mean loss with some layers masked; they stay so until they are masked anew.

@@ -88,7 +88,7 @@ def test_curvatures_agree_with_what_running_the_layers_says(resnet20):
     result = cbs.prune(model, data, sparsity=0.5, method="magnitude", certify=False)
     assert all(float(scales.min()) >= 0 and float(scales.max()) > 0 for scales in row_scales(network))
     pruned = result.permanent()
-    after = {layer.name: pruned.get_submodule(layer.name) for layer in result.layers}
+    after = [layer.of(pruned) for layer in network.layers]
     precise = output_changes(network.model, network.layers, after, network.samples)
     for i, layer in enumerate(result.layers):
         W = result.permanent().get_submodule(layer.name).weight.detach().double().flatten(1).numpy()

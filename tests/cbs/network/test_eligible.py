@@ -60,8 +60,7 @@ STRANGE = {
     "call": (lambda: Called(6, 6), "Called does not compute"),
     "patched": (patched, "its forward was replaced"),
     "pre-hook": (hooked_before, "a forward pre-hook may change what it computes"),
-    "grouped": (lambda: nn.Conv2d(4, 4, 1, groups=2), "a grouped convolution"),
-    "conv1d": (lambda: nn.Conv1d(4, 4, 1), "Conv1d is neither Linear nor Conv2d"),
+    "bilinear": (lambda: nn.Bilinear(4, 4, 2), "Bilinear is neither Linear nor a convolution"),
     "transposed": (lambda: nn.ConvTranspose2d(4, 4, 1), "ConvTranspose2d is neither"),
     "embedding": (lambda: nn.Embedding(9, 4), "Embedding is neither"),
     "recurrent": (lambda: nn.GRU(4, 4), "GRU is neither"),
@@ -99,7 +98,7 @@ def test_matrices_beside_the_children_are_named():
                 nn.Parameter(torch.ones(1, 4)),
             )
 
-    assert survey(nn.Sequential(Net())).left_out == {"0.table": "Net is neither Linear nor Conv2d"}
+    assert survey(nn.Sequential(Net())).left_out == {"0.table": "Net is neither Linear nor a convolution"}
 
 
 COMPUTED = {

@@ -307,9 +307,7 @@ def test_output_changes_are_measured_on_dense_inputs(make, data):
         module = after.get_submodule(layer.name)
         module.weight.data.mul_(0.9)
         module.bias.data.add_(0.1)
-    found = output_changes(
-        dense, layers, {layer.name: after.get_submodule(layer.name) for layer in layers}, data
-    )
+    found = output_changes(dense, layers, [layer.of(after) for layer in layers], data)
     x = data.inputs
     for i, module in enumerate(dense):
         if str(i) in found:

@@ -42,9 +42,13 @@ def test_layers_are_found_in_order():
     assert [layer.name for layer in find_layers(seeded(convnet), ["6", "0"])] == ["0", "6"]
 
 
-def test_grouped_convolutions_are_left_alone():
+def test_every_group_of_a_convolution_is_a_layer():
     model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 2, 1))
-    assert [layer.name for layer in find_layers(model)] == ["1"]
+    assert [layer.name for layer in find_layers(model)] == ["0[0]", "0[1]", "1"]
+    assert [layer.name for layer in find_layers(model, ["1", "0[1]"])] == ["0[1]", "1"]
+    assert [layer.name for layer in find_layers(model, ["0"])] == ["0[0]", "0[1]"]
+    with pytest.raises(ValueError, match=r"layers: '0\[2\]' names no prunable layer"):
+        find_layers(model, ["0[2]"])
 
 
 def nan_model():
@@ -63,7 +67,7 @@ def tied_model():
     ("model", "names", "message"),
     [
         (nn.Sequential(nn.ReLU()), None, "model Sequential has no prunable layer"),
-        (nn.Conv2d(4, 4, 1, groups=2), None, "model Conv2d has no prunable layer"),
+        (nn.Bilinear(4, 4, 2), None, "model Bilinear has no prunable layer"),
         (mlp(), ["0", "1"], "layers: '1' names no prunable layer; there are 0, 2, 4"),
         (mlp(), [], "layers: an empty list"),
         (nan_model(), None, "layer '2' has a NaN or infinite weight"),

@@ -21,7 +21,7 @@ def operate(model, rng):
         mask = rng.random(dense.W.shape) < 0.4
         bias = None if dense.bias is None else dense.bias + 1
         answers[layer.name] = Change(mask, Weights(np.where(mask, 0.0, dense.W * 1.5), bias))
-        surgery.apply(layer, answers[layer.name])
+        surgery.apply([layer], [answers[layer.name]])
     return answers
 
 

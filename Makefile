@@ -8,7 +8,7 @@ CURVLINOPS := curvlinops-for-pytorch backpack-for-pytorch einconv einops jaxtypi
 	tqdm unfoldnd wadler-lindig
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format bench table recompile clean help
+.PHONY: demo test test-slow lint format docs serve-docs notebooks bench table recompile clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: needs Python 3.11; say make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e '.[dev,scip,gurobi]'
+	$(PIP) --no-build-isolation -e '.[dev,docs,scip,gurobi]'
 	$(PIP) --no-deps $(CURVLINOPS)
 	touch $@
 
@@ -36,6 +36,15 @@ lint: $(STAMP)  ## formatting, lint rules and types
 format: $(STAMP)  ## reformat, and repair what the linter can
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+docs: $(STAMP)  ## build the documentation into site/; a broken link is an error
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+serve-docs: $(STAMP)  ## show the documentation in a browser while it is written
+	$(BIN)/python -m mkdocs serve
+
+notebooks: $(STAMP)  ## run the notebooks anew, and keep what they show
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace docs/notebooks/*.ipynb
+
 bench: $(STAMP)  ## time every solver on fixed instances, and the parts that wide rows take
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
 
@@ -46,5 +55,5 @@ recompile:  ## forget compiled code: for a change to a compiled function that ot
 	find solvers -name '*.nb[ic]' -delete
 
 clean:  ## remove the environment and every cache
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import no_grad
 
 from cbs.curvature.base import Curvature
+from cbs.network.answers import answer
 from cbs.network.layers import never_ran, visiting
 from cbs.network.network import Network
 from cbs.network.surgery import clone, write
@@ -72,7 +73,7 @@ def _running_order(network: Network) -> list[int]:
             names.append(name)
 
     with no_grad(), visiting(network.layers, visit):
-        network.model(network.samples.first(1))
+        answer(network.model, network.samples.first(1))
     place = {layer.name: i for i, layer in enumerate(network.layers)}
     idle = [name for name in place if name not in names]
     if idle:

@@ -21,6 +21,7 @@ from cbs.change import array
 from cbs.curvature import rules
 from cbs.curvature.each import Each, differentiating, gradients
 from cbs.data import Samples, first_line
+from cbs.network.answers import answer
 from cbs.network.evaluate import SAME
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
@@ -55,7 +56,7 @@ def why_not(network: Network) -> str | None:
     try:
         graph = Graph(network.model, network.layers)
         with torch.no_grad():
-            outputs = network.model(samples.first(2))
+            outputs = answer(network.model, samples.first(2))
             values = graph.run(samples.first(2))
             graph.back(values, torch.ones_like(outputs), {})
     except rules.NoRule as error:
@@ -95,7 +96,7 @@ def recursion(
     graph = Graph(model, layers)
     Leaves(layers)  # whose values are then live
     with torch.no_grad():
-        outputs = model(samples.first(1)).numel()
+        outputs = answer(model, samples.first(1)).numel()
     found = {layer.name: torch.zeros(layer.shape, dtype=torch.float64) for layer in layers}
     diagonal = loss_diagonal(loss)
     for inputs, targets in samples.batches(max(1, CHUNK // outputs**2)):

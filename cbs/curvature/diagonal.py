@@ -58,7 +58,7 @@ def gauss_newton_diagonal(
         ValueError: if a sample has no such derivatives, or too many outputs.
     """
     p = sum(layer.size for layer in layers)
-    total = torch.zeros(p, dtype=torch.float64, device=samples.inputs.device)
+    total = torch.zeros(p, dtype=torch.float64, device=samples.device)
     for rows in rooted_jacobians(model, layers, samples, loss):
         total += rows.double().square().sum(dim=(0, 1))
     return by_layer(layers, total / len(samples))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples, first_line
+from cbs.data.nested import pieces
+from cbs.network.answers import answer
 
-Derivative = Callable[[Tensor, Tensor], Tensor]
+Derivative = Callable[[Any, Any], Tensor]
 
 ALIKE = 1e-3
 """Largest difference of a sample's answers alone and in a batch, relative to the largest output."""
@@ -34,7 +37,7 @@ class Each:
         self.together: Derivative | None = together
         self.alone = alone
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """`[B, ...]`.
 
         Raises:
@@ -46,7 +49,7 @@ class Each:
                     return self.together(inputs.clone(), targets.clone())
             except Exception:
                 self.together = None
-        pairs = zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True)
+        pairs = zip(pieces(inputs, 1), pieces(targets, 1), strict=True)
         with differentiating(), torch.enable_grad():
             return torch.stack([self.alone(x.clone(), y.clone()).detach() for x, y in pairs])
 
@@ -87,9 +90,9 @@ def require_apart(model: nn.Module, samples: Samples) -> None:
         ValueError: if the first sample has another answer, or none, when it is alone.
     """
     with torch.no_grad():
-        together = model(samples.first(8))[:1]
+        together = answer(model, samples.first(8))[:1]
         try:
-            alone = model(samples.first(1))
+            alone = answer(model, samples.first(1))
             same = torch.allclose(alone, together, rtol=0, atol=ALIKE * float(together.abs().max()))
         except Exception:
             same = False

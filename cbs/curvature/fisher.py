@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from cbs.curvature.base import Fisher, PerSample
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
+from cbs.network.answers import answer, functional
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, single_loss
@@ -96,7 +97,7 @@ def gradient_factor(model: nn.Module, layers: Sequence[Layer], samples: Samples,
     """
     p = sum(layer.size for layer in layers)
     require_memory(len(samples), p, f"{len(samples)} samples")
-    X = torch.empty(len(samples), p, dtype=torch.float64, device=samples.inputs.device)
+    X = torch.empty(len(samples), p, dtype=torch.float64, device=samples.device)
     done = 0
     for rows in sample_gradients(model, layers, samples, loss):
         X[done : done + len(rows)] = rows
@@ -111,7 +112,7 @@ def sample_gradients(
     leaves = Leaves(layers)
 
     def value(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return single_loss(loss, functional_call(model, parameters, (x[None],)), y[None])
+        return single_loss(loss, functional(model, parameters, x[None]), y[None])
 
     parameters = leaves.named()
     by_vmap = vmap(grad(value), in_dims=(None, 0, 0))
@@ -121,7 +122,7 @@ def sample_gradients(
         return leaves.flat([parts[name] for name in parameters], over=1)
 
     def alone(x: Tensor, y: Tensor) -> Tensor:
-        return leaves.flat(gradients(single_loss(loss, model(x), y), leaves.tensors))
+        return leaves.flat(gradients(single_loss(loss, answer(model, x), y), leaves.tensors))
 
     each = Each(together, alone)
     for inputs, targets in samples.batches(max(1, CHUNK // sum(layer.size for layer in layers))):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian
-from torch.func import functional_call, jacrev, vjp, vmap
+from torch.func import jacrev, vjp, vmap
 
 from cbs.curvature.each import Each, gradients
 from cbs.curvature.fisher import factor_quadratics, require_memory
 from cbs.data import Samples
+from cbs.network.answers import answer, functional
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, single_loss
@@ -61,7 +62,7 @@ def gauss_newton_factor(model: nn.Module, layers: Sequence[Layer], samples: Samp
     """
     outputs, p = outputs_of(model, samples), sum(layer.size for layer in layers)
     require_memory(len(samples) * outputs, p, f"{len(samples)} samples by {outputs} outputs")
-    X = torch.empty(len(samples) * outputs, p, dtype=torch.float64, device=samples.inputs.device)
+    X = torch.empty(len(samples) * outputs, p, dtype=torch.float64, device=samples.device)
     done = 0
     for rows in rooted_jacobians(model, layers, samples, loss):
         X[done : done + rows.shape[0] * outputs] = rows.reshape(-1, p)
@@ -97,7 +98,7 @@ def rooted_jacobians(
         return columns.reshape(-1, *output.shape)
 
     def single(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        output, pull, *_ = vjp(lambda w: functional_call(model, w, (x[None],))[0], parameters)
+        output, pull, *_ = vjp(lambda w: functional(model, w, x[None])[0], parameters)
         B = jacrev(jacrev(lambda o: single_loss(loss, o[None], y[None])))(output)
         (columns,) = vmap(pull)(root(output, B))
         return columns  # type: ignore[no-any-return]
@@ -110,7 +111,7 @@ def rooted_jacobians(
         return leaves.flat([parts[name] for name in parameters], over=2)
 
     def alone(x: Tensor, y: Tensor) -> Tensor:
-        output = model(x)
+        output = answer(model, x)
         B = hessian(lambda o: single_loss(loss, o, y), output.detach())  # type: ignore[no-untyped-call]
         pulled = [gradients(output, leaves.tensors, column) for column in root(output, B)]
         return torch.stack([leaves.flat(parts) for parts in pulled])
@@ -127,7 +128,7 @@ def outputs_of(model: nn.Module, samples: Samples) -> int:
         ValueError: if a matrix of them is too large.
     """
     with torch.no_grad():
-        outputs = int(model(samples.first(1)).numel())
+        outputs = int(answer(model, samples.first(1)).numel())
     if outputs > WIDEST:
         raise ValueError(
             f"the Gauss-Newton matrix needs the loss's curvature by all {outputs} outputs of a sample, its "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cbs.change import array, layer_weights
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.quadratic import Quadratic, absolute_damping
 from solvers.problem import Mask
@@ -98,7 +99,7 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():
-            model(inputs)
+            answer(model, inputs)
     return {
         name: grams.pop(name) / len(samples) for name in list(grams)
     }  # in place fails after inference mode

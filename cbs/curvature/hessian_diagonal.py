@@ -12,6 +12,7 @@ from cbs.change import array
 from cbs.curvature.diagonal import by_layer
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, visiting
 from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, sample_losses
@@ -62,7 +63,7 @@ def single_runs(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
 
     by_name = {layer.name: layer for layer in layers}
     with torch.no_grad(), visiting(layers, visit):
-        model(samples.first(1))
+        answer(model, samples.first(1))
     return {name: count for name, count in places.items() if ran.count(name) == 1}
 
 
@@ -101,7 +102,7 @@ def hessian_diagonal(
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(units, visit):
-            total = sample_losses(loss, model(inputs), targets).sum()
+            total = sample_losses(loss, answer(model, inputs), targets).sum()
             ran = [seen[layer.name] for layer in units]
             points = [a for _, a in ran] + leaves.tensors
             slopes = torch.autograd.grad(total, points, create_graph=True, allow_unused=True)
@@ -158,8 +159,8 @@ def hutchinson_estimate(network: Network, probes: int, seed: int) -> tuple[list[
         model, layers, samples = network.differentiable()
         p = sum(layer.size for layer in layers)
         generator = torch.Generator().manual_seed(seed)
-        z = (2 * torch.randint(2, (probes, p), generator=generator) - 1).to(samples.inputs.device)
-        found = torch.zeros(probes, p, dtype=torch.float64, device=samples.inputs.device)
+        z = (2 * torch.randint(2, (probes, p), generator=generator) - 1).to(samples.device)
+        found = torch.zeros(probes, p, dtype=torch.float64, device=samples.device)
         for part in hessian_products(model, layers, samples, network.loss, z):
             found += part
         found *= z / len(samples)
@@ -187,7 +188,7 @@ def hessian_products(
     leaves = Leaves(layers)
     for inputs, targets in samples.batches():
         with differentiating(), torch.enable_grad():
-            total = sample_losses(loss, model(inputs), targets).sum()
+            total = sample_losses(loss, answer(model, inputs), targets).sum()
             slopes = torch.autograd.grad(total, leaves.tensors, create_graph=True, allow_unused=True)
             flat = leaves.flat(
                 [torch.zeros_like(w) if g is None else g for w, g in zip(leaves.tensors, slopes, strict=True)]

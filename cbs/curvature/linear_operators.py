@@ -18,6 +18,7 @@ from cbs.change import array
 from cbs.curvature.fisher import damped_factor, free_memory
 from cbs.curvature.operators import Hessian, Kronecker, MonteCarloFisher, _Operator
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, sample_losses
@@ -96,7 +97,7 @@ def _unlikely(network: Network) -> str | None:
         able = "cross_entropy, mse_loss or binary_cross_entropy_with_logits"
         return f"needs a loss of which labels can be drawn, {able}; take cbs.GaussNewton()"
     with torch.no_grad():
-        outputs = network.model(network.samples.first(1))
+        outputs = answer(network.model, network.samples.first(1))
     if outputs.ndim != 2:
         return f"needs one row of outputs a sample, not {list(outputs.shape[1:])}; take cbs.GaussNewton()"
     return None
@@ -186,8 +187,7 @@ def _factors(network: Network, curvature: _Operator) -> list[tuple[Array, tuple[
 def _precise(network: Network) -> tuple[nn.Module, list[Layer], Samples]:
     """A copy of the network, its layers and the samples, in double precision."""
     model, layers, samples = network.differentiable()
-    inputs, targets = (x.double() if x.is_floating_point() else x for x in (samples.inputs, samples.targets))
-    return model.double(), layers, replace(samples, inputs=inputs, targets=targets)
+    return model.double(), layers, samples.cast(Tensor.double, targets=True)
 
 
 def dense_matrix(

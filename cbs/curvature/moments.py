@@ -23,9 +23,7 @@ def fisher_diagonal(network: Network) -> list[Array]:
     """Every layer's `1/N sum_s g_s^2`, `[m, n]`, on as many samples as per-sample gradients are asked of."""
     model, layers, samples = network.differentiable()
     samples = samples.choose(network.gradients, network.seed)
-    total = torch.zeros(
-        sum(layer.size for layer in layers), dtype=torch.float64, device=samples.inputs.device
-    )
+    total = torch.zeros(sum(layer.size for layer in layers), dtype=torch.float64, device=samples.device)
     for rows in sample_gradients(model, layers, samples, network.loss):
         total += rows.double().square().sum(dim=0)
     found = by_layer(layers, total / len(samples))
@@ -41,7 +39,7 @@ def gauss_newton_spread(network: Network) -> list[Array]:
         ValueError: if no sample has such derivatives.
     """
     model, layers, samples = network.differentiable()
-    mean = torch.zeros(sum(layer.size for layer in layers), dtype=torch.float64, device=samples.inputs.device)
+    mean = torch.zeros(sum(layer.size for layer in layers), dtype=torch.float64, device=samples.device)
     squares, seen = torch.zeros_like(mean), 0
     for roots in rooted_jacobians(model, layers, samples, network.loss):
         rows, count = roots.double().square().sum(dim=1), len(roots)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cbs.curvature.each import differentiating, gradients
 from cbs.curvature.fisher import free_memory
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses
 from cbs.refit.divergence import Divergence, Squares, choose
@@ -75,7 +76,7 @@ def _sizes(network: Network) -> list[int]:
         found[name] += 4 * y.numel()
 
     with torch.no_grad(), visiting(network.layers, visit):
-        network.model(network.samples.first(1))
+        answer(network.model, network.samples.first(1))
     return [size * len(network.samples) for size in found.values()]
 
 
@@ -109,7 +110,7 @@ def output_weights(
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
-            outputs = model(inputs)
+            outputs = answer(model, inputs)
             ran = [*runs]  # a checkpoint runs layers once more on the way back
             sums: list[Tensor] = []
             for column in columns(outputs.detach(), targets, loss, omega, generator):

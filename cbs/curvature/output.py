@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses
 from solvers.hessian import Array
@@ -62,7 +63,7 @@ def output_scales(
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
-            total = sample_losses(loss, model(inputs), targets).sum()
+            total = sample_losses(loss, answer(model, inputs), targets).sum()
             ran = [*seen]  # a checkpoint runs layers once more on the way back
             found = gradients(total, [y for _, y in ran])
         for (name, _), g in zip(ran, found, strict=True):

@@ -19,6 +19,7 @@ from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
 from cbs.curvature.fisher import free_memory
 from cbs.data import BATCH, Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.quadratic import Diagonal, Quadratic, absolute_damping
 from solvers.hessian import Array
@@ -170,7 +171,7 @@ def accumulate_derivatives(
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
-            outputs = model(inputs).flatten(1)
+            outputs = answer(model, inputs).flatten(1)
             ran = {
                 name: [*pairs] for name, pairs in runs.items()
             }  # checkpoints run layers again on the way back
@@ -249,7 +250,7 @@ def _batch(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> int:
         entries[name] = entries.get(name, 0) + y.numel() // m * n
 
     with torch.no_grad(), visiting(layers, visit):
-        outputs = model(samples.first(1)).numel()
+        outputs = answer(model, samples.first(1)).numel()
     idle = [layer.name for layer in layers if layer.name not in entries]
     if idle:
         raise never_ran(idle[0])
@@ -268,7 +269,7 @@ def _passes(outputs: int) -> str:
 def too_many(network: Network) -> str | None:
     """Why derivatives of a network's outputs would take too long, in words that follow a method's name."""
     with torch.no_grad():
-        outputs = network.model(network.samples.first(1)).numel()
+        outputs = answer(network.model, network.samples.first(1)).numel()
     return f"needs derivatives by the outputs, which {_passes(outputs)}" if outputs > WIDEST else None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn, no_grad
 
 from cbs.curvature.gram import layer_quadratic
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, visiting
 from cbs.quadratic import Quadratic
 
@@ -62,6 +63,6 @@ def paired_moments(
 
     with no_grad(), visiting(layers[:1], keep), visiting(layers[1:], pair):
         for batch, _ in samples.batches():
-            dense(batch.clone())
-            pruned(batch)
+            answer(dense, batch.clone())
+            answer(pruned, batch)
     return sums[0], sums[1]

@@ -10,6 +10,7 @@ from torch import nn
 
 from cbs.curvature.each import WITHOUT
 from cbs.data import Samples, first_line
+from cbs.network.answers import answer
 from cbs.network.evaluate import FEW, SAME, forward
 from cbs.network.layers import Layer
 from cbs.network.surgery import clone
@@ -31,7 +32,7 @@ def require_single(model: nn.Module, samples: Samples) -> None:
     """
     try:
         with torch.no_grad():
-            model(samples.first(1))
+            answer(model, samples.first(1))
     except Exception as error:
         raise ValueError(
             f"model can't run in float32, in which derivatives are computed ({first_line(error)}); give it "

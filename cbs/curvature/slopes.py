@@ -8,6 +8,7 @@ import torch
 
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
+from cbs.network.answers import answer
 from cbs.network.leaves import Leaves
 from cbs.network.losses import sample_losses
 from solvers.hessian import Array
@@ -29,7 +30,7 @@ def mean_gradients(network: Network) -> list[Array]:
         sums = [torch.zeros(layer.shape, dtype=torch.float64, device=layer.weight.device) for layer in layers]
         for inputs, targets in samples.batches():
             with differentiating(), torch.enable_grad():
-                total = sample_losses(network.loss, model(inputs), targets).sum()
+                total = sample_losses(network.loss, answer(model, inputs), targets).sum()
                 found = gradients(total, leaves.tensors)
                 for known, slope in zip(sums, leaves.parts(found), strict=True):
                     known += slope.double().reshape(known.shape)

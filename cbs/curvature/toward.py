@@ -19,6 +19,7 @@ from torch import Tensor
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.evaluate import evaluating, forward
 from cbs.network.layers import never_ran, visiting
 from cbs.network.leaves import Leaves
@@ -91,8 +92,8 @@ def output_gradients(network: Network) -> list[Array]:
 
     with torch.no_grad(), visiting(dense.layers, keep), visiting(network.layers, compare):
         for inputs, _ in network.samples.batches():
-            dense.model(inputs.clone())
-            network.model(inputs)
+            answer(dense.model, inputs.clone())
+            answer(network.model, inputs)
     for name in by_name:
         if name not in sums:
             raise never_ran(name)
@@ -114,10 +115,10 @@ def divergence_gradients(network: Network) -> list[Array]:
     model, layers, samples = network.differentiable()
     samples = with_dense_outputs(network, samples) if divergence.dense else samples
     leaves = Leaves(layers)
-    sums = [torch.zeros(layer.shape, dtype=torch.float64, device=samples.inputs.device) for layer in layers]
+    sums = [torch.zeros(layer.shape, dtype=torch.float64, device=samples.device) for layer in layers]
     for inputs, known in samples.batches():
         with differentiating(), torch.enable_grad():
-            outputs = model(inputs)
+            outputs = answer(model, inputs)
             slope = divergence.gradient(outputs.detach(), known)
             found = leaves.parts(gradients((outputs * slope).sum(), leaves.tensors))
         for total, part in zip(sums, found, strict=True):
@@ -131,5 +132,4 @@ def with_dense_outputs(network: Network, samples: Samples) -> Samples:
     assert network.reference is not None
     dense = network.reference.network.model
     with evaluating(dense):
-        answers = [wide(forward(dense, x)) for x, _ in network.samples.batches()]
-    return replace(samples, targets=torch.cat(answers))
+        return samples.aligned(network.samples.answered(lambda x: wide(forward(dense, x))))

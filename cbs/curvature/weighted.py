@@ -18,6 +18,7 @@ from cbs.change import array, layer_weights
 from cbs.curvature.fisher import free_memory
 from cbs.curvature.omega import TOGETHER, row_weights
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.quadratic import Quadratic, absolute_damping
 from solvers.hessian import Array
@@ -171,10 +172,10 @@ def _inputs(
             seen.clear()
             changed.clear()
             with visiting(layers[:1], keep):
-                dense(batch.clone())
+                answer(dense, batch.clone())
             if pruned is not None:
                 with visiting(layers[1:], keep_changed):
-                    pruned(batch)
+                    answer(pruned, batch)
             if not seen:
                 raise never_ran(layers[0].name)
             for i, (x, y) in enumerate(seen):

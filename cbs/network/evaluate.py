@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cbs.change import array
-from cbs.data import Samples, first_line
+from cbs.data import Samples
+from cbs.data.nested import joined
+from cbs.network.answers import answer as answer
+from cbs.network.answers import forward as forward
+from cbs.network.answers import functional as functional
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import (
     INSTEAD,
@@ -81,16 +86,26 @@ def _total(loss: Loss, outputs: Tensor, targets: Tensor) -> float:
     return float(losses.sum(dtype=torch.float64))
 
 
-def _answers(model: nn.Module, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+def _answers(model: nn.Module, samples: Samples) -> Iterator[tuple[Tensor, Any]]:
     """Outputs and targets, batch by batch; batches of one sample in pairs, to tell a mean from a sum."""
-    held: list[tuple[Tensor, Tensor]] = []
+    held: list[tuple[Tensor, Any]] = []
     left = len(samples)
     for inputs, targets in samples.batches():
         left -= len(inputs)
         held.append((forward(model, inputs), targets))
         if len(inputs) > 1 or len(held) > 1 or not left:
-            yield torch.cat([outputs for outputs, _ in held]), torch.cat([target for _, target in held])
+            yield from _put_together(held)
             held.clear()
+
+
+def _put_together(held: list[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
+    """Batches as one, if their shapes let them."""
+    try:
+        found = joined([outputs for outputs, _ in held]), joined([target for _, target in held])
+    except RuntimeError:
+        yield from held
+        return
+    yield found
 
 
 @contextmanager
@@ -114,7 +129,7 @@ def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
             gradient by the outputs on any sample: every pruning would look perfect.
     """
     require_probabilities(loss, samples.targets)
-    few = replace(samples, inputs=samples.inputs[:FEW], targets=samples.targets[:FEW])
+    few = samples.few(FEW)
     with evaluating(model):
         first, second = (torch.cat([forward(model, x) for x, _ in few.batches()]) for _ in range(2))
         slack = max(SAME, 4 * torch.finfo(first.dtype).eps) * float(first.nan_to_num().abs().max())
@@ -134,30 +149,6 @@ def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
         f"loss {name} has no gradient by the outputs {list(outputs.shape)} on any sample, so every pruning "
         f"would look perfect; {'give labels that it does not all ignore; ' if ignored else ''}{INSTEAD}"
     )
-
-
-def forward(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The model's output.
-
-    Raises:
-        ValueError: if the model refuses the inputs, or answers with anything but one tensor a sample.
-    """
-    try:
-        outputs = model(inputs)
-    except Exception as error:
-        raise ValueError(
-            f"data: the model refuses inputs of shape {list(inputs.shape)} and type {inputs.dtype} "
-            f"({first_line(error)})"
-        ) from error
-    if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
-        what = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(
-            f"model must answer a batch of {len(inputs)} with as many outputs, got {what}; wrap one that "
-            "answers otherwise, so that it gives one tensor, a sample in each entry of its first dimension"
-        )
-    if not outputs.is_floating_point():
-        raise ValueError(f"model answers with {outputs.dtype}; it must give real numbers, such as logits")
-    return outputs
 
 
 @dataclass(frozen=True)
@@ -213,7 +204,7 @@ def output_changes(
 
     with torch.no_grad(), visiting(layers, visit):
         for inputs, _ in samples.batches():
-            model(inputs)
+            answer(model, inputs)
     for name in by_name:
         if name not in sums:
             raise never_ran(name)

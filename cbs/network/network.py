@@ -19,7 +19,7 @@ from cbs.curvature.signal import require_signal, require_single
 from cbs.data import Samples, first_line, gather
 from cbs.memo import Memo
 from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
-from cbs.network.evaluate import Evaluation, evaluate, require_answers
+from cbs.network.evaluate import Evaluation, answer, evaluate, require_answers
 from cbs.network.layers import Layer, named_layers, visiting
 from cbs.network.losses import LOW, Loss, require_probabilities, wide, wide_loss
 from cbs.network.neurons import Found, Neurons, find_neurons
@@ -105,7 +105,11 @@ class Network:
         self.model = _placed(clone(model), device).eval()
         self.layers = self._layers(found.choose(layers))
         self._origin = where, {name: module.training for name, module in model.named_modules()}
-        self.samples: Samples = gather(data, samples, seed).to(device)
+        self.samples: Samples = gather(data, samples, seed, model).to(device)
+        if not self.samples.labelled:
+            raise ValueError(
+                "data has no targets; give pairs (inputs, targets), or cbs.unlabelled(model, data)"
+            )
         self.loss, self.damping, self.device = wide_loss(loss), damping, device
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
@@ -160,7 +164,7 @@ class Network:
 
         with torch.no_grad(), visiting(self.layers, visit):
             for inputs, _ in self.samples.batches():
-                if not bool(torch.isfinite(self.model(inputs)).all()):
+                if not bool(torch.isfinite(answer(self.model, inputs)).all()):
                     wrong.append("its outputs are NaN or infinite, though no layer's is")
         why = wrong[0] if wrong else "no layer's output is; is there a batch of which no label counts?"
         raise ValueError(f"loss of the dense network is {self.before.loss} on this data: {why}")
@@ -230,7 +234,7 @@ class Network:
         model = clone(self.model)
         low = any(values.dtype in LOW for values in model.parameters())
         layers = [layer.of(model) for layer in self.layers]
-        samples = replace(self.samples, inputs=wide(self.samples.inputs)) if low else self.samples
+        samples = self.samples.cast(wide) if low else self.samples
         model = model.float() if low else model
         if low:
             require_single(model, samples)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cbs.data import first_line
+from cbs.network.answers import answer
 from cbs.network.eligible import SHOWN, LeftOut
 from cbs.network.shrink import doubled
 from solvers.problem import Mask
@@ -264,11 +265,11 @@ def _dependence(model: nn.Module, group: Neurons, inputs: Tensor) -> str | None:
     try:
         for half in [part for digit in digits for part in (digit, ~digit) if part.any()]:
             _still(model, group, half)
-            before = model(inputs.clone())
+            before = answer(model, inputs.clone())
             for name, places in (*group.rows.items(), *group.norms.items()):
                 _stir(modules[name], torch.from_numpy(places[half]), generator)
             _still(model, group, half)  # a layer may be in both: its rows were stirred
-            after = model(inputs.clone())
+            after = answer(model, inputs.clone())
             for tensor, values in saved.items():
                 tensor.copy_(values)
             slack = SAME if before.dtype == torch.float64 else math.sqrt(torch.finfo(before.dtype).eps)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cbs.data import Samples
-from cbs.network.evaluate import evaluating, forward
+from cbs.network.evaluate import answer, evaluating, forward
 
 KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 STOCK = ("forward", "__call__", "_call_impl", "_wrapped_call_impl")
@@ -183,7 +183,7 @@ def _moments(model: nn.Module, norm: _BatchNorm, calls: int, samples: Samples) -
         for inputs, _ in samples.batches():
             seen = 0
             with _until_enough():
-                model(inputs)
+                answer(model, inputs)
     finally:
         handle.remove()
     return moments

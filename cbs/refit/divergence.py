@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -236,7 +236,7 @@ class Labels(Divergence):
         return R.permute(2, 0, 1).reshape(-1, *o.shape)
 
 
-def choose(loss: Loss, match: str | None, labels: bool, outputs: Tensor, targets: Tensor) -> Divergence:
+def choose(loss: Loss, match: str | None, labels: bool, outputs: Tensor, targets: Any) -> Divergence:
     """The divergence that goes with a loss, or that is asked for.
 
     Args:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples
+from cbs.network.answers import CHOICE, answer, choose_output, count_of, pick
 from cbs.refit.divergence import Squares
 
 SAMPLED = 512
@@ -38,20 +39,20 @@ class Features(Squares):
 
     def __init__(self, dense: nn.Module) -> None:
         self.network = dense
-        self._last: tuple[Tensor, Tensor] | None = None  # value and gradient want them both
+        self._last: tuple[Any, Tensor] | None = None  # value and gradient want them both
 
-    def values(self, o: Tensor, known: Tensor) -> Tensor:
+    def values(self, o: Tensor, known: Any) -> Tensor:
         """See `Divergence`; `known` are inputs `[N, ...]`."""
         return super().values(o, self._features(known))
 
-    def gradient(self, o: Tensor, known: Tensor) -> Tensor:
+    def gradient(self, o: Tensor, known: Any) -> Tensor:
         """See `Divergence`."""
         return super().gradient(o, self._features(known))
 
     @torch.no_grad()
-    def _features(self, x: Tensor) -> Tensor:
+    def _features(self, x: Any) -> Tensor:
         if self._last is None or self._last[0] is not x:
-            self._last = x, self.network(x.clone())
+            self._last = x, answer(self.network, x.clone())
         return self._last[1]
 
 
@@ -111,8 +112,10 @@ def watched(model: nn.Module, features: Sequence[tuple[str, float]]) -> nn.Modul
 
         return hook
 
-    def answer(module: nn.Module, args: Any, outputs: Tensor) -> Tensor:
-        held[""] = outputs
+    choice = getattr(model, CHOICE, None)
+
+    def features_of(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> Tensor:
+        outputs = held[""] = pick(choice, outputs, count_of((args, kwargs)))
         rows = [scale * held[name].reshape(len(outputs), -1) for name, scale in features]
         held.clear()
         return torch.cat(rows, dim=1)
@@ -120,15 +123,16 @@ def watched(model: nn.Module, features: Sequence[tuple[str, float]]) -> nn.Modul
     for name, _ in features:
         if name:
             model.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True)
-    model.register_forward_hook(answer)
+    model.register_forward_hook(features_of, with_kwargs=True)
+    choose_output(model, None)  # it answers with one tensor from now on
     return model
 
 
-def _run(model: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, list[Tensor]]:
+def _run(model: nn.Module, names: Sequence[str], x: Any) -> dict[str, list[Tensor]]:
     """What layers are given in a pass, of those given the same tensor the first, and the outputs as `""`."""
     seen: dict[str, list[Tensor]] = {}
     with _listening(model, names, seen):
-        seen[""] = [model(x)]
+        seen[""] = [answer(model, x)]
     return seen
 
 

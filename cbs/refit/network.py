@@ -232,11 +232,12 @@ def matching(
     Raises:
         ValueError: in one line; see `cbs.refit.divergence.choose`.
     """
-    few = replace(samples, inputs=samples.inputs[:FEWEST], targets=samples.targets[:FEWEST])
+    few = samples.few(FEWEST)
     with evaluating(dense):
         x, targets = next(few.batches())
         outputs = wide(forward(dense, x.to(_device(dense))))
-    return choose(named_loss(loss), match, labels, outputs, targets.to(outputs.device))
+        known = None if targets is None else targets.to(outputs.device)
+    return choose(named_loss(loss), match, labels, outputs, known)
 
 
 def require_refit(network: Network, match: str | None, labels: bool) -> None:
@@ -248,7 +249,7 @@ def require_refit(network: Network, match: str | None, labels: bool) -> None:
     divergence = matching(network.model, network.samples, network.loss, match, labels)
     model, layers, _ = network.differentiable()
     samples, low = network.samples, any(values.dtype in LOW for values in network.model.parameters())
-    few = replace(samples, inputs=samples.inputs[:TRIED], targets=samples.targets[:TRIED])
+    few = samples.few(TRIED)
     movable = whole_movable(model, [*dict.fromkeys(layer.path for layer in layers)])
     Passes(model, movable, divergence).attempt(
         movable.vector(movable.base), with_known(network.model, few, divergence, low)
@@ -265,10 +266,7 @@ def hold_back(samples: Samples, seed: int) -> tuple[Samples, Samples | None]:
         return samples, None
     drawn = np.zeros(len(samples), dtype=bool)
     drawn[np.random.default_rng(seed).choice(len(samples), size=count, replace=False)] = True
-    index = torch.from_numpy(drawn)
-    return tuple(  # type: ignore[return-value]
-        replace(samples, inputs=samples.inputs[at], targets=samples.targets[at]) for at in (~index, index)
-    )
+    return samples.take(~drawn), samples.take(drawn)
 
 
 def divergence_outputs(passes: Passes, vector: Tensor, samples: Samples) -> int:
@@ -288,17 +286,15 @@ def with_known(dense: nn.Module, samples: Samples, divergence: Divergence, low: 
     if divergence.dense:
         where = _device(dense)
         with evaluating(dense):
-            answers = [
-                wide(forward(dense, x.to(where))).to(samples.inputs.device) for x, _ in samples.batches()
-            ]
-        targets = torch.cat(answers)
-        if count := int((~torch.isfinite(targets)).sum()):
+            home = samples.device
+            samples = samples.answered(lambda x: wide(forward(dense, x.to(where))).to(home))
+        found = [targets for _, targets in samples.groups()]
+        if count := sum(int((~torch.isfinite(targets)).sum()) for targets in found):
             raise ValueError(
-                f"refit 'network': {count} of {targets.numel()} outputs of the dense network are NaN or "
-                "infinite, so that nothing can match them; keep them finite, or give labels=True"
+                f"refit 'network': {count} of {sum(map(torch.numel, found))} outputs of the dense network "
+                "are NaN or infinite, so that nothing can match them; keep them finite, or give labels=True"
             )
-        samples = replace(samples, targets=targets)
-    return replace(samples, inputs=wide(samples.inputs)) if low else samples
+    return samples.cast(wide) if low else samples
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 
 from cbs.curvature.each import Each
 from cbs.data import Samples
+from cbs.data.nested import joined, pieces
+from cbs.data.samples import stackable
+from cbs.network.answers import functional
 from cbs.network.layers import Layer, visiting
 from cbs.refit.passes import Passes
 
@@ -69,7 +73,7 @@ def find_structure(passes: Passes, vector: Tensor, samples: Samples) -> Structur
         found.setdefault(name, []).append(inputs.ndim == 2 and len(inputs) == len(x))
 
     with torch.no_grad(), visiting(candidates, visit):
-        functional_call(passes.model, passes.movable.parameters(vector), (x,))
+        functional(passes.model, passes.movable.parameters(vector), x)
     parts = {part.name: part for part in passes.movable.parts}
     layers, taken = [], torch.zeros(len(vector), dtype=torch.bool, device=vector.device)
     for layer in candidates:
@@ -127,20 +131,23 @@ def normal_matrix(passes: Passes, vector: Tensor, samples: Samples, structure: S
     return found / len(samples)
 
 
-def _chunks(passes: Passes, samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(passes: Passes, samples: Samples) -> Iterator[tuple[Any, Any]]:
     """Batches of the samples, several in one where they are small."""
-    held: list[tuple[Tensor, Tensor]] = []
+    held: list[tuple[Any, Any]] = []
     for x, known in passes.batches(samples):
+        if held and not stackable(held[-1], (x, known)):
+            yield joined([x for x, _ in held]), joined([known for _, known in held])
+            held.clear()
         held.append((x, known))
         if sum(len(x) for x, _ in held) + len(x) > min(CHUNK, samples.batch):
-            yield torch.cat([x for x, _ in held]), torch.cat([known for _, known in held])
+            yield joined([x for x, _ in held]), joined([known for _, known in held])
             held.clear()
     if held:
-        yield torch.cat([x for x, _ in held]), torch.cat([known for _, known in held])
+        yield joined([x for x, _ in held]), joined([known for _, known in held])
 
 
 def _signals(
-    passes: Passes, vector: Tensor, x: Tensor, known: Tensor, structure: Structure
+    passes: Passes, vector: Tensor, x: Any, known: Any, structure: Structure
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the blocks of the layers are made of.
 
@@ -191,18 +198,18 @@ class _Jacobians:
         self.parameters = {name: v for name, v in everything.items() if name in self.index}
         self.passes = passes
 
-        def single(x: Tensor, columns: Tensor) -> Tensor:
+        def single(x: Any, columns: Tensor) -> Tensor:
             def run(parameters: dict[str, Tensor]) -> Tensor:
-                out: Tensor = functional_call(passes.model, {**self.fixed, **parameters}, (x[None],))
+                out: Tensor = functional(passes.model, {**self.fixed, **parameters}, x[None])
                 return out
 
             _, pull, *_ = vjp(run, self.parameters)
             (found,) = vmap(pull)(columns[:, None])
             return torch.cat([found[name].flatten(1)[:, at] for name, at in self.index.items()], dim=1)
 
-        def alone(x: Tensor, columns: Tensor) -> Tensor:
+        def alone(x: Any, columns: Tensor) -> Tensor:
             leaves = {name: v.detach().clone().requires_grad_() for name, v in self.parameters.items()}
-            output = functional_call(passes.model, {**self.fixed, **leaves}, (x,))
+            output = functional(passes.model, {**self.fixed, **leaves}, x)
             rows = []
             for column in columns[0]:
                 found = torch.autograd.grad(
@@ -218,8 +225,8 @@ class _Jacobians:
         self.each = Each(vmap(single), alone)
         self.size = sum(values.numel() for values in self.parameters.values())
 
-    def __call__(self, x: Tensor, columns: Tensor) -> Tensor:
+    def __call__(self, x: Any, columns: Tensor) -> Tensor:
         step = max(1, ENTRIES // (len(columns) * self.size))
         by_sample = columns.transpose(0, 1)
-        parts = zip(torch.split(x, step), torch.split(by_sample, step), strict=True)
+        parts = zip(pieces(x, step), torch.split(by_sample, step), strict=True)
         return torch.cat([self.each(part, own) for part, own in parts])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call
 
 from cbs.data import Samples, first_line
+from cbs.network.answers import functional
 from cbs.refit.divergence import Divergence
 from cbs.refit.movable import Movable
 
@@ -53,7 +53,7 @@ class Passes:
         """The mean divergence; `samples` have what is known as targets."""
         parameters, total = self.movable.parameters(vector), 0.0
         for x, known in self.batches(samples):
-            outputs = functional_call(self.model, parameters, (x,))
+            outputs = functional(self.model, parameters, x)
             total += float(self.divergence.values(outputs, known).sum())
         return total / len(samples)
 
@@ -90,7 +90,7 @@ class Passes:
         """Outputs with their history, and the parameters that they come from."""
         leaves = {name: values.requires_grad_() for name, values in self.movable.parameters(vector).items()}
         with torch.enable_grad(), _differentiating():
-            return functional_call(self.model, leaves, (x,)), leaves
+            return functional(self.model, leaves, x), leaves
 
     def pull(self, outputs: Tensor, leaves: dict[str, Tensor], by: Tensor) -> Tensor:
         """`J' u`, summed over a batch: `u` of the outputs' shape back to a vector."""
@@ -134,7 +134,7 @@ class Passes:
         with torch.enable_grad(), forward_ad.dual_level(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)  # torch's own
             duals = {name: forward_ad.make_dual(leaf, tangents[name]) for name, leaf in leaves.items()}  # type: ignore[no-untyped-call]
-            outputs, moved = forward_ad.unpack_dual(functional_call(self.model, duals, (x,)))  # type: ignore[no-untyped-call]
+            outputs, moved = forward_ad.unpack_dual(functional(self.model, duals, x))  # type: ignore[no-untyped-call]
         if moved is None:
             raise RuntimeError("the outputs have no tangent")
         return outputs, leaves, moved.detach()
@@ -156,7 +156,7 @@ class Passes:
         Raises:
             ValueError: in one line, if there are none.
         """
-        few = replace(samples, inputs=samples.inputs[:TRIED], targets=samples.targets[:TRIED])
+        few = samples.few(TRIED)
         self.gradient(vector, few)
         self.product(vector, vector, few)
 

@@ -9,7 +9,7 @@ diagonal.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def factors(passes: Passes, vector: Tensor, samples: Samples, seed: int) -> Fact
     squares = torch.zeros_like(vector)
     signs = torch.Generator().manual_seed(seed)
     small = max(1, min(samples.batch, len(samples) // PROBES))
-    for x, known in passes.batches(Samples(samples.inputs, samples.targets, batch=small)):
+    for x, known in passes.batches(replace(samples, batch=small)):
         seen.clear()
         with visiting(wide, visit):
             outputs, leaves = passes.run(vector, x)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import Samples
+from cbs.network.answers import answer
 from cbs.network.layers import every_layer, visiting
 from cbs.refit.descent import descend
 from cbs.refit.normal_equations import find_structure, normal_matrix
@@ -172,7 +173,9 @@ class Search:
 
     def _some(self, p: int, rows: int = 1) -> Samples:
         """Samples for a matrix of p entries, in so many rows of `Linear` layers."""
-        outputs = max(1, self.fit.targets[0].numel() if self.fit.targets.is_floating_point() else 1)
+        _, known = next(self.fit.groups())
+        numbers = isinstance(known, Tensor) and known.is_floating_point()
+        outputs = max(1, known[0].numel() if numbers else 1)
         able = WORK / (0.5 * p * p + 3.0 * rows * p + self.each + 1.0)
         count = int(max(FEWEST, min(MOST, able, EQUATIONS * p / outputs)))
         return self.fit.choose(count, self._seed())
@@ -202,5 +205,5 @@ def work_of_a_sample(model: nn.Module, samples: Samples) -> float:
         apart = apart or y.numel() != sizes[name][0]
 
     with visiting(layers, visit):
-        outputs = model(samples.first(1))
+        outputs = answer(model, samples.first(1))
     return PASSES * outputs.numel() * total if apart else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -109,5 +109,4 @@ def check_patience(patience: Any, validation: Any) -> None:
 
 
 def _part(samples: Samples, index: torch.Tensor) -> Samples:
-    index = index.to(samples.inputs.device)
-    return replace(samples, inputs=samples.inputs[index], targets=samples.targets[index])
+    return samples.take(index)

@@ -131,7 +131,7 @@ def train(
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
             for index in _batches(len(samples), min(batch, samples.batch), order):
-                inputs, targets = samples.inputs[index], samples.targets[index]
+                inputs, targets = next(samples.take(index).batches(len(index)))
                 closure = _closure(model, steps, measure, inputs, targets)
                 found: Any = steps.step(closure)
                 total += found.detach() * len(index)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from cbs.change import array
 from cbs.curvature.base import Gram
 from cbs.curvature.output_gram import require_samples_first
 from cbs.curvature.outputs import OutputDiagonal
+from cbs.data.nested import repeated, same
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, visiting
 from cbs.selection.base import Job
 from cbs.watch import HEARTBEAT
@@ -132,15 +134,15 @@ class _Ahead:
         self.model, self.layer = model, layer
         self.tail = _tail(model, layer)
         self.widest = 1
-        self._batch: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._batch: tuple[Any, Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def start(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self, inputs: Any) -> tuple[Tensor, Tensor]:
         """The layer's unfolded inputs `[B, positions, n]`, of all its runs, and the outputs `[B, k]`."""
-        if self._batch is None or not torch.equal(self._batch[0], inputs):
+        if self._batch is None or not same(self._batch[0], inputs):
             seen: list[tuple[Tensor, Tensor]] = []
             with visiting([self.layer], lambda name, x, y: seen.append((x.clone(), y.clone()))):
-                outputs = self.model(inputs.clone()).flatten(1)
+                outputs = answer(self.model, inputs.clone()).flatten(1)
             for x, _ in seen:
                 require_samples_first(self.layer, x, len(inputs))
             y = seen[0][1]
@@ -153,7 +155,7 @@ class _Ahead:
         return self._batch[1], self._batch[3]
 
     @torch.no_grad()
-    def moved(self, inputs: Tensor, rows: Index, columns: Index, weights: Array, means: Array) -> Array:
+    def moved(self, inputs: Any, rows: Index, columns: Index, weights: Array, means: Array) -> Array:
         """`sum_samples |dy|^2` for each of some weights that is taken away.
 
         Args:
@@ -196,7 +198,7 @@ class _Ahead:
                 return nudged(out, picked)
 
             with visiting([self.layer], visit):
-                after = self.model(inputs.repeat(count, *([1] * (inputs.ndim - 1))))
+                after = answer(self.model, repeated(inputs, count))
         change = after.reshape(count, *outputs.shape) - outputs
         return array(change.double().square().sum(dim=(1, 2)))
 
@@ -223,7 +225,7 @@ def _chain(model: nn.Module) -> list[nn.Module] | None:
     return found
 
 
-def _work(model: nn.Module, x: Tensor) -> dict[nn.Module, tuple[int, int]]:
+def _work(model: nn.Module, x: Any) -> dict[nn.Module, tuple[int, int]]:
     """What every module without parts does for one sample: multiplications, and activations."""
     found: dict[nn.Module, tuple[int, int]] = {}
 
@@ -237,14 +239,14 @@ def _work(model: nn.Module, x: Tensor) -> dict[nn.Module, tuple[int, int]]:
     handles = [m.register_forward_hook(hook) for m in model.modules() if not any(m.children())]
     try:
         with torch.no_grad():
-            model(x)
+            answer(model, x)
     finally:
         for handle in handles:
             handle.remove()
     return found
 
 
-def _sizes(model: nn.Module, x: Tensor) -> int:
+def _sizes(model: nn.Module, x: Any) -> int:
     """Most activations of a module for one sample."""
     return max((size for _, size in _work(model, x).values()), default=1)
 

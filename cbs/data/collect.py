@@ -62,8 +62,7 @@ def gather(data: Any, samples: int | None = None, seed: int = 0, model: nn.Modul
             return replace(_collect(DataLoader(data, batch_size=256), samples, needed), batch=BATCH)
         if not isinstance(data, Iterable) or isinstance(data, str | bytes):
             raise ValueError(
-                "data must be a batch, a Dataset, a DataLoader or an iterable of batches, "
-                f"not {kind(data)}; {FORMS}"
+                f"data must be a batch, a Dataset, a DataLoader or an iterable of batches, not {kind(data)}"
             )
         return _collect(data, samples, needed)
 

@@ -276,13 +276,8 @@ def test_data_that_does_not_fit_is_refused_in_one_line(data, message):
     assert "\n" not in str(error.value)
 
 
-class Pair(nn.Module):
-    def forward(self, x):
-        return x, x
-
-
-@pytest.mark.parametrize("model", [Pair(), nn.Flatten(0)])
-def test_a_model_must_answer_every_sample(model):
+def test_a_model_must_answer_every_sample():
+    model = nn.Flatten(0)
     with pytest.raises(ValueError, match="model must answer a batch of 40 with as many outputs"):
         forward(model, samples().inputs)
 

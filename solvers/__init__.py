@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from solvers.budget import Budget
     from solvers.curve import Curve, curve
     from solvers.hessian import BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
+    from solvers.near_optimal import NearOptimal, near_optimal
     from solvers.problem import SubsetProblem
     from solvers.solution import Bounds, Progress, Solution, Status
     from solvers.solve import available, get_solver, solve
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockDiagonalHessian", "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian",
-    "Outcome", "Progress", "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem", "Together",
-    "available", "curve", "get_solver", "solve", "solve_together",
+    "NearOptimal", "Outcome", "Progress", "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem",
+    "Together", "available", "curve", "get_solver", "near_optimal", "solve", "solve_together",
 ]  # fmt: skip
 
 _export(
@@ -30,6 +31,7 @@ _export(
         "budget": ["Budget"],
         "curve": ["Curve", "curve"],
         "hessian": ["BlockDiagonalHessian", "DenseHessian", "FactorHessian", "Hessian", "StackedHessian"],
+        "near_optimal": ["NearOptimal", "near_optimal"],
         "problem": ["SubsetProblem"],
         "solution": ["Bounds", "Progress", "Solution", "Status"],
         "solve": ["available", "get_solver", "solve"],

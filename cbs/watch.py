@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from solvers.control import Control
 from solvers.runtime.rehearsal import rehearse_arithmetic
 from solvers.runtime.tensors import load_torch
 
+log = logging.getLogger("cbs")
 HEARTBEAT = 0.5
 """Seconds between two steps told of work that has nothing else to tell."""
 
@@ -71,7 +73,7 @@ class Watch:
         self.control = Control(gap=request.gap, seed=request.seed, device=request.device)
         self.method, self.asked, self.count, self.callback = method, request.fraction, count, callback
         self._request, self._left = request, request.time_limit
-        self._told = 0.0
+        self._told, self._logged = 0.0, ("", "")
 
     def prepare(self, searches: bool = True, solver: Solver | None = None) -> None:
         """Have compiled what the searches and bounds will use, if any, and start the time limit's clock."""
@@ -121,6 +123,10 @@ class Watch:
     ) -> bool:
         """Tell the callback; whether the pruning must stop."""
         self._told = time.perf_counter()
+        if (stage, layer or "") != self._logged:
+            self._logged = stage, layer or ""
+            where = "" if layer is None else f" layer {layer}"
+            log.debug("%s at %g%%: %s%s", self.method, 100 * self.asked, stage, where)
         if self.callback is not None and self.callback(
             Step(self.method, stage, layer, index, self.count, progress, self.asked)
         ):
@@ -129,6 +135,7 @@ class Watch:
 
     def computing(self, key: Hashable) -> None:
         """Tell that something of the network is computed, by its key in the memo."""
+        log.debug("computing %s", " of ".join(map(str, key)) if isinstance(key, tuple) else key)
         self.tell("curves" if isinstance(key, tuple) and key[0] == "curves" else "curvature")
 
     def curving(self, index: int) -> Status | None:

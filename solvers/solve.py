@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from solvers.runtime.tensors import load_torch
 from solvers.solution import Solution, Status, closes
 from solvers.solver import Outcome, Solver
 
+log = logging.getLogger(__name__)
 PLUGINS = "cbs.solvers"
 """Group of the entry points by which installed packages add solvers of theirs."""
 
@@ -223,6 +225,7 @@ def solve(
     chosen.prepare()
     if certify:
         get_solver("relaxation").prepare()
+    log.debug("%s begins on %r", chosen.name, problem)
     start = time.perf_counter()
     warm = None if warm_start is None else problem.check(warm_start)
     reduction = reduce(problem)
@@ -259,8 +262,10 @@ def solve(
             reason = Status.INTERRUPTED
         except ValueError as error:
             stats = {**stats, "certificate": str(error)}
-    return Solution.judge(
+    solution = Solution.judge(
         problem, mask, bound, reason, gap=gap,
         seconds=time.perf_counter() - start + (0.0 if file is None else file.spent),
         solver=chosen.name, stats=stats, trace=control.trace, certificate=certificate, rows=rows,
     )  # fmt: skip
+    log.debug("%s ends: %s", chosen.name, " ".join(repr(solution).split()))
+    return solution

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import typer
 
 from cbs.cli import curve, export, listing, prune, quantize, solve, verify
-from cbs.cli.output import complain, telling_of_plugins, telling_the_log
+from cbs.cli.everywhere import Command, shared
+from cbs.cli.output import complain, telling_of_plugins
 from cbs.cli.signals import stopping
 from cbs.cli.streams import standard_streams, unheard
 
@@ -23,6 +26,18 @@ INTERRUPTED = 130
 FAULT = 70
 """Exit status of an exception that nobody expected; 1 would say that a certificate is refuted."""
 
+COMPLETE = "_CBS_COMPLETE"
+"""Environment variable by which a shell asks what a word may become."""
+COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
+    "Networks": {"prune": prune.prune, "quantize": quantize.quantize},
+    "One problem": {
+        "solve": solve.solve, "bound": solve.bound, "curve": curve.curve, "verify": verify.verify,
+        "export": export.export,
+    },
+    "What there is": {"solvers": listing.solvers, "methods": listing.methods},
+}  # fmt: skip
+"""By panel of the help."""
+
 app = typer.Typer(
     name="cbs",
     help="Prune trained networks by the combinatorial Optimal Brain Surgeon, with certified gaps.",
@@ -30,18 +45,18 @@ app = typer.Typer(
     "not be written, 130 interrupted with the best found written (143 by SIGTERM, 129 by SIGHUP).",
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("prune")(prune.prune)
-app.command("quantize")(quantize.quantize)
-app.command("solve")(solve.solve)
-app.command("bound")(solve.bound)
-app.command("curve")(curve.curve)
-app.command("verify")(verify.verify)
-app.command("export")(export.export)
-app.command("solvers")(listing.solvers)
-app.command("methods")(listing.methods)
+
+
+def command_names() -> list[str]:
+    """Names of the subcommands."""
+    return [name for commands in COMMANDS.values() for name in commands]
+
+
+for _panel, _commands in COMMANDS.items():
+    for _name, _function in _commands.items():
+        app.command(_name, cls=Command, rich_help_panel=_panel)(shared(_function, command_names))
 
 
 @app.callback(invoke_without_command=True)
@@ -76,16 +91,30 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where it can't keep its fonts
-    with standard_streams(), stopping() as signals, telling_the_log(), telling_of_plugins():
-        status = _status(argv)
+    if COMPLETE in os.environ:
+        return _completed()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    with standard_streams(), stopping() as signals, telling_of_plugins():
+        status = _status(arguments)
         if status == INTERRUPTED and signals:
             status = 128 + signals[0]
     return status
 
 
-def _status(argv: list[str] | None) -> int:
+def _completed() -> int:
+    """Answer a shell's question; nothing else may be printed."""
     try:
-        status: Any = app(args=argv, prog_name="cbs", standalone_mode=False)
+        app(prog_name="cbs", complete_var=COMPLETE)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except Exception:  # a shell has no use for complaints
+        return 1
+    return 0
+
+
+def _status(argv: list[str]) -> int:
+    try:
+        status: Any = app(args=argv, prog_name="cbs", standalone_mode=False, obj=argv)
         sys.stdout.flush()
     except UsageError as error:
         return complain(cast(Any, error).format_message())

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import typer
 
 import solvers
 from cbs.cli import output
-from cbs.cli.solve import File, Json, Limit
+from cbs.cli.options import HOW, LIMITS, OUTPUT, File, Json, Limit, option
 from cbs.cli.watch import Watch
 from solvers import instances
 from solvers.runtime.writing import replacing
@@ -27,18 +26,26 @@ def curve(
     file: File,
     time_limit: Limit = None,
     gap: Annotated[
-        float, typer.Option(help="Stop at a count once (value - bound) / |value| is proven to be this small.")
+        float,
+        option(
+            panel=LIMITS,
+            metavar="NUMBER",
+            help="Stop at a count once (value - bound) / |value| is proven to be this small.",
+        ),
     ] = 1e-4,
     prune: Annotated[
         str | None,
-        typer.Option(metavar="K,K,...", help="Counts to search, e.g. 16,32 or 8-16; all by default."),
+        option(panel=HOW, metavar="K,K,...", help="Counts to search, e.g. 16,32 or 8-16; all by default."),
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", metavar="OUT", help="Write row, prune, value, bound, proven.")
+        Path | None,
+        option("--csv", panel=OUTPUT, metavar="OUT", help="Write row, prune, value, bound, proven."),
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option(metavar="OUT", help="Write proofs of all bounds, for `cbs verify`; needs per_layer."),
+        option(
+            panel=OUTPUT, metavar="OUT", help="Write proofs of all bounds, for `cbs verify`; needs per_layer."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:

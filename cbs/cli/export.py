@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cbs.cli import output
-from cbs.cli.solve import File, Json
+from cbs.cli.options import File, Json
 from solvers import instances
 
 

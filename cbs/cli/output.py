@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import sys
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cbs.cli.streams import unheard
+from cbs.cli.tone import quiet
 from solvers.runtime.plugins import PluginWarning
 from solvers.runtime.writing import check_place
 from solvers.summary import number as number
@@ -31,8 +31,16 @@ def results() -> Console:
 
 
 def progress() -> Console:
-    """The console of progress, on standard error."""
-    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=not sys.stderr.isatty())
+    """The console of progress, on standard error; a mute one where nobody wants to be told of it."""
+    return Console(
+        stderr=True, quiet=quiet(), markup=False, emoji=False, highlight=False,
+        soft_wrap=not sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def is_live(console: Console) -> bool:
+    """Whether a console can show what moves."""
+    return console.is_terminal and not console.is_dumb_terminal and not console.quiet
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = False) -> None:
@@ -143,22 +151,15 @@ def telling_interruption() -> Iterator[None]:
 
 
 def remark(message: str) -> None:
-    """Write one line on standard error."""
-    print(f"cbs: {' '.join(message.split())}", file=sys.stderr)
+    """Write one line on standard error, unless answers alone are wanted."""
+    if not quiet():
+        complain(message)
 
 
 def complain(message: str) -> int:
-    """Write one line on standard error; returns the exit status of bad input."""
-    remark(message)
+    """Write one line on standard error, in any case; returns the exit status of bad input."""
+    print(f"cbs: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-class _ToStandardError(logging.Handler):
-    """Writes to what standard error is at the time: a live display may stand in for it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging."""
-        print(f"cbs: {record.getMessage()}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -176,17 +177,3 @@ def telling_of_plugins() -> Iterator[None]:
 
         warnings.showwarning = tell
         yield
-
-
-@contextmanager
-def telling_the_log() -> Iterator[None]:
-    """Show on standard error what the solvers log, such as that they are being compiled."""
-    log, handler = logging.getLogger("solvers"), _ToStandardError()
-    level = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)

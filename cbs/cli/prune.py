@@ -2,123 +2,95 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib.metadata
+import os
+import shlex
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 import cbs
 from cbs import report
-from cbs.arguments import helps
-from cbs.cli import output
+from cbs.cli import configuration, output
+from cbs.cli.asking import asking, field_option, help_all
+from cbs.cli.options import (
+    MORE,
+    OUTPUT,
+    SOURCE,
+    Data,
+    DataDir,
+    Test,
+    Weights,
+    flag,
+    listed,
+    model_names,
+    option,
+)  # fmt: skip
+from cbs.cli.tone import quiet
 from cbs.request import Request
 from cbs.schedule.growth import as_schedule
 
-F = TypeVar("F", bound=Callable[..., Any])
-METAVARS = {
-    "solver": "NAME", "loss": "NAME", "time_limit": "SECONDS", "patience": "SECONDS", "finetune": "EPOCHS",
-    "stages": "STAGES",
-}  # fmt: skip
+REPEAT = " Repeat it or use commas."
 DEMO = {"scope": "row"}
 """What is asked of the embedded digits network where nothing else is: its rows are proven in seconds."""
 
 
-def _asking(command: F) -> F:
-    """Give a command an option for every field of `Request` that it does not have already.
-
-    Args:
-        command: that takes them as its `**options`; in its help they follow `layers`.
-    """
-    own = list(inspect.signature(command, eval_str=True).parameters.values())
-    names = [parameter.name for parameter in own]
-    asked = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
-            annotation=Annotated[_type(str(field.type)), _option(field.name)],
-        )
-        for field in fields(Request)
-        if field.name not in names
-    ]  # fmt: skip
-    at = names.index("layers") + 1
-    ordered = [parameter.replace(kind=asked[0].kind) for parameter in (*own[:at], *asked, *own[at:-1])]
-    command.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
-    return command
-
-
-def _type(annotation: str) -> Any:
-    """Of an option whose field has this annotation: the part of it that can be typed, or None."""
-    (kind,) = (kind for kind in (str, int, float, bool) if kind.__name__ in annotation.split(" | "))
-    return kind | None if "None" in annotation else kind
-
-
-def _option(name: str, *declarations: str, more: str = "") -> Any:
-    text = helps()[name]
-    return typer.Option(*declarations, metavar=METAVARS.get(name), help=f"{text[:1].upper()}{text[1:]}{more}")
-
-
-@_asking
+@asking
 def prune(
     context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="digits, mlpnet, or package.module:name of your own.  [default: digits, by all methods]",
+            autocompletion=model_names,
+            help=f"digits, mlpnet, or your own: {SOURCE}.  [default: digits, by all methods]",
         ),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="State dict, .safetensors or .pt; embedded models train without."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="Calibration data, or a function that returns it."),
-    ] = None,
-    test: Annotated[
-        str | None, typer.Option(metavar="MODULE:NAME", help="Held-out data for the accuracy.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of the MNIST files for mlpnet.", envvar="CBS_DATA"),
-    ] = None,
+    weights: Weights = None,
+    data: Data = None,
+    test: Test = None,
+    data_dir: DataDir = None,
     sparsity: Annotated[
         list[str] | None,
-        _option("sparsity", "--sparsity", "-s", more=" Repeat it or use commas.  [default: 0.5,0.75,0.9]"),
+        field_option("sparsity", "--sparsity", "-s", more=f"{REPEAT}  [default: 0.5,0.75,0.9]"),
     ] = None,
     method: Annotated[
         list[str] | None,
-        _option(
+        field_option(
             "method",
             "--method",
             "-m",
-            more=f" Repeat it or use commas.  [default: {Request.method}; without MODEL all]",
+            more=f"{REPEAT}  [default: {Request.method}; without MODEL all]",
         ),
     ] = None,
-    stages: Annotated[str, _option("stages")] = "1",
-    layers: Annotated[
-        list[str] | None,
-        _option("layers", more=" Repeat it or use commas.  [default: all]"),
-    ] = None,
+    stages: Annotated[str, field_option("stages")] = "1",
+    layers: Annotated[list[str] | None, field_option("layers", more=f"{REPEAT}  [default: all]")] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Run folder.  [default: runs/TIME]"),
+        option("--output", "-o", panel=OUTPUT, metavar="FOLDER", help="Run folder.  [default: runs/TIME]"),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--resume",
+            panel=OUTPUT,
             help="Go on in the folder of --output, or else in the latest of the same settings under runs, "
             "and compute only what it lacks; start afresh if there is none.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report instead of the table.")] = False,
+    as_json: Annotated[
+        bool, flag("--json", panel=OUTPUT, help="Print the report instead of the table.")
+    ] = False,
+    helped: Annotated[
+        bool,
+        flag("--help-all", panel=MORE, is_eager=True, callback=help_all, help="All that is said of options."),
+    ] = False,
     **options: Any,
 ) -> int:
     """Prune a network by several methods, and say how far each is from the best pruning there is.
@@ -127,25 +99,31 @@ def prune(
     three quarters and nine tenths of every row's weights, unless options say otherwise. Named, as `digits`,
     it is pruned by row as well; every other network has one budget for all of its layers.
 
-    Writes a run folder with the pruned weights and masks (safetensors), report.json, and a plot. Every result
-    is in the folder as soon as it is there: whatever ends the run, the same command with `--resume` computes
-    only the rest.
+    Writes a run folder with the pruned weights and masks (safetensors), table.md, report.json, plots, and
+    config.toml, which asks for the same again. Every result is in the folder as soon as it is there: whatever
+    ends the run, the same command with `--resume` computes only the rest.
 
     For example:
 
     `cbs prune`
 
-    `cbs prune package.module:model --weights file.safetensors --data package.module:loader --sparsity 0.9`
+    `cbs prune net.py:build --weights net.safetensors --data net.py:loader -s 0.8,0.9`
+
+    `cbs prune net.py:build --data net.py:loader --budget 2:4 --refit network --time-limit 300`
+
+    `cbs prune --config runs/TIME/config.toml -o again`
     """
     sparsities = _sparsities(sparsity, options["budget"])
-    methods = _listed("method", method) or (None if model is None else [str(Request.method)])
+    methods = listed("method", method) or (None if model is None else [str(Request.method)])
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
     from cbs.data import gather
     from cbs.prune import requests
 
-    given: dict[str, Any] = {"layers": _listed("layers", layers) or None}
+    given: dict[str, Any] = {"layers": listed("layers", layers) or None}
     for name, value in options.items():
+        if isinstance(value, list):
+            options[name] = value = listed(name, value) or None
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             given[name] = value
@@ -169,12 +147,25 @@ def prune(
     path = _latest(settings) if resume and folder is None else folder
     path = path or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     settings["output"] = str(path)
-    with output.telling_interruption(), report.RunFolder(path, settings, resume=resume) as run:
+    again = {
+        "model": model, "weights": weights, "data": data, "test": test,
+        "data_dir": data_dir if model == "mlpnet" else None, "sparsity": sparsities, "method": chosen,
+        "stages": stages, "layers": given["layers"], **options,
+        "scope": asked["scope"] if asked["budget"] == Request.budget else None,
+    }  # fmt: skip
+    if sparsities == [None]:
+        del again["sparsity"]
+    arguments = context.obj if isinstance(context.obj, list) else None
+    reruns = configuration.write("prune", again, path, remarks=_remarks(arguments))
+    started = report.RunFolder(path, settings, resume=resume, config=reruns, command=arguments)
+    with output.telling_interruption(), started as run:
         job = gather_job(model, weights, data, test, data_dir)
         drawn = asked["samples"] if asked["finetune"] is None else None  # it is fine-tuned on all
         calibration = gather(job.data, drawn, asked["seed"])
         held_out = None if job.test is None else gather(job.test)
-        finished = run.revive(job.model, report.identity(job.model, calibration, held_out))
+        identity = report.identity(job.model, calibration, held_out)
+        finished = run.revive(job.model, identity)
+        _compare_identity(context, identity)
         keeper = _Keeper(run)
         if weights is None and model not in EMBEDDED:
             keeper.remark = "no --weights given: pruning the network as its module makes it"
@@ -200,6 +191,8 @@ def prune(
             if several := report.staged(results):
                 console.print()
                 console.print(report.stages_terminal(several))
+            if quiet() and not keeper.status:
+                return
             where = f"not all of it could be written to {path}" if keeper.status else f"written to {path}"
             console.print(f"\n{_dense(results[0])}{where}: begin with table.md", soft_wrap=True)
             if not keeper.status:
@@ -266,6 +259,23 @@ def _latest(settings: dict[str, Any]) -> Path | None:
     return None
 
 
+def _remarks(arguments: list[str] | None) -> list[str]:
+    """What a configuration file begins with."""
+    version = importlib.metadata.version("combinatorial-brain-surgeon")
+    typed = [] if arguments is None else [f"written by: {shlex.join(['cbs', *arguments])}"]
+    return [*typed, f"in {os.getcwd()}, by version {version}", "the same again: cbs prune --config THIS_FILE"]
+
+
+def _compare_identity(context: typer.Context, identity: Mapping[str, str | None]) -> None:
+    """Say so if a configuration file was written for another network or other data."""
+    path = context.params.get("config")
+    if path is None:
+        return
+    for what, digest in configuration.identity(path).items():
+        if what in identity and identity[what] != digest:
+            output.remark(f"config {str(path)!r} was written for another {what}: results will differ")
+
+
 @contextmanager
 def _telling_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -282,19 +292,11 @@ def _dense(result: cbs.PruneResult) -> str:
     return "" if dense.accuracy is None else f"dense accuracy{on} {100 * dense.accuracy:.2f}%; "
 
 
-def _listed(name: str, values: list[str] | None) -> list[str]:
-    parts = [part.strip() for value in values or [] for part in value.split(",")]
-    listed = list(dict.fromkeys(part for part in parts if part))
-    if values and not listed:
-        raise ValueError(f"{name} names nothing, got {' '.join(values)!r}; leave it out for the default")
-    return listed
-
-
 def _sparsities(values: list[str] | None, budget: str) -> list[float | None]:
-    listed = _listed("sparsity", values)
-    if not listed:
+    found = listed("sparsity", values)
+    if not found:
         return [None] if ":" in budget else [0.5, 0.75, 0.9]
     try:
-        return list(dict.fromkeys(float(value) for value in listed))
+        return list(dict.fromkeys(float(value) for value in found))
     except ValueError as error:
         raise ValueError(f"sparsity must be numbers in [0, 1), separated by commas: {error}") from None

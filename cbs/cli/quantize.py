@@ -5,77 +5,94 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from cbs.cli import output
+from cbs.cli.asking import field_option
+from cbs.cli.options import (
+    INPUT,
+    OUTPUT,
+    Data,
+    DataDir,
+    Device,
+    Json,
+    Layers,
+    Model,
+    Seed,
+    Test,
+    Weights,
+    listed,
+    option,
+)  # fmt: skip
+from cbs.request import Request
 
 if TYPE_CHECKING:
     from cbs.quantization.quantize import QuantizeResult
 
 
+GRID = "Grid"
+
+
 def quantize(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="digits, mlpnet, or package.module:name of your own."),
-    ] = "digits",
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="State dict, .safetensors or .pt; embedded models train without."),
-    ] = None,
+    model: Model = "digits",
+    weights: Weights = None,
     masks: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            panel=INPUT,
             metavar="FILE",
             help="Masks of a pruned network, METHOD-SPARSITY.masks.safetensors of a run folder: what they "
             "prune stays zero and takes no bits.",
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="Calibration data, or a function that returns it."),
-    ] = None,
-    test: Annotated[
-        str | None, typer.Option(metavar="MODULE:NAME", help="Held-out data for the accuracy.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of the MNIST files for mlpnet.", envvar="CBS_DATA"),
-    ] = None,
+    data: Data = None,
+    test: Test = None,
+    data_dir: DataDir = None,
     bits: Annotated[
         list[str] | None,
-        typer.Option("--bits", "-b", help="Of a code, from 2 to 8. Repeat it or use commas.  [default: 4]"),
+        option(
+            "--bits",
+            "-b",
+            panel=GRID,
+            metavar="NUMBER",
+            help="Of a code, from 2 to 8. Repeat it or use commas.  [default: 4]",
+        ),
     ] = None,
-    per: Annotated[str, typer.Option(help="A grid for every `row`, or one for a layer's `tensor`.")] = "row",
+    per: Annotated[
+        str,
+        option(panel=GRID, metavar="NAME", help="A grid for every `row`, or one for a layer's `tensor`."),
+    ] = "row",
     rounding: Annotated[
-        str, typer.Option(help="To the `nearest` level, or with error `feedback` on the layer Gram.")
+        str,
+        option(
+            panel=GRID,
+            metavar="NAME",
+            help="To the `nearest` level, or with error `feedback` on the layer Gram.",
+        ),
     ] = "nearest",
     grid: Annotated[
-        str, typer.Option(help="Levels by a `search` for least squared error, or the weights' `range`.")
+        str,
+        option(
+            panel=GRID,
+            metavar="NAME",
+            help="Levels by a `search` for least squared error, or the weights' `range`.",
+        ),
     ] = "search",
-    layers: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Layers, separated by commas.  [default: all]")
-    ] = None,
-    damping: Annotated[
-        float, typer.Option(help="Added to the Gram's diagonal, relative to its mean.")
-    ] = 1e-2,
-    samples: Annotated[
-        int | None, typer.Option(help="How many samples to calibrate on; if absent all of them.")
-    ] = None,
-    loss: Annotated[
-        str, typer.Option(metavar="NAME", help="Of torch.nn.functional, or package.module:name.")
-    ] = "cross_entropy",
-    seed: Annotated[int, typer.Option(help="Of the draw of samples.")] = 0,
-    device: Annotated[str, typer.Option(help="Torch device for the network.")] = "cpu",
+    layers: Layers = None,
+    damping: Annotated[float, field_option("damping")] = Request.damping,
+    samples: Annotated[int | None, field_option("samples")] = None,
+    loss: Annotated[str, field_option("loss")] = str(Request.loss),
+    seed: Seed = 0,
+    device: Device = "cpu",
     out: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--output",
             "-o",
+            panel=OUTPUT,
             metavar="FILE",
             help="Where to write the packed codes (safetensors); one number of bits only.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> int:
     """Round a network's weights to few bits, and count the bytes that are left.
 
@@ -99,7 +116,7 @@ def quantize(
     how = find_loss(loss)
     job = gather_job(model, weights, data, test, data_dir)
     network = job.model if masks is None else _masked(job.model, masks)
-    names = None if layers is None else [name.strip() for name in layers.split(",") if name.strip()]
+    names = listed("layers", layers) or None
     asking: dict[str, Any] = {
         "per": per, "rounding": rounding, "grid": grid, "layers": names, "damping": damping,
         "samples": samples, "loss": how, "test": job.test, "seed": seed, "device": device,

@@ -11,24 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import typer
 
 import solvers
 from cbs.cli import output
+from cbs.cli.options import HOW, LIMITS, OUTPUT, File, Json, Limit, Seed, option, solver_names
 from cbs.cli.watch import Watch
 from solvers import instances
 
 if TYPE_CHECKING:
     from solvers.problem import Mask
-
-File = Annotated[
-    Path, typer.Argument(metavar="FILE.npz", help="Instance file; docs/instances.md says its fields.")
-]
-Limit = Annotated[
-    float | None, typer.Option("--time-limit", metavar="SECONDS", help="Wall time; no limit if absent.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; what is infinite is null.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
 
 LARGEST = 1 << 20
 """Characters of a warm start that are read, beside `PER_WEIGHT` for every weight of the instance."""
@@ -38,33 +29,54 @@ PER_WEIGHT = 32
 def solve(
     file: File,
     solver: Annotated[
-        str, typer.Option("--solver", "-s", metavar="NAME", help="See `cbs solvers`.")
+        str,
+        option(
+            "--solver",
+            "-s",
+            panel=HOW,
+            metavar="NAME",
+            help="See `cbs solvers`.",
+            autocompletion=solver_names,
+        ),
     ] = "auto",
     time_limit: Limit = None,
     gap: Annotated[
-        float, typer.Option(help="Stop once (value - bound) / |value| is proven to be this small.")
+        float,
+        option(
+            panel=LIMITS,
+            metavar="NUMBER",
+            help="Stop once (value - bound) / |value| is proven to be this small.",
+        ),
     ] = 1e-4,
     seed: Seed = 0,
     warm_start: Annotated[
-        Path | None, typer.Option(metavar="RESULT.json", help="Start from the mask that `--json` printed.")
+        Path | None,
+        option(panel=HOW, metavar="RESULT.json", help="Start from the mask that `--json` printed."),
     ] = None,
     certificate: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write a proof of the bound, for `cbs verify`.")
+        Path | None,
+        option(panel=OUTPUT, metavar="OUT", help="Write a proof of the bound, for `cbs verify`."),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            panel=OUTPUT,
             metavar="FILE",
             help="Keep the search here about every half minute, and go on from it if it is there. It stays "
             "when the search is done, and gives the answer again; delete it to start afresh.",
         ),
     ] = None,
     node_limit: Annotated[
-        int | None, typer.Option(metavar="NODES", help="Of the branch and bound; no limit if absent.")
+        int | None,
+        option(panel=LIMITS, metavar="NODES", help="Of the branch and bound; no limit if absent."),
     ] = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of the branch and bound's trees, as 500M or 16G; 4G if absent."),
+        option(
+            panel=LIMITS,
+            metavar="SIZE",
+            help="Of the branch and bound's trees, as 500M or 16G; 4G if absent.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -35,7 +35,7 @@ class Ticker:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(),
             TextColumn("{task.completed:.0f} of {task.total}"), TimeElapsedColumn(),
-            console=self._console, transient=True, disable=not self._console.is_terminal,
+            console=self._console, transient=True, disable=not output.is_live(self._console),
         )  # fmt: skip
         self._task = self._bar.add_task("", total=total)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cbs.cli import output
+from cbs.cli.options import Json
 
 Certificate = Annotated[
     Path, typer.Argument(metavar="CERTIFICATE", help="What `cbs solve --certificate` wrote.")
@@ -18,7 +19,6 @@ Files = Annotated[
         metavar="FILE.npz...", help="The instance it is about; several in the order of its writing."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def verify(certificate: Certificate, files: Files, as_json: Json = False) -> int:

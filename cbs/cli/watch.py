@@ -36,7 +36,7 @@ class Watch:
         self._live: Live | None = None
 
     def __enter__(self) -> Watch:
-        if self._console.is_terminal:
+        if output.is_live(self._console):
             self._live = Live(
                 console=self._console, get_renderable=self._line, refresh_per_second=8, transient=True
             )

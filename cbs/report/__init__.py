@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from cbs.report.tables import COLUMNS, cells, markdown, terminal
 
 __all__ = [
-    "COLUMNS", "RunFolder", "cells", "difference", "draw", "draw_stages", "identity", "markdown",
-    "next_steps", "read_report", "report", "staged", "stages_markdown", "stages_terminal", "terminal",
+    "COLUMNS", "RunFolder", "cells", "difference", "draw", "draw_stages", "identity",
+    "markdown", "next_steps", "read_report", "report", "staged", "stages_markdown", "stages_terminal",
+    "terminal",
 ]  # fmt: skip
 
 _export(

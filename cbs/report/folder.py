@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +18,14 @@ from torch import nn
 from cbs.network import surgery
 from cbs.network.layers import named_layers
 from cbs.report.closing import page
+from cbs.report.environment import environment
 from cbs.report.plot import draw
 from cbs.report.stages import staged
 from cbs.report.stages_plot import draw_stages
 from cbs.result import PruneResult
 from solvers.runtime.writing import replacing
 
-REPORT = "report.json"
+REPORT, CONFIG = "report.json", "config.toml"
 LAYOUT = 4
 """Of the report, which counts up when an older one can't be read any more."""
 ASIDE = ("weights", "data_dir", "output", "identity")
@@ -48,6 +47,9 @@ class RunFolder:
         path: the folder to make.
         settings: what is asked for, ready for JSON.
         resume: go on in the folder if it is there.
+        config: text of `config.toml`, by which the same is asked for again; to it come the digests of network
+            and data. None if empty.
+        command: what was typed after `cbs`, for the report.
 
     Attributes:
         results: that are in the folder, in the order they came.
@@ -58,9 +60,16 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, resume: bool = False
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        config: str = "",
+        command: Sequence[str] | None = None,
     ) -> None:
         self.path, self.settings, self._resume = Path(path), dict(settings), resume
+        self._config, self._command = config, command
         self.results: dict[tuple[str, float], PruneResult] = {}
         self._written: dict[tuple[str, float], nn.Module] = {}
         self._stored: dict[str, Any] | None = None
@@ -83,6 +92,7 @@ class RunFolder:
                     folder.mkdir()
                     self._made.append(folder)
             self._write()
+            self._write_config({})
         except OSError as error:
             self._remove()
             raise ValueError(
@@ -116,6 +126,7 @@ class RunFolder:
         if self._stored is None:
             self.settings["identity"] = dict(identity)
             self._write()
+            self._write_config(identity)
             return []
         before = self._stored["settings"].get("identity")
         if before is not None:
@@ -126,6 +137,7 @@ class RunFolder:
                         "another folder without --resume"
                     )
         self.settings["identity"] = dict(identity)
+        self._write_config(identity)
         names = [layer["name"] for record in self._stored["results"][:1] for layer in record["layers"]]
         saved = surgery.save(named_layers(surgery.clone(model), names)) if names else {}
         for record in self._stored["results"]:
@@ -188,8 +200,13 @@ class RunFolder:
                 with replacing(self.path / "stages.png") as file:
                     draw_stages(several).savefig(file, format="png")
 
+    def _write_config(self, identity: Mapping[str, Any]) -> None:
+        if self._config:
+            with replacing(self.path / CONFIG) as file:
+                file.write(f"{self._config}{digests(identity)}".encode())
+
     def _facts(self) -> dict[str, Any]:
-        facts = report(list(self.results.values()), self.settings)
+        facts = report(list(self.results.values()), self.settings, self._command)
         return facts | {"interrupted": facts["interrupted"] or not self._whole}
 
     def _write(self) -> None:
@@ -238,26 +255,30 @@ def file_names(method: str, asked: float) -> tuple[str, str]:
     return f"{stem}.safetensors", f"{stem}.masks.safetensors"
 
 
-def report(results: Sequence[PruneResult], settings: Mapping[str, Any]) -> dict[str, Any]:
+def report(
+    results: Sequence[PruneResult], settings: Mapping[str, Any], command: Sequence[str] | None = None
+) -> dict[str, Any]:
     """The facts of a run: what was asked, on what it ran, and every result down to its rows.
 
     Args:
         results: of `prune` or `compare`.
         settings: what was asked, ready for JSON.
+        command: what was typed after `cbs`, if that is known.
     """
-    packages = ("combinatorial-brain-surgeon", "torch", "numpy", "scipy")
     return {
         "layout": LAYOUT,
         "settings": dict(settings),
-        "environment": {
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        **({} if command is None else {"command": ["cbs", *command]}),
+        "environment": environment(),
         "interrupted": any(result.status == "interrupted" for result in results),
         "results": [result.to_dict() for result in results],
     }
+
+
+def digests(identity: Mapping[str, Any]) -> str:
+    """Digests of a run's network and data as a table of its `config.toml`."""
+    lines = [f'"{what}" = "{digest}"' for what, digest in identity.items() if digest is not None]
+    return "\n".join(["", "[identity]", *lines, ""]) if lines else ""
 
 
 def _own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

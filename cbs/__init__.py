@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RowGram,
     )
     from cbs.data import Samples, Split, digits, mnist, monks
+    from cbs.deploy.export import Exported, export, load
     from cbs.method import Method
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
@@ -49,14 +50,15 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "GGN", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram",
-    "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker", "LayerResult", "LeftOut",
-    "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing",
-    "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
-    "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples", "Scaled", "Schedule",
-    "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step", "Survivors", "compare", "digits",
-    "digits_mlp", "from_scratch", "keep_masks", "load_quantized", "methods", "mlpnet", "mnist", "monks",
-    "prune", "quantize", "refit_network", "shrink", "train", "trained_digits_mlp", "unlabelled",
+    "GGN", "Exported", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal",
+    "GaussNewtonSpread", "Gram", "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker",
+    "LayerResult", "LeftOut", "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge",
+    "NeuronSolve", "Nothing", "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult",
+    "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples",
+    "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step", "Survivors",
+    "compare", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
+    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "shrink", "train",
+    "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
 _export(
@@ -83,6 +85,7 @@ _export(
             "RowGram",
         ],
         "data": ["Samples", "Split", "digits", "mnist", "monks"],
+        "deploy.export": ["Exported", "export", "load"],
         "method": ["Method"],
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],

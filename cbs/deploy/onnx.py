@@ -1,0 +1,205 @@
+"""ONNX files: the network for other runtimes, kept only if ONNX Runtime computes the same from it.
+
+PyTorch has two exporters. The one that traces the network is quick, needs no other package and is taken
+first; the one that goes through `torch.export` (package onnxscript) is taken where the first fails. The
+first dimension of every input is the batch's and is left open. What was written is run by ONNX Runtime on
+the given samples, all together and the first alone, and held against torch's outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cbs.data import first_line
+from cbs.deploy.compact import first
+from solvers.runtime.writing import replacing
+
+OPSET = 18
+SAME = 1e-4
+"""Largest difference of an output from torch's, relative to the largest output, in single precision."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An ONNX file that was tried.
+
+    Attributes:
+        opset: of the operators.
+        exporter: `trace` or `torch.export`.
+        error: largest difference of an output from torch's, relative to the largest.
+    """
+
+    opset: int
+    exporter: str
+    error: float
+
+
+def write_onnx(model: nn.Module, path: str | os.PathLike[str], inputs: Any) -> Checked:
+    """Write a network without masks, in evaluation mode; what is at the place stays if that fails.
+
+    Args:
+        model: the network.
+        path: of the file.
+        inputs: a batch: a tensor, a tuple (by position) or a mapping (by keyword); two samples at least, so
+            that it is seen whether the batch's size is left open.
+
+    Raises:
+        ValueError: in one line, if a package is missing, the network can't be exported, or its outputs
+            differ.
+        OSError: if the file can't be written.
+    """
+    for package in ("onnx", "onnxruntime"):
+        if find_spec(package) is None:
+            raise ValueError(f"ONNX needs the package {package!r}; install it, or the extra 'onnx'")
+    if inputs is None:
+        raise ValueError("inputs are missing: ONNX is made by running the network; give a batch as inputs=")
+    model = model.cpu().eval()
+    batches = [_on_cpu(first(inputs, 16)), _on_cpu(first(inputs, 1))]
+    with torch.inference_mode():
+        wanted = [_flat(_call(model, batch)) for batch in batches]
+    failed: list[str] = []
+    for exporter, write in EXPORTERS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / "network.onnx"
+            try:
+                with _quiet():
+                    write(model, batches[0], made, len(wanted[0]))
+                error = max(
+                    _error(made, batch, outputs) for batch, outputs in zip(batches, wanted, strict=True)
+                )
+            except Exception as failure:  # exporters and ONNX Runtime raise classes of their own
+                failed.append(f"{exporter}: {type(failure).__name__}: {first_line(failure)}")
+                continue
+            if not error <= SAME:
+                failed.append(f"{exporter}: outputs differ by {error:.1e} of the largest")
+                continue
+            data = made.read_bytes()
+        with replacing(path) as file:
+            file.write(data)
+        return Checked(OPSET, exporter, error)
+    raise ValueError(f"{type(model).__name__} can't be exported to ONNX ({'; '.join(failed)})")
+
+
+def session(path: str | os.PathLike[str], threads: int = 0) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        path: of the file.
+        threads: that an operator may take; 0 leaves it to ONNX Runtime.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+
+
+def feed(inputs: Any, running: Any) -> dict[str, Any]:
+    """Inputs as ONNX Runtime takes them, by name."""
+    names = [item.name for item in running.get_inputs()]
+    if isinstance(inputs, Mapping):
+        return {name: inputs[name].numpy() for name in names}
+    return {name: tensor.numpy() for name, tensor in zip(names, _flat(inputs), strict=True)}
+
+
+def _traced(model: nn.Module, inputs: Any, path: Path, outputs: int) -> None:
+    _write(model, inputs, path, outputs, dynamo=False)
+
+
+def _exported(model: nn.Module, inputs: Any, path: Path, outputs: int) -> None:
+    if find_spec("onnxscript") is None:
+        raise ValueError("it needs the package 'onnxscript', which is not installed")
+    _write(model, inputs, path, outputs, dynamo=True)
+
+
+EXPORTERS: dict[str, Callable[[nn.Module, Any, Path, int], None]] = {
+    "trace": _traced,
+    "torch.export": _exported,
+}
+
+
+def _write(model: nn.Module, inputs: Any, path: Path, outputs: int, *, dynamo: bool) -> None:
+    kwargs = dict(inputs) if isinstance(inputs, Mapping) else None
+    args = () if kwargs is not None else inputs if isinstance(inputs, tuple) else (inputs,)
+    inside = [*kwargs] if kwargs else [f"input_{i}" if i else "input" for i in range(len(_flat(inputs)))]
+    outside = [f"output_{i}" if i else "output" for i in range(outputs)]
+    settings: dict[str, Any] = {
+        "dynamo": dynamo,
+        "opset_version": OPSET,
+        "input_names": inside,
+        "output_names": outside,
+    }
+    if dynamo:
+        batch = torch.export.Dim("batch")
+        shapes: Any = {name: {0: batch} for name in kwargs} if kwargs else tuple({0: batch} for _ in args)
+        settings |= {"dynamic_shapes": shapes, "external_data": False, "verbose": False}
+    else:
+        settings |= {"dynamic_axes": {name: {0: "batch"} for name in (*inside, *outside)}}
+    torch.onnx.export(model, args, os.fspath(path), kwargs=kwargs, **settings)
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, list | tuple) else model(inputs)
+
+
+def _flat(outputs: Any) -> list[Tensor]:
+    """All tensors of inputs or outputs, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, Mapping):
+        outputs = [*outputs.values()]
+    if isinstance(outputs, list | tuple):
+        return [tensor for part in outputs for tensor in _flat(part)]
+    return []
+
+
+def _on_cpu(inputs: Any) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.detach().cpu().contiguous()
+    if isinstance(inputs, Mapping):
+        return {name: _on_cpu(value) for name, value in inputs.items()}
+    return tuple(_on_cpu(value) for value in inputs) if isinstance(inputs, list | tuple) else inputs
+
+
+def _error(path: Path, inputs: Any, wanted: list[Tensor]) -> float:
+    running = session(path, threads=1)
+    found = running.run(None, feed(inputs, running))
+    if [a.shape for a in found] != [tuple(b.shape) for b in wanted]:
+        shapes = [tuple(b.shape) for b in wanted]
+        raise ValueError(f"outputs of shape {[a.shape for a in found]} instead of {shapes}")
+    worst = 0.0
+    for a, b in zip(found, wanted, strict=True):
+        exact = b.double().numpy()
+        if exact.size:
+            scale = max(float(np.abs(exact).max()), 1e-30)
+            worst = max(worst, float(np.abs(a.astype(np.float64) - exact).max()) / scale)
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters print and log."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
+from cbs.deploy.batch import Batch
 from cbs.network.eligible import survey
 from cbs.network.evaluate import evaluating
 from cbs.network.layers import Layer, named_layers, visiting
@@ -29,7 +30,7 @@ STEPS = 100
 """Times that taking out is repeated at most."""
 
 
-def compact(model: nn.Module, inputs: Any) -> tuple[nn.Module, list[Removed]]:
+def compact(model: nn.Module, inputs: Batch) -> tuple[nn.Module, list[Removed]]:
     """A smaller network that computes the same, and what it lost; the network itself where nothing can go.
 
     Args:
@@ -41,8 +42,11 @@ def compact(model: nn.Module, inputs: Any) -> tuple[nn.Module, list[Removed]]:
         parameter.data = parameter.data.contiguous()
     prunable = survey(model)
     layers = named_layers(model, [name for name in prunable.prunable if name not in prunable.refused])
-    few = first(inputs, TRIED)
-    groups = neurons_of(model, layers, few).groups if layers and isinstance(few, Tensor) else []
+    layers = [layer for layer in layers if _is_plain(model, layer.name)]
+    few = inputs[:TRIED]
+    if not layers or not isinstance(few, Tensor):
+        return model, []
+    groups = neurons_of(model, layers, few).groups
     names = [layer.name for layer in layers]
     folded = clone(model)
     lost = _lost(groups, _gone(folded, groups, named_layers(folded, names), few))
@@ -53,17 +57,6 @@ def compact(model: nn.Module, inputs: Any) -> tuple[nn.Module, list[Removed]]:
                 kept.append(group)
         lost = kept
     return (shrink(folded, lost), lost) if lost else (model, [])
-
-
-def first(inputs: Any, count: int) -> Any:
-    """The first samples of a batch of inputs; a mapping or tuple of tensors stays one."""
-    if isinstance(inputs, Tensor):
-        return inputs[:count]
-    if isinstance(inputs, dict):
-        return {key: first(value, count) for key, value in inputs.items()}
-    if isinstance(inputs, list | tuple):
-        return type(inputs)(first(value, count) for value in inputs)
-    return inputs
 
 
 def _gone(
@@ -110,7 +103,7 @@ def _fold(model: nn.Module, group: Neurons, i: int, values: dict[str, float] | N
         return False
     for name, value in values.items():
         module = model.get_submodule(name)
-        pads = isinstance(module, nn.Conv2d) and module.padding not in ("valid", 0, (0, 0))
+        pads = isinstance(module, _ConvNd) and module.padding != "valid" and any(module.padding)
         if value and (module.bias is None or pads):
             return False
     with torch.no_grad():
@@ -139,9 +132,9 @@ def _constants(
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         layer = by_name[name]
-        if isinstance(layer.module, nn.Conv2d):
-            size = layer.module.weight[0, 0].numel()
-            flat = x.reshape(-1, *x.shape[-3:]).movedim(1, -1).flatten(0, -2).repeat_interleave(size, dim=-1)
+        if isinstance(layer.module, _ConvNd):
+            size, places = layer.module.weight[0, 0].numel(), layer.module.weight.ndim - 2
+            flat = x.movedim(-1 - places, -1).flatten(0, -2).repeat_interleave(size, dim=-1)
         else:
             flat = x.reshape(-1, x.shape[-1])
         a, b = flat.amin(dim=0), flat.amax(dim=0)
@@ -172,6 +165,12 @@ def _idle(model: nn.Module, group: Neurons) -> Mask:
     for name, rows in group.rows.items():
         found &= ~_matrix(model, name)[torch.from_numpy(rows)].ne(0).any(dim=1).cpu().numpy()
     return found
+
+
+def _is_plain(model: nn.Module, name: str) -> bool:
+    """Whether a layer is a module with a weight of its own."""
+    modules = dict(model.named_modules())
+    return isinstance(modules.get(name), nn.Linear | _ConvNd) and "weight" in modules[name]._parameters
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cbs.deploy.batch import Batch, as_batch
 from cbs.deploy.compact import compact
 from cbs.deploy.stored import rebuild, write
 from cbs.network.eligible import unwrap
@@ -170,9 +171,9 @@ def slimmed(
     return dense, small, _together(groups, lost)
 
 
-def example_of(model: Any, inputs: Any) -> Any:
+def example_of(model: Any, inputs: Any) -> Batch | None:
     """Inputs that are given, or those that a result carries, or None."""
-    return getattr(model, "example", None) if inputs is None else inputs
+    return as_batch(getattr(model, "example", None) if inputs is None else inputs)
 
 
 def _together(*parts: list[Removed]) -> list[tuple[str, int, int]]:

@@ -14,21 +14,22 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cbs.data import first_line
-from cbs.deploy.compact import first
+from cbs.deploy.batch import Batch, arguments, call, difference, tensors_of
 from solvers.runtime.writing import replacing
 
 OPSET = 18
+SHOWN = 16
+"""Samples that are run."""
 SAME = 1e-4
 """Largest difference of an output from torch's, relative to the largest output, in single precision."""
 
@@ -48,7 +49,7 @@ class Checked:
     error: float
 
 
-def write_onnx(model: nn.Module, path: str | os.PathLike[str], inputs: Any) -> Checked:
+def write_onnx(model: nn.Module, path: str | os.PathLike[str], inputs: Batch | None) -> Checked:
     """Write a network without masks, in evaluation mode; what is at the place stays if that fails.
 
     Args:
@@ -68,9 +69,10 @@ def write_onnx(model: nn.Module, path: str | os.PathLike[str], inputs: Any) -> C
     if inputs is None:
         raise ValueError("inputs are missing: ONNX is made by running the network; give a batch as inputs=")
     model = model.cpu().eval()
-    batches = [_on_cpu(first(inputs, 16)), _on_cpu(first(inputs, 1))]
-    with torch.inference_mode():
-        wanted = [_flat(_call(model, batch)) for batch in batches]
+    whole = inputs.to("cpu")
+    batches = [whole[:SHOWN], whole[:1]]
+    with torch.no_grad():
+        wanted = [tensors_of(call(model, batch)) for batch in batches]
     failed: list[str] = []
     for exporter, write in EXPORTERS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -78,9 +80,7 @@ def write_onnx(model: nn.Module, path: str | os.PathLike[str], inputs: Any) -> C
             try:
                 with _quiet():
                     write(model, batches[0], made, len(wanted[0]))
-                error = max(
-                    _error(made, batch, outputs) for batch, outputs in zip(batches, wanted, strict=True)
-                )
+                error = max(_error(model, made, batch, w) for batch, w in zip(batches, wanted, strict=True))
             except Exception as failure:  # exporters and ONNX Runtime raise classes of their own
                 failed.append(f"{exporter}: {type(failure).__name__}: {first_line(failure)}")
                 continue
@@ -109,88 +109,53 @@ def session(path: str | os.PathLike[str], threads: int = 0) -> Any:
     return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
 
-def feed(inputs: Any, running: Any) -> dict[str, Any]:
-    """Inputs as ONNX Runtime takes them, by name."""
+def feed(model: nn.Module, batch: Batch, running: Any) -> dict[str, Any]:
+    """A batch as ONNX Runtime takes it, by name."""
+    args, kwargs = arguments(model, batch)
+    values = {name: kwargs[name] for name in kwargs} if kwargs else dict(enumerate(tensors_of(args)))
     names = [item.name for item in running.get_inputs()]
-    if isinstance(inputs, Mapping):
-        return {name: inputs[name].numpy() for name in names}
-    return {name: tensor.numpy() for name, tensor in zip(names, _flat(inputs), strict=True)}
+    if kwargs:
+        return {name: values[name].numpy() for name in names}
+    return {name: tensor.numpy() for name, tensor in zip(names, values.values(), strict=True)}
 
 
-def _traced(model: nn.Module, inputs: Any, path: Path, outputs: int) -> None:
+def _traced(model: nn.Module, inputs: Batch, path: Path, outputs: int) -> None:
     _write(model, inputs, path, outputs, dynamo=False)
 
 
-def _exported(model: nn.Module, inputs: Any, path: Path, outputs: int) -> None:
+def _exported(model: nn.Module, inputs: Batch, path: Path, outputs: int) -> None:
     if find_spec("onnxscript") is None:
         raise ValueError("it needs the package 'onnxscript', which is not installed")
     _write(model, inputs, path, outputs, dynamo=True)
 
 
-EXPORTERS: dict[str, Callable[[nn.Module, Any, Path, int], None]] = {
+EXPORTERS: dict[str, Callable[[nn.Module, Batch, Path, int], None]] = {
     "trace": _traced,
     "torch.export": _exported,
 }
 
 
-def _write(model: nn.Module, inputs: Any, path: Path, outputs: int, *, dynamo: bool) -> None:
-    kwargs = dict(inputs) if isinstance(inputs, Mapping) else None
-    args = () if kwargs is not None else inputs if isinstance(inputs, tuple) else (inputs,)
-    inside = [*kwargs] if kwargs else [f"input_{i}" if i else "input" for i in range(len(_flat(inputs)))]
+def _write(model: nn.Module, inputs: Batch, path: Path, outputs: int, *, dynamo: bool) -> None:
+    args, kwargs = arguments(model, inputs)
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    inside = [*kwargs] or [f"input_{i}" if i else "input" for i in range(len(tensors_of(args)))]
     outside = [f"output_{i}" if i else "output" for i in range(outputs)]
     settings: dict[str, Any] = {
-        "dynamo": dynamo,
-        "opset_version": OPSET,
-        "input_names": inside,
-        "output_names": outside,
-    }
+        "dynamo": dynamo, "opset_version": OPSET, "input_names": inside, "output_names": outside,
+    }  # fmt: skip
     if dynamo:
         batch = torch.export.Dim("batch")
-        shapes: Any = {name: {0: batch} for name in kwargs} if kwargs else tuple({0: batch} for _ in args)
+        shapes: Any = {name: {0: batch} for name in kwargs} or tuple({0: batch} for _ in args)
         settings |= {"dynamic_shapes": shapes, "external_data": False, "verbose": False}
     else:
         settings |= {"dynamic_axes": {name: {0: "batch"} for name in (*inside, *outside)}}
-    torch.onnx.export(model, args, os.fspath(path), kwargs=kwargs, **settings)
+    torch.onnx.export(model, args, os.fspath(path), kwargs=kwargs or None, **settings)
 
 
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, list | tuple) else model(inputs)
-
-
-def _flat(outputs: Any) -> list[Tensor]:
-    """All tensors of inputs or outputs, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, Mapping):
-        outputs = [*outputs.values()]
-    if isinstance(outputs, list | tuple):
-        return [tensor for part in outputs for tensor in _flat(part)]
-    return []
-
-
-def _on_cpu(inputs: Any) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs.detach().cpu().contiguous()
-    if isinstance(inputs, Mapping):
-        return {name: _on_cpu(value) for name, value in inputs.items()}
-    return tuple(_on_cpu(value) for value in inputs) if isinstance(inputs, list | tuple) else inputs
-
-
-def _error(path: Path, inputs: Any, wanted: list[Tensor]) -> float:
+def _error(model: nn.Module, path: Path, inputs: Batch, wanted: list[Tensor]) -> float:
     running = session(path, threads=1)
-    found = running.run(None, feed(inputs, running))
-    if [a.shape for a in found] != [tuple(b.shape) for b in wanted]:
-        shapes = [tuple(b.shape) for b in wanted]
-        raise ValueError(f"outputs of shape {[a.shape for a in found]} instead of {shapes}")
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        exact = b.double().numpy()
-        if exact.size:
-            scale = max(float(np.abs(exact).max()), 1e-30)
-            worst = max(worst, float(np.abs(a.astype(np.float64) - exact).max()) / scale)
-    return worst
+    found = [torch.from_numpy(a) for a in running.run(None, feed(model, inputs, running))]
+    return difference(found, wanted)
 
 
 @contextlib.contextmanager

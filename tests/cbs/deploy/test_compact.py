@@ -11,7 +11,7 @@ def outputs(model, x):
         return model.eval()(x)
 
 
-def test_neurons_that_feed_nothing_go_and_what_fed_only_them(seed=1):
+def test_neurons_that_feed_nothing_go_and_what_fed_only_them():
     model = seeded(mlp, sizes=(6, 5, 4, 3))
     with torch.no_grad():
         model[4].weight[:, [0, 2]] = 0  # neurons 0 and 2 of the second layer feed nothing ...

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -24,10 +25,17 @@ from solvers.runtime.writing import check_place
 from solvers.summary import number as number
 from solvers.summary import percent as percent
 
+WIDEST, GAP = 1000, 2
+"""Columns of a line that nobody limits, and between two cells."""
 
-def results() -> Console:
-    """The console of results, on standard output; brackets and colons in names mean nothing to it."""
-    return Console(markup=False, emoji=False, highlight=False)
+
+def results(width: int | None = None) -> Console:
+    """The console of results, on standard output; brackets and colons in names mean nothing to it.
+
+    Args:
+        width: in columns; by default the terminal's, 80 where there is none.
+    """
+    return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def progress() -> Console:
@@ -43,28 +51,63 @@ def is_live(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal and not console.quiet
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = False) -> None:
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = False, wide: bool = False
+) -> None:
     """Print a table that cuts no word: where the words are too wide for it, a paragraph for every row.
 
     Args:
         headings: of the columns; a table of empty ones has none.
         rows: of cells; the first is the row's name.
         right: whether all columns but the first hold numbers.
+        wide: a line for every row, however wide that gets.
     """
     console, rows = results(), list(rows)
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(headings))
-    for i, heading in enumerate(headings):
-        justify: Literal["left", "right"] = "right" if right and i else "left"
-        table.add_column(heading, no_wrap=right or i == 0, justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    if console.measure(table, options=console.options.update(max_width=1000)).minimum <= console.width:
-        console.print(table)
+    if not rows:
+        return
+    whole = [right or not i for i in range(len(headings))]
+    widths = _widths(headings, rows, WIDEST if wide else console.width, whole)
+    if widths is not None:
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=any(headings))
+        for i, (heading, width) in enumerate(zip(headings, widths, strict=True)):
+            justify: Literal["left", "right"] = "right" if right and i else "left"
+            table.add_column(heading, justify=justify, overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*row)
+        results(max(console.width, sum(widths) + GAP * (len(widths) - 1))).print(table)
         return
     for name, *cells in rows:
         print(name)
         for heading, cell in zip(headings[1:], cells, strict=True):
             print(_indented(f"{heading}: {cell}" if heading else cell, console.width))
+
+
+def _widths(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, whole: Sequence[bool]
+) -> list[int] | None:
+    """Widths of columns that break no word, the room that is left going where the longest texts are.
+
+    Args:
+        headings: of the columns.
+        rows: of cells.
+        width: of all together.
+        whole: for every column whether its cells are not to be broken between words either.
+
+    Returns:
+        None if the words are too wide.
+    """
+    most, least = [], []
+    for heading, cells, keep in zip(headings, zip(*rows, strict=True), whole, strict=True):
+        long = max(map(cell_len, cells))
+        words = [*heading.split(), *([] if keep else (word for cell in cells for word in cell.split()))]
+        most.append(max(long, cell_len(heading)))
+        least.append(max([long if keep else 0, *map(cell_len, words)]))
+    room = width - GAP * (len(headings) - 1) - sum(least)
+    if room < 0:
+        return None
+    wanted = sum(most) - sum(least)
+    share = min(1.0, room / wanted) if wanted else 0.0
+    return [low + int(share * (high - low)) for low, high in zip(least, most, strict=True)]
 
 
 def _indented(text: str, width: int) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import importlib
+import importlib.util
 import inspect
+import os
 import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -21,7 +25,7 @@ from cbs.network.losses import Loss, named_loss
 from cbs.schedule.training import train
 from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
-OWN = "package.module:name"
+OWN = "package.module:name or FILE.py:name"
 EMBEDDED = ("digits", "mlpnet")
 
 
@@ -40,7 +44,8 @@ def gather_job(
     """Find the model and its data, and train an embedded model that was given no weights.
 
     Args:
-        model: `digits`, `mlpnet`, or `package.module:name` of a module or of a function that makes one.
+        model: `digits`, `mlpnet`, or `package.module:name` or `path/to/file.py:name` of a module or of a
+            function or class that makes one.
         weights: `.safetensors` or `.pt` state dict; for `mlpnet` also `.npz`.
         data: `package.module:name` of calibration data or of a function that returns it; a `Split`
             gives test data too. May be None for embedded models.
@@ -50,6 +55,8 @@ def gather_job(
     Raises:
         ValueError: for what can't be found, imported, or loaded into the model.
     """
+    if model.endswith(".py"):
+        raise ValueError(f"model {model!r} is a file; say what in it is the model, or makes it: {model}:NAME")
     if model not in EMBEDDED and ":" not in model:
         near = difflib.get_close_matches(model, EMBEDDED, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(EMBEDDED)}, or {OWN}"
@@ -124,12 +131,16 @@ def _data(kind: str, name: str) -> Any:
 
 
 def _resolve(kind: str, name: str) -> Any:
-    """The object of a name, looked for in the folder of the call too."""
-    where, _, attribute = name.partition(":")
+    """The object of a name: of a file, or of a module, which is looked for in the folder of the call too."""
+    where, _, attribute = name.rpartition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        module = importlib.import_module(where)
+        module = _module_of_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except FileNotFoundError as error:
+        if error.filename != where:
+            raise
+        raise ValueError(f"{kind} {name!r}: there is no file {where!r}") from None
     except (Exception, SystemExit) as error:
         raise ValueError(f"{kind} {name!r}: importing {where!r} failed ({told(error)}); give {OWN}") from None
     found: Any = module
@@ -143,6 +154,45 @@ def _resolve(kind: str, name: str) -> Any:
         except Exception as error:
             raise ValueError(f"{kind} {name!r}: {part!r} can't be had ({told(error)})") from None
     return found
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """The module of a file, which finds its neighbours as if it were run; imported once, however named.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    real = os.path.realpath(path)
+    for module in list(sys.modules.values()):
+        if (at := getattr(module, "__file__", None)) and os.path.realpath(at) == real:
+            return module
+    folder, name = os.path.dirname(real), path.stem
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if not _is_free(name, real):
+        name = f"file_{name}"  # as of `random.py`, whose name is another's
+    spec = importlib.util.spec_from_file_location(name, real)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _is_free(name: str, real: str) -> bool:
+    """Whether a module of that name is this file's, or nobody's."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is None or (spec.origin is not None and os.path.realpath(spec.origin) == real)
 
 
 def _call(kind: str, name: str, make: Callable[[], Any]) -> Any:

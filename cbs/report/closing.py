@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cbs.report.layers import layers_markdown, left_out_markdown, shares
 from cbs.report.stages import staged, stages_markdown
 from cbs.report.tables import markdown
 from cbs.result import PruneResult
@@ -17,9 +18,13 @@ FILES = """\
 | `METHOD-SPARSITY.safetensors` | state dict of the pruned network, in plain weights |
 | `METHOD-SPARSITY.masks.safetensors` | a bool tensor for every pruned layer, **True where pruned** |
 | `report.json` | settings, environment, and every result down to its rows |
+| `config.toml` | asks for the same again: `cbs prune --config config.toml` |
 | `plot.png` | accuracy, loss and layer objectives against sparsity, over the certified bound |
+| `layers.png` | sparsity and certified gap of every layer, of the best at every sparsity |
 | `table.md` | this page |
 """
+LONG = 200
+"""Characters of a setting that a page has."""
 STAGES = "| `stages.png` | accuracy, divergence, sparsity and seconds, stage by stage |\n"
 
 
@@ -40,13 +45,36 @@ def _rank(result: PruneResult) -> tuple[float, float]:
     return (0.0 if accuracy is None else accuracy, -result.loss_increase)
 
 
-def next_steps(results: Sequence[PruneResult], folder: Path) -> str:
-    """Which method did best at each sparsity, which file that is, and how to load it and train on."""
+def next_steps(
+    results: Sequence[PruneResult], folder: Path, settings: Mapping[str, Any] | None = None
+) -> str:
+    """Which method did best at each sparsity, which file that is, and how to load it and train on.
+
+    Args:
+        results: of the run.
+        folder: of the run.
+        settings: the run's, by which commands name the network.
+    """
     winners = best(results)
     accuracy = (winners[0].test_after or winners[0].after).accuracy
     by = "loss increase" if accuracy is None else "accuracy"
     words = ", ".join(f"{result.method} at {result.share}" for result in winners)
-    return f"best by {by}: {words}\n\nnext, in Python:\n\n{_snippet(winners[-1], folder, '    ')}"
+    shell = "\n".join(f"    {line}" for line in _commands(winners[-1], folder, settings or {}))
+    shell = f"next, in a shell:\n\n{shell}\n\n" if shell else ""
+    return f"best by {by}: {words}\n\n{shell}next, in Python:\n\n{_snippet(winners[-1], folder, '    ')}"
+
+
+def _commands(result: PruneResult, folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """What may be done with a pruned network, as commands."""
+    from cbs.report.folder import file_names
+
+    if "model" not in settings:
+        return []
+    weights, masks = (str(folder / name) for name in file_names(result.method, result.asked))
+    data = [word for name in ("data", "test") if settings.get(name) for word in (f"--{name}", settings[name])]
+    named = [str(settings["model"]), *map(str, data)]
+    quantized = ["cbs", "quantize", *named, "--weights", weights, "--masks", masks, "--bits", "4"]
+    return [f"{shlex.join(quantized)}  # fewer bits"]
 
 
 def _snippet(result: PruneResult, folder: Path, indent: str = "") -> str:
@@ -80,13 +108,36 @@ def page(results: Sequence[PruneResult], settings: Mapping[str, Any], folder: Pa
     on = "test" if results[0].test_before else "calibration"
     head = "" if dense.accuracy is None else f"Dense accuracy on {on} data {100 * dense.accuracy:.2f}%.\n\n"
     shown = {name: value for name, value in settings.items() if value is not None and name != "identity"}
-    given = "\n".join(f"    {name} = {value}" for name, value in shown.items())
+    given = "\n".join(f"    {name} = {_short(value)}" for name, value in shown.items())
     several = staged(results)
     story = f"## Stages\n\n{stages_markdown(several)}\n" if several else ""
     return (
         f"# Pruned networks in {shlex.quote(folder.name)}\n\n{head}{markdown(results)}\n"
         "The certified gap is `(value - bound) / value` of the layer objectives: 0% is a proof that no masks "
         "of the budget do better.\n\n"
-        f"{story}## Settings\n\n{given}\n\n## Files\n\n{FILES}{STAGES * bool(several)}\n"
+        f"{story}{_layers(results)}## Settings\n\n{given}\n\n## Files\n\n{FILES}{STAGES * bool(several)}\n"
         f"## Next\n\n```python\n{_snippet(best(results)[-1], folder)}\n```\n"
+        f"{_shell(best(results)[-1], folder, settings)}"
     )
+
+
+def _layers(results: Sequence[PruneResult]) -> str:
+    """The layers of the best result at every sparsity, and what was left out of all."""
+    parts = ["## Layers\n\n"]
+    parts += [
+        f"{result.method}, {shares(result)}.\n\n{layers_markdown(result)}\n" for result in best(results)
+    ]
+    if left := left_out_markdown(results[0]):
+        parts.append(f"Not pruned:\n\n{left}\n")
+    return "".join(parts)
+
+
+def _short(value: Any) -> str:
+    """A setting in one line that can be read: long lists are in report.json."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 4]} ..."
+
+
+def _shell(result: PruneResult, folder: Path, settings: Mapping[str, Any]) -> str:
+    lines = _commands(result, folder, settings)
+    return "" if not lines else "\n```console\n" + "\n".join(lines) + "\n```\n"

@@ -17,8 +17,9 @@ from torch import nn
 
 from cbs.network import surgery
 from cbs.network.layers import named_layers
-from cbs.report.closing import page
+from cbs.report.closing import best, page
 from cbs.report.environment import environment
+from cbs.report.layers_plot import draw_layers
 from cbs.report.plot import draw
 from cbs.report.stages import staged
 from cbs.report.stages_plot import draw_stages
@@ -196,6 +197,8 @@ class RunFolder:
         if plot:
             with replacing(self.path / "plot.png") as file:
                 draw(list(self.results.values())).savefig(file, format="png")
+            with replacing(self.path / "layers.png") as file:
+                draw_layers(best(list(self.results.values()))).savefig(file, format="png")
             if several := staged(list(self.results.values())):
                 with replacing(self.path / "stages.png") as file:
                     draw_stages(several).savefig(file, format="png")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cbs.checks import GRANULARITIES
 from cbs.compensation import Compensation
-from cbs.curvature import Curvature
+from cbs.curvature import Curvature, LayerCurvature
 from cbs.names import check_name
 from cbs.request import Request
 from cbs.selection import Selection
@@ -109,7 +109,7 @@ class Method:
                 f"method {self.name!r} prunes {' or '.join(self.granularities)}, not {request.granularity}; "
                 f"these do: {', '.join(able)}"
             )
-        if request.pipeline == "sequential" and not self.curvature.sequential:
+        if request.pipeline == "sequential" and not isinstance(self.curvature, LayerCurvature):
             raise ValueError(
                 f"method {self.name!r} does not do pipeline 'sequential', which takes the layer Gram as "
                 f"curvature, not {self.curvature.words}"

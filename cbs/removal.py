@@ -21,7 +21,7 @@ from cbs.network.evaluate import FEW
 from cbs.network.network import Network
 from cbs.network.shrink import Removed, tell_stays, tried
 from cbs.plan import LayerPlan, Plan
-from cbs.selection import Choice, Job, NeuronChoice
+from cbs.selection import Choice, Job, NeuronChoice, NeuronSelection
 from solvers import Budget
 from solvers.problem import Mask
 
@@ -36,6 +36,7 @@ def remove_neurons(method: Method, job: Job) -> Plan:
     groups = network.neurons
     counts = request.neuron_counts(groups, network.gone)
     began = time.perf_counter()
+    assert isinstance(method.selection, NeuronSelection), "see Method.check"
     choices = method.selection.choose_neurons(job, groups, counts)
     _require(choices, counts, job)
     _learn(job, choices)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from cbs.compensation.recalibrate import one_after_another, recalibrate
+from cbs.curvature.base import LayerCurvature
 from cbs.curvature.output import row_scales
 from cbs.earlier import keep_all_out
 from cbs.method import Method
@@ -18,7 +19,7 @@ from cbs.quadratic import Quadratic
 from cbs.references import References
 from cbs.removal import remove_neurons, silenced
 from cbs.request import Request
-from cbs.selection import Job
+from cbs.selection import Job, WeightSelection
 from cbs.watch import Watch
 from solvers import Budget
 from solvers.problem import Mask
@@ -42,8 +43,8 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
     else:
         plans = _sequential(method, job) if request.pipeline == "sequential" else _one_shot(method, job)
     plans = method.compensation.settle(job, plans)
-    refits = method.compensation.refits and job.curvature.sequential
-    if request.refit == "layer" and refits and not watch.interrupted:
+    refits = request.refit == "layer" and method.compensation.refits and not watch.interrupted
+    if refits and isinstance(job.curvature, LayerCurvature):
         plans = recalibrate(network, plans, job.curvature)
     if whole is not None:
         whole = silenced(network, replace(whole, layers=plans))
@@ -78,6 +79,7 @@ def _sequential(method: Method, job: Job) -> list[LayerPlan]:
             (plan,) = _pruned(method, job, [model], [budgets[index]], [starts[index]])
         return plan
 
+    assert isinstance(job.curvature, LayerCurvature), "see Method.check"
     found = one_after_another(job.network, job.curvature, prune)
     if rest := sorted(sizes):
         models = [job.quadratics[i] for i in rest]
@@ -93,8 +95,9 @@ def _pruned(
     budgets: Sequence[Budget],
     starts: Sequence[Mask | None],
 ) -> list[LayerPlan]:
-    """Select and compensate: a plan for every layer of the models, see `Selection.choose`."""
+    """Select and compensate: a plan for every layer of the models, see `WeightSelection.choose`."""
     plans = []
+    assert isinstance(method.selection, WeightSelection), "see Method.check"
     for choice in method.selection.choose(job, quadratics, budgets, starts):
         began = time.perf_counter()
         changes = choice.quadratic.changes(choice.masks, method.compensation.move(choice))
@@ -115,6 +118,7 @@ def _budgets(method: Method, job: Job) -> tuple[list[Budget], list[Mask | None]]
     if job.curvature.whole:
         return [Budget.per_layer(request.network_count(layers))], [None]
     dense = [weights.W for weights in job.network.dense]
+    assert isinstance(method.selection, WeightSelection), "see Method.check"
     masks = keep_all_out(request, layers, method.selection.share(job), job.network.earlier, dense)
     return [Budget.per_row(mask.sum(axis=1).tolist()) for mask in masks], [*masks]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import no_grad
 
-from cbs.curvature.base import Curvature
+from cbs.curvature.base import LayerCurvature
 from cbs.network.answers import answer
 from cbs.network.layers import never_ran, visiting
 from cbs.network.network import Network
@@ -16,7 +16,7 @@ from cbs.plan import LayerPlan
 from cbs.quadratic import Quadratic
 
 
-def recalibrate(network: Network, plans: Sequence[LayerPlan], curvature: Curvature) -> list[LayerPlan]:
+def recalibrate(network: Network, plans: Sequence[LayerPlan], curvature: LayerCurvature) -> list[LayerPlan]:
     """The plans with their masks and new survivors: `min E|V z - W x|^2 + c |V - W|^2`, layer by layer.
 
     Of a curvature that weights its rows it is `E omega_r (V_r z - W_r x)^2` of each. `x` is the layer's
@@ -40,13 +40,13 @@ def recalibrate(network: Network, plans: Sequence[LayerPlan], curvature: Curvatu
 
 
 def one_after_another(
-    network: Network, curvature: Curvature, prune: Callable[[int, Quadratic], LayerPlan | None]
+    network: Network, curvature: LayerCurvature, prune: Callable[[int, Quadratic], LayerPlan | None]
 ) -> dict[int, LayerPlan]:
     """Prune a network layer by layer, each on what those before it leave of its inputs.
 
     Args:
         network: the dense network.
-        curvature: whose models are taken, see `cbs.curvature.base.Curvature.paired`.
+        curvature: whose models are taken, see `cbs.curvature.base.LayerCurvature.paired`.
         prune: makes a layer's plan, from its place and its model on these inputs; None ends the pass.
 
     Returns:

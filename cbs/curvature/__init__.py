@@ -7,6 +7,7 @@ from cbs.curvature.base import (
     GaussNewtonDiagonal,
     Gram,
     Identity,
+    LayerCurvature,
 )
 from cbs.curvature.diagonals import (
     FisherDiagonal,
@@ -41,6 +42,7 @@ __all__ = [
     "Hutchinson",
     "Identity",
     "Kronecker",
+    "LayerCurvature",
     "MonteCarloFisher",
     "OutputDiagonal",
     "OutputGram",

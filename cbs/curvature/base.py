@@ -37,8 +37,6 @@ class Curvature(ABC):
     """Whether layers are only comparable once each row is scaled by `E[(dL/da_r)^2]`."""
     biased: ClassVar[bool] = False
     """Whether a layer's bias, where it has one that may move, is part of its model."""
-    sequential: ClassVar[bool] = False
-    """Whether it has models of layers whose inputs those pruned before have changed, see `paired`."""
 
     @property
     def whole(self) -> bool:
@@ -61,16 +59,6 @@ class Curvature(ABC):
     def quadratics(self, network: Network) -> list[Quadratic]:
         """A model of every layer in the network's order, or one of the whole network."""
 
-    def paired(self, network: Network, index: int, pruned: nn.Module) -> Quadratic:
-        """A layer's model on the inputs that it has in a pruned network, drawn to its dense outputs.
-
-        Args:
-            network: the dense network.
-            index: place of the layer.
-            pruned: a copy of the network, partly pruned.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no models of layers whose inputs have changed")
-
     def toward(self, network: Network) -> list[Quadratic]:
         """The models of `quadratics`, drawn toward the outputs of `network.reference`.
 
@@ -85,6 +73,20 @@ class Curvature(ABC):
     def stats(self, network: Network) -> Mapping[str, Any]:
         """What a result tells of the models."""
         return {}
+
+
+class LayerCurvature(Curvature):
+    """A curvature of single layers, with models too of those whose inputs have changed by pruning others."""
+
+    @abstractmethod
+    def paired(self, network: Network, index: int, pruned: nn.Module) -> Quadratic:
+        """A layer's model on the inputs that it has in a pruned network, drawn to its dense outputs.
+
+        Args:
+            network: the dense network.
+            index: place of the layer.
+            pruned: a copy of the network, partly pruned.
+        """
 
 
 def check_damping(damping: object) -> None:
@@ -123,7 +125,7 @@ class Identity(Curvature):
 
 
 @dataclass(frozen=True)
-class Gram(Curvature):
+class Gram(LayerCurvature):
     """The layer's input second moments, `H = E[x x']`: how much its output moves, squared, when weights do.
 
     The bias moves with the survivors. With scope `network` each row counts by its scale `E[(dL/da_r)^2]`.
@@ -137,7 +139,6 @@ class Gram(Curvature):
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     scaled: ClassVar[bool] = True
     biased: ClassVar[bool] = True
-    sequential: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_damping(self.damping)
@@ -159,7 +160,7 @@ class Gram(Curvature):
         return gram_quadratics(network, self.damping)
 
     def paired(self, network: Network, index: int, pruned: nn.Module) -> Quadratic:
-        """See `Curvature.paired`."""
+        """See `LayerCurvature.paired`."""
         from cbs.curvature.paired import paired_quadratic
 
         assert self.damping is not None
@@ -282,7 +283,7 @@ class GaussNewton(PerSample):
 
     Attributes:
         damping: added to the diagonal, relative to its mean over the model; None for the request's. In the
-            papers' recursion it is alpha, see `cbs.curvature.inverse`.
+            papers' recursion over samples (Hassibi & Stork 1992, equation 16) it is alpha.
         apart: keep layers apart even where they share one budget.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
-from cbs.curvature.base import Curvature, check_damping, check_whole, own_words
+from cbs.curvature.base import LayerCurvature, check_damping, check_whole, own_words
 from cbs.names import check_name
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ OMEGAS = ("gauss-newton", "gradient", "outputs")
 
 
 @dataclass(frozen=True)
-class RowGram(Curvature):
+class RowGram(LayerCurvature):
     """How much the network's loss moves when a row's weights do: `H_r = E sum_positions omega_r x x'`.
 
     `omega_r` says how much the loss sees of the row's output `a_r` at a sample and position, in the dense
@@ -51,7 +51,6 @@ class RowGram(Curvature):
     damping: float | None = None
 
     biased: ClassVar[bool] = True
-    sequential: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_name("omega", self.omega, OMEGAS)
@@ -85,7 +84,7 @@ class RowGram(Curvature):
         return weighted_quadratics(network, self)
 
     def paired(self, network: Network, index: int, pruned: nn.Module) -> Quadratic:
-        """See `Curvature.paired`: `1/2 E omega_r (V_r z - W_r x)^2` of every row."""
+        """See `LayerCurvature.paired`: `1/2 E omega_r (V_r z - W_r x)^2` of every row."""
         from cbs.curvature.weighted import paired_weighted_quadratic
 
         return paired_weighted_quadratic(network, index, pruned, self)

@@ -143,6 +143,10 @@ class Selection(ABC):
         """Whether bounds on the layers' objectives come of it."""
         return False
 
+
+class WeightSelection(Selection):
+    """A selection of single weights."""
+
     @abstractmethod
     def share(self, job: Job) -> list[Mask]:
         """Masks of every layer that meet the network's one budget: how many of each row go."""
@@ -164,10 +168,17 @@ class Selection(ABC):
             starts: for every model a mask `[m, n]` of its layer that meets the budget, or None.
         """
 
+
+class NeuronSelection(Selection):
+    """A selection of whole neurons."""
+
+    granularities: ClassVar[tuple[str, ...]] = ("neurons",)
+
+    @abstractmethod
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
     ) -> list[NeuronChoice]:
-        """Which neurons go, of a selection that has `neurons` among its `granularities`.
+        """Which neurons go.
 
         Args:
             job: the run; `job.network.gone` are the neurons that are gone already, which count.
@@ -177,24 +188,3 @@ class Selection(ABC):
         Returns:
             A choice for every group, in their order; one neuron of each stays.
         """
-        raise NotImplementedError(f"{type(self).__name__} prunes {', '.join(self.granularities)}")
-
-
-class NeuronSelection(Selection):
-    """A selection of whole neurons, which has no rule for single weights."""
-
-    granularities: ClassVar[tuple[str, ...]] = ("neurons",)
-
-    def share(self, job: Job) -> list[Mask]:
-        """See `Selection.share`: of weights."""
-        raise NotImplementedError(f"{type(self).__name__} prunes neurons, not weights")
-
-    def choose(
-        self,
-        job: Job,
-        quadratics: Sequence[Quadratic],
-        budgets: Sequence[Budget],
-        starts: Sequence[Mask | None],
-    ) -> list[Choice]:
-        """See `Selection.choose`: of weights."""
-        raise NotImplementedError(f"{type(self).__name__} prunes neurons, not weights")

@@ -62,7 +62,7 @@ class NeuronDropout(NeuronSelection):
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
     ) -> list[NeuronChoice]:
-        """See `Selection.choose_neurons`."""
+        """See `NeuronSelection.choose_neurons`."""
         from cbs.network.neurons import least
 
         found = self.damage(job.network, groups, job.request.seed, job.watch)

@@ -69,7 +69,7 @@ class NeuronSolve(NeuronSelection):
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
     ) -> list[NeuronChoice]:
-        """See `Selection.choose_neurons`."""
+        """See `NeuronSelection.choose_neurons`."""
         models = {model.name or "": model for model in job.quadratics}
         each = self._shared(job, groups, counts, models) if isinstance(counts, int) else counts
         dead: dict[str, Mask] = {}

@@ -58,7 +58,7 @@ class NeuronMerge(NeuronSelection):
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
     ) -> list[NeuronChoice]:
-        """See `Selection.choose_neurons`; where groups share a budget, costs count by rows' scales."""
+        """See `NeuronSelection.choose_neurons`; where groups share a budget, costs count by rows' scales."""
         from cbs.curvature.output import row_scales
 
         models = {model.name: model for model in job.quadratics}

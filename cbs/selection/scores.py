@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cbs.names import check_name
-from cbs.selection.base import Choice, Job, NeuronChoice, Selection
+from cbs.selection.base import Choice, Job, NeuronChoice, NeuronSelection, WeightSelection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
@@ -62,7 +62,7 @@ def _slopes(job: Job, model: Quadratic) -> Array:
 
 
 @dataclass(frozen=True)
-class Scores(Selection):
+class Scores(WeightSelection, NeuronSelection):
     """Prune the weights of least score; a column's score is the sum of its weights'.
 
     The rules are `magnitude` (w^2), `random`, `obd` (1/2 h w^2, h the diagonal of the curvature), `obs`
@@ -133,7 +133,7 @@ class Scores(Selection):
         return None
 
     def share(self, job: Job) -> list[Mask]:
-        """See `Selection.share`: the smallest scores of all layers."""
+        """See `WeightSelection.share`: the smallest scores of all layers."""
         import numpy as np
 
         from cbs.curvature.output import row_scales
@@ -157,7 +157,7 @@ class Scores(Selection):
         budgets: Sequence[Budget],
         starts: Sequence[Mask | None],
     ) -> list[Choice]:
-        """See `Selection.choose`."""
+        """See `WeightSelection.choose`."""
         from cbs.quadratic import smallest
 
         found = []
@@ -182,7 +182,7 @@ class Scores(Selection):
     def choose_neurons(
         self, job: Job, groups: Sequence[Neurons], counts: Sequence[int] | int
     ) -> list[NeuronChoice]:
-        """See `Selection.choose_neurons`."""
+        """See `NeuronSelection.choose_neurons`."""
         from cbs.network.neurons import least
 
         removed = least(self.neuron_scores(job, groups), counts, job.network.gone)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cbs.curvature.base import Gram
 from cbs.names import check_name
-from cbs.selection.base import Choice, Job, Selection
+from cbs.selection.base import Choice, Job, WeightSelection
 
 if TYPE_CHECKING:
     from cbs.curvature.base import Curvature
@@ -27,7 +27,7 @@ CURVES = 0.3
 
 
 @dataclass(frozen=True)
-class Solve(Selection):
+class Solve(WeightSelection):
     """Prune the mask that a solver finds to cost least.
 
     Where all layers share one budget, a Fisher is solved as a whole. Layers with models of their own get the
@@ -147,7 +147,7 @@ class Solve(Selection):
         return own and self.searcher(request).proves != "nothing"
 
     def share(self, job: Job) -> list[Mask]:
-        """See `Selection.share`."""
+        """See `WeightSelection.share`."""
         from cbs.selection.shares import shares
 
         own_bias, solver = self.problem == "own-bias", self.searcher(job.request)
@@ -169,7 +169,7 @@ class Solve(Selection):
         budgets: Sequence[Budget],
         starts: Sequence[Mask | None],
     ) -> list[Choice]:
-        """See `Selection.choose`; a solver of the method's own starts from nothing, as it was published."""
+        """See `WeightSelection.choose`; a solver of the method's own starts from nothing, as published."""
         from cbs.curvature.output import row_scales
         from cbs.selection.turns import Turn, in_turns
 

@@ -11,7 +11,7 @@ from cbs.compensation import Nothing, Survivors
 from cbs.methods import table
 from cbs.network.network import Network
 from cbs.network.shrink import Removed
-from cbs.selection import NeuronChoice, Selection
+from cbs.selection import NeuronChoice, NeuronSelection
 from tests.cbs.network.test_neurons import Custom, Residual
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -214,25 +214,16 @@ def test_an_optimal_choice_is_said_to_be_one():
     assert max(values)[2] <= min(values)[0]
 
 
-class Fixed(Selection):
+class Fixed(NeuronSelection):
     """One neuron by its place, or what it is told to remove."""
 
-    granularities = ("neurons",)
     words = "fixed"
 
     def __init__(self, out):
         self.out = out
 
-    def share(self, job):
-        raise NotImplementedError
-
-    choose = None
-
     def choose_neurons(self, job, groups, counts):
         return [NeuronChoice(group, np.isin(np.arange(group.count), self.out), "fixed") for group in groups]
-
-
-Fixed.__abstractmethods__ = frozenset()
 
 
 def test_a_selection_that_misses_its_budget_is_refused():

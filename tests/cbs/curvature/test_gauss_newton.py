@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 import cbs
 from cbs.curvature import gauss_newton
 from cbs.network.layers import find_layers
+from solvers import FactorHessian
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 
@@ -104,3 +106,15 @@ def test_blocks_are_those_of_the_whole_where_no_budget_is_shared():
 
 def method():
     return cbs.Method(cbs.GaussNewton(), cbs.Solve("obs"), cbs.Survivors())
+
+
+def test_the_damping_is_alpha_of_the_recursion_over_samples():
+    """From `C = I / alpha` a rank-one update a row, `C - C x x' C / (P + x' C x)` (Hassibi & Stork 1992)."""
+    model, data = seeded(mlp), samples(12)
+    X = gauss_newton.gauss_newton_factor(model, find_layers(model), data, F.cross_entropy).numpy()
+    H, every = FactorHessian(X, 0.03), np.arange(X.shape[1])
+    C = np.eye(X.shape[1]) / 0.03
+    for x in X:
+        C -= np.outer(C @ x, C @ x) / (len(X) + x @ C @ x)
+    np.testing.assert_allclose(np.diagonal(C), H.inverse_diagonal(0, every), rtol=1e-9)
+    np.testing.assert_allclose(C[:, 4], H.solve(0, every, np.eye(H.n)[4]), rtol=1e-7, atol=1e-9)

@@ -34,6 +34,8 @@ class Options(TypedDict, total=False):
     samples: int | None
     layers: Sequence[str] | None
     loss: str | Loss
+    output: int | str | Callable[[Any], Any] | None
+    padding: str | None
     certify: bool
     pipeline: str
     refit: str | None

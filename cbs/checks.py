@@ -71,6 +71,14 @@ def check_request(request: Request) -> None:
         raise ValueError(f"reselect must be True, False or None, got {request.reselect!r}")
     if request.norms is not None and not _is_flag(request.norms):
         raise ValueError(f"norms must be True, False or None, got {request.norms!r}")
+    able = isinstance(request.output, Integral | str) or callable(request.output) or request.output is None
+    if isinstance(request.output, bool) or not able:
+        raise ValueError(
+            "output must be a place, a name, a function of the model's outputs or None, "
+            f"got {request.output!r}"
+        )
+    if request.padding is not None and not isinstance(request.padding, str):
+        raise ValueError(f"padding must be the name of an entry of a batch or None, got {request.padding!r}")
     for name in ("certify", "labels"):
         if not _is_flag(value := getattr(request, name)):
             raise ValueError(f"{name} must be True or False, got {value!r}")

@@ -143,6 +143,18 @@ class Method:
 
         return run(self, network, request, watch, references)
 
+    def lacks_labels(self, request: Request) -> str | None:
+        """Why it can't prune as asked where data has no labels, in one line, or None if it can."""
+        parts = self.curvature.within(request), self.selection, self.compensation
+        give = (
+            "give batches (inputs, targets), or cbs.unlabelled(model, data), which has the network draw them"
+        )
+        if any("targets" in part.requires for part in parts):
+            return f"method {self.name!r} needs labels, and the data has none; {give}, or take method 'joint'"
+        if request.labels:
+            return f"labels=True is about the loss on labels, and the data has none; {give}"
+        return None
+
     def describe(self) -> dict[str, str]:
         """The row of the table, in words."""
         parts = self.curvature, self.selection, self.compensation

@@ -128,16 +128,23 @@ def compare(
     first = asked[0][0]
     if callback is not None:
         callback(Step(first.name, "measure", asked=first.fraction))
-    training = None if first.finetune is None else gather(data)
-    data = data if training is None else training
+    training = None if first.finetune is None else gather(data, seed=first.seed, model=model)
+    if training is not None and training.labelled:
+        training = training.with_padding(first.padding)
+    data, training = (data, None) if training is None else (training, training if training.labelled else None)
     network = Network(
         model, data, loss=named_loss(first.loss), layers=first.layers, damping=first.damping,
-        samples=first.samples, seed=first.seed, device=first.device,
+        samples=first.samples, seed=first.seed, device=first.device, output=first.output,
+        padding=first.padding,
     )  # fmt: skip
     if test is not None:
-        network.hold_out(gather(test))
+        network.hold_out(gather(test, seed=first.seed, model=model))
     asked = [[request.of(network.layers) for request in row] for row in asked]
     failures: dict[str, ValueError] = {}
+    if not network.labelled:
+        for request in (request for row in asked for request in row):
+            if lack := get_method(request.method).lacks_labels(request):
+                failures[request.name] = ValueError(lack)
     for request in (request for row in asked for request in row):
         if request.neurons:
             try:

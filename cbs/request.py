@@ -58,7 +58,13 @@ class Request:
         loss: a name of `torch.nn.functional`, such as `mse_loss`, or a function of (outputs, targets), in a
             shell `package.module:name`: mean or sum over samples, or a value for each. It is refused if it is
             none of these, as with class weights in a mean (`reduction="sum"` helps). Samples are seen one by
-            one.
+            one. `token_cross_entropy` and `next_token_cross_entropy` are of outputs `[N, T, classes]`. A
+            function is given all outputs as the model gives them. Data without labels needs no loss: the
+            distance of the outputs from the dense network's stands for it.
+        output: which of a model's several outputs is looked at: a place in a tuple, or a name. In Python
+            also a function of all of them; if absent the one named `logits`, or the first that is real.
+        padding: name of the entry of a batch that is nonzero where places are real, or after `~` where they
+            are padding. If absent `attention_mask` and the like; padding has no part in layer Grams.
         certify: compute a lower bound where the method and solver give none; slow for wide layers.
         pipeline: `one-shot`: every layer on its inputs in the dense network; or `sequential`: selected, and
             refitted to its dense outputs, on the inputs that come out of the pruned layers before it, for
@@ -112,6 +118,8 @@ class Request:
     samples: int | None = None
     layers: Sequence[str] | None = None
     loss: str | Loss = "cross_entropy"
+    output: int | str | Callable[[Any], Any] | None = None
+    padding: str | None = None
     certify: bool = True
     pipeline: str = "one-shot"
     refit: str | None = None
@@ -158,6 +166,7 @@ class Request:
             "solver": solver,
             "layers": layers,
             "loss": place(self.loss),
+            "output": place(self.output) if callable(self.output) else self.output,
             "stages": self.schedule.count if plain else self.schedule.to_dict(),
             "finetune": place(self.finetune) if callable(self.finetune) else self.finetune,
         }

@@ -195,7 +195,8 @@ class PruneResult:
             accuracy = f"accuracy {before.accuracy:.2%} -> {after.accuracy:.2%} on {on} data, "
         return summary(
             f"PruneResult: {self.method}, {self.share} pruned, {where}: {self.status}",
-            f"{accuracy}loss {self.before.loss:.4f} -> {self.after.loss:.4f} on calibration data",
+            f"{accuracy}{self.before.measure} {self.before.loss:.4f} -> {self.after.loss:.4f} "
+            "on calibration data",
             f"{between(self.value, self.bound, self.gap)}, {measured.seconds:.2f} s",
             *first([layer.line for layer in self.layers]),
         )

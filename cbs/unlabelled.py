@@ -11,21 +11,27 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.data import Samples, gather
+from cbs.network.answers import Output, choose_output
 from cbs.network.evaluate import evaluating, forward
 from cbs.network.losses import Loss, named_loss, wide
 from cbs.network.surgery import clone
+from cbs.network.tokens import token_cross_entropy
 
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def unlabelled(
-    model: nn.Module, inputs: Any, *, loss: str | Loss = "cross_entropy", seed: int = 0
+    model: nn.Module,
+    inputs: Any,
+    *,
+    loss: str | Loss = "cross_entropy",
+    output: Output | None = None,
+    seed: int = 0,
 ) -> Samples:
     """Inputs with targets drawn from what a network says of them, for `cbs.prune` without labels.
 
@@ -39,6 +45,7 @@ def unlabelled(
         inputs: a tensor or array `[N, ...]`, or data in any form that `cbs.prune` takes, whose targets are
             not looked at.
         loss: that `cbs.prune` will be given.
+        output: which of the model's outputs it is of, as `cbs.prune` will be given it.
         seed: of the draw.
 
     Raises:
@@ -54,15 +61,12 @@ def unlabelled(
             f"loss {getattr(chosen, '__name__', type(chosen).__name__)} is no likelihood to draw targets "
             f"from; known: {known}"
         )
-    if isinstance(inputs, Tensor | np.ndarray):
-        x = torch.as_tensor(inputs)
-        inputs = (x, torch.zeros(len(x)))
-    samples, model = gather(inputs), clone(model)
+    samples, model = gather(inputs, seed=int(seed), model=model), clone(model)
+    choose_output(model, output)
     where = next(model.parameters(), torch.empty(0)).device
     generator = torch.Generator().manual_seed(int(seed))
     with evaluating(model):
-        parts = [draw(wide(forward(model, x.to(where))).cpu(), generator) for x, _ in samples.batches()]
-    return Samples(samples.inputs, torch.cat(parts), samples.batch)
+        return samples.answered(lambda x: draw(wide(forward(model, x.to(where))).cpu(), generator))
 
 
 def _classes(outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -73,6 +77,12 @@ def _classes(outputs: Tensor, generator: torch.Generator) -> Tensor:
         )
     p = outputs.double().softmax(dim=1).movedim(1, -1)
     return torch.multinomial(p.reshape(-1, p.shape[-1]), 1, generator=generator).reshape(p.shape[:-1])
+
+
+def _tokens(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    if outputs.ndim != 3:
+        raise ValueError(f"model answers with {list(outputs.shape)}; tokens are drawn from [N, T, classes]")
+    return _classes(outputs.movedim(-1, 1), generator)
 
 
 def _labels(outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -86,6 +96,7 @@ def _numbers(outputs: Tensor, generator: torch.Generator) -> Tensor:
 DRAWS: dict[Callable[..., Tensor], Draw] = {
     F.cross_entropy: _classes,
     F.nll_loss: _classes,
+    token_cross_entropy: _tokens,
     F.binary_cross_entropy_with_logits: _labels,
     F.mse_loss: _numbers,
 }

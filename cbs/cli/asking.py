@@ -150,5 +150,5 @@ def _type(annotation: str) -> Any:
     parts = annotation.split(" | ")
     if not any(kind.__name__ in parts for kind in (str, int, float, bool)):
         return list[str] | None  # a sequence of names
-    (kind,) = (kind for kind in (str, int, float, bool) if kind.__name__ in parts)
+    kind, *_ = (kind for kind in (str, int, float, bool) if kind.__name__ in parts)
     return kind | None if "None" in parts else kind

@@ -13,6 +13,7 @@ from cbs.change import array, layer_weights
 from cbs.data import Samples
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
+from cbs.network.padding import real_places
 from cbs.quadratic import Quadratic, absolute_damping
 from solvers.problem import Mask
 
@@ -93,7 +94,7 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
             parts = torch.split(x, max(1, CHUNK // size))
             products = (image_products(layer, part) for part in parts)
         else:
-            products = (X.T @ X for X in layer.parts(x, y))
+            products = (X.T @ X for X in layer.parts(*real_places(layer, x, y)))
         for H in products:
             grams[name] = grams[name].add_(H) if name in grams else H
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from cbs.data import Samples
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses
+from cbs.network.padding import only, places_of
 from cbs.refit.divergence import Divergence, Squares, choose
 
 if TYPE_CHECKING:
@@ -103,10 +104,11 @@ def output_weights(
     found: dict[str, list[Tensor]] = {name: [] for name in by_name}
     generator = torch.Generator().manual_seed(seed)
     for inputs, targets in samples.batches(TOGETHER):
-        runs: list[tuple[str, Tensor]] = []
+        runs: list[tuple[str, Tensor, Tensor | None]] = []
 
-        def visit(name: str, x: Tensor, y: Tensor, runs: list[tuple[str, Tensor]] = runs) -> Tensor:
-            runs.append((name, y if y.requires_grad else y.requires_grad_()))
+        def visit(name: str, x: Tensor, y: Tensor, runs: list[Any] = runs) -> Tensor:
+            y = y if y.requires_grad else y.requires_grad_()
+            runs.append((name, y, places_of(by_name[name], y)))
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
@@ -114,11 +116,11 @@ def output_weights(
             ran = [*runs]  # a checkpoint runs layers once more on the way back
             sums: list[Tensor] = []
             for column in columns(outputs.detach(), targets, loss, omega, generator):
-                slopes = gradients(outputs, [y for _, y in ran], column.to(outputs.dtype))
+                slopes = gradients(outputs, [y for _, y, _ in ran], column.to(outputs.dtype))
                 squares = [slope.float().square() for slope in slopes]
                 sums = [a.add_(b) for a, b in zip(sums, squares, strict=True)] if sums else squares
-        for (name, _), total in zip(ran, sums, strict=True):
-            found[name].append(by_name[name].flatten(total).contiguous())
+        for (name, _, places), total in zip(ran, sums, strict=True):
+            found[name].append(by_name[name].flatten(only(total, places)).contiguous())
     for name, parts in found.items():
         if not parts:
             raise never_ran(name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,14 @@ from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
 from cbs.network.answers import answer
+from cbs.network.distance import OutputDistance
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses
+from cbs.network.padding import only, places_of
 from solvers.hessian import Array
+
+DRAWS = 16
+"""Random combinations of the outputs by which a distance of these sees rows."""
 
 if TYPE_CHECKING:
     from cbs.network.network import Network
@@ -29,6 +34,20 @@ def row_scales(network: Network) -> list[Array]:
         return network.checked([array(scales[layer.name]) for layer in network.layers])
 
     return network.memo("scales", compute)
+
+
+def _seen_by(loss: Loss, outputs: Tensor, targets: Any, signs: torch.Generator) -> Iterator[Tensor]:
+    """What is differentiated by the rows: the loss, or of a distance of outputs columns of its curvature.
+
+    The slope of a distance is zero at the dense network. With random signs z the square of the derivative of
+    `sqrt(2 / scale) z'o` is, in expectation, what a row's move does to the distance, to second order.
+    """
+    if not isinstance(loss, OutputDistance):
+        yield sample_losses(loss, outputs, targets).sum()
+        return
+    for _ in range(DRAWS):
+        z = 2.0 * torch.randint(2, outputs.shape, generator=signs).to(outputs) - 1.0
+        yield (outputs * z).sum() * (2.0 / loss.scale / DRAWS) ** 0.5
 
 
 def output_scales(
@@ -54,22 +73,24 @@ def output_scales(
     """
     by_name = {layer.name: layer for layer in layers}
     sums = {layer.name: torch.zeros(layer.shape[0], dtype=torch.float64) for layer in layers}
-    counts = dict.fromkeys(sums, 0)
+    counts, signs = dict.fromkeys(sums, 0), torch.Generator().manual_seed(0)
     for inputs, targets in samples.batches():
-        seen: list[tuple[str, Tensor]] = []
+        seen: list[tuple[str, Tensor, Tensor | None]] = []
 
-        def visit(name: str, x: Tensor, y: Tensor, seen: list[tuple[str, Tensor]] = seen) -> Tensor:
-            seen.append((name, y if y.requires_grad else y.requires_grad_()))
+        def visit(name: str, x: Tensor, y: Tensor, seen: list[Any] = seen) -> Tensor:
+            y = y if y.requires_grad else y.requires_grad_()
+            seen.append((name, y, places_of(by_name[name], y)))
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
-            total = sample_losses(loss, answer(model, inputs), targets).sum()
+            outputs = answer(model, inputs)
             ran = [*seen]  # a checkpoint runs layers once more on the way back
-            found = gradients(total, [y for _, y in ran])
-        for (name, _), g in zip(ran, found, strict=True):
-            rows = by_name[name].flatten(g).double()
-            sums[name] += rows.square().sum(dim=0).cpu()
-            counts[name] += len(rows)
+            for k, total in enumerate(_seen_by(loss, outputs, targets, signs)):
+                found = gradients(total, [y for _, y, _ in ran])
+                for (name, _, places), g in zip(ran, found, strict=True):
+                    rows = by_name[name].flatten(only(g, places)).double()
+                    sums[name] += rows.square().sum(dim=0).cpu()
+                    counts[name] += 0 if k else len(rows)
     for name, count in counts.items():
         if not count:
             raise never_ran(name)

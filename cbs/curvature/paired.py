@@ -10,6 +10,7 @@ from cbs.curvature.gram import layer_quadratic
 from cbs.data import Samples
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, visiting
+from cbs.network.padding import real_places
 from cbs.quadratic import Quadratic
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ def paired_moments(
     inputs: list[Tensor] = []
 
     def keep(name: str, x: Tensor, y: Tensor) -> None:
+        x, _ = real_places(layers[0], x, y)
         inputs.append(x.clone())  # the network may change it in place later in the pass
 
     def pair(name: str, z: Tensor, y: Tensor) -> None:
+        z, y = real_places(layers[1], z, y)
         for X, Z in zip(layers[0].parts(inputs.pop(0), y), layers[1].parts(z, y), strict=True):
             if not sums:
                 sums.extend(Z.new_zeros(Z.shape[1], Z.shape[1]) for _ in range(2))

@@ -24,6 +24,7 @@ from cbs.network.evaluate import evaluating, forward
 from cbs.network.layers import never_ran, visiting
 from cbs.network.leaves import Leaves
 from cbs.network.losses import wide
+from cbs.network.padding import real_places
 from cbs.quadratic import Quadratic
 from solvers.hessian import Array
 
@@ -80,10 +81,12 @@ def output_gradients(network: Network) -> list[Array]:
     N = len(network.samples)
 
     def keep(name: str, x: Tensor, y: Tensor) -> None:
+        _, y = real_places(by_name[name], x, y)
         outputs.setdefault(name, []).append(y.clone())  # the network may change it in place later in the pass
 
     def compare(name: str, z: Tensor, y: Tensor) -> None:
         layer, done = by_name[name], 0
+        z, y = real_places(layer, z, y)
         off = layer.flatten(y.double() - outputs[name].pop(0).double())
         for Z in layer.parts(z, y):
             product = off[done : done + len(Z)].T @ Z

@@ -20,6 +20,7 @@ from cbs.curvature.omega import TOGETHER, row_weights
 from cbs.data import Samples
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
+from cbs.network.padding import real_places
 from cbs.quadratic import Quadratic, absolute_damping
 from solvers.hessian import Array
 
@@ -162,10 +163,11 @@ def _inputs(
     changed: list[Tensor] = []
 
     def keep(name: str, x: Tensor, y: Tensor) -> None:
+        x, y = real_places(layers[0], x, y)
         seen.append((x.clone(), y))  # the network may change it in place later in the pass
 
     def keep_changed(name: str, z: Tensor, y: Tensor) -> None:
-        changed.append(z.clone())
+        changed.append(real_places(layers[1], z, y)[0].clone())
 
     with no_grad():
         for batch, _ in samples.batches(TOGETHER):

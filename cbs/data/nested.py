@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,19 @@ class _Slot:
 
 @dataclass(frozen=True, eq=False)
 class _Form:
-    """A structure with slots in place of its tensors, and by which call a network was found to take it."""
+    """A structure with slots in place of its tensors.
+
+    Attributes:
+        template: the structure.
+        ways: by which of the possible calls networks of a class were found to take it.
+        padding: which entry says what is padding, see `cbs.network.padding`.
+        mute: whether outputs at places that are padding are looked at as zeros.
+    """
 
     template: Any
     ways: dict[type, int] = field(default_factory=dict)
+    padding: str | None = None
+    mute: bool = False
 
 
 class Nested:
@@ -151,8 +160,22 @@ class Nested:
         def walk(node: Any) -> Any:
             return _Fixed(change(node.value)) if isinstance(node, _Fixed) else _over(node, walk)
 
-        form = _Form(walk(self.form.template), self.form.ways)
+        form = replace(self.form, template=walk(self.form.template))
         return Nested([change(tensor) for tensor in self.tensors], form)
+
+    def told(self, **about: Any) -> Nested:
+        """With more said of its structure: `padding`, `mute`."""
+        return Nested(self.tensors, replace(self.form, **about))
+
+    def tensor(self, name: str) -> Tensor | None:
+        """The tensor of samples that a mapping has under a name, if there is one."""
+        slot = self.form.template.get(name) if isinstance(self.form.template, dict) else None
+        return self.tensors[slot.index] if isinstance(slot, _Slot) else None
+
+    @property
+    def traced(self) -> bool:
+        """Whether its tensors are those of a transformation, such as `vmap`, which has no values."""
+        return any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in self.tensors)
 
     def clone(self) -> Nested:
         """A copy of its tensors."""
@@ -334,6 +357,18 @@ def same(a: Any, b: Any) -> bool:
         pairs = zip(a.tensors, b.tensors, strict=True)
         return len(a.tensors) == len(b.tensors) and all(torch.equal(x, y) for x, y in pairs)
     return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+
+
+def tensors_of(values: Any) -> tuple[Tensor, ...]:
+    """The tensors of samples in inputs or targets, in their order; none of None."""
+    if values is None:
+        return ()
+    return values.tensors if isinstance(values, Nested) else (values,)
+
+
+def shared_words(values: Any) -> str:
+    """The structure of inputs, and what their samples share, in words that tell them apart."""
+    return f" in {_words(values.form.template)}" if isinstance(values, Nested) else ""
 
 
 def as_given(values: Any) -> Any:

@@ -187,9 +187,21 @@ class Samples:
         """The samples with the targets of others, which are the same but for types."""
         return replace(self, targets=other.targets)
 
-    def unlabelled(self) -> Samples:
-        """The samples without targets."""
-        return replace(self, targets=None)
+    def with_padding(self, name: str | None) -> Samples:
+        """The samples with the entry named that says which places are real, see `cbs.network.padding`."""
+        return self._told(padding=name)
+
+    def muted(self) -> Samples:
+        """The samples, of which outputs at places that are padding are looked at as zeros."""
+        return self._told(mute=True)
+
+    def _told(self, **about: Any) -> Samples:
+        def change(values: Any) -> Any:
+            return values.told(**about) if isinstance(values, Nested) else values
+
+        if self.ragged:
+            return replace(self, inputs=Ragged(map(change, self.inputs)))
+        return replace(self, inputs=change(self.inputs))
 
     def _changed(self, change: Callable[[Any], Any], targets: bool = True) -> Samples:
         def each(values: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from cbs.data import Nested, first_line
 from cbs.data.nested import describe
+from cbs.network.padding import padded, silent
 
 Output = int | str | Callable[[Any], Tensor]
 """Which of a network's outputs: a place in a tuple, a name in a mapping or object, or a function of all."""
@@ -23,8 +26,9 @@ NAMED = "logits"
 
 def answer(model: nn.Module, inputs: Any) -> Tensor:
     """The output that is looked at, as `forward` has it, but for checks, and with the model's own errors."""
-    outputs = inputs.call(model) if isinstance(inputs, Nested) else model(inputs)
-    return chosen(model, outputs, len(inputs))
+    with padded(inputs):
+        outputs = inputs.call(model) if isinstance(inputs, Nested) else model(inputs)
+    return chosen(model, outputs, inputs)
 
 
 def functional(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Any) -> Tensor:
@@ -36,7 +40,9 @@ def functional(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Any) -> 
         inputs: of a batch, see `cbs.data.Samples.batches`.
     """
     args, kwargs = inputs.arguments(model) if isinstance(inputs, Nested) else ((inputs,), {})
-    return chosen(model, functional_call(model, dict(tensors), args, kwargs), len(inputs))
+    with padded(inputs):
+        outputs = functional_call(model, dict(tensors), args, kwargs)
+    return chosen(model, outputs, inputs)
 
 
 def forward(model: nn.Module, inputs: Any) -> Tensor:
@@ -53,11 +59,8 @@ def forward(model: nn.Module, inputs: Any) -> Tensor:
     Raises:
         ValueError: if the model refuses the inputs, or has no such output.
     """
-    try:
-        outputs = inputs.call(model) if isinstance(inputs, Nested) else model(inputs)
-    except Exception as error:
-        raise ValueError(f"data: the model refuses {told(inputs)} ({first_line(error)})") from error
-    found = chosen(model, outputs, len(inputs))
+    outputs = raw(model, inputs)
+    found = chosen(model, outputs, inputs)
     if found.shape[:1] != inputs.shape[:1]:
         raise ValueError(
             f"model must answer a batch of {len(inputs)} with as many outputs, got {list(found.shape)}; wrap "
@@ -67,6 +70,50 @@ def forward(model: nn.Module, inputs: Any) -> Tensor:
     if not found.is_floating_point():
         raise ValueError(f"model answers with {found.dtype}; it must give real numbers, such as logits")
     return found
+
+
+def raw(model: nn.Module, inputs: Any) -> Any:
+    """All that a model answers.
+
+    Raises:
+        ValueError: if the model refuses the inputs.
+    """
+    try:
+        with padded(inputs):
+            return inputs.call(model) if isinstance(inputs, Nested) else model(inputs)
+    except Exception as error:
+        raise ValueError(
+            f"data: the model refuses {told(inputs)} ({first_line(error)}){_taken(model, inputs)}"
+        ) from error
+
+
+def _taken(model: nn.Module, inputs: Any) -> str:
+    """What a model takes, where it was given a structure."""
+    if not isinstance(inputs, Nested):
+        return ""
+    try:
+        return f"; its forward takes {', '.join(inspect.signature(model.forward).parameters)}"
+    except (TypeError, ValueError):
+        return ""
+
+
+class OutputChosen(UserWarning):
+    """A model gives several outputs, of which one is looked at that nobody named."""
+
+
+def tell_choice(outputs: Any, count: int) -> None:
+    """Warn where the rule of `forward` chooses among several outputs of which none is called `logits`."""
+    if isinstance(outputs, Tensor):
+        return
+    named = dict(_parts(outputs))
+    able = [name for name, part in named.items() if _fits(part, count)]
+    if len(able) > 1 and NAMED not in named:
+        warnings.warn(
+            f"model answers with {_shapes(outputs)}: of these {able[0]!r} is looked at; say which with "
+            "output=",
+            OutputChosen,
+            stacklevel=5,
+        )
 
 
 def told(inputs: Any) -> str:
@@ -91,18 +138,21 @@ def choose_output(model: nn.Module, output: Output | None) -> None:
         vars(model)[CHOICE] = output
 
 
-def chosen(model: nn.Module, outputs: Any, count: int) -> Tensor:
+def chosen(model: nn.Module, outputs: Any, inputs: Any) -> Tensor:
     """The one of a network's outputs that is looked at, see `forward`.
 
     Args:
         model: the network, which may have been told.
         outputs: all of them.
-        count: samples in the batch.
+        inputs: of the batch.
 
     Raises:
         ValueError: if there is none.
     """
-    return pick(getattr(model, CHOICE, None), outputs, count)
+    found = pick(getattr(model, CHOICE, None), outputs, len(inputs))
+    if isinstance(inputs, Nested) and inputs.form.mute:
+        return silent(found, inputs)
+    return found
 
 
 def count_of(arguments: Any) -> int:
@@ -129,6 +179,8 @@ def pick(output: Output | None, outputs: Any, count: int) -> Tensor:
 
 
 def _part(outputs: Any, output: int | str) -> Any:
+    if isinstance(output, str) and isinstance(outputs, tuple | list) and output.lstrip("-").isdigit():
+        return outputs[int(output)]  # as it is given in a shell
     if isinstance(output, str) and not isinstance(outputs, Mapping):
         return getattr(outputs, output)
     return outputs[output]

@@ -16,6 +16,7 @@ from cbs.data.nested import joined
 from cbs.network.answers import answer as answer
 from cbs.network.answers import forward as forward
 from cbs.network.answers import functional as functional
+from cbs.network.everything import WholeLoss
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import (
     INSTEAD,
@@ -27,6 +28,8 @@ from cbs.network.losses import (
     require_probabilities,
     sample_losses,
 )
+from cbs.network.padding import real_places
+from cbs.network.tokens import IGNORED, places_and_classes
 from solvers.hessian import Array
 
 FEW = 100
@@ -44,11 +47,13 @@ class Evaluation:
         accuracy: fraction of the labels that count whose class has the largest output; None unless
             targets are class indices.
         samples: how many.
+        measure: what `loss` is: of data without labels the `distance of outputs` from the dense network's.
     """
 
     loss: float
     accuracy: float | None
     samples: int
+    measure: str = "loss"
 
 
 def evaluate(model: nn.Module, samples: Samples, loss: Loss) -> Evaluation:
@@ -62,11 +67,27 @@ def evaluate(model: nn.Module, samples: Samples, loss: Loss) -> Evaluation:
     with evaluating(model):
         for outputs, targets in _answers(model, samples):
             total += _total(loss, outputs, targets)
-            if _are_classes(outputs, targets):
-                counts = counted(loss, outputs, targets)
-                correct += int(((outputs.argmax(dim=1) == targets) & counts).sum())
-                labels += int(counts.sum())
-    return Evaluation(total / len(samples), correct / labels if labels else None, len(samples))
+            right, those = _right(loss, outputs, targets)
+            correct, labels = correct + right, labels + those
+    accuracy = correct / labels if labels else None
+    return Evaluation(total / len(samples), accuracy, len(samples), getattr(loss, "measure", "loss"))
+
+
+def _right(loss: Loss, outputs: Tensor, targets: Any) -> tuple[int, int]:
+    """How many labels of a batch have the largest output, and how many count; none if they are no classes."""
+    if not isinstance(targets, Tensor):
+        return 0, 0
+    if isinstance(loss, WholeLoss):
+        shown, known = loss.shown(outputs), targets
+        if not _are_classes(shown, known):
+            return 0, 0
+        counts = known != IGNORED
+    else:
+        shown, known = places_and_classes(loss, outputs, targets)
+        if not _are_classes(shown, known):
+            return 0, 0
+        counts = counted(loss, outputs, targets) if shown is outputs else known != IGNORED
+    return int(((shown.argmax(dim=1) == known) & counts).sum()), int(counts.sum())
 
 
 def mean_loss(model: nn.Module, samples: Samples, loss: Loss) -> float:
@@ -128,23 +149,28 @@ def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
         ValueError: if the model answers the same inputs differently every time, or the loss has no
             gradient by the outputs on any sample: every pruning would look perfect.
     """
-    require_probabilities(loss, samples.targets)
+    for _, targets in samples.groups():
+        require_probabilities(loss, targets)
     few = samples.few(FEW)
     with evaluating(model):
-        first, second = (torch.cat([forward(model, x) for x, _ in few.batches()]) for _ in range(2))
-        slack = max(SAME, 4 * torch.finfo(first.dtype).eps) * float(first.nan_to_num().abs().max())
-        if not torch.allclose(first, second, rtol=0, atol=slack, equal_nan=True):
+        pairs = [(forward(model, x.clone()), forward(model, x)) for x, _ in few.batches()]
+        largest = max(float(first.nan_to_num().abs().max()) for first, _ in pairs)
+        slack = max(SAME, 4 * torch.finfo(pairs[0][0].dtype).eps) * largest
+        if not all(torch.allclose(a, b, rtol=0, atol=slack, equal_nan=True) for a, b in pairs):
             raise ValueError(
                 "model answers the same inputs differently every time, in evaluation mode too, as dropout "
                 "that is always on does; switch that off"
             )
+        if getattr(loss, "measure", None) is not None:
+            return  # a distance from what the dense network says itself, where its slope is zero
         for outputs, targets in _answers(model, replace(samples, batch=min(samples.batch, FEW))):
             slope = gradient(loss, outputs, targets)
             if slope is not None and bool(slope.ne(0).any()):
                 return
     name = getattr(loss, "__name__", type(loss).__name__)
-    labels = samples.targets
-    ignored = not labels.is_floating_point() and bool((labels == labels.flatten()[0]).all())
+    _, labels = next(samples.groups())
+    ignored = isinstance(labels, Tensor) and not labels.is_floating_point()
+    ignored = ignored and bool((labels == labels.flatten()[0]).all())
     raise ValueError(
         f"loss {name} has no gradient by the outputs {list(outputs.shape)} on any sample, so every pruning "
         f"would look perfect; {'give labels that it does not all ignore; ' if ignored else ''}{INSTEAD}"
@@ -197,6 +223,7 @@ def output_changes(
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         layer, move = by_name[name], moves[name]
+        x, y = real_places(layer, x, y)
         for part in layer.split(x, y):
             rows = layer.flatten(layer.run(part.to(move[0]), *move)).square().sum(dim=0, dtype=torch.float64)
             total, energy = sums.get(name, (0.0, 0.0))

@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.data import first_line
+from cbs.data.nested import Nested, as_given, describe, pieces
 from cbs.names import check_name
+from cbs.network.tokens import TOKENS
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 """A loss of (outputs, targets): the mean or the sum over a batch's samples, or a value for each of them."""
 LOSSES = (
     "cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "nll_loss", "poisson_nll_loss",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "multi_margin_loss", "soft_margin_loss",
-    "multilabel_margin_loss", "kl_div",
+    "multilabel_margin_loss", "kl_div", *TOKENS,
 )  # fmt: skip
-"""Losses of `torch.nn.functional` that can be named."""
+"""Losses that can be named: of `torch.nn.functional`, and of sequences."""
 LOW = (torch.float16, torch.bfloat16)
 """Types whose losses and curvatures are computed in single precision."""
 ADDITIVE = "give one that adds up over samples, such as the same with reduction='sum'"
@@ -40,14 +42,20 @@ def named_loss(loss: str | Loss) -> Loss:
     """
     if isinstance(loss, str):
         check_name("loss", loss, LOSSES)
-        return getattr(F, loss)  # type: ignore[no-any-return]
+        return TOKENS.get(loss) or getattr(F, loss)
     if not callable(loss):
         raise ValueError(f"loss must be a name or be called with outputs and targets, got {loss!r}")
     return loss
 
 
-def wide(values: Tensor) -> Tensor:
+@overload
+def wide(values: Tensor) -> Tensor: ...
+@overload
+def wide(values: Nested) -> Nested: ...
+def wide(values: Any) -> Any:
     """The values, in single precision if they are in half precision or bfloat16."""
+    if isinstance(values, Nested):
+        return values.map_all(wide)
     return values.float() if values.dtype in LOW else values
 
 
@@ -58,19 +66,19 @@ def wide_loss(loss: Loss) -> Loss:
     return loss
 
 
-def batch_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+def batch_loss(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
     """What the loss says of a batch; it is given copies, which it may change in place.
 
     Raises:
         ValueError: if it refuses them, or answers with neither one value nor one for every sample.
     """
     try:
-        found = loss(wide(outputs).clone(), wide(targets).clone())
+        found = loss(wide(outputs).clone(), as_given(wide(targets).clone()))
     except Exception as error:
         hint = _hint(loss, outputs, targets)
         raise ValueError(
-            f"loss refuses outputs of shape {list(outputs.shape)} with targets of shape "
-            f"{list(targets.shape)} and type {targets.dtype} ({first_line(error)}){hint}"
+            f"loss refuses outputs of shape {list(outputs.shape)} with {_told(targets)} "
+            f"({first_line(error)}){hint}"
         ) from error
     if not isinstance(found, Tensor) or (found.numel() != 1 and found.shape != outputs.shape[:1]):
         what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
@@ -81,12 +89,12 @@ def batch_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
-def single_loss(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
+def single_loss(loss: Loss, output: Tensor, target: Any) -> Tensor:
     """The loss of one sample, output and target `[1, ...]`, as a scalar; it is given copies."""
-    return loss(wide(output).clone(), wide(target).clone()).reshape(())
+    return loss(wide(output).clone(), as_given(wide(target).clone())).reshape(())
 
 
-def sample_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+def sample_losses(loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
     """`[N]` loss of every sample by itself, differentiable.
 
     By `torch.func.vmap`, or one by one where the loss does what that can't follow.
@@ -94,12 +102,12 @@ def sample_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         losses: Tensor = torch.func.vmap(lambda o, t: single_loss(loss, o[None], t[None]))(outputs, targets)
     except Exception:
-        pairs = zip(torch.split(outputs, 1), torch.split(targets, 1), strict=True)
+        pairs = zip(torch.split(outputs, 1), pieces(targets, 1), strict=True)
         losses = torch.stack([single_loss(loss, output, target) for output, target in pairs])
     return losses
 
 
-def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor, targets: Tensor) -> None:
+def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor, targets: Any) -> None:
     """Refuse a loss of a batch that is neither the mean nor the sum over its samples.
 
     Such are class weights that a mean is divided by, ignored labels of which samples have unequally
@@ -134,7 +142,7 @@ def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor, targets: Te
         return
     value, mean, total = float(whole.reshape(())), float(losses.mean()), float(losses.sum())
     if abs(value - mean) > float(slack.mean()) and abs(value - total) > float(slack.sum()):
-        if targets.is_floating_point() and targets.shape != outputs.shape:
+        if isinstance(targets, Tensor) and targets.is_floating_point() and targets.shape != outputs.shape:
             raise ValueError(
                 f"loss takes outputs {list(outputs.shape)} and targets {list(targets.shape)} of a batch for "
                 "more than its samples' losses, as when shapes broadcast; give targets of the outputs' shape"
@@ -146,7 +154,7 @@ def require_additive(whole: Tensor, losses: Tensor, outputs: Tensor, targets: Te
         )
 
 
-def gradient(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor | None:
+def gradient(loss: Loss, outputs: Tensor, targets: Any) -> Tensor | None:
     """The gradient of a batch's loss by the outputs, or None if they have no part in it."""
     with torch.enable_grad():
         point = wide(outputs).detach().clone().requires_grad_()
@@ -175,7 +183,7 @@ def counted(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.ones_like(targets, dtype=torch.bool) if slope is None else slope.ne(0).any(dim=1)
 
 
-def require_probabilities(loss: Loss, targets: Tensor) -> None:
+def require_probabilities(loss: Loss, targets: Any) -> None:
     """Refuse a cross entropy of numbers that are no class probabilities.
 
     Raises:
@@ -191,8 +199,26 @@ def require_probabilities(loss: Loss, targets: Tensor) -> None:
         )
 
 
-def _is_regression(loss: Any, targets: Tensor) -> bool:
-    return _is_cross_entropy(loss) and targets.is_floating_point()
+def _is_regression(loss: Any, targets: Any) -> bool:
+    return isinstance(targets, Tensor) and _is_cross_entropy(loss) and targets.is_floating_point()
+
+
+def _told(targets: Any) -> str:
+    if isinstance(targets, Nested):
+        return f"targets {describe(targets)}"
+    return f"targets of shape {list(targets.shape)} and type {targets.dtype}"
+
+
+def is_known(loss: Any) -> bool:
+    """Whether a loss is one of PyTorch's or of this package's, which take one tensor of outputs."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    known = (getattr(F, name, None) for name in LOSSES)
+    return (
+        any(loss is other for other in (*known, *TOKENS.values()))
+        or (isinstance(loss, nn.Module) and type(loss).__module__ == "torch.nn.modules.loss")
+        or getattr(loss, "__module__", None) == "torch.nn.functional"
+    )
 
 
 def _is_cross_entropy(loss: Any) -> bool:
@@ -201,8 +227,15 @@ def _is_cross_entropy(loss: Any) -> bool:
     return loss is F.cross_entropy or isinstance(loss, nn.CrossEntropyLoss)
 
 
-def _hint(loss: Any, outputs: Tensor, targets: Tensor) -> str:
+def _hint(loss: Any, outputs: Tensor, targets: Any) -> str:
     """What would be right where a loss refuses outputs and targets, for losses that are known."""
+    if not isinstance(targets, Tensor):
+        return "; give a function of (outputs, targets)" if _is_cross_entropy(loss) else ""
+    if _is_cross_entropy(loss) and outputs.ndim == 3 and targets.shape == outputs.shape[:2]:
+        return (
+            "; for outputs [N, T, classes] give loss 'token_cross_entropy', or 'next_token_cross_entropy' "
+            "where every place tells the next label"
+        )
     if _is_regression(loss, targets):
         return f"; class labels must be integers, {INSTEAD}"
     if _is_cross_entropy(loss) and outputs.ndim > 1:

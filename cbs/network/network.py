@@ -18,11 +18,15 @@ from cbs.curvature.each import require_apart
 from cbs.curvature.signal import require_signal, require_single
 from cbs.data import Samples, first_line, gather
 from cbs.memo import Memo
+from cbs.network.answers import CHOICE, Output, choose_output, raw, tell_choice
+from cbs.network.distance import OutputDistance, by_distance
 from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
-from cbs.network.evaluate import Evaluation, answer, evaluate, require_answers
+from cbs.network.evaluate import Evaluation, answer, evaluate, evaluating, require_answers
+from cbs.network.everything import Everything, WholeLoss
 from cbs.network.layers import Layer, named_layers, visiting
-from cbs.network.losses import LOW, Loss, require_probabilities, wide, wide_loss
+from cbs.network.losses import LOW, Loss, is_known, require_probabilities, wide, wide_loss
 from cbs.network.neurons import Found, Neurons, find_neurons
+from cbs.network.padding import require_named
 from cbs.network.probe import misbehaving
 from cbs.network.surgery import Saved, clone, put_mask, read_masks, save
 from cbs.quadratic import Quadratic
@@ -71,6 +75,8 @@ class Network:
         device: torch device.
         reference: the dense network, where this one is what a stage before left of it. Models of curvatures
             that can, see `Curvature.toward`, are then drawn toward its outputs.
+        output: which of the model's outputs is looked at; None for the rule of `cbs.network.answers.forward`.
+        padding: name of the entry of a batch that says which places are real, see `cbs.request.Request`.
 
     Raises:
         ValueError: in one line, for a model without prunable layers, data or targets that model or
@@ -89,6 +95,8 @@ class Network:
         seed: int = 0,
         device: str = "cpu",
         reference: Reference | None = None,
+        output: Output | None = None,
+        padding: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -105,12 +113,12 @@ class Network:
         self.model = _placed(clone(model), device).eval()
         self.layers = self._layers(found.choose(layers))
         self._origin = where, {name: module.training for name, module in model.named_modules()}
-        self.samples: Samples = gather(data, samples, seed, model).to(device)
-        if not self.samples.labelled:
-            raise ValueError(
-                "data has no targets; give pairs (inputs, targets), or cbs.unlabelled(model, data)"
-            )
+        self.padding = padding
+        self.samples: Samples = gather(data, samples, seed, model).to(device).with_padding(padding)
+        require_named(self.samples, padding)
         self.loss, self.damping, self.device = wide_loss(loss), damping, device
+        self.labelled = self.samples.labelled
+        self._look_at(output)
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
         found = found.without(misbehaving(self.model, self.layers, self.samples.first(TRIED)))
@@ -125,6 +133,28 @@ class Network:
         self.reference = reference
         self.held_out: Samples | None = None
         self.test_before: Evaluation | None = None
+
+    def _look_at(self, output: Output | None) -> None:
+        """Decide which output is looked at, and what the loss is given."""
+        if output is not None:
+            choose_output(self.model, output)
+        chosen = getattr(self.model, CHOICE, None)
+        whole = isinstance(chosen, Everything)
+        if isinstance(self.loss, WholeLoss | OutputDistance):
+            return  # of a stage before
+        if output is None and (chosen is None or whole) and self.labelled and not is_known(self.loss):
+            choose_output(self.model, None)
+            with evaluating(self.model):
+                outputs = raw(self.model, self.samples.first(TRIED))
+            if not isinstance(outputs, Tensor):
+                everything = Everything()
+                choose_output(self.model, everything)
+                self.loss = WholeLoss(self.loss, everything)
+        elif output is None and chosen is None:
+            with evaluating(self.model):
+                tell_choice(raw(self.model, self.samples.first(TRIED)), TRIED)
+        if not self.labelled:
+            self.loss, self.samples = by_distance(self.model, self.samples)
 
     def _layers(self, names: Sequence[str]) -> list[Layer]:
         """Layers of the copy; a bias of which entries were pruned before stays as it is."""
@@ -149,8 +179,13 @@ class Network:
 
     def hold_out(self, samples: Samples) -> None:
         """Evaluate on `samples`, too."""
-        self.held_out = samples.to(self.device)
-        require_probabilities(self.loss, samples.targets)
+        self.held_out = samples.to(self.device).with_padding(self.padding)
+        if isinstance(self.loss, OutputDistance):
+            _, self.held_out = by_distance(self.model, self.held_out, self.loss)
+        elif not self.held_out.labelled:
+            raise ValueError("test has no labels, and the calibration data has; give test data with labels")
+        for _, targets in self.held_out.groups():
+            require_probabilities(self.loss, targets)
         self.test_before = evaluate(self.model, self.held_out, self.loss)
 
     def _refuse_loss(self) -> None:

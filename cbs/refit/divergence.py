@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn import functional as F
 
+from cbs.network.distance import OutputDistance
 from cbs.network.losses import Loss, counted, gradient, sample_losses, single_loss
+from cbs.network.tokens import TOKENS, next_token_cross_entropy, token_cross_entropy
 
 DENSE = 128
 """Most outputs of a sample of which a loss's Hessian is written out."""
@@ -104,6 +106,36 @@ class Probabilities(_Softmax):
     def gradient(self, o: Tensor, known: Tensor) -> Tensor:
         """See `Divergence`: `q - p`."""
         return self.weights(o, known) * (o.softmax(dim=1) - known.softmax(dim=1))
+
+
+class Places(Divergence):
+    """A divergence of classes in dimension 1, of outputs `[N, T, classes]` as of tokens.
+
+    Args:
+        inner: of outputs `[N, classes, T]`.
+    """
+
+    def __init__(self, inner: Divergence) -> None:
+        self.inner = inner
+        self.words = inner.words  # type: ignore[misc]
+
+    def values(self, o: Tensor, known: Tensor) -> Tensor:
+        """See `Divergence`."""
+        return self.inner.values(o.movedim(-1, 1), known.movedim(-1, 1))
+
+    def gradient(self, o: Tensor, known: Tensor) -> Tensor:
+        """See `Divergence`."""
+        return self.inner.gradient(o.movedim(-1, 1), known.movedim(-1, 1)).movedim(1, -1)
+
+    def product(self, o: Tensor, known: Tensor, v: Tensor) -> Tensor:
+        """See `Divergence`."""
+        o, known, v = (values.movedim(-1, 1) for values in (o, known, v))
+        return self.inner.product(o, known, v).movedim(1, -1)
+
+    def rooted(self, o: Tensor, known: Tensor, z: Tensor) -> Tensor:
+        """See `Divergence`."""
+        o, known, z = (values.movedim(-1, 1) for values in (o, known, z))
+        return self.inner.rooted(o, known, z).movedim(1, -1)
 
 
 class Bernoullis(Divergence):
@@ -263,6 +295,8 @@ def choose(loss: Loss, match: str | None, labels: bool, outputs: Tensor, targets
             )
     if match == "outputs":
         return Squares()
+    if kind in TOKENS.values():
+        return Places(Probabilities())
     if kind is F.binary_cross_entropy_with_logits:
         return Bernoullis()
     if outputs.ndim < 2 or outputs.shape[1] < 2:
@@ -281,10 +315,13 @@ def choose(loss: Loss, match: str | None, labels: bool, outputs: Tensor, targets
     return Probabilities()
 
 
-MATCH: dict[Callable[..., Tensor], str] = {
+MATCH: dict[Callable[..., Any], str] = {
     F.cross_entropy: "probabilities",
     F.nll_loss: "probabilities",
     F.binary_cross_entropy_with_logits: "probabilities",
+    token_cross_entropy: "probabilities",
+    next_token_cross_entropy: "probabilities",
+    OutputDistance: "outputs",
     F.mse_loss: "outputs",
     F.l1_loss: "outputs",
     F.smooth_l1_loss: "outputs",
@@ -327,11 +364,11 @@ def _slope(loss: Loss, o: Tensor, known: Tensor) -> Tensor:
     return torch.zeros_like(o) if found is None else found
 
 
-def _function(loss: Loss) -> Callable[..., Tensor]:
+def _function(loss: Loss) -> Callable[..., Any]:
     """The function that a loss is of, out of `functools.partial` and modules."""
     while isinstance(loss, functools.partial):
         loss = loss.func
-    return _MODULES.get(type(loss), loss)  # type: ignore[arg-type]
+    return OutputDistance if isinstance(loss, OutputDistance) else _MODULES.get(type(loss), loss)  # type: ignore[arg-type]
 
 
 def _name(loss: Loss) -> str:

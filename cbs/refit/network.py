@@ -286,7 +286,7 @@ def with_known(dense: nn.Module, samples: Samples, divergence: Divergence, low: 
     if divergence.dense:
         where = _device(dense)
         with evaluating(dense):
-            home = samples.device
+            home, samples = samples.device, samples.muted()
             samples = samples.answered(lambda x: wide(forward(dense, x.to(where))).to(home))
         found = [targets for _, targets in samples.groups()]
         if count := sum(int((~torch.isfinite(targets)).sum()) for targets in found):

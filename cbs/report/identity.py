@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cbs.data import Samples
+from cbs.data.nested import shared_words, tensors_of
 from cbs.network.surgery import clone
 
 
@@ -38,13 +39,18 @@ def _digest_of_model(model: nn.Module) -> str:
 
 
 def _digest_of_samples(samples: Samples) -> str:
-    parts = [samples.inputs, samples.targets]
-    head = " ".join(f"{part.dtype} {list(part.shape[1:])}" for part in parts)
-    inputs, targets = (_rows(part) for part in parts)
-    each = [
-        hashlib.sha256(x.tobytes() + b" " + y.tobytes()).digest()
-        for x, y in zip(inputs, targets, strict=True)
-    ]
+    heads, each = [], list[bytes]()
+    for inputs, targets in samples.groups():
+        named = [*tensors_of(inputs), *tensors_of(targets)]
+        heads.append(
+            " ".join(f"{part.dtype} {list(part.shape[1:])}" for part in named) + shared_words(inputs)
+        )
+        rows = [_rows(part) for part in named]
+        each += [
+            hashlib.sha256(b" ".join(row.tobytes() for row in sample)).digest()
+            for sample in zip(*rows, strict=True)
+        ]
+    head = "; ".join(dict.fromkeys(heads))
     return hashlib.sha256(head.encode() + b"".join(sorted(each))).hexdigest()
 
 

@@ -75,7 +75,7 @@ def hold_back(data: Samples, validation: Any, seed: int) -> tuple[Samples, Sampl
         return data, None
     if not is_number(validation):
         try:
-            return data, gather(validation)
+            return data, gather(validation, seed=seed)
         except ValueError as error:
             raise ValueError(f"validation: {error}; a fraction of the data may be given, too") from None
     if not 0 < validation < 1:

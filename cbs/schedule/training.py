@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cbs.data import gather
+from cbs.data import Samples, gather
 from cbs.network.evaluate import forward
 from cbs.network.losses import Loss, batch_loss, named_loss
 from cbs.schedule.bar import epoch_bar
@@ -104,7 +104,13 @@ def train(
         raise ValueError(f"progress must be True or False, got {progress!r}")
     check_patience(patience, validation)
     measure = named_loss(loss)
-    samples, held = hold_back(gather(data), validation, seed)
+    samples, held = hold_back(gather(data, seed=seed, model=model), validation, seed)
+    for part in (samples, held):
+        if part is not None and not part.labelled:
+            raise ValueError(
+                "data has no labels to train on; give batches (inputs, targets), or "
+                "cbs.unlabelled(model, data)"
+            )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("model has no parameters to train: none requires a gradient")
@@ -130,7 +136,7 @@ def train(
         model.train()
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
-            for index in _batches(len(samples), min(batch, samples.batch), order):
+            for index in _batches(samples, min(batch, samples.batch), order):
                 inputs, targets = next(samples.take(index).batches(len(index)))
                 closure = _closure(model, steps, measure, inputs, targets)
                 found: Any = steps.step(closure)
@@ -159,8 +165,8 @@ def _closure(
     model: nn.Module,
     steps: torch.optim.Optimizer,
     loss: Loss,
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Any,
+    targets: Any,
 ) -> Callable[[], Any]:
     """Computes the loss of a batch and its gradients, which a mask makes zero where it has pruned."""
 
@@ -173,8 +179,18 @@ def _closure(
     return closure
 
 
-def _batches(count: int, size: int, order: torch.Generator) -> list[Tensor]:
-    """Indices of every batch of an epoch."""
+def _batches(samples: Samples, size: int, order: torch.Generator) -> list[Tensor]:
+    """Indices of every batch of an epoch, each of samples of one shape."""
+    found, start = list[Tensor](), 0
+    for inputs, _ in samples.groups():
+        found += [part + start for part in _shuffled(len(inputs), size, order)]
+        start += len(inputs)
+    if not samples.ragged:
+        return found
+    return [found[i] for i in torch.randperm(len(found), generator=order).tolist()]
+
+
+def _shuffled(count: int, size: int, order: torch.Generator) -> list[Tensor]:
     parts = [*torch.split(torch.randperm(count, generator=order), size)]
     if size > 2 and len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [parts[-2][:-1], torch.cat([parts[-2][-1:], parts[-1]])]

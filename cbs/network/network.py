@@ -118,10 +118,12 @@ class Network:
         require_named(self.samples, padding)
         self.loss, self.damping, self.device = wide_loss(loss), damping, device
         self.labelled = self.samples.labelled
-        self._look_at(output)
+        if output is not None:
+            choose_output(self.model, output)
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
         found = found.without(misbehaving(self.model, self.layers, self.samples.first(TRIED)))
+        self._look_at(output)
         self.layers = self._layers(found.choose(layers))
         self.left_out = found.left_out if layers is None else {}
         tell(self.left_out)
@@ -136,8 +138,6 @@ class Network:
 
     def _look_at(self, output: Output | None) -> None:
         """Decide which output is looked at, and what the loss is given."""
-        if output is not None:
-            choose_output(self.model, output)
         chosen = getattr(self.model, CHOICE, None)
         whole = isinstance(chosen, Everything)
         if isinstance(self.loss, WholeLoss | OutputDistance):

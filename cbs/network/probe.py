@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cbs.network.evaluate import forward
+from cbs.network.answers import raw
 from cbs.network.layers import Layer, visiting
 
 SLACK = 16
@@ -42,7 +42,7 @@ def misbehaving(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> di
             found.setdefault(by_name[name].path, "its output is not W x + b of its input, perhaps by a hook")
 
     with torch.no_grad(), visiting(layers, visit), _Uses(modules) as uses, _inside(modules, uses):
-        forward(model, inputs)
+        raw(model, inputs)
     for name, module in modules.items():
         if not torch.equal(module.weight, before[name]):
             found[name] = "its weight changes when it runs"

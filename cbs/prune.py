@@ -18,6 +18,7 @@ from cbs.certify import certify_result, take_up
 from cbs.checks import SCOPES
 from cbs.data import gather
 from cbs.earlier import check_earlier
+from cbs.handing import Handing
 from cbs.history import Stage
 from cbs.method import Method
 from cbs.methods import get_method, table
@@ -160,7 +161,7 @@ def compare(
     lone = isinstance(finished, PruneResult)
     if lone or not all(isinstance(result, PruneResult) for result in finished):
         raise ValueError(f"finished must be a list of results, got {'one' if lone else finished!r}")
-    references = References(network)
+    references, handed = References(network), Handing(network)
     hand_out = on_result or (lambda result: None)
     there = {(done.method, done.asked): done for done in finished if done.status != "interrupted"}
     results: list[PruneResult] = []
@@ -187,13 +188,13 @@ def compare(
             except ValueError as error:
                 failures.setdefault(request.name, error)
                 continue
-            hand_out(certify_result(runs[request.name], references, compute=False))
+            hand_out(handed(certify_result(runs[request.name], references, compute=False)))
             if runs[request.name].watch.interrupted:
                 break
         ordered = [runs[request.name] for request in row if request.name in runs]
         stopped = any(run.watch.interrupted for run in ordered)
         for run in ordered:
-            results.append(certify_result(run, references, compute=not stopped))
+            results.append(handed(certify_result(run, references, compute=not stopped)))
             hand_out(results[-1])
             stopped = stopped or run.watch.interrupted
         if stopped:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from cbs.history import EVALUATIONS, Stage
 from cbs.network import surgery
-from cbs.network.eligible import module_of
+from cbs.network.eligible import masked, module_of
 from cbs.network.evaluate import Evaluation
+from cbs.network.kinds.registry import kind_of
 from cbs.network.shrink import Removed, shrink, tell_stays
 from cbs.record import as_record, evaluated, made
 from cbs.request import Request
@@ -276,12 +277,23 @@ class PruneResult:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """For every pruned module's name a bool tensor of its weight's shape, True where pruned."""
+        """For every pruned parameter a bool tensor of its shape, True where pruned.
+
+        A module's weight has the module's name, others have their own, such as `lstm.weight_ih_l0`.
+        """
         masks = surgery.read_masks(self.model)
         found = dict.fromkeys(
             layer.name if layer.name in masks else module_of(layer.name) for layer in self.layers
         )
-        return {name: masks[name] for name in found if name in masks}
+        names = [name for name in found if name not in masks]
+        own = {name: masks[name] for name in found if name in masks}
+        for path, module in self.model.named_modules() if names else ():
+            dot = f"{path}." if path else ""
+            if kind_of(module) is not None and any(name.startswith(dot) for name in names):
+                for key in masked(module):
+                    if not key.startswith("bias"):
+                        own[path if key == "weight" else dot + key] = getattr(module, f"{key}_mask") == 0
+        return own
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -345,7 +357,7 @@ class PruneResult:
                 measured=Measured(**measured), certified=made(Certified, record["certified"]),
                 history=history, left_out=record["left_out"], saved=saved,
                 neurons=[Removed(**group) for group in record.get("neurons", [])],
-                original=original if any(stage.moved for stage in history) else None,
+                original=original if any(stage.moved for stage in history) or _rewritten(model) else None,
             )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")
@@ -354,6 +366,11 @@ class PruneResult:
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"no record of a result ({type(error).__name__}: {error})") from None
         return result
+
+
+def _rewritten(model: nn.Module) -> bool:
+    """Whether a network has modules that are rewritten to be pruned, of which `saved` has nothing."""
+    return any(kind_of(module) is not None for module in model.modules())
 
 
 def _layer(record: Mapping[str, Any]) -> LayerResult:

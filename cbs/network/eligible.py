@@ -246,14 +246,34 @@ def _matrices(name: str, module: nn.Module) -> list[str]:
     return [f"{name}.{key}" if name else key for key in names]
 
 
-def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """For every Linear and convolution the names of other tensors in the memory of its weight or bias."""
-    places: dict[int, list[tuple[nn.Module, str, str, Tensor]]] = defaultdict(list)
+Held = tuple[nn.Module, str, str, Tensor]
+"""A tensor that a module holds: the module, the tensor's name in it and in the network, and itself."""
+
+
+def memory(model: nn.Module) -> dict[int, list[Held]]:
+    """What a network's modules hold, parameters, buffers and attributes, by the storage that it is in."""
+    places: dict[int, list[Held]] = defaultdict(list)
     for name, module in model.named_modules():
         for key, tensor in _named_tensors(module):
             if tensor.layout is torch.strided and tensor.numel() and not tensor.is_meta:
                 path = f"{name}.{key}" if name else key
                 places[tensor.untyped_storage().data_ptr()].append((module, key, path, tensor))
+    return places
+
+
+def shared_with(module: nn.Module, places: Mapping[int, Sequence[Held]]) -> str | None:
+    """What outside of a module and its children has memory in common with a parameter of theirs; or None."""
+    own = {*module.modules()}
+    for parameter in module.parameters():
+        for other, _, path, tensor in places.get(parameter.untyped_storage().data_ptr(), ()):
+            if other not in own and _overlap(parameter, tensor):
+                return path
+    return None
+
+
+def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """For every Linear and convolution the names of other tensors in the memory of its weight or bias."""
+    places = memory(model)
     found: dict[nn.Module, list[str]] = defaultdict(list)
     for same in places.values():
         for module, key, path, tensor in same:

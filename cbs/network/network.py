@@ -23,6 +23,8 @@ from cbs.network.distance import OutputDistance, by_distance
 from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
 from cbs.network.evaluate import Evaluation, answer, evaluate, evaluating, require_answers
 from cbs.network.everything import Everything, WholeLoss
+from cbs.network.kinds.opening import Opened, differing, open_model
+from cbs.network.kinds.registry import STAYS
 from cbs.network.layers import Layer, named_layers, visiting
 from cbs.network.losses import LOW, Loss, is_known, require_probabilities, wide, wide_loss
 from cbs.network.neurons import Found, Neurons, find_neurons
@@ -106,13 +108,11 @@ class Network:
                 raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
         if not is_number(damping) or not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
-        found = survey(model)
+        opened = open_model(model)
+        found = survey(opened.model).without(opened.left_out)
         found.choose(layers)
-        where = next(model.parameters(), torch.empty(0)).device
-        self.masks = {name: read_masks(model, name) for name in masked_names(model)}
-        self.model = _placed(clone(model), device).eval()
+        self._take(model, opened, device)
         self.layers = self._layers(found.choose(layers))
-        self._origin = where, {name: module.training for name, module in model.named_modules()}
         self.padding = padding
         self.samples: Samples = gather(data, samples, seed, model).to(device).with_padding(padding)
         require_named(self.samples, padding)
@@ -122,6 +122,17 @@ class Network:
             choose_output(self.model, output)
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
+        if opened.names:
+            plain = _placed(clone(model), device).eval()
+            here = replace(opened, model=self.model)
+            if wrong := differing(plain, here, self.samples.first(TRIED)):
+                opened = open_model(model, {**opened.left_out, **wrong})
+                found = survey(opened.model).without(opened.left_out)
+                found.choose(layers)
+                self._take(model, opened, device)
+                if output is not None:
+                    choose_output(self.model, output)
+                self.layers = self._layers(found.choose(layers))
         found = found.without(misbehaving(self.model, self.layers, self.samples.first(TRIED)))
         self._look_at(output)
         self.layers = self._layers(found.choose(layers))
@@ -156,10 +167,21 @@ class Network:
         if not self.labelled:
             self.loss, self.samples = by_distance(self.model, self.samples)
 
+    def _take(self, model: nn.Module, opened: Opened, device: str) -> None:
+        """Work on a copy of the network, of which modules may have been rewritten."""
+        where = next(model.parameters(), torch.empty(0)).device
+        self.masks = {name: read_masks(opened.model, name) for name in masked_names(opened.model)}
+        self.model = _placed(clone(opened.model), device).eval()
+        self.composite = sorted(opened.names)
+        self._origin = where, {name: module.training for name, module in opened.model.named_modules()}
+
     def _layers(self, names: Sequence[str]) -> list[Layer]:
         """Layers of the copy; a bias of which entries were pruned before stays as it is."""
         fixed = self.masks.get("bias", {})
-        return [replace(layer, fixed_bias=layer.path in fixed) for layer in named_layers(self.model, names)]
+        return [
+            replace(layer, fixed_bias=layer.path in fixed or STAYS in vars(layer.module))
+            for layer in named_layers(self.model, names)
+        ]
 
     @property
     def earlier(self) -> list[Mask]:

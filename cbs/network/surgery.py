@@ -19,7 +19,7 @@ from cbs.network.layers import Layer
 from solvers.problem import Mask
 
 Saved = Mapping[str, tuple[Tensor, Tensor | None]]
-"""Weight and bias of every layer by name."""
+"""Weight and bias of every layer's module by name."""
 
 
 class _WithoutHistory(TorchFunctionMode):
@@ -47,9 +47,18 @@ def clone(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: if the model holds what can't be copied, such as a lock or a generator.
     """
+    return make_permanent(copied(model))
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy with its masks; see `clone`.
+
+    Raises:
+        ValueError: if the model holds what can't be copied.
+    """
     try:
         with _WithoutHistory():
-            return make_permanent(copy.deepcopy(model))
+            return copy.deepcopy(model)
     except Exception as error:
         raise ValueError(
             f"model {type(model).__name__} can't be copied ({first_line(error)}); "
@@ -108,7 +117,7 @@ def revive(model: nn.Module, state: Mapping[str, Tensor], masks: Mapping[str, Te
     Args:
         model: the dense network.
         state: the pruned network's, with plain weights.
-        masks: of the pruned layers by name, True where pruned.
+        masks: by the names that `PruneResult.masks` has, True where pruned.
 
     Raises:
         ValueError: if they are another network's.
@@ -117,10 +126,21 @@ def revive(model: nn.Module, state: Mapping[str, Tensor], masks: Mapping[str, Te
     try:
         pruned.load_state_dict(dict(state))
         for name, mask in masks.items():
-            put_mask(pruned.get_submodule(name), "weight", mask)
+            path, parameter = place_of(pruned, name)
+            put_mask(pruned.get_submodule(path), parameter, mask)
     except (RuntimeError, AttributeError, AssertionError) as error:
         raise ValueError(f"weights and masks are another network's ({first_line(error)})") from None
     return pruned
+
+
+def place_of(model: nn.Module, name: str) -> tuple[str, str]:
+    """The module and its parameter that a key of `PruneResult.masks` names."""
+    path, _, key = name.rpartition(".")
+    modules = dict(model.named_modules())
+    own = modules.get(name)
+    if own is not None and ("weight" in own._parameters or "weight_orig" in own._parameters):
+        return name, "weight"
+    return path, key
 
 
 def zero(weight: Tensor, dense: Tensor, mask: Mask) -> None:
@@ -147,7 +167,7 @@ def make_permanent(model: nn.Module) -> nn.Module:
 
     A parameter comes back where the masked one stood, or before the bias: where it was without a mask.
     """
-    for module in model.modules():
+    for module in [*model.modules()]:
         for name in masked(module):
             order = [name if key == f"{name}_orig" else key for key in module._parameters]
             torch_prune.remove(module, name)  # type: ignore[no-untyped-call]
@@ -169,8 +189,9 @@ def save(layers: Sequence[Layer]) -> Saved:
     """Copies of the layers' weights and biases, to be put back by `undo`."""
     saved = {}
     for layer in layers:
-        W, b = layer.weight, layer.bias
-        saved[layer.name] = (W.detach().clone(), None if b is None else b.detach().clone())
+        b = None if layer.fixed_bias else layer.module.bias
+        if layer.path not in saved:
+            saved[layer.path] = layer.parameter.detach().clone(), None if b is None else b.detach().clone()
     return saved
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cbs.network import surgery
+from cbs.network.eligible import module_of
 from cbs.network.layers import named_layers
 from cbs.report.closing import best, page
 from cbs.report.environment import environment
@@ -140,7 +141,10 @@ class RunFolder:
         self.settings["identity"] = dict(identity)
         self._write_config(identity)
         names = [layer["name"] for record in self._stored["results"][:1] for layer in record["layers"]]
-        saved = surgery.save(named_layers(surgery.clone(model), names)) if names else {}
+        plain = surgery.clone(model)
+        there = {name for name, _ in plain.named_modules()}
+        names = [name for name in names if name in there or module_of(name) in there]
+        saved = surgery.save(named_layers(plain, names)) if names else {}
         for record in self._stored["results"]:
             result = self._revived(record, model, saved)
             if result is not None and result.status != "interrupted":

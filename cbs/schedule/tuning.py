@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from cbs.handing import take_back, theirs
 from cbs.history import Stage
+from cbs.network.eligible import masked_names
 from cbs.network.evaluate import evaluate
 from cbs.network.network import Network
 from cbs.network.surgery import read_masks
@@ -45,8 +47,9 @@ def tuned(
         return stage
     where = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
-    masks, state = read_masks(model), copy.deepcopy(model.state_dict())
     model.to(network.device)
+    whole_model, model = model, theirs(model)
+    masks, state = _all_masks(model), copy.deepcopy(model.state_dict())
 
     def heard(epoch: Epoch) -> bool:
         nonlocal epochs
@@ -71,6 +74,8 @@ def tuned(
             model.load_state_dict(state)
     _require_kept(model, masks, state)
     clear(model)
+    take_back(whole_model, model, network)
+    model = whole_model
     spent = time.perf_counter() - began
     refresh(model)
     stage = replace(
@@ -97,7 +102,7 @@ def _require_kept(
     Raises:
         ValueError: naming the layer.
     """
-    found = read_masks(model)
+    found = _all_masks(model)
     for name, mask in masks.items():
         if name not in found or not torch.equal(found[name].cpu(), mask.cpu()):
             raise ValueError(
@@ -115,6 +120,15 @@ def _require_kept(
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"finetune left NaN or infinite values in {name!r}; try a smaller learning rate")
+
+
+def _all_masks(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The masks of a network, a weight's by its module's name and others by the parameter's."""
+    return {
+        path if parameter == "weight" else f"{path}.{parameter}": mask
+        for parameter in masked_names(model)
+        for path, mask in read_masks(model, parameter).items()
+    }
 
 
 def _form(values: torch.Tensor | None) -> str:

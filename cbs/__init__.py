@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cbs.method import Method
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
+    from cbs.network.kinds.registry import Slot, register_layer
     from cbs.network.shrink import shrink
     from cbs.prune import ScopeIgnored, compare, prune
     from cbs.quantization.quantize import QuantizeResult, quantize
@@ -55,9 +56,10 @@ __all__ = [
     "LayerResult", "LeftOut", "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge",
     "NeuronSolve", "Nothing", "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult",
     "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples",
-    "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Solve", "Split", "Step", "Survivors",
+    "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Slot", "Solve", "Split", "Step", "Survivors",
     "compare", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
-    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "shrink", "train",
+    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "register_layer", "shrink",
+    "train",
     "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
@@ -89,6 +91,7 @@ _export(
         "method": ["Method"],
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],
+        "network.kinds.registry": ["Slot", "register_layer"],
         "network.shrink": ["shrink"],
         "prune": ["ScopeIgnored", "compare", "prune"],
         "quantization.quantize": ["QuantizeResult", "quantize"],

@@ -16,7 +16,8 @@ from solvers.bounds.split import Split
 from solvers.certificate import Proof
 from solvers.exact.tree.grow import DONE, NO_ROOM, grow
 from solvers.exact.tree.proof import testify
-from solvers.exact.tree.store import Effort, Log, Search, Storage, Store, accept, push
+from solvers.exact.tree.storage import Storage
+from solvers.exact.tree.store import Effort, Log, Search, Store, accept, push
 from solvers.exact.tree.subtree import at_root
 from solvers.exact.tree.symmetry import chains
 from solvers.form.blocks import Block

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from solvers import Budget, SubsetProblem
 from solvers.bounds.node import oracle
 from solvers.bounds.split import split_blocks
-from solvers.exact.tree import branching, fixing, store
+from solvers.exact.tree import branching, fixing, storage, store
 from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import all_masks, gram, make_problem
@@ -85,18 +85,18 @@ def test_storage_grows_when_it_must(rng, monkeypatch):
     problem = make_problem(rng, Budget.per_row(12), m=1, n=20)
     whole, tight = grow_from(problem, worth=0.0), grow_from(problem, worth=0.0)
     for tree in (whole, tight):
-        tree.storage.store = store.stretched(tree.store, store.SPLITS, 2)
+        tree.storage.store = storage.stretched(tree.store, storage.SPLITS, 2)
     tight.state.free = 20  # as if the other places were taken
-    stretch, asked = store.stretched, []
+    stretch, asked = storage.stretched, []
     monkeypatch.setattr(
-        store,
+        storage,
         "stretched",
         lambda arrays, names, size: asked.append((names, size)) or stretch(arrays, names, size),
     )
     assert tight.work(100_000)
     assert whole.work(100_000)
-    assert (store.SPLITS, 16) in asked
-    assert (store.PLACES, 552) in asked
+    assert (storage.SPLITS, 16) in asked
+    assert (storage.PLACES, 552) in asked
     assert (tight.nodes, tight.value, tight.bound) == (whole.nodes, whole.value, whole.bound)
 
 
@@ -272,16 +272,16 @@ def test_blocks_without_a_choice(prune, refit, rng):
 @QUICK
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
 def test_nodes_leave_the_heap_by_rising_bounds(bounds):
-    storage = store.Storage(1, 1, 1, 1 << 20, record=False)
-    storage.room_for_nodes()
+    kept = storage.Storage(1, 1, 1, 1 << 20, record=False)
+    kept.room_for_nodes()
     for node, bound in enumerate(bounds):
-        storage.store.lower[node] = bound
-        store.push(storage.store, storage.state, node)
-    lower = storage.store.lower[: len(bounds)]
-    out = [int(store.pop(storage.store, storage.state)) for _ in bounds]
+        kept.store.lower[node] = bound
+        store.push(kept.store, kept.state, node)
+    lower = kept.store.lower[: len(bounds)]
+    out = [int(store.pop(kept.store, kept.state)) for _ in bounds]
     assert sorted(out) == list(range(len(bounds)))
     assert lower[out].tolist() == sorted(bounds)
-    assert storage.state.heap == 0
+    assert kept.state.heap == 0
 
 
 def pooled_sum(s, fix, labels, keep):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -95,10 +97,23 @@ def main(argv: list[str] | None = None) -> int:
         return _completed()
     arguments = sys.argv[1:] if argv is None else list(argv)
     with standard_streams(), stopping() as signals, telling_of_plugins():
-        status = _status(arguments)
+        status = _status(arguments, signals)
         if status == INTERRUPTED and signals:
             status = 128 + signals[0]
+    if argv is None and status == INTERRUPTED:
+        _end(status)
     return status
+
+
+def _end(status: int) -> NoReturn:
+    """End the process with a status of its own: one that saw Ctrl-C in code it executed from text, as modules
+    with dataclasses do, would be ended by that signal again.
+    """
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def _completed() -> int:
@@ -112,7 +127,7 @@ def _completed() -> int:
     return 0
 
 
-def _status(argv: list[str]) -> int:
+def _status(argv: list[str], signals: Sequence[int]) -> int:
     try:
         status: Any = app(args=argv, prog_name="cbs", standalone_mode=False, obj=argv)
         sys.stdout.flush()
@@ -125,8 +140,12 @@ def _status(argv: list[str]) -> int:
             return unheard(error.__context__)
         return complain(f"code that was called here ended the process (status {error.code!r})")
     except OSError as error:
-        return complain(
-            f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        return (
+            INTERRUPTED
+            if signals
+            else complain(
+                f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+            )
         )
     except ValueError as error:
         return complain(str(error))
@@ -137,6 +156,8 @@ def _status(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception:
+        if signals:  # it came amid an import, say, which then failed
+            return INTERRUPTED
         traceback.print_exc()
         return FAULT
     return status if isinstance(status, int) else 0

@@ -14,8 +14,16 @@ STOPPING = ("SIGTERM", "SIGHUP")
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """Pass the signals of `STOPPING` on to whoever handles Ctrl-C at the time; gives those that came."""
+    """Pass the signals of `STOPPING` on to whoever handles Ctrl-C at the time; gives those that came.
+
+    A Ctrl-C that nobody handles politely is among them: what fails afterwards, as a module does of which half
+    was imported, fails because of it.
+    """
     came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
 
     def handler(number: int, frame: FrameType | None) -> None:
         came.append(number)
@@ -29,6 +37,9 @@ def stopping() -> Iterator[list[int]]:
         return
     numbers = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
     taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     for number in taken:
         signal.signal(number, handler)
     try:
@@ -36,3 +47,5 @@ def stopping() -> Iterator[list[int]]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+        if usual is signal.default_int_handler:
+            signal.signal(signal.SIGINT, usual)

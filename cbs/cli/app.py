@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from cbs.cli import curve, export, listing, prune, quantize, solve, verify
+from cbs.cli import curve, doctor, export, listing, prune, quantize, solve, verify
 from cbs.cli.everywhere import Command, shared
 from cbs.cli.output import complain, telling_of_plugins
 from cbs.cli.signals import stopping
@@ -36,15 +36,16 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "solve": solve.solve, "bound": solve.bound, "curve": curve.curve, "verify": verify.verify,
         "export": export.export,
     },
-    "What there is": {"solvers": listing.solvers, "methods": listing.methods},
+    "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
 }  # fmt: skip
 """By panel of the help."""
 
 app = typer.Typer(
     name="cbs",
     help="Prune trained networks by the combinatorial Optimal Brain Surgeon, with certified gaps.",
-    epilog="Exit status: 0 done (also at a limit), 1 a certificate refuted, 2 bad input or a file that could "
-    "not be written, 130 interrupted with the best found written (143 by SIGTERM, 129 by SIGHUP).",
+    epilog="Exit status: 0 done (also at a limit), 1 a certificate refuted (by `cbs doctor --solve` a "
+    "solver), 2 bad input or a file that could not be written, 130 interrupted with the best found written "
+    "(143 by SIGTERM, 129 by SIGHUP).",
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -106,8 +107,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _end(status: int) -> NoReturn:
-    """End the process with a status of its own: one that saw Ctrl-C in code it executed from text, as modules
-    with dataclasses do, would be ended by that signal again.
+    """End the process with a status of its own.
+
+    One that saw Ctrl-C in code that it executed from text, as modules with dataclasses do, would else be
+    ended by that signal again.
     """
     with suppress(OSError, ValueError):
         sys.stdout.flush()

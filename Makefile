@@ -52,7 +52,7 @@ table: $(STAMP)  ## rerun the README's table of methods
 	$(BIN)/python experiments/methods_table/run.py
 
 recompile:  ## forget compiled code: for a change to a compiled function that other modules call
-	find solvers -name '*.nb[ic]' -delete
+	find solvers cbs -name '*.nb[ic]' -delete
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

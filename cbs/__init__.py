@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from cbs.data import Samples, Split, digits, mnist, monks
     from cbs.deploy.export import Exported, export, load
+    from cbs.deploy.sparse import sparse
     from cbs.method import Method
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
@@ -59,7 +60,7 @@ __all__ = [
     "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Slot", "Solve", "Split", "Step", "Survivors",
     "compare", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
     "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "register_layer", "shrink",
-    "train",
+    "sparse", "train",
     "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
@@ -88,6 +89,7 @@ _export(
         ],
         "data": ["Samples", "Split", "digits", "mnist", "monks"],
         "deploy.export": ["Exported", "export", "load"],
+        "deploy.sparse": ["sparse"],
         "method": ["Method"],
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],

@@ -23,6 +23,7 @@ from cbs.result import PruneResult
 
 FORMATS = ("safetensors", "onnx")
 """Formats, which are also the endings of their files."""
+RUNTIMES = ("torch", "sparse")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ def load(
     path: str | os.PathLike[str],
     model: nn.Module | Callable[[], nn.Module] | None = None,
     *,
+    runtime: str = "torch",
+    inputs: Any = None,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
     """The network of a file that `export` wrote, in evaluation mode.
@@ -134,13 +137,22 @@ def load(
         path: of the `.safetensors` file.
         model: the network that was pruned, or a function that makes one: for classes that can't be made
             without arguments. Its weights do not matter; layers that the file has smaller become so.
+        runtime: `torch`, or `sparse` for what `cbs.sparse` makes of the network.
+        inputs: a batch of inputs that the sparse runtime is chosen on.
         device: where the network goes.
 
     Raises:
         ValueError: in one line, if the file can't be read, is none of these, is damaged, of a newer version
             or another network's.
     """
-    return rebuild(path, model).to(device)
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be 'torch' or 'sparse', got {runtime!r}")
+    network = rebuild(path, model)
+    if runtime == "torch":
+        return network.to(device)
+    from cbs.deploy.sparse import sparse
+
+    return sparse(network, inputs, device=device)
 
 
 def slimmed(

@@ -1,0 +1,166 @@
+"""Sums of many weighted rows at once, in registers: the inner loop of sparse times dense, as LLVM vectors.
+
+A weight that is not zero meets a row of numbers that lie side by side (samples of a batch, or places of an
+image), and is multiplied with sixteen of them by one instruction where the machine has such; elsewhere LLVM
+takes what there is. The sums stay in registers until all weights of an output are done, which loops written
+in Python do not bring the compiler to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+LANES = 16
+"""Numbers of a vector."""
+FAST = ("contract",)
+"""A product and a sum may be fused."""
+
+
+def _weighted(vectors: int) -> Any:
+    """An intrinsic for `vectors * LANES` numbers side by side."""
+
+    @intrinsic
+    def weighted(
+        context: Any,
+        out: Any,
+        rows: Any,
+        scale: Any,
+        values: Any,
+        places: Any,
+        stride: Any,
+        count: Any,
+        bias: Any,
+    ) -> Any:
+        """`out[i] = bias + sum_t values[stride t] rows[scale places[stride t] + i]`.
+
+        Args:
+            context: of the compiler.
+            out: address of float32.
+            rows: address of float32.
+            scale: floats from a place to the next.
+            values: address of float32.
+            places: address of uint32.
+            stride: floats from a value to the next, and places too.
+            count: of values.
+            bias: to begin with.
+        """
+        signature = types.void(
+            types.int64,
+            types.int64,
+            types.int64,
+            types.int64,
+            types.int64,
+            types.int64,
+            types.int64,
+            types.float32,
+        )
+        return signature, lambda _, builder, __, args: _generate(builder, args, vectors)
+
+    return weighted
+
+
+def _generate(builder: ir.IRBuilder, args: Any, vectors: int) -> Any:
+    out, rows, scale, values, places, stride, count, bias = args
+    i32, i64, single = ir.IntType(32), ir.IntType(64), ir.FloatType()
+    vector = ir.VectorType(single, LANES)
+
+    def splat(value: Any) -> Any:
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, i32(0))
+        mask = ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
+        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+
+    def at(address: Any, kind: Any) -> Any:
+        return builder.inttoptr(address, ir.PointerType(kind))
+
+    start = splat(bias)
+    before = builder.block
+    head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    t = builder.phi(i64)
+    sums = [builder.phi(vector) for _ in range(vectors)]
+    t.add_incoming(i64(0), before)
+    for total in sums:
+        total.add_incoming(start, before)
+    builder.cbranch(builder.icmp_signed("<", t, count), body, done)
+    builder.position_at_end(body)
+    offset = builder.mul(builder.mul(t, stride), i64(4))
+    weight = splat(builder.load(at(builder.add(values, offset), single)))
+    place = builder.zext(builder.load(at(builder.add(places, offset), i32)), i64)
+    row = builder.add(rows, builder.mul(builder.mul(place, scale), i64(4)))
+    later = builder.add(t, i64(1))
+    t.add_incoming(later, body)
+    for k, total in enumerate(sums):
+        x = builder.load(at(builder.add(row, i64(4 * LANES * k)), vector), align=4)
+        moved = builder.fadd(builder.fmul(weight, x, flags=FAST), total, flags=FAST)
+        total.add_incoming(moved, body)
+    builder.branch(head)
+    builder.position_at_end(done)
+    for k, total in enumerate(sums):
+        builder.store(total, at(builder.add(out, i64(4 * LANES * k)), vector), align=4)
+    return None
+
+
+@intrinsic
+def transpose(context: Any, rows: Any, wide: Any, columns: Any, high: Any) -> Any:
+    """Sixteen numbers of each of sixteen rows, to sixteen of each of sixteen columns.
+
+    Args:
+        context: of the compiler.
+        rows: address of float32.
+        wide: floats from a row to the next.
+        columns: address of float32.
+        high: floats from a column to the next.
+    """
+    signature = types.void(types.int64, types.int64, types.int64, types.int64)
+    return signature, lambda _, builder, __, args: _transposed(builder, args)
+
+
+def _transposed(builder: ir.IRBuilder, args: Any) -> Any:
+    rows, wide, columns, high = args
+    i32, i64 = ir.IntType(32), ir.IntType(64)
+    vector = ir.VectorType(ir.FloatType(), LANES)
+
+    def at(address: Any, stride: Any, k: int) -> Any:
+        place = builder.add(address, builder.mul(stride, i64(4 * k)))
+        return builder.inttoptr(place, ir.PointerType(vector))
+
+    half = LANES // 2
+    masks = [
+        ir.Constant(ir.VectorType(i32, LANES), [start + i // 2 + LANES * (i % 2) for i in range(LANES)])
+        for start in (0, half)
+    ]
+    parts = [builder.load(at(rows, wide, k), align=4) for k in range(LANES)]
+    for _ in range(LANES.bit_length() - 1):  # each round deals the vectors of the halves into each other
+        parts = [builder.shuffle_vector(parts[k], parts[k + half], m) for k in range(half) for m in masks]
+    for k, part in enumerate(parts):
+        builder.store(part, at(columns, high, k), align=4)
+    return None
+
+
+def _pointer(kind: Any) -> Any:
+    """An intrinsic that makes of an address what `numba.carray` takes."""
+
+    @intrinsic
+    def pointer(context: Any, address: Any) -> Any:
+        """An address as a pointer."""
+        target: Any = types.CPointer(kind)  # type: ignore[no-untyped-call]
+
+        def generate(compiler: Any, builder: ir.IRBuilder, _: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], compiler.get_value_type(target))
+
+        return target(address), generate
+
+    return pointer
+
+
+weighted64, weighted32, weighted16 = _weighted(4), _weighted(2), _weighted(1)
+float_pointer, int_pointer, place_pointer = (
+    _pointer(types.float32),
+    _pointer(types.int64),
+    _pointer(types.uint32),
+)

@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     stages: int | Schedule
     finetune: int | Mapping[str, Any] | Finetune | None
     seed: int
+    memory: float | None
     device: str
 
 

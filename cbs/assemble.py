@@ -79,8 +79,9 @@ def assemble(
         moved, measured = unmoved(dead, network.dense[i], moved), np.where(dead, 0.0, measured)
         values = measured
         if held:
-            values = network(Gram())[i].row_values([moved])
-            _compare(network(Gram())[i], moved, measured, torch.finfo(layer.weight.dtype).eps)
+            objective = network(Gram())[i]
+            values = objective.row_values([moved])
+            _compare(objective, moved, measured, torch.finfo(layer.weight.dtype).eps)
         value += float(row_scales(network)[i] @ values) if request.pooled else float(values.sum())
         counts = step.change.mask.sum(axis=1)
         waits = [None] * len(values) if step.row_seconds is None else step.row_seconds.tolist()

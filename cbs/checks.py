@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from cbs.memory import check_memory
 from cbs.names import check_name, place
 from cbs.schedule.growth import Schedule
 
@@ -54,6 +55,7 @@ def check_request(request: Request) -> None:
             f"{request.fraction:g}; give that, or no sparsity"
         )
     check_limits(request.time_limit, request.gap, request.seed)
+    check_memory(request.memory)
     if isinstance(request.stages, Mapping):  # as a report has it
         object.__setattr__(request, "stages", Schedule(**request.stages))
     if request.schedule.count > 1 and request.pattern is not None:

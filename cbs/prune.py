@@ -20,6 +20,7 @@ from cbs.data import gather
 from cbs.earlier import check_earlier
 from cbs.handing import Handing
 from cbs.history import Stage
+from cbs.memory import memory_stats, within_memory
 from cbs.method import Method
 from cbs.methods import get_method, table
 from cbs.names import check_name
@@ -80,6 +81,7 @@ def prune(  # noqa: D417
 
 
 @takes_a_request
+@within_memory
 @torch.inference_mode(False)
 def compare(
     model: nn.Module,
@@ -125,7 +127,7 @@ def compare(
     for name, told in (("callback", callback), ("on_result", on_result)):
         if told is not None and not callable(told):
             raise TypeError(f"{name} must be a function, got {told!r}")
-    asked = requests(sparsities, methods, **_applying(options, stacklevel=4))
+    asked = requests(sparsities, methods, **_applying(options, stacklevel=5))
     first = asked[0][0]
     if callback is not None:
         callback(Step(first.name, "measure", asked=first.fraction))
@@ -202,7 +204,7 @@ def compare(
     if failures and not results:
         raise next(iter(failures.values()))
     for name, failure in failures.items():
-        warnings.warn(f"method {name!r} is left out: {failure}", LeftOut, stacklevel=3)
+        warnings.warn(f"method {name!r} is left out: {failure}", LeftOut, stacklevel=4)
     return results
 
 
@@ -252,7 +254,7 @@ def requests(
     if len(refused) == len(chosen):
         raise next(iter(refused.values()))
     for reason in refused.values():
-        warnings.warn(str(reason), LeftOut, stacklevel=4)
+        warnings.warn(str(reason), LeftOut, stacklevel=5)
     return [[request for request in row if request.name not in refused] for row in asked]
 
 
@@ -305,6 +307,6 @@ def _run(network: Network, request: Request, references: References, callback: C
             sparsity=math.nan,
             seconds=seconds,
             shared_seconds=shared,
-            stats=dict(plan.stats),
+            stats={**plan.stats, "memory": memory_stats(network.samples.batch)},
         )
         return assemble(network, request, watch, plan, stage)

@@ -98,6 +98,10 @@ class Request:
             none if absent.
             Value, bound and gap are of the masks and weights as pruned, before the last fine-tuning.
         seed: of every random choice.
+        memory: GiB of memory that may be taken beyond what the process holds when it begins, which is kept
+            to by smaller batches, by curvature of some layers at a time, and by refusing what can't be had in
+            parts; if absent 2.5, or 160 bytes a parameter of larger networks, but no more than half of what
+            the machine has free.
         device: torch device for the network and for batched array work.
 
     Raises:
@@ -130,6 +134,7 @@ class Request:
     stages: int | Schedule = 1
     finetune: int | Mapping[str, Any] | Finetune | None = None
     seed: int = 0
+    memory: float | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:

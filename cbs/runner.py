@@ -11,6 +11,7 @@ import numpy as np
 from cbs.compensation.recalibrate import one_after_another, recalibrate
 from cbs.curvature.base import LayerCurvature
 from cbs.curvature.output import row_scales
+from cbs.curvature.stored import OneByOne
 from cbs.earlier import keep_all_out
 from cbs.method import Method
 from cbs.network.network import Network
@@ -95,9 +96,18 @@ def _pruned(
     budgets: Sequence[Budget],
     starts: Sequence[Mask | None],
 ) -> list[LayerPlan]:
-    """Select and compensate: a plan for every layer of the models, see `WeightSelection.choose`."""
-    plans = []
+    """Select and compensate: a plan for every layer of the models, see `WeightSelection.choose`.
+
+    Models that are kept on disk are gone through one by one, each with its layer's share of the time.
+    """
     assert isinstance(method.selection, WeightSelection), "see Method.check"
+    plans: list[LayerPlan] = []
+    if isinstance(quadratics, OneByOne):
+        left = [layer.size for layer in job.network.layers]
+        for i, budget in enumerate(budgets):
+            with job.watch.sparing(1.0 - left[i] / sum(left[i:])):
+                plans += _pruned(method, job, [quadratics[i]], [budget], [starts[i]])
+        return plans
     for choice in method.selection.choose(job, quadratics, budgets, starts):
         began = time.perf_counter()
         changes = choice.quadratic.changes(choice.masks, method.compensation.move(choice))

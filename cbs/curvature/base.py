@@ -7,7 +7,7 @@ that value; the computing is in the modules beside this one, which import PyTorc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -56,10 +56,10 @@ class Curvature(ABC):
         return None
 
     @abstractmethod
-    def quadratics(self, network: Network) -> list[Quadratic]:
+    def quadratics(self, network: Network) -> Sequence[Quadratic]:
         """A model of every layer in the network's order, or one of the whole network."""
 
-    def toward(self, network: Network) -> list[Quadratic]:
+    def toward(self, network: Network) -> Sequence[Quadratic]:
         """The models of `quadratics`, drawn toward the outputs of `network.reference`.
 
         By default they are as they are: not every curvature has a gradient to go with it.
@@ -152,7 +152,7 @@ class Gram(LayerCurvature):
         """See `Curvature.damped`."""
         return self if self.damping is not None else replace(self, damping=damping)
 
-    def quadratics(self, network: Network) -> list[Quadratic]:
+    def quadratics(self, network: Network) -> Sequence[Quadratic]:
         """See `Curvature.quadratics`."""
         from cbs.curvature.gram import gram_quadratics
 
@@ -166,7 +166,7 @@ class Gram(LayerCurvature):
         assert self.damping is not None
         return paired_quadratic(network, index, pruned, self.damping)
 
-    def toward(self, network: Network) -> list[Quadratic]:
+    def toward(self, network: Network) -> Sequence[Quadratic]:
         """See `Curvature.toward`: `1/2 E|V z - W x|^2`, W and x of the dense layer, z in this network.
 
         Not of a network that was refitted as a whole: its layers have other outputs than the dense ones, and
@@ -295,7 +295,7 @@ class GaussNewton(PerSample):
 
         return gauss_newton_quadratics(network, self)
 
-    def toward(self, network: Network) -> list[Quadratic]:
+    def toward(self, network: Network) -> Sequence[Quadratic]:
         """See `Curvature.toward`: with the mean gradient of the divergence of the network's outputs."""
         from cbs.curvature.toward import drawn_by_divergence
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from torch.func import grad, vmap
 from cbs.curvature.base import Fisher, PerSample
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
+from cbs.memory import free_memory
 from cbs.network.answers import answer, functional
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
@@ -144,17 +144,3 @@ def require_memory(N: int, p: int, rows: str) -> None:
             f"gradients of {rows} by {p} weights take {needed / 2**30:.1f} GiB of memory, and "
             f"{free / 2**30:.1f} are free; take fewer `samples`, or name smaller `layers`"
         )
-
-
-def free_memory() -> float:
-    """Bytes that programs can still have; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            (line,) = [line for line in file if line.startswith("MemAvailable:")]
-        return 1024.0 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return float("inf")

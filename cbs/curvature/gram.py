@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cbs.change import array, layer_weights
 from cbs.data import Samples
+from cbs.memory import limit
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.padding import real_places
@@ -20,16 +21,29 @@ from solvers.problem import Mask
 if TYPE_CHECKING:
     from cbs.network.network import Network
 
+SHARE = 0.1
+"""Of the memory that is left: what the Grams of all layers may take together; others are kept on disk."""
+COPIES = 5
+"""Matrices of a layer's inputs that its model, its problem and a search hold at once."""
 CHUNK = 2**20
 """Largest number of a convolution's inputs held in double precision: few enough for a processor's cache."""
 
 
-def gram_quadratics(network: Network, damping: float) -> list[Quadratic]:
+def gram_quadratics(network: Network, damping: float) -> Sequence[Quadratic]:
     """Every layer's model `1/2 sum_r D_r H D_r'`, from its damped Gram.
 
+    Where all of them would take more than a share of the memory that is left, they are kept on disk, see
+    `cbs.curvature.stored`.
+
     Raises:
-        ValueError: if a layer does not run.
+        ValueError: if a layer does not run, or has too many inputs for its Gram to fit into memory.
     """
+    sizes, left = [gram_bytes(layer) for layer in network.layers], limit().left
+    _require_room(network.layers, left)
+    if sum(sizes) > SHARE * left:
+        from cbs.curvature.stored import stored_quadratics
+
+        return stored_quadratics(network, damping, SHARE * left)
     grams = layer_grams(network.model, network.layers, network.samples)
     idle = [layer.name for layer in network.layers if layer.name not in grams]
     if idle:
@@ -38,6 +52,23 @@ def gram_quadratics(network: Network, damping: float) -> list[Quadratic]:
         layer_quadratic(i, layer, grams[layer.name], damping, mask)
         for i, (layer, mask) in enumerate(zip(network.layers, network.earlier, strict=True))
     ]
+
+
+def gram_bytes(layer: Layer) -> int:
+    """Bytes of a layer's Gram."""
+    return 8 * (layer.shape[1] + int(layer.bias is not None)) ** 2
+
+
+def _require_room(layers: Sequence[Layer], left: float) -> None:
+    """Refuse layers of whose Gram some copies do not fit into the memory that is left, the widest first."""
+    widest = max(layers, key=gram_bytes)
+    needed = COPIES * gram_bytes(widest)
+    if needed > left:
+        raise ValueError(
+            f"layer {widest.name!r} has {widest.shape[1]} inputs, and {COPIES} matrices of these take "
+            f"{needed / 2**30:.1f} GiB of memory, of which {left / 2**30:.1f} are left; give `memory` more, "
+            "or leave the layer out with `layers`"
+        )
 
 
 def layer_quadratic(

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbs.change import array
-from cbs.curvature.fisher import damped_factor, free_memory
+from cbs.curvature.fisher import damped_factor
 from cbs.curvature.operators import Hessian, Kronecker, MonteCarloFisher, _Operator
 from cbs.data import Samples
+from cbs.memory import free_memory
 from cbs.network.answers import answer
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from cbs.curvature.each import differentiating, gradients
-from cbs.curvature.fisher import free_memory
 from cbs.data import Samples
+from cbs.memory import free_memory
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.losses import Loss, sample_losses

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
-from cbs.curvature.fisher import free_memory
 from cbs.data import BATCH, Samples
+from cbs.memory import free_memory
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.quadratic import Diagonal, Quadratic, absolute_damping

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
+from cbs.curvature.stored import OneByOne
 from cbs.data import Samples
 from cbs.network.answers import answer
 from cbs.network.evaluate import evaluating, forward
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cbs.network.network import Network
 
 
-def drawn_to_outputs(network: Network, models: Sequence[Quadratic]) -> list[Quadratic]:
+def drawn_to_outputs(network: Network, models: Sequence[Quadratic]) -> Sequence[Quadratic]:
     """Layer models of `1/2 E|V z - W x|^2 + c/2 |V - V_0|^2`: present inputs z, dense weights W and inputs x.
 
     For a move `D` from the present weights `V_0` that is the joint model with `H = E[z z'] + c I` and the
@@ -43,6 +44,8 @@ def drawn_to_outputs(network: Network, models: Sequence[Quadratic]) -> list[Quad
         models: of its layers' Grams, damped, one a layer.
     """
     slopes = output_gradients(network)
+    if isinstance(models, OneByOne):
+        return models.map(lambda i, model: _with(model, slopes[i]))
     return [_with(model, slopes[i]) for i, model in enumerate(models)]
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn, no_grad
 
 from cbs.change import array, layer_weights
-from cbs.curvature.fisher import free_memory
 from cbs.curvature.omega import TOGETHER, row_weights
 from cbs.data import Samples
+from cbs.memory import free_memory
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.network.padding import real_places

@@ -18,6 +18,7 @@ from cbs.curvature.each import require_apart
 from cbs.curvature.signal import require_signal, require_single
 from cbs.data import Samples, first_line, gather
 from cbs.memo import Memo
+from cbs.network.activations import fitting
 from cbs.network.answers import CHOICE, Output, choose_output, raw, tell_choice
 from cbs.network.distance import OutputDistance, by_distance
 from cbs.network.eligible import TYPES, masked_names, survey, tell, unwrap
@@ -139,6 +140,7 @@ class Network:
         self.left_out = found.left_out if layers is None else {}
         tell(self.left_out)
         self.saved: Saved = save(self.layers)
+        self.samples = fitting(self.model, self.layers, self.samples)
         require_answers(self.model, self.samples, self.loss)
         self.before: Evaluation = evaluate(self.model, self.samples, self.loss)
         if not math.isfinite(self.before.loss):
@@ -208,6 +210,8 @@ class Network:
             raise ValueError("test has no labels, and the calibration data has; give test data with labels")
         for _, targets in self.held_out.groups():
             require_probabilities(self.loss, targets)
+        if self.held_out.batch > self.samples.batch:
+            self.held_out = replace(self.held_out, batch=self.samples.batch)
         self.test_before = evaluate(self.model, self.held_out, self.loss)
 
     def _refuse_loss(self) -> None:
@@ -267,12 +271,12 @@ class Network:
         earlier = {layer.name: mask for layer, mask in zip(self.layers, self.earlier, strict=True)}
         return [group.gone(earlier) for group in self.neurons]
 
-    def __call__(self, curvature: Curvature) -> list[Quadratic]:
+    def __call__(self, curvature: Curvature) -> Sequence[Quadratic]:
         """The models of a curvature, computed the first time and kept by the curvature's value."""
         damped = curvature.damped(self.damping)
         return self.memo(damped, lambda: damped.quadratics(self))
 
-    def toward(self, curvature: Curvature) -> list[Quadratic]:
+    def toward(self, curvature: Curvature) -> Sequence[Quadratic]:
         """The models of a curvature, drawn toward the reference's outputs if there is one."""
         damped = curvature.damped(self.damping)
         if self.reference is None:

@@ -46,7 +46,7 @@ class Job:
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
-    def quadratics(self) -> list[Quadratic]:
+    def quadratics(self) -> Sequence[Quadratic]:
         """The models of the curvature; where weights go, drawn toward the reference if there is one."""
         return self.network(self.curvature) if self.request.neurons else self.network.toward(self.curvature)
 

@@ -139,9 +139,10 @@ class Scores(WeightSelection, NeuronSelection):
         from cbs.curvature.output import row_scales
         from cbs.quadratic import smallest
 
+        scores: list[Array] = []
         for model in job.quadratics:
-            job.kept[model] = self.scores(job, model)  # random ones must not be drawn again
-        scores = [part for model in job.quadratics for part in job.kept[model]]
+            found = job.kept[model.index] = self.scores(job, model)  # random ones must not be drawn again
+            scores += found
         if job.curvature.scaled and self.rule not in PLAIN:
             scales = row_scales(job.network)
             scores = [
@@ -162,7 +163,7 @@ class Scores(WeightSelection, NeuronSelection):
 
         found = []
         for model, budget in zip(quadratics, budgets, strict=True):
-            scores = job.kept.pop(model, None) or self.scores(job, model)
+            scores = job.kept.pop(model.index, None) or self.scores(job, model)
             several = len(scores) > 1 and isinstance(budget.prune, int)
             masks = smallest(scores, budget.prune if several else [budget])  # type: ignore[arg-type]
             found.append(Choice(model, masks, self.rule))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cbs.curvature.output import row_scales
+from cbs.curvature.stored import OneByOne
+from cbs.quadratic import Quadratic
 from cbs.selection.base import Job
 from solvers import Budget, Solver
 from solvers.allocation import allocate
@@ -40,7 +42,8 @@ def shares(
         return [mask.copy() for mask in network.earlier]  # nothing to choose, and nothing to prove
     scales = row_scales(network) if job.curvature.scaled else [np.ones(len(mask)) for mask in network.earlier]
     widest = WIDEST if widest is None else widest
-    small = any(layer.shape[1] <= widest for layer in network.layers)
+    apart = isinstance(job.quadratics, OneByOne)  # too many to be searched together
+    small = not apart and any(layer.shape[1] <= widest for layer in network.layers)
     if small and request.certify and solver.name in EXACT:
         return _proven(job, scales, refit, bias, widest, patience=solver.name == "auto", proving=proving)
     curves = greedy_curves(job, refit=refit, bias=bias)
@@ -86,8 +89,12 @@ def greedy_curves(job: Job, *, refit: bool = True, bias: bool = True) -> list[Gr
     """
 
     def compute() -> list[GreedyCurves]:
-        models = [model.problem(Budget.per_layer(0), refit=refit, bias=bias) for model in job.quadratics]
-        problems = [reduce(model).problem for model in models]
-        return [row_curves(p.W, p.hessian, refit=refit, gradient=p.G) for p in problems]
+        return [_curves(model, refit, bias) for model in job.quadratics]
 
     return job.network.memo(("curves", job.curvature, refit, bias), compute)
+
+
+def _curves(model: Quadratic, refit: bool, bias: bool) -> GreedyCurves:
+    """A layer's greedy row curves."""
+    problem = reduce(model.problem(Budget.per_layer(0), refit=refit, bias=bias)).problem
+    return row_curves(problem.W, problem.hessian, refit=refit, gradient=problem.G)

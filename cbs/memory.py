@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 GIB = 1 << 30
 DEFAULT = 2.5
 """GiB that a pruning may take where nobody says how much; less where the machine has not twice as much."""
-WEIGHT_BYTES = 160
+WEIGHT_BYTES = 100
 """What it may take for every parameter of a larger network."""
 LEAST = 1 / 64
 """GiB below which nothing can be done."""

@@ -100,7 +100,7 @@ class Request:
         seed: of every random choice.
         memory: GiB of memory that may be taken beyond what the process holds when it begins, which is kept
             to by smaller batches, by curvature of some layers at a time, and by refusing what can't be had in
-            parts; if absent 2.5, or 160 bytes a parameter of larger networks, but no more than half of what
+            parts; if absent 2.5, or 100 bytes a parameter of larger networks, but no more than half of what
             the machine has free.
         device: torch device for the network and for batched array work.
 

@@ -91,6 +91,7 @@ def output_scales(
                     rows = by_name[name].flatten(only(g, places)).double()
                     sums[name] += rows.square().sum(dim=0).cpu()
                     counts[name] += 0 if k else len(rows)
+        del outputs, seen, ran, visit, total, found, g  # or two batches would be in memory at once
     for name, count in counts.items():
         if not count:
             raise never_ran(name)

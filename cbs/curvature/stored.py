@@ -7,7 +7,9 @@ many there are. The files lie in a temporary folder, which goes with the last mo
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -66,8 +68,13 @@ def stored_quadratics(network: Network, damping: float, room: float) -> OneByOne
     Raises:
         ValueError: if a layer does not run.
     """
-    folder = tempfile.TemporaryDirectory(prefix="cbs-grams-")
-    path = Path(folder.name)
+    path = Path(tempfile.mkdtemp(prefix="cbs-grams-"))
+
+    def make(i: int) -> Quadratic:
+        gram = torch.from_numpy(np.load(path / f"{i}.npy"))
+        return layer_quadratic(i, network.layers[i], gram, damping, network.earlier[i])
+
+    weakref.finalize(make, shutil.rmtree, path, ignore_errors=True)
     for block in blocks([gram_bytes(layer) for layer in network.layers], room):
         layers = [network.layers[i] for i in block]
         grams = layer_grams(network.model, layers, network.samples)
@@ -75,10 +82,6 @@ def stored_quadratics(network: Network, damping: float, room: float) -> OneByOne
             if layer.name not in grams:
                 raise never_ran(layer.name)
             np.save(path / f"{i}.npy", grams.pop(layer.name).cpu().numpy())
-
-    def make(i: int, folder: tempfile.TemporaryDirectory[str] = folder) -> Quadratic:
-        gram = torch.from_numpy(np.load(path / f"{i}.npy"))
-        return layer_quadratic(i, network.layers[i], gram, damping, network.earlier[i])
 
     return OneByOne(len(network.layers), make)
 

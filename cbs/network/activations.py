@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cbs.data import Samples
 from cbs.memory import limit
+from cbs.network.answers import answer
 from cbs.network.layers import Layer, visiting
 
 SHARE = 1 / 3
@@ -65,9 +66,9 @@ def sample_bytes(model: nn.Module, layers: Sequence[Layer], samples: Samples) ->
         return (y if y.requires_grad else y.requires_grad_()).clone()
 
     try:
-        with torch.enable_grad(), saved_tensors_hooks(pack, lambda kept: kept), visiting(layers, visit):
-            answer = model(inputs)  # kept until all that it needs was counted
-        del answer
+        with torch.enable_grad(), saved_tensors_hooks(pack, lambda values: values), visiting(layers, visit):
+            kept = answer(model, inputs)  # until all that it needs was counted
+        del kept
     except Exception:
         return _module_outputs(model, samples) / count
     return (sum(saved.values()) + 2 * sum(outputs)) / count
@@ -84,7 +85,7 @@ def _module_outputs(model: nn.Module, samples: Samples) -> float:
     handles = [m.register_forward_hook(add) for m in model.modules() if not any(m.children())]
     try:
         with torch.no_grad():
-            model(samples.first(TRIED))
+            answer(model, samples.first(TRIED))
     except Exception:
         return 0.0
     finally:

@@ -74,10 +74,12 @@ def output_scales(
     by_name = {layer.name: layer for layer in layers}
     sums = {layer.name: torch.zeros(layer.shape[0], dtype=torch.float64) for layer in layers}
     counts, signs = dict.fromkeys(sums, 0), torch.Generator().manual_seed(0)
-    for inputs, targets in samples.batches():
+
+    def take(inputs: Any, targets: Any) -> None:
+        """A batch, of which nothing is held when the next one begins."""
         seen: list[tuple[str, Tensor, Tensor | None]] = []
 
-        def visit(name: str, x: Tensor, y: Tensor, seen: list[Any] = seen) -> Tensor:
+        def visit(name: str, x: Tensor, y: Tensor) -> Tensor:
             y = y if y.requires_grad else y.requires_grad_()
             seen.append((name, y, places_of(by_name[name], y)))
             return y.clone()
@@ -91,7 +93,9 @@ def output_scales(
                     rows = by_name[name].flatten(only(g, places)).double()
                     sums[name] += rows.square().sum(dim=0).cpu()
                     counts[name] += 0 if k else len(rows)
-        del outputs, seen, ran, visit, total, found, g  # or two batches would be in memory at once
+
+    for inputs, targets in samples.batches():
+        take(inputs, targets)
     for name, count in counts.items():
         if not count:
             raise never_ran(name)

@@ -136,3 +136,10 @@ def test_solvers_and_methods_of_ones_own(rng):
 def test_every_method_has_its_page():
     pages = {path.stem for path in (ROOT / "docs/methods").glob("*.md")} - {"index"}
     assert pages == set(cbs.methods())
+
+
+def test_the_architecture_names_every_folder():
+    tree = text("docs/architecture.md")
+    for package in ("cbs", "solvers"):
+        folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert {folder for folder in folders if f" {folder}/" not in tree} == set()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RowGram,
     )
     from cbs.data import Samples, Split, digits, mnist, monks
+    from cbs.deploy.bench import Bench, bench
     from cbs.deploy.export import Exported, export, load
     from cbs.deploy.sparse import sparse
     from cbs.method import Method
@@ -52,16 +53,15 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "GGN", "Exported", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal",
+    "GGN", "Bench", "Exported", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal",
     "GaussNewtonSpread", "Gram", "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker",
     "LayerResult", "LeftOut", "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge",
     "NeuronSolve", "Nothing", "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult",
     "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples",
-    "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Slot", "Solve", "Split", "Step", "Survivors",
-    "compare", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
-    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "register_layer", "shrink",
-    "sparse", "train",
-    "trained_digits_mlp", "unlabelled",
+    "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Slot", "Solve", "Split", "Step",
+    "Survivors", "bench", "compare", "digits", "digits_mlp", "export", "from_scratch", "keep_masks",
+    "load", "load_quantized", "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network",
+    "register_layer", "shrink", "sparse", "train", "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
 _export(
@@ -88,6 +88,7 @@ _export(
             "RowGram",
         ],
         "data": ["Samples", "Split", "digits", "mnist", "monks"],
+        "deploy.bench": ["Bench", "bench"],
         "deploy.export": ["Exported", "export", "load"],
         "deploy.sparse": ["sparse"],
         "method": ["Method"],

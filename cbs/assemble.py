@@ -29,6 +29,9 @@ from solvers.hessian import Array
 SLACK = 1e-6
 """Largest disagreement of an objective and its measurement, relative to their size without cancellation."""
 
+EXAMPLE = 16
+"""Calibration samples that a result carries."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -118,6 +121,7 @@ def assemble(
         left_out=network.left_out, saved=network.saved,
         neurons=removed(network, model, plan.neurons) if plan.neurons else [],
         original=surgery.clone(network.model).state_dict() if norms else None,
+        example=network.samples.first(EXAMPLE).to("cpu"),
     )  # fmt: skip
     network.restore(model)
     return Run(result, request, watch)

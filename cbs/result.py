@@ -173,6 +173,8 @@ class PruneResult:
         neurons: where neurons were pruned, for every group of them which are gone, and the rows and columns
             that went with them.
         original: state dict of the dense network where more than these layers moved; else None.
+        example: inputs of a few calibration samples, by which the network can be traced, exported and timed;
+            not in records.
     """
 
     model: nn.Module
@@ -185,6 +187,7 @@ class PruneResult:
     saved: surgery.Saved
     neurons: list[Removed] = field(default_factory=list)
     original: Mapping[str, Tensor] | None = None
+    example: Any = None
 
     def __repr__(self) -> str:
         asked, measured = self.request, self.measured
@@ -323,7 +326,7 @@ class PruneResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything but tensors, ready for JSON: what it comes to first, and then its parts."""
         names = ("method", "asked", "sparsity", "status", "value", "bound", "gap", "loss_increase", "seconds")
-        skip = ("model", "request", "saved", "original", *([] if self.neurons else ["neurons"]))
+        skip = ("model", "request", "saved", "original", "example", *([] if self.neurons else ["neurons"]))
         return {
             **{name: getattr(self, name) for name in names},
             "request": self.request.to_dict(),

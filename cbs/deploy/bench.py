@@ -29,7 +29,6 @@ from cbs.deploy.timing import Times, interleaved
 from cbs.quantization.quantize import QuantizeResult
 from cbs.result import PruneResult
 
-ROUNDS = 31
 NOTHING = 1.05
 """Ratios of times that are closer to 1 than this are no gain and no loss."""
 
@@ -201,7 +200,7 @@ class _Bench:
         if onnx:
             self._onnx(multiplications(self.small, self.given).all)
         for n in self.sized:
-            times = interleaved([ways[n] for ways in self.calls], rounds=ROUNDS, seconds=self.seconds)
+            times = interleaved([ways[n] for ways in self.calls], seconds=self.seconds)
             self.variants = [self._timed(v, n, t) for v, t in zip(self.variants, times, strict=True)]
         machine = f"{platform.system()} {platform.machine()}"
         return Bench(self.variants, torch.get_num_threads(), machine, self.remarks)
@@ -212,7 +211,7 @@ class _Bench:
         self.calls.append({n: _caller(network, batch) for n, batch in self.sized.items()})
 
     def _sparse(self, wanted: Any, disk: int, needed: int) -> None:
-        """The sparse runtime, chosen for every batch size by itself; where nothing is compiled there is none."""
+        """The sparse runtime, chosen for every batch size by itself, if anything is compiled."""
         made = {n: sparse(self.small, batch) for n, batch in self.sized.items()}
         told = [choice for network in made.values() for choice in choices(network)]
         if not any(choice.used == "compiled" for choice in told):

@@ -35,28 +35,26 @@ class Times:
         return float(low), float(high)
 
 
-def interleaved(calls: Sequence[Call], *, rounds: int = 15, seconds: float = 0.5) -> list[Times]:
+def interleaved(calls: Sequence[Call], *, seconds: float = 0.5, part: float = 2e-4) -> list[Times]:
     """Times of some calls, one after the other in every round.
 
-    In a round a call is repeated as often as makes it measurable, and the same number of times in all rounds.
+    A round is short, so that most are not interrupted by whatever else the machine does, and the median is
+    one of a call that was not. In all rounds a call is repeated the same number of times.
 
     Args:
-        calls: to be timed; each is run once before.
-        rounds: at most, and 3 at least.
-        seconds: for all of it, about.
+        calls: to be timed; each is run twice before.
+        seconds: for all of it, about; there are 3 rounds at least.
+        part: seconds of one call's part of a round, or as long as it takes once.
     """
-    share = seconds / max(1, rounds * len(calls))
     counts = []
     for call in calls:
         call()
         began = time.perf_counter()
         call()
-        counts.append(max(1, int(share / max(time.perf_counter() - began, 1e-7))))
+        counts.append(max(1, int(part / max(time.perf_counter() - began, 1e-7))))
     found: list[list[float]] = [[] for _ in calls]
     began = time.perf_counter()
-    for done in range(rounds):
-        if done >= 3 and time.perf_counter() - began > seconds:
-            break
+    while len(found[0]) < 3 or time.perf_counter() - began < seconds:
         for call, count, times in zip(calls, counts, found, strict=True):
             start = time.perf_counter()
             for _ in range(count):

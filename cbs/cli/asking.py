@@ -18,9 +18,9 @@ from cbs.request import Request
 F = TypeVar("F", bound=Callable[..., Any])
 WHAT, REFIT = "What to prune", "After pruning"
 PANELS = {
-    INPUT: ("samples", "loss"),
+    INPUT: ("samples", "loss", "output", "padding"),
     WHAT: ("sparsity", "method", "scope", "budget", "granularity", "layers", "exclude"),
-    LIMITS: ("gap", "time_limit", "patience", "certify", "max_loss_increase"),
+    LIMITS: ("gap", "time_limit", "patience", "memory", "certify", "max_loss_increase"),
     REFIT: ("refit", "match", "labels", "norms", "reselect", "finetune"),
 }
 """By panel of the help, the fields in it; all others are in that of `HOW`."""
@@ -47,10 +47,15 @@ SHORT = {
     "reselect": "Masks anew by the network's curvature; if absent where it can be done.",
     "stages": "Prunings that lead there, as 5, 5:cubic or 0.5,0.8,0.9.",
     "finetune": "Training after every stage.",
+    "output": "Which of a model's outputs is looked at: a place, or a name.",
+    "padding": "Entry of a batch that marks real places, or after `~` padding.",
+    "memory": "GiB to take beyond what the process holds; if absent 2.5 or so.",
     "seed": "Of every random choice.",
     "device": "Torch device for the network and for array work.",
 }
 """A line about a field; of others the help has the first sentence of what `Request` says."""
+TYPED = {"output": "model_output"}
+"""Fields that are typed by another name than their own: `--output` is where files go."""
 METAVARS = {
     "sparsity": "FRACTION", "time_limit": "SECONDS", "patience": "SECONDS", "finetune": "EPOCHS",
     "stages": "STAGES",
@@ -74,7 +79,7 @@ def asking(command: F) -> F:
     asked = [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
-            annotation=Annotated[_type(str(field.type)), field_option(field.name)],
+            annotation=Annotated[_type(str(field.type)), field_option(field.name, *_typed(field.name))],
         )
         for field in fields(Request)
         if field.name not in names
@@ -86,6 +91,11 @@ def asking(command: F) -> F:
     ordered = [parameter.replace(kind=kind) for parameter in (*own[:at], *asked, *own[at:-1])]
     command.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     return command
+
+
+def _typed(name: str) -> list[str]:
+    """How a field is typed, where that is not by its name."""
+    return [f"--{TYPED[name].replace('_', '-')}"] if name in TYPED else []
 
 
 def field_option(name: str, *declarations: str, more: str = "") -> Any:

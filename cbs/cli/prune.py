@@ -18,7 +18,7 @@ import typer
 import cbs
 from cbs import report
 from cbs.cli import configuration, output
-from cbs.cli.asking import asking, field_option, help_all
+from cbs.cli.asking import TYPED, asking, field_option, help_all
 from cbs.cli.options import (
     MORE,
     OUTPUT,
@@ -138,6 +138,8 @@ def prune(
     chosen = [request.name for request in first]
     asked = first[0].to_dict()
     del asked["sparsity"], asked["method"]
+    asked = {TYPED.get(name, name): value for name, value in asked.items()}
+    typed = {TYPED.get(name, name): value for name, value in options.items()}
     model = model or "digits"
     settings = {
         "model": model, "weights": weights, "data": data, "test": test, "data_dir": data_dir,
@@ -150,7 +152,7 @@ def prune(
     again = {
         "model": model, "weights": weights, "data": data, "test": test,
         "data_dir": data_dir if model == "mlpnet" else None, "sparsity": sparsities, "method": chosen,
-        "stages": stages, "layers": given["layers"], **options,
+        "stages": stages, "layers": given["layers"], **typed,
         "scope": asked["scope"] if asked["budget"] == Request.budget else None,
     }  # fmt: skip
     if sparsities == [None]:

@@ -33,6 +33,8 @@ class Options(TypedDict, total=False):
     damping: float
     samples: int | None
     layers: Sequence[str] | None
+    exclude: Sequence[str] | None
+    along: str
     loss: str | Loss
     output: int | str | Callable[[Any], Any] | None
     padding: str | None

@@ -93,7 +93,7 @@ def assemble(
             for v, k, s in zip(values, counts, waits, strict=True)
         ]
         layer_result = LayerResult(
-            name=layer.name, shape=tuple(layer.weight.shape), kept=layer.size - int(counts.sum()),
+            name=layer.name, shape=layer.own_shape, kept=layer.size - int(counts.sum()),
             value=float(values.sum()), bound=None, measured=float(measured.sum()), damping=damping,
             seconds=step.seconds, solver=step.solver, status=step.status, rows=rows, stats=step.stats,
         )  # fmt: skip

@@ -22,6 +22,7 @@ STOPPED = ("time_limit", "patience", "node_limit", "memory_limit")
 SETTINGS = (
     "scope",
     "budget",
+    "along",
     "granularity",
     "pipeline",
     "refit",
@@ -80,7 +81,7 @@ def take_up(result: PruneResult, request: Request, watch: Watch, references: Ref
     """
     network = references.network
     there = [(layer.name, layer.shape) for layer in result.layers]
-    if there != [(layer.name, tuple(layer.weight.shape)) for layer in network.layers]:
+    if there != [(layer.name, layer.own_shape) for layer in network.layers]:
         raise ValueError(f"finished: the result of {result.method!r} is of other layers than the network's")
     asked, was = request.to_dict(), result.request.to_dict()
     other = next((name for name in SETTINGS if was[name] != asked[name]), None)

@@ -54,6 +54,7 @@ def check_request(request: Request) -> None:
             f"sparsity {request.sparsity:g} disagrees with budget {request.budget!r}, which prunes "
             f"{request.fraction:g}; give that, or no sparsity"
         )
+    check_name("along", request.along, ("channels", "kernel"))
     check_limits(request.time_limit, request.gap, request.seed)
     check_memory(request.memory)
     if isinstance(request.stages, Mapping):  # as a report has it

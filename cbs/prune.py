@@ -136,9 +136,9 @@ def compare(
         training = training.with_padding(first.padding)
     data, training = (data, None) if training is None else (training, training if training.labelled else None)
     network = Network(
-        model, data, loss=named_loss(first.loss), layers=first.layers, damping=first.damping,
-        samples=first.samples, seed=first.seed, device=first.device, output=first.output,
-        padding=first.padding,
+        model, data, loss=named_loss(first.loss), layers=first.layers, exclude=first.exclude,
+        damping=first.damping, samples=first.samples, seed=first.seed, device=first.device,
+        output=first.output, padding=first.padding, across=first.across, unfit=first.unfit,
     )  # fmt: skip
     if test is not None:
         network.hold_out(gather(test, seed=first.seed, model=model))

@@ -38,10 +38,8 @@ class Request:
         scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole,
             which for a single layer is `layer`. It applies to the budget `unstructured` only: the others say
             themselves where they hold.
-        budget: `unstructured`; `N:M`, such as `2:4`, which keeps N of every M neighbouring inputs of a row (a
-            convolution's inputs are its `in_channels * kh * kw` weights in that order: neighbours are places
-            of a kernel, not channels as in hardware that wants 2:4); or `columns`, which prunes whole input
-            columns of every layer.
+        budget: `unstructured`; `N:M`, such as `2:4`, which keeps N of every M neighbouring inputs of a row
+            (see `along` for convolutions); or `columns`, which prunes whole input columns of every layer.
         granularity: what is pruned: `weights`, or whole `neurons`, with the columns that they feed; if absent
             what the method prunes, which is weights where it can do both. The sparsity is then the fraction
             of the neurons of every hidden layer, or with scope `network` of all of them; one of each stays.
@@ -54,7 +52,12 @@ class Request:
             is no time limit, and past which the status is `patience`; None (0 in a shell) for no end.
         damping: added to the diagonal of every curvature, relative to its mean.
         samples: how many samples to calibrate on; if absent all of them, but 1000 for per-sample gradients.
-        layers: names of the layers to prune; if absent every `Linear` and ungrouped `Conv2d`.
+        layers: names of the layers to prune, of modules for all layers in them, or shell patterns such as
+            `encoder.*` and `*.query`; if absent every layer that is understood.
+        exclude: layers to leave out, named in the same way; none if absent.
+        along: which inputs of a convolution are neighbours under a budget `N:M`: input `channels` at one
+            place of the kernel, as hardware wants it; or entries of the flattened `kernel`, in the order
+            `in_channels * kh * kw`.
         loss: a name of `torch.nn.functional`, such as `mse_loss`, or a function of (outputs, targets), in a
             shell `package.module:name`: mean or sum over samples, or a value for each. It is refused if it is
             none of these, as with class weights in a mean (`reduction="sum"` helps). Samples are seen one by
@@ -121,6 +124,8 @@ class Request:
     damping: float = 1e-2
     samples: int | None = None
     layers: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    along: str = "channels"
     loss: str | Loss = "cross_entropy"
     output: int | str | Callable[[Any], Any] | None = None
     padding: str | None = None
@@ -242,6 +247,23 @@ class Request:
         """Number of weights to prune when all layers share one budget."""
         return round(self.fraction * sum(layer.size for layer in layers))
 
+    @property
+    def across(self) -> bool:
+        """Whether neighbouring inputs of convolutions are channels."""
+        return self.pattern is not None and self.along == "channels"
+
+    def unfit(self, layer: Layer) -> str | None:
+        """Why the pattern of the budget can't be laid over a layer's inputs; None if it can."""
+        if self.pattern is None:
+            return None
+        (_, of), n = self.pattern, layer.shape[1]
+        count = layer.own_shape[1] if layer.across and layer.places else n
+        if count % of == 0:
+            return None
+        what = "input channels" if count < n or (layer.across and layer.places) else "inputs"
+        order = " (in_channels * kh * kw)" if layer.places and not layer.across else ""
+        return f"{of} does not divide the {count} {what}{order}"
+
     def layer_budget(self, layer: Layer) -> Budget:
         """The budget of one layer, for every budget that is not shared by the layers.
 
@@ -251,11 +273,9 @@ class Request:
         m, n = layer.shape
         if self.pattern is not None:
             keep, of = self.pattern
-            if n % of:
+            if (why := self.unfit(layer)) is not None:
                 raise ValueError(
-                    f"budget {self.budget!r}: {of} does not divide the {n} inputs of layer {layer.name!r}"
-                    f"{' (in_channels * kh * kw)' * (layer.weight.ndim > 2)}; "
-                    "leave it out with `layers`"
+                    f"budget {self.budget!r}: {why} of layer {layer.name!r}; leave it out with `exclude`"
                 )
             return Budget.n_of_m(keep, of)
         if self.budget == "columns":

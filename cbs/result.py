@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -220,6 +221,11 @@ class PruneResult:
         """The sparsity achieved, over the layers pruned."""
         return self.measured.sparsity
 
+    @cached_property
+    def network_sparsity(self) -> float:
+        """The share of all the network's parameters that masks prune; each parameter counts once."""
+        return surgery.masked_share(self.model)
+
     @property
     def share(self) -> str:
         """The sparsity achieved, in words: of the weights, or of the neurons where these were pruned."""
@@ -325,7 +331,18 @@ class PruneResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but tensors, ready for JSON: what it comes to first, and then its parts."""
-        names = ("method", "asked", "sparsity", "status", "value", "bound", "gap", "loss_increase", "seconds")
+        names = (
+            "method",
+            "asked",
+            "sparsity",
+            "network_sparsity",
+            "status",
+            "value",
+            "bound",
+            "gap",
+            "loss_increase",
+            "seconds",
+        )
         skip = ("model", "request", "saved", "original", "example", *([] if self.neurons else ["neurons"]))
         return {
             **{name: getattr(self, name) for name in names},

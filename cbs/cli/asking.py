@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 WHAT, REFIT = "What to prune", "After pruning"
 PANELS = {
     INPUT: ("samples", "loss", "output", "padding"),
-    WHAT: ("sparsity", "method", "scope", "budget", "granularity", "layers", "exclude"),
+    WHAT: ("sparsity", "method", "scope", "budget", "granularity", "layers", "exclude", "along"),
     LIMITS: ("gap", "time_limit", "patience", "memory", "certify", "max_loss_increase"),
     REFIT: ("refit", "match", "labels", "norms", "reselect", "finetune"),
 }
@@ -36,7 +36,8 @@ SHORT = {
     "patience": "To prove one layer, where there is no time limit; 0 for no end.",
     "damping": "Added to every curvature's diagonal, relative to its mean.",
     "samples": "How many to calibrate on; if absent all, or 1000 for per-sample gradients.",
-    "layers": "Layers to prune.",
+    "layers": "Layers to prune, or patterns such as `encoder.*`.",
+    "along": "Neighbours of N:M in a convolution: `channels` or `kernel`.",
     "loss": "Of torch.nn.functional, as `mse_loss`, or FILE.py:NAME.",
     "certify": "Bounds where the method has none; slow for wide layers.",
     "pipeline": "`one-shot`, or `sequential`: on what pruned layers give.",

@@ -239,7 +239,7 @@ class Graph:
                 x = values[node.all_input_nodes[0]]
                 _, part = rules.weighted(self.model.get_submodule(str(node.target)), x, h)
                 for layer in self.layers[str(node.target)]:
-                    name, own = layer.name, part[layer.rows]
+                    name, own = layer.name, layer.view(part)
                     found[name] = found[name] + own if name in found else own
             for source in node.all_input_nodes:
                 if source in self.live:

@@ -172,11 +172,14 @@ def image_products(layer: Layer, x: Tensor) -> Tensor:
                 block = core + product(start, ends, apart) + product(height, height + start, apart)
             H[:, i, :, :, i + step, :] = block.reshape(C, kw, C, kw)
             H[:, i + step, :, :, i, :] = block.T.reshape(C, kw, C, kw)
+    if layer.across:
+        H = H.permute(1, 2, 0, 4, 5, 3)
     H = H.reshape(C * kh * kw, -1)
     if layer.bias is None:
         return H
     sums = V.sum(dim=2)
     windows = [sums[:, dh * i : dh * i + sh * (height - 1) + 1 : sh].sum(dim=1) for i in range(kh)]
-    ones = torch.stack(windows, dim=1).reshape(C, kw, kh).transpose(1, 2).reshape(-1, 1)
+    places = torch.stack(windows, dim=1).reshape(C, kw, kh)
+    ones = (places.permute(2, 1, 0) if layer.across else places.transpose(1, 2)).reshape(-1, 1)
     positions = H.new_full((1, 1), V.shape[2] * height)
     return torch.cat([torch.cat([H, ones], dim=1), torch.cat([ones.T, positions], dim=1)])

@@ -109,13 +109,15 @@ def hessian_diagonal(
             for layer, (x, a), slope in zip(units, ran, slopes, strict=False):
                 if slope is not None and slope.requires_grad:
                     found[layer.name] += _by_units(layer, x, a, slope).cpu()
-            for layer, (weight, at), slope in zip(
-                others, leaves.places, leaves.parts(slopes[len(units) :]), strict=True
+            for layer, weight, slope in zip(
+                others, leaves.owners, leaves.parts(slopes[len(units) :]), strict=True
             ):
                 if slope is None or not slope.requires_grad:
                     continue
                 rows = slope.reshape(-1)
-                values = [gradients(rows[q], [weight])[0][at].reshape(-1)[q] for q in range(layer.size)]
+                values = [
+                    layer.matrix(gradients(rows[q], [weight])[0]).reshape(-1)[q] for q in range(layer.size)
+                ]
                 found[layer.name] += torch.stack(values).double().reshape(layer.shape).cpu()
     return {name: part / len(samples) for name, part in found.items()}
 

@@ -287,10 +287,11 @@ def _kronecker_factors(network: Network) -> list[tuple[Array, Array]]:
         p = sum(layer.size for layer in layers)
         _ = operator @ torch.zeros(p, dtype=weights[0].dtype, device=weights[0].device)  # computes them
         known = operator.state_dict()
-    found = [
-        (array(known["input_covariances"][layer.name]), array(known["gradient_covariances"][layer.name]))
-        for layer in layers
-    ]
+    found = []
+    for layer in layers:
+        A, B = (array(known[f"{side}_covariances"][layer.name]) for side in ("input", "gradient"))
+        order = layer.view(torch.arange(layer.size).reshape(layer.own_shape))[0].reshape(-1).numpy()
+        found.append((A[np.ix_(order, order)], B))
     network.checked([np.outer(np.diagonal(B), np.diagonal(A)) for A, B in found])
     return found
 

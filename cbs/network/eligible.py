@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 STOCK = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
 """What a module must have from torch to compute what its kind computes."""
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+NAMED = 12
+"""Layers that an error names."""
 SHOWN = 3
 """Modules left out that a warning names."""
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -55,44 +59,104 @@ class Survey:
         prunable = [name for name in self.prunable if name not in reasons]
         return replace(self, prunable=prunable, left_out={**self.left_out, **reasons})
 
-    def choose(self, names: Sequence[str] | None) -> list[str]:
+    def choose(self, names: Sequence[str] | None, exclude: Sequence[str] | None = None) -> list[str]:
         """The names of the layers to prune; all that are prunable when none are given.
+
+        Args:
+            names: of layers, of modules for all layers in them, or shell patterns such as `encoder.*`.
+            exclude: those of them to leave out, in the same way.
 
         Raises:
             ValueError: in one line, if there are none, or one can't be pruned.
         """
-        if isinstance(names, str):
-            raise ValueError(f"layers must be a list of names, such as [{names!r}], not a name")
-        if names is not None and not isinstance(names, Iterable):
-            raise ValueError(f"layers must be a list of names, got {names!r}")
         if names is None:
             chosen = [*self.prunable]
             if not chosen:
                 raise ValueError(f"model {self.model} has no prunable layer: {self._reasons()}")
         else:
-            known = set(self.prunable)
-            for name in names:
-                if name in self.left_out:
-                    raise ValueError(f"layers: {name!r} can't be pruned: {self.left_out[name]}")
-                if name not in known and not self._is_block(name):
-                    raise ValueError(
-                        f"layers: {name!r} names no prunable layer; there are {', '.join(self.prunable)}"
-                    )
-            if not len(names):
-                raise ValueError(
-                    f"layers: an empty list names no prunable layer; there are {', '.join(self.prunable)}"
-                )
-            asked = {*names}
-            blocks = defaultdict(list)
-            for name in asked - known:
-                blocks[module_of(name)].append(name)
-            chosen = []
-            for name in self.prunable:
-                chosen += [name] if name in asked else sorted(blocks[name], key=_place)
+            asked = {name for given in _listed("layers", names) for name in self._named("layers", given)}
+            if not asked:
+                raise ValueError(f"layers: an empty list names no prunable layer; {self._there()}")
+            chosen = self._ordered(asked)
+        gone = {} if exclude is None else self.excluded(exclude)
+        kept: list[str] = []
         for name in chosen:
+            if name in gone:
+                continue
+            blocks = [f"{name}[{i}]" for i in range(self.blocks.get(name, 0))]
+            kept += [name] if gone.keys().isdisjoint(blocks) else [one for one in blocks if one not in gone]
+        if not kept:
+            raise ValueError(f"exclude: nothing is left to prune; {self._there()}")
+        for name in kept:
             if (why := self.refused.get(name, self.refused.get(module_of(name)))) is not None:
                 raise ValueError(why)
+        return kept
+
+    def excluded(self, exclude: Sequence[str]) -> dict[str, str]:
+        """For every layer that a user's list leaves out, module or block, by which entry of it.
+
+        Raises:
+            ValueError: if an entry is none of a layer.
+        """
+        found: dict[str, str] = {}
+        for given in _listed("exclude", exclude):
+            for name in self._named("exclude", given):
+                found.setdefault(name, f"excluded by {given!r}")
+        return found
+
+    def stays(self, pruned: Sequence[str], exclude: Sequence[str] | None) -> dict[str, str]:
+        """For everything that holds a matrix and is not pruned, by name, why.
+
+        Args:
+            pruned: names of the layers that are.
+            exclude: the user's list.
+        """
+        gone = {} if exclude is None else self.excluded(exclude)
+        found = dict(self.left_out)
+        there = {*pruned}
+        modules = {module_of(name) if self._is_block(name) else name for name in pruned}
+        for name in self.prunable:
+            if name not in modules:
+                found[name] = gone.get(name, "it is not among `layers`")
+            elif name in self.blocks:
+                for one in (f"{name}[{i}]" for i in range(self.blocks[name])):
+                    if one not in there:
+                        found[one] = gone.get(one, "it is not among `layers`")
+        return found
+
+    def _named(self, what: str, given: str) -> list[str]:
+        """The layers that a user's name or pattern means."""
+        if given in self.prunable or self._is_block(given):
+            return [given]
+        if given in self.left_out:
+            if what == "exclude":
+                return []
+            raise ValueError(f"{what}: {given!r} can't be pruned: {self.left_out[given]}")
+        found = [name for name in self.prunable if not given or name.startswith(f"{given}.")]
+        if not found and any(sign in given for sign in "*?["):
+            every = [*self.prunable, *(f"{n}[{i}]" for n, count in self.blocks.items() for i in range(count))]
+            found = [name for name in every if fnmatchcase(name, given)]
+            if not found and what == "exclude" and any(fnmatchcase(name, given) for name in self.left_out):
+                return []
+        if not found:
+            near = difflib.get_close_matches(given, [*self.prunable, *self.left_out], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else self._there()
+            raise ValueError(f"{what}: {given!r} names no prunable layer; {hint}")
+        return found
+
+    def _ordered(self, asked: set[str]) -> list[str]:
+        """Modules and blocks in running order; a module stands for its blocks."""
+        blocks = defaultdict(list)
+        for name in asked - {*self.prunable}:
+            blocks[module_of(name)].append(name)
+        chosen: list[str] = []
+        for name in self.prunable:
+            chosen += [name] if name in asked else sorted(blocks[name], key=_place)
         return chosen
+
+    def _there(self) -> str:
+        more = f" and {len(self.prunable) - NAMED} more" if len(self.prunable) > NAMED else ""
+        return f"there are {', '.join(self.prunable[:NAMED])}{more}"
 
     def _is_block(self, name: str) -> bool:
         return 0 <= _place(name) < self.blocks.get(module_of(name), 0)
@@ -101,6 +165,22 @@ class Survey:
         if not self.left_out:
             return "no Linear and no convolution"
         return "; ".join(f"{name!r}: {why}" for name, why in [*self.left_out.items()][:SHOWN])
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    """A user's list of names.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"{what} must be a list of names, such as [{names!r}], not a name")
+    if not isinstance(names, Iterable):
+        raise ValueError(f"{what} must be a list of names, got {names!r}")
+    given = list(names)
+    if odd := [name for name in given if not isinstance(name, str)]:
+        raise ValueError(f"{what} must be a list of names, got {odd[0]!r} in it")
+    return given
 
 
 def module_of(name: str) -> str:

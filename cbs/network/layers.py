@@ -37,6 +37,7 @@ class Layer:
         path: of the module in the network; by default its name.
         block: which of the module's blocks it is.
         blocks: how many of them the module has.
+        across: whether neighbouring columns are channels at one place of the kernel, not places of a channel.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Layer:
     path: str = None  # type: ignore[assignment]
     block: int = 0
     blocks: int = 1
+    across: bool = False
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -67,8 +69,29 @@ class Layer:
 
     @property
     def weight(self) -> Tensor:
-        """The weight, of the module's shape: a view of the parameter."""
-        return self.module.weight if self.blocks == 1 else self.module.weight[self.rows]
+        """The weight: a view of the parameter, which reshaped to `shape` is the matrix."""
+        return self.view(self.module.weight)
+
+    def view(self, values: Tensor, over: int = 0) -> Tensor:
+        """What of a tensor of the parameter's shape is the layer's, laid out as `weight` is.
+
+        Args:
+            values: of the parameter's shape, such as a mask or a gradient.
+            over: how many dimensions come before those of the parameter.
+        """
+        if self.blocks > 1:
+            values = values[(*(slice(None),) * over, self.rows)]
+        return values.movedim(over + 1, -1) if self.across and self.places else values
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """`view` of a tensor of the parameter's shape as a matrix `[m, n]`."""
+        return self.view(values).reshape(self.shape)
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The shape of the layer's rows in the parameter."""
+        m, *rest = self.module.weight.shape
+        return m // self.blocks, *rest
 
     @property
     def bias(self) -> Tensor | None:
@@ -110,6 +133,7 @@ class Layer:
         if not self.places:
             return F.linear(x, W, b)
         c: Any = self.module
+        W = W.movedim(-1, 1) if self.across else W
         if self.blocks == 1:
             return c._conv_forward(x, W, b)  # type: ignore[no-any-return]
         convolve = (F.conv1d, F.conv2d, F.conv3d)[self.places - 1]
@@ -123,6 +147,9 @@ class Layer:
         if not self.places:
             return x.reshape(-1, x.shape[-1])
         patches = self._patches(x)
+        if self.across:
+            patches = patches.reshape(len(patches), x.shape[-1 - self.places], -1, patches.shape[-1])
+            patches = patches.transpose(1, 2).flatten(1, 2)
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
     def energy(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Leaves:
         layers: that were asked for.
         names: of the parameters, in the network.
         tensors: the parameters, in this order.
-        places: for every layer its parameter and the rows of it that are the layer's.
+        owners: for every layer its parameter.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -32,9 +32,9 @@ class Leaves:
         found = {f"{layer.path}.weight" if layer.path else "weight": layer.parameter for layer in layers}
         self.names = [*found]
         self.tensors = [parameter.requires_grad_() for parameter in found.values()]
-        self._whole = all(layer.blocks == 1 for layer in layers)
+        self._whole = all(layer.blocks == 1 and not layer.across for layer in layers)
         self._of = [self.names.index(f"{x.path}.weight" if x.path else "weight") for x in layers]
-        self.places = [(self.tensors[i], layer.rows) for i, layer in zip(self._of, self.layers, strict=True)]
+        self.owners = [self.tensors[i] for i in self._of]
 
     def named(self) -> dict[str, Tensor]:
         """The parameters by name, detached, as `torch.func.functional_call` takes them."""
@@ -49,9 +49,8 @@ class Leaves:
         """
         if self._whole:
             return list(found)
-        cut: tuple[slice, ...] = (slice(None),) * over
         return [
-            found[i] if found[i] is None else found[i][(*cut, layer.rows)]  # type: ignore[index]
+            found[i] if found[i] is None else layer.view(found[i], over)  # type: ignore[arg-type]
             for i, layer in zip(self._of, self.layers, strict=True)
         ]
 

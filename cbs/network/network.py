@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,8 @@ class Network:
         model: the trained network; it is copied, not changed.
         data: calibration data, see `cbs.data.gather`.
         loss: of outputs and targets, mean or sum over samples.
-        layers: names of the layers to prune; None for all.
+        layers: names of the layers to prune, or patterns; None for all.
+        exclude: those to leave out, in the same way.
         damping: relative to the mean diagonal of a curvature; positive.
         samples: how many samples to take; None for all, but `GRADIENTS` for per-sample gradients.
         seed: of the draw of samples.
@@ -80,6 +81,8 @@ class Network:
             that can, see `Curvature.toward`, are then drawn toward its outputs.
         output: which of the model's outputs is looked at; None for the rule of `cbs.network.answers.forward`.
         padding: name of the entry of a batch that says which places are real, see `cbs.request.Request`.
+        across: whether neighbouring inputs of a convolution are channels at one place of its kernel.
+        unfit: why a layer has no place in what is asked, which leaves it out unless it was named.
 
     Raises:
         ValueError: in one line, for a model without prunable layers, data or targets that model or
@@ -93,6 +96,7 @@ class Network:
         *,
         loss: Loss = F.cross_entropy,
         layers: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
         damping: float = 1e-2,
         samples: int | None = None,
         seed: int = 0,
@@ -100,6 +104,8 @@ class Network:
         reference: Reference | None = None,
         output: Output | None = None,
         padding: str | None = None,
+        across: bool = False,
+        unfit: Callable[[Layer], str | None] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -111,9 +117,10 @@ class Network:
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
         opened = open_model(model)
         found = survey(opened.model).without(opened.left_out)
-        found.choose(layers)
+        self.across = across
+        found.choose(layers, exclude)
         self._take(model, opened, device)
-        self.layers = self._layers(found.choose(layers))
+        self.layers = self._layers(found.choose(layers, exclude))
         self.padding = padding
         self.samples: Samples = gather(data, samples, seed, model).to(device).with_padding(padding)
         require_named(self.samples, padding)
@@ -129,16 +136,23 @@ class Network:
             if wrong := differing(plain, here, self.samples.first(TRIED)):
                 opened = open_model(model, {**opened.left_out, **wrong})
                 found = survey(opened.model).without(opened.left_out)
-                found.choose(layers)
+                found.choose(layers, exclude)
                 self._take(model, opened, device)
                 if output is not None:
                     choose_output(self.model, output)
-                self.layers = self._layers(found.choose(layers))
+                self.layers = self._layers(found.choose(layers, exclude))
         found = found.without(misbehaving(self.model, self.layers, self.samples.first(TRIED)))
         self._look_at(output)
-        self.layers = self._layers(found.choose(layers))
-        self.left_out = found.left_out if layers is None else {}
-        tell(self.left_out)
+        self.layers = self._layers(found.choose(layers, exclude))
+        if unfit is not None and layers is None:
+            reasons = {layer.path: why for layer in self.layers if (why := unfit(layer)) is not None}
+            if reasons:
+                found = found.without(reasons)
+                self.layers = self._layers(found.choose(layers, exclude))
+        if layers is None:
+            gone = {} if exclude is None else found.excluded(exclude)
+            tell({name: why for name, why in found.left_out.items() if name not in gone})
+        self.left_out = found.stays([layer.name for layer in self.layers], exclude)
         self.saved: Saved = save(self.layers)
         self.samples = fitting(self.model, self.layers, self.samples)
         require_answers(self.model, self.samples, self.loss)
@@ -181,7 +195,7 @@ class Network:
         """Layers of the copy; a bias of which entries were pruned before stays as it is."""
         fixed = self.masks.get("bias", {})
         return [
-            replace(layer, fixed_bias=layer.path in fixed or STAYS in vars(layer.module))
+            replace(layer, fixed_bias=layer.path in fixed or STAYS in vars(layer.module), across=self.across)
             for layer in named_layers(self.model, names)
         ]
 
@@ -190,7 +204,7 @@ class Network:
         """For every layer the mask `[m, n]` that it came with, True where pruned."""
         found = self.masks.get("weight", {})
         return [
-            found[layer.path][layer.rows].reshape(layer.shape).cpu().numpy()
+            layer.matrix(found[layer.path]).cpu().numpy()
             if layer.path in found
             else np.zeros(layer.shape, dtype=bool)
             for layer in self.layers

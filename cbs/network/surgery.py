@@ -94,7 +94,7 @@ def apply(layers: Sequence[Layer], changes: Sequence[Change]) -> None:
         write(layer, change.weights)
         shape = layer.parameter.shape
         _, mask = pruned.setdefault(layer.path, (layer, torch.zeros(shape, dtype=torch.bool)))
-        mask[layer.rows] = torch.from_numpy(change.mask).reshape(layer.weight.shape)
+        layer.view(mask).copy_(torch.from_numpy(change.mask).reshape(layer.weight.shape))
     for layer, mask in pruned.values():
         put_mask(layer.module, "weight", mask)
 
@@ -160,6 +160,16 @@ def read_masks(model: nn.Module, name: str = "weight") -> dict[str, Tensor]:
     """
     found = model.named_modules()
     return {key: getattr(module, f"{name}_mask") == 0 for key, module in found if name in masked(module)}
+
+
+def masked_share(model: nn.Module) -> float:
+    """The share of all parameters of a network, each once, that its masks prune."""
+    gone: dict[int, int] = {}
+    for module in model.modules():
+        for name in masked(module):
+            mask = getattr(module, f"{name}_mask")
+            gone[id(getattr(module, f"{name}_orig"))] = int((mask == 0).sum())
+    return sum(gone.values()) / max(1, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def make_permanent(model: nn.Module) -> nn.Module:

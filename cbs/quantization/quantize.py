@@ -212,7 +212,7 @@ def quantize(
     for layer, step in zip(found, rounded, strict=True):
         write_weights(layer.of(small), step.weights)
     packed = {
-        layer.name: PackedLayer.of(tuple(layer.weight.shape), step.grid, step.codes, mask)
+        layer.name: PackedLayer.of(layer.own_shape, step.grid, step.codes, mask)
         for layer, step, mask in zip(found, rounded, pruned, strict=True)
     }
     told = [
@@ -319,7 +319,7 @@ def _layers(model: nn.Module, names: Sequence[str] | None) -> tuple[list[Layer],
     layers = named_layers(clone(model), survey(model).choose(names))
     none = [np.zeros(layer.shape, dtype=bool) for layer in layers]
     return layers, [
-        masks[layer.path][layer.rows].reshape(layer.shape).cpu().numpy() if layer.path in masks else empty
+        layer.matrix(masks[layer.path]).cpu().numpy() if layer.path in masks else empty
         for layer, empty in zip(layers, none, strict=True)
     ]
 

@@ -38,7 +38,7 @@ def stage_network(model: nn.Module, dense: Network, request: Request) -> Network
     network = Network(
         model, dense.samples, loss=dense.loss, layers=names, damping=dense.damping, samples=request.samples,
         seed=dense.seed, device=dense.device, reference=reference, output=request.output,
-        padding=request.padding,
+        padding=request.padding, across=dense.across,
     )  # fmt: skip
     if dense.held_out is not None:
         network.hold_out(dense.held_out)

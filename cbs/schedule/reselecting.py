@@ -138,7 +138,7 @@ def reselected(
     status = "interrupted" if watch.interrupted else "feasible"
     plans = []
     for layer, old in zip(here.layers, run.result.layers, strict=True):
-        mask = masks[layer.path][layer.rows].cpu().numpy().reshape(layer.shape)
+        mask = layer.matrix(masks[layer.path]).cpu().numpy()
         change = Change(mask, layer_weights(layer.of(model)))
         plans.append(LayerPlan(change, f"{old.solver}, re-selection", status, old.seconds, None, old.stats))
     stage = run.result.history[-1]
@@ -167,7 +167,8 @@ def pools_of(request: Request, network: Network) -> tuple[dict[str, Tensor], Ten
     for layer in network.layers:
         laid = request.layer_budget(layer).laid_over(*layer.shape)
         whole = pools.setdefault(layer.path, torch.zeros(layer.parameter.shape, dtype=torch.int64))
-        whole[layer.rows] = torch.from_numpy(laid.labels + first).reshape(layer.weight.shape)
+        labels = torch.from_numpy(laid.labels + first)
+        layer.view(whole).copy_(labels.reshape(layer.weight.shape))
         keep.append(laid.keep)
         first += len(laid.keep)
     return pools, torch.from_numpy(np.concatenate(keep)).to(network.device)

@@ -80,7 +80,7 @@ def run(net, budget, method, solver, recalibrate):
         warnings.simplefilter("ignore")
         result = cbs.prune(
             model, data, sparsity=sparsity, budget=kind, scope=scope, granularity=granularity, method=method,
-            solver=solver, refit="layer" if recalibrate else None, seed=3, time_limit=None,
+            solver=solver, refit="layer" if recalibrate else None, seed=3, time_limit=None, along="kernel",
         )  # fmt: skip
     sums = []
     for values in result.state.values():

@@ -23,7 +23,7 @@ def test_every_field_has_a_line_and_a_panel(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["prune", "--help"]) == 0
     text = capsys.readouterr().out
-    assert len(text.splitlines()) < 140
+    assert len(text.splitlines()) < 150
     titles = re.findall(r"╭─ (.*?) ─", text)
     assert titles[:3] == ["Arguments", "Network and data", "What to prune"]
     for name in helps():

@@ -197,6 +197,8 @@ def prune(
                 return
             where = f"not all of it could be written to {path}" if keeper.status else f"written to {path}"
             console.print(f"\n{_dense(results[0])}{where}: begin with table.md", soft_wrap=True)
+            if keeper.status:
+                return
             for result in report.best(results):
                 head = f"{result.method} at {100 * result.asked:g}%: " if len(results) > 1 else ""
                 console.print(f"{head}{report.shares(result)}", soft_wrap=True)
@@ -204,8 +206,7 @@ def prune(
                 headings, *lines = report.layer_lines(results[0])
                 console.print()
                 output.print_table(headings, lines, right=True)
-            if not keeper.status:
-                console.print(f"\n{report.next_steps(results, path, settings)}", soft_wrap=True)
+            console.print(f"\n{report.next_steps(results, path, settings)}", soft_wrap=True)
 
     status = output.deliver(show, {path: partial(run.finish, plot=whole)})
     return status or keeper.status or (130 if facts["interrupted"] else 0)

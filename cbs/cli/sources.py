@@ -166,7 +166,8 @@ def _module_of_file(path: Path) -> ModuleType:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     real = os.path.realpath(path)
     for module in list(sys.modules.values()):
-        if (at := getattr(module, "__file__", None)) and os.path.realpath(at) == real:
+        at = getattr(module, "__file__", None)
+        if isinstance(at, str) and os.path.basename(at) == path.name and os.path.realpath(at) == real:
             return module
     folder, name = os.path.dirname(real), path.stem
     if folder not in sys.path:

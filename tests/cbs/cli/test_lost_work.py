@@ -164,13 +164,18 @@ def test_signals_that_are_ignored_stay_so(capsys, here, monkeypatch):
     [("2>&-", 0, True), ("2>/dev/full", 0, True), ("1>&-", 0, False), ("1>/dev/full", 2, False)],
 )
 def test_streams_that_can_not_be_written(here, ending, status, answered):
-    command = f"{sys.executable} -m cbs solve layer.npz --json --certificate proof {ending}"
+    saves = ending in ("2>&-", "1>/dev/full")  # one of each stream; a search takes its time to begin
+    command = "solve layer.npz -s greedy --json --certificate proof" if saves else "methods --json"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, shell=True, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        f"{sys.executable} -m cbs {command} {ending}", shell=True, env=env, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == status
     assert bool(done.stdout) == answered
     assert "Traceback" not in done.stderr
-    assert solvers.checker.verify(here / "proof", here / "layer.npz").bound > 0
+    if saves:
+        assert solvers.checker.verify(here / "proof", here / "layer.npz").bound > 0
 
 
 @POSIX

@@ -1,7 +1,5 @@
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -157,6 +155,7 @@ def test_defaults_are_those_of_python_and_without_a_model_those_of_a_demonstrati
         raise ValueError("the work would begin here")
 
     monkeypatch.setattr("cbs.compare", stop)
+    monkeypatch.setattr("cbs.cli.sources.trained_digits_mlp", lambda: (cbs.digits_mlp(), cbs.digits()))
     for argv in ((), ("--scope", "layer"), ("--budget", "2:4"), ("digits",), MINE[1:], ("--patience", "0")):
         assert main(["prune", *argv, "-o", "never"]) == 2
     plain, scoped, pattern, named, mine, patient = asked
@@ -178,6 +177,7 @@ def test_defaults_are_those_of_python_and_without_a_model_those_of_a_demonstrati
 def test_methods_that_nobody_named_and_that_can_not_do_it_are_left_out(capsys, here, monkeypatch):
     asked = []
     monkeypatch.setattr("cbs.compare", lambda *args, **options: asked.append(options) or ctrl_c())
+    monkeypatch.setattr("cbs.cli.sources.trained_digits_mlp", lambda: (cbs.digits_mlp(), cbs.digits()))
     assert main(["prune", "--budget", "columns", "-s", "0.5", "-o", "out"]) == 130
     assert "obs" not in asked[0]["methods"]
     assert {"magnitude", "joint"} < set(asked[0]["methods"])
@@ -226,25 +226,23 @@ def test_progress_ends_with_incumbent_bound_and_gap_of_every_layer(capsys, here)
             assert float(told["gap"].rstrip("%")) / 100 <= 1e-4
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_while_a_layer_is_searched_keeps_all_layers(here):
-    (here / "wide_net.py").write_text(WIDE)
-    argv = ["prune", "wide_net:net", "--data", "wide_net:data", "--method", "joint", "-s", "0.5", "--json"]
-    argv += ["--scope", "row"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cbs", *argv, "--output", "out"], cwd=here,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.getcwd(), *sys.path])},
-    )  # fmt: skip
+def test_ctrl_c_while_a_layer_is_searched_keeps_all_layers(capsys, here, monkeypatch):
+    (here / "well_used.py").write_text(WIDE)
     seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if "select layer 0 (1 of 3), incumbent" in line and "unknown" not in line:
-            process.send_signal(signal.SIGINT)
-            break
-    out, _ = process.communicate(timeout=100)
-    assert process.returncode == 130, (seen, out)
-    report = json.loads(out)
+
+    def watched(self, step):
+        seen.append((step.stage, step.layer))
+        bounds = None if step.progress is None else step.progress.bounds
+        if seen[-1] == ("select", "0") and bounds is not None and bounds.lower > 0:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Ticker, "__call__", watched)
+    argv = ("prune", "well_used:net", "--data", "well_used:data", "--method", "joint", "-s", "0.5")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run aside
+    try:
+        report = run_json(capsys, *argv, "--scope", "row", "--output", "out", status=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
     (result,) = report["results"]
     assert report["interrupted"] is True
     assert result["status"] == "interrupted"

@@ -1,8 +1,9 @@
 """What a run ends with can be followed as it is printed."""
 
-import subprocess
 import sys
+import warnings
 
+import pytest
 import torch
 
 import cbs
@@ -10,50 +11,64 @@ from cbs.cli import main
 from cbs.report.closing import best, next_steps
 from tests.cbs.networks import mlp, samples, seeded
 
+MODULE = """
+import torch
+from torch import nn
 
-def test_the_next_steps_run_as_printed(tmp_path, monkeypatch, capsys):
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+data = (torch.randn(40, 6), torch.arange(40) % 3)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a user's module in it."""
+    (tmp_path / "mine.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(
-        "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
-        "model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))\n"
-        "data = (torch.randn(40, 6), torch.arange(40) % 3)\n"
-    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def followed(text):
+    """What the printed lines leave behind, run in a network of one's own; a warning is an error."""
+    code = "\n".join(line[4:] for line in text.split("next, in Python:\n\n")[1].splitlines())
+    mine = {}
+    exec(MODULE, mine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(code, mine)
+    return mine
+
+
+def test_the_next_steps_run_as_printed(here, capsys):
     argv = ["prune", "mine:model", "--data", "mine:data", "-s", "0.5", "-m", "magnitude,joint", "-o", "[out]"]
     argv += ["--scope", "row"]
     assert main(argv) == 0
     text = capsys.readouterr().out
     assert "[out]: begin with table.md" in text
     assert "best by accuracy: " in text
-    code = "\n".join(line[4:] for line in text.split("next, in Python:\n\n")[1].splitlines())
-    script = f"from mine import model\n{code}\nprint(sum(int((p == 0).sum()) for p in model.parameters()))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stderr == ""
-    assert int(done.stdout) == 15 + 6  # three of every row of 6, two of every row of 5
-    page = (tmp_path / "[out]" / "table.md").read_text()
+    mine = followed(text)
+    zeros = sum(int((p == 0).sum()) for p in mine["model"].parameters())
+    assert zeros == 15 + 6  # three of every row of 6, two of every row of 5
+    mine["model"](mine["data"][0]).sum().backward()
+    mine["optimizer"].step()
+    assert sum(int((p == 0).sum()) for p in mine["model"].parameters()) == zeros
+    page = (here / "[out]" / "table.md").read_text()
     for word in ("| joint |", "model = mine:model", "True where pruned", "report.json", "load_file("):
         assert word in page
 
 
-def test_the_smaller_network_is_made_as_printed(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(
-        "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
-        "model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))\n"
-        "data = (torch.randn(40, 6), torch.arange(40) % 3)\n"
-    )
+def test_the_smaller_network_is_made_as_printed(here, capsys):
     argv = ["prune", "mine:model", "--data", "mine:data", "-s", "0.4", "-m", "magnitude,wanda", "-o", "out"]
     assert main([*argv, "--granularity", "neurons"]) == 0
     text = capsys.readouterr().out
     assert "40.0% of neurons" in text
-    code = "\n".join(line[4:] for line in text.split("next, in Python:\n\n")[1].splitlines())
-    check = (
-        "print([list(p.shape) for p in small.parameters()])\n"
-        "print((small(data[0]) - model(data[0])).abs().max().item() < 1e-6)"
-    )
-    script = f"from mine import data, model\n{code}\n{check}"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stderr == ""
-    assert done.stdout == "[[3, 6], [3], [3, 3], [3]]\nTrue\n"
+    mine = followed(text)
+    assert [list(p.shape) for p in mine["small"].parameters()] == [[3, 6], [3], [3, 3], [3]]
+    x = mine["data"][0]
+    torch.testing.assert_close(mine["small"](x), mine["model"](x))
     assert main([*argv, "--granularity", "neurons", "--resume"]) == 0
 
 

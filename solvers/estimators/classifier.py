@@ -17,7 +17,7 @@ from solvers.estimators.logistic import Logistic
 from solvers.estimators.selector import Count, Labels, SubsetSelector, weights
 from solvers.hessian import Array
 from solvers.problem import SubsetProblem
-from solvers.solution import Bounds, Progress, Solution, Status
+from solvers.solution import Bounds, Solution, Status
 from solvers.solver import Solver
 
 FALL = 1e-9
@@ -142,11 +142,11 @@ class BestSubsetClassifier(ClassifierMixin, SubsetSelector):  # type: ignore[mis
         if count is None and self.groups is None:
             count = min(p, max(p // 2, len(self.classes_) - 1, len(kept)))
         budget = budget_of(count, self.groups, kept, p, shared=len(signs) > 1)
-        theta, bound, status = self._search(loss, budget, kept)
+        theta, bound, found = self._search(loss, budget, kept)
         self.objective_ = float(loss.losses(theta).sum())
         self.bound_ = min(bound, self.objective_)
         self.gap_ = Bounds(self.bound_, self.objective_).gap
-        self.status_ = Status.OPTIMAL.value if self.gap_ <= self.gap else status
+        self.status_ = Status.OPTIMAL.value if found is None else self._status(found)
         ridge = 0.5 * float((theta[:, :p] ** 2 @ loss.ridge).sum())
         self.log_loss_ = (self.objective_ - ridge) / float(s.sum())
         self.loss_bound_ = min(self._loss_bound(loss, budget, kept), self.objective_)
@@ -156,18 +156,20 @@ class BestSubsetClassifier(ClassifierMixin, SubsetSelector):  # type: ignore[mis
         self.n_features_to_select_ = int(self.support_.sum())
         return self
 
-    def _search(self, loss: Logistic, budget: Budget, kept: NDArray[np.int64]) -> tuple[Array, float, str]:
-        """Coefficients on the best support found, a bound on the model there, and why its search stopped."""
+    def _search(
+        self, loss: Logistic, budget: Budget, kept: NDArray[np.int64]
+    ) -> tuple[Array, float, Solution | None]:
+        """Coefficients on the best support found, a bound on the model there, and the model's solution."""
         p = len(loss.ridge)
         self.support_, self.n_iter_ = np.ones(p, dtype=bool), 1
         theta = loss.fit(self.support_)
         if len(kept) == p:
-            return theta, float(loss.losses(theta).sum()), Status.OPTIMAL.value
+            return theta, float(loss.losses(theta).sum()), None
         value = np.inf
         for turn in range(1, self.max_iter + 2):
             base, problem = float(loss.losses(theta).sum()), loss.problem(theta, budget, kept)
             self.n_iter_ = turn
-            found = self._model(problem, base)
+            found = self._solve(problem, base)
             support = ~found.mask[0, :p]
             if turn == self.max_iter + 1:
                 break
@@ -178,21 +180,7 @@ class BestSubsetClassifier(ClassifierMixin, SubsetSelector):  # type: ignore[mis
             if then >= value * (1.0 - FALL):
                 break
             self.support_, theta, value = support, trial, then
-        stopped = Status.FEASIBLE if found.status is Status.OPTIMAL else found.status
-        return theta, base + found.bound, stopped.value
-
-    def _model(self, problem: SubsetProblem, base: float) -> Solution:
-        """Solve a model, to the gap of the loss, not that of what is on top of it."""
-        bounds: list[Bounds] = []
-
-        def enough(progress: Progress) -> bool:
-            bounds.append(progress.bounds)
-            return bounds[-1].upper - bounds[-1].lower <= 0.5 * self.gap * abs(base + bounds[-1].upper)
-
-        found = self._solve(problem, enough)
-        if found.status is Status.INTERRUPTED and bounds and not enough(Progress(0.0, bounds[-1])):
-            raise KeyboardInterrupt
-        return found
+        return theta, base + found.bound, found
 
     def _exchange(
         self, loss: Logistic, problem: SubsetProblem, theta: Array, value: float

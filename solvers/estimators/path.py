@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class BestSubsetPath:
         intercept: `[K, m]`; `[K]` of a single output.
         aic: `[K]` Akaike's criterion, `N m log(RSS / (N m)) + 2 (k m)`, with the sample weights' sum for N.
         bic: `[K]` Schwarz's, with `log N` for 2.
-        gap: relative gap asked for, of what leaving features out adds to the objective.
+        gap: relative gap of the objective that was asked for.
         proven: `[K]` where that is proven.
         status: why the search stopped.
         seconds: wall time.
@@ -89,6 +90,7 @@ def best_subset_path(
     gap: float = 1e-4,
     time_limit: float | None = None,
     random_state: int = 0,
+    sizes: Iterable[int] | None = None,
 ) -> BestSubsetPath:
     """The best subset of every number of features, in one search, each with a proof.
 
@@ -103,9 +105,10 @@ def best_subset_path(
         fit_intercept: see there.
         standardize: see there.
         always_keep: features that every subset has: indices, names, or a mask.
-        gap: relative, of what leaving features out adds to the objective.
+        gap: relative, of the objective.
         time_limit: seconds, or None.
         random_state: seed.
+        sizes: numbers of features wanted, always kept ones included; None for all.
 
     Raises:
         ValueError: in one line, for data that is no regression.
@@ -118,40 +121,35 @@ def best_subset_path(
     squares = LeastSquares(
         inputs, targets, alpha=alpha, weight=sample_weight, intercept=fit_intercept, standardize=standardize
     )
-    return path_of(
-        squares,
-        always(always_keep, squares.p, names),
-        gap,
-        time_limit,
-        random_state,
-        targets.ndim == 1,
-        start,
-    )
+    kept = always(always_keep, squares.p, names)
+    wanted = list(range(len(kept), squares.p + 1)) if sizes is None else sorted({int(k) for k in sizes})
+    if not wanted or not len(kept) <= wanted[0] <= wanted[-1] <= squares.p:
+        raise ValueError(f"sizes must lie between {len(kept)} and {squares.p}, got {wanted}")
+    return path_of(squares, kept, wanted, gap, time_limit, random_state, targets.ndim == 1, start)
 
 
 def path_of(
     squares: LeastSquares,
     kept: NDArray[np.int64],
+    sizes: list[int],
     gap: float,
     time_limit: float | None,
     seed: int,
     alone: bool,
     start: float,
 ) -> BestSubsetPath:
-    """The path of a least squares fit, whose columns `kept` are always selected."""
+    """The path of a least squares fit at some sizes, whose columns `kept` are always selected."""
     p, m = squares.p, squares.Y.shape[1]
-    free = p - len(kept)
-    supports = np.ones((free + 1, p), dtype=bool)
-    bound, proven = np.full(free + 1, -math.inf), np.zeros(free + 1, dtype=bool)
+    supports, bound = np.ones((len(sizes), p), dtype=bool), np.full(len(sizes), -math.inf)
     status = Status.OPTIMAL
-    counts = np.arange(free, -1, -1)  # pruned, from the fewest features to the most
-    if free == 0:
-        bound[0], proven[0] = squares.base, True
+    counts = p - np.array(sizes)  # pruned
+    if len(kept) == p:
+        bound[0] = squares.base
     elif m == 1:
         problem = squares.problem(Budget.per_row(0), kept)
-        found = curve(problem, gap=gap, time_limit=time_limit, seed=seed)
+        found = curve(problem, gap=gap, time_limit=time_limit, seed=seed, counts=counts.tolist())
         supports = ~np.stack([found.masks(k)[0] for k in counts.tolist()])
-        bound, proven, status = squares.base + found.lower[0, counts], found.proven[0, counts], found.status
+        bound, status = squares.base + found.lower[0, counts], found.status
     else:
         for i, k in enumerate(counts.tolist()):
             left = None if time_limit is None else max(time_limit + start - time.perf_counter(), 1e-3)
@@ -159,8 +157,7 @@ def path_of(
             problem = squares.problem(Budget.columns(k), kept)
             one = solve(problem, gap=gap, time_limit=share, seed=seed)
             supports[i], bound[i] = ~one.mask[0], squares.base + one.bound
-            proven[i] = one.status is Status.OPTIMAL
-            status = status if proven[i] else one.status
+            status = status if one.status is Status.OPTIMAL else one.status
             if one.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
     fits = [squares.fit(support) for support in supports]
@@ -170,8 +167,12 @@ def path_of(
     fitted = supports.sum(axis=1) * m
     back = [squares.coefficients(v) for v in fits]
     coef, intercept = np.stack([w for w, _ in back]), np.stack([b for _, b in back])
+    low = np.minimum(np.maximum(bound - squares.rounding, 0.0), objective)
+    proven = objective - low <= gap * objective
+    if status is Status.FEASIBLE and proven.all():
+        status = Status.OPTIMAL
     return BestSubsetPath(
-        supports.sum(axis=1), objective, np.minimum(bound - squares.rounding, objective), supports,
+        supports.sum(axis=1), objective, low, supports,
         coef[:, 0] if alone else coef, intercept[:, 0] if alone else intercept,
         size * np.log(rest / size) + 2.0 * fitted, size * np.log(rest / size) + np.log(size / m) * fitted,
         gap, proven, status, time.perf_counter() - start,

@@ -40,7 +40,7 @@ class BestSubsetRegressor(RegressorMixin, SubsetSelector):  # type: ignore[misc]
         groups: `[n_features]` labels; each group selects its own number.
         solver: a name from `solvers.available()`, or a `Solver`.
         time_limit: seconds, or None.
-        gap: relative gap to prove of what leaving features out adds to the objective.
+        gap: relative gap of the objective to prove.
         random_state: seed of the solver; None for 0.
 
     Attributes:
@@ -102,15 +102,16 @@ class BestSubsetRegressor(RegressorMixin, SubsetSelector):  # type: ignore[misc]
         self.__dict__.pop("path_", None)
         if isinstance(self.n_features_to_select, str):
             self._choose(squares, kept)
-        elif len(kept) == p:
-            budget_of(self.n_features_to_select, self.groups, kept, p, shared=m > 1)
-            self.support_, bound, self.status_ = np.ones(p, dtype=bool), squares.base, Status.OPTIMAL.value
-            self._bound(squares, bound)
         else:
             budget = budget_of(self.n_features_to_select, self.groups, kept, p, shared=m > 1)
-            found = self._solve(squares.problem(budget, kept))
-            self.support_, self.status_ = ~found.mask[0], found.status.value
-            self._bound(squares, squares.base + found.bound)
+            self.support_, self.status_ = np.ones(p, dtype=bool), Status.OPTIMAL.value
+            if len(kept) == p:
+                self._bound(squares, squares.base)
+            else:
+                found = self._solve(squares.problem(budget, kept), squares.base)
+                self.support_ = ~found.mask[0]
+                self._bound(squares, squares.base + found.bound)
+                self.status_ = self._status(found)
         coef, intercept = squares.coefficients(squares.fit(self.support_))
         flat = targets.ndim == 1
         self.coef_ = coef[0] if flat else coef
@@ -128,7 +129,14 @@ class BestSubsetRegressor(RegressorMixin, SubsetSelector):  # type: ignore[misc]
         if self.groups is not None:
             raise ValueError(f"n_features_to_select={criterion!r} does not go with groups; give numbers")
         path: BestSubsetPath = path_of(
-            squares, kept, self.gap, self.time_limit, 0, squares.Y.shape[1] == 1, time.perf_counter()
+            squares,
+            kept,
+            list(range(max(1, len(kept)), squares.p + 1)),
+            self.gap,
+            self.time_limit,
+            0,
+            squares.Y.shape[1] == 1,
+            time.perf_counter(),
         )
         best = path.best(criterion)
         self.path_, self.support_ = path, path.support[best].copy()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from cbs.cli import curve, doctor, export, listing, prune, quantize, solve, verify
+from cbs.cli import bench, curve, doctor, export, listing, prune, quantize, solve, verify
 from cbs.cli.everywhere import Command, shared
 from cbs.cli.output import complain, telling_of_plugins
 from cbs.cli.signals import stopping
@@ -31,10 +31,11 @@ FAULT = 70
 COMPLETE = "_CBS_COMPLETE"
 """Environment variable by which a shell asks what a word may become."""
 COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
-    "Networks": {"prune": prune.prune, "quantize": quantize.quantize},
+    "Networks": {
+        "prune": prune.prune, "quantize": quantize.quantize, "export": export.export, "bench": bench.bench,
+    },
     "One problem": {
         "solve": solve.solve, "bound": solve.bound, "curve": curve.curve, "verify": verify.verify,
-        "export": export.export,
     },
     "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
 }  # fmt: skip

@@ -201,3 +201,33 @@ def _call(kind: str, name: str, make: Callable[[], Any]) -> Any:
         return make()
     except (Exception, SystemExit) as error:
         raise ValueError(f"{kind} {name!r} must work without arguments, but failed ({told(error)})") from None
+
+
+def find_model(name: str, weights: Path | None = None) -> nn.Module:
+    """A model by its name, without data; embedded ones are not trained.
+
+    Raises:
+        ValueError: for what can't be found, or weights that are not its own.
+    """
+    if name == "mlpnet" and weights is not None and weights.suffix == ".npz":
+        return mlpnet(weights)
+    embedded: dict[str, Callable[[], nn.Module]] = {"digits": digits_mlp, "mlpnet": mlpnet}
+    if name not in embedded and ":" not in name:
+        raise ValueError(f"unknown model {name!r}; give {', '.join(EMBEDDED)}, or {OWN}")
+    model = embedded[name]() if name in embedded else _module(name)
+    return model if weights is None else fill(model, weights)
+
+
+def find_data(name: str | None, model: str | None, data_dir: Path | None = None) -> Any:
+    """Data by its name, or those of an embedded model; None where there are none.
+
+    Raises:
+        ValueError: for what can't be found.
+    """
+    if name is not None:
+        found = _data("data", name)
+    elif model in EMBEDDED:
+        found = digits() if model == "digits" else mnist(data_dir)
+    else:
+        return None
+    return found.train if isinstance(found, Split) else found

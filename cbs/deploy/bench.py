@@ -128,6 +128,7 @@ def bench(
     threads: int | None = None,
     seconds: float = 1.0,
     onnx: bool = True,
+    neurons: Sequence[Any] = (),
 ) -> Bench:
     """Time a network in every variant that can be made of it: `dense`, `smaller`, `sparse`, `onnx`.
 
@@ -139,6 +140,7 @@ def bench(
         threads: for PyTorch and ONNX Runtime; by default as many as PyTorch has now.
         seconds: for the timing of a batch size, about.
         onnx: whether to try ONNX Runtime, if it is installed.
+        neurons: of a network what was pruned of groups of neurons, as a report has it.
 
     Raises:
         ValueError: in one line, for what can't be run.
@@ -151,7 +153,7 @@ def bench(
     if given is None:
         raise ValueError("inputs are missing: a network is timed by running it; give a batch as inputs=")
     given = given.to("cpu")
-    dense, small, removed = slimmed(model, given)
+    dense, small, removed = slimmed(model, given, neurons)
     sized = {n: _sized(given, n) for n in batches}
     with _threads(threads), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         return _Bench(dense.cpu(), small.cpu(), removed, given, sized, Path(folder), seconds).run(model, onnx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def export(
     format: str | None = None,
     inputs: Any = None,
     builder: str | None = None,
+    neurons: Sequence[Any] = (),
 ) -> Exported:
     """Write a network to a file for use: masks made permanent, dead neurons taken out, zeros not stored.
 
@@ -84,6 +85,8 @@ def export(
         inputs: a batch of the network's inputs, a few samples; by default calibration samples of the result.
             ONNX needs them.
         builder: `package.module:name` of what makes the network, for `load`; by default its class is named.
+        neurons: of a network what was pruned of groups of neurons, as `PruneResult.neurons` or a report has
+            it.
 
     Raises:
         ValueError: in one line, for what can't be exported, or if a file that was made has other outputs.
@@ -98,7 +101,7 @@ def export(
         raise ValueError(
             f"path {os.fspath(path)!r} must end in {endings}, as its format does, got format {format!r}"
         )
-    dense, small, removed = slimmed(model, inputs)
+    dense, small, removed = slimmed(model, inputs, neurons)
     facts: dict[str, Any] = {
         "dense_bytes": _bytes(dense),
         "dense_parameters": sum(p.numel() for p in dense.parameters()),
@@ -156,9 +159,15 @@ def load(
 
 
 def slimmed(
-    model: nn.Module | PruneResult | QuantizeResult, inputs: Any = None
+    model: nn.Module | PruneResult | QuantizeResult, inputs: Any = None, neurons: Sequence[Any] = ()
 ) -> tuple[nn.Module, nn.Module, list[tuple[str, int, int]]]:
     """The network as it was in size, and as it is without what has no effect; what went of which group.
+
+    Args:
+        model: a network or a result.
+        inputs: a batch of inputs; by default those of a result.
+        neurons: of a network what was pruned of groups of neurons, as `PruneResult.neurons` or a report has
+            it.
 
     Raises:
         ValueError: in one line, for what is no network.
@@ -172,9 +181,12 @@ def slimmed(
     dense = clone(masked).eval()
     groups: list[Removed] = []
     small = dense
-    if isinstance(model, PruneResult) and model.neurons:
-        tell_stays(model.neurons)
-        groups = [group for group in model.neurons if group.stays is None]
+    gone = [group if isinstance(group, Removed) else Removed(**group) for group in neurons]
+    if isinstance(model, PruneResult):
+        gone = model.neurons
+    if gone:
+        tell_stays(gone)
+        groups = [group for group in gone if group.stays is None]
         small = shrink(dense, groups).eval()
     given = example_of(model, inputs)
     lost: list[Removed] = []

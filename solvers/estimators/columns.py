@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.budget import Budget
@@ -64,6 +65,13 @@ class Columns:
     def original(self, v: Array) -> Array:
         """Coefficients of X from those of Z, in the last axis."""
         return v / self.scale
+
+
+def definite_solve(A: Array, B: Array) -> Array:
+    """`A^-1 B` of a positive definite matrix whose diagonal may span many orders of magnitude."""
+    size = np.sqrt(np.diagonal(A))
+    unit = scipy.linalg.solve(A / size / size[:, None], (B.T / size).T, assume_a="pos")
+    return np.asarray((unit.T / size).T)
 
 
 def selected(count: Any, p: int) -> int:

@@ -9,7 +9,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from solvers.budget import Budget
-from solvers.estimators.columns import Columns
+from solvers.estimators.columns import Columns, definite_solve
 from solvers.hessian import Array
 from solvers.hessian.base import condition
 from solvers.problem import EPS, Mask, SubsetProblem
@@ -104,7 +104,7 @@ class LeastSquares:
     @cached_property
     def full(self) -> Array:
         """`[m, p]` coefficients of Z with all columns."""
-        return np.asarray(scipy.linalg.solve(self._system, self._target, assume_a="pos").T)
+        return definite_solve(self._system, self._target).T
 
     def problem(self, budget: Budget, movable: NDArray[np.int64] | tuple[int, ...] = ()) -> SubsetProblem:
         """The subset problem of a budget, whose movable columns are always selected."""
@@ -120,6 +120,12 @@ class LeastSquares:
         """What rounding in the sums of squares may move an objective by."""
         total = float((self.columns.weight @ self.Y**2).sum())
         return 8.0 * (len(self.Y) + self.p) * EPS * total
+
+    def gap(self, objective: Array | float, bound: Array | float) -> Array:
+        """`(objective - bound) / objective`, 0 where they differ by rounding only."""
+        value, low = np.asarray(objective), np.asarray(bound)
+        apart = value - low > 2.0 * self.rounding
+        return np.asarray(np.where(apart, (value - low) / np.where(apart, value, 1.0), 0.0))
 
     def objective(self, v: Array) -> float:
         """The objective of coefficients `[m, p]` of Z, from the data."""

@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from solvers.budget import Budget
-from solvers.estimators.columns import Columns
+from solvers.estimators.columns import Columns, definite_solve
 from solvers.hessian import Array
 from solvers.problem import EPS, Mask, SubsetProblem
 
@@ -91,7 +90,7 @@ class Logistic:
             for _ in range(STEPS):
                 g, H = self.derivatives(row, theta[row])
                 step = np.zeros(theta.shape[1])
-                step[used] = -scipy.linalg.solve(H[np.ix_(used, used)], g[used], assume_a="pos")
+                step[used] = -definite_solve(H[np.ix_(used, used)], g[used])
                 fall, share = -float(g @ step), 1.0
                 if fall <= SETTLED * abs(here):
                     break

@@ -168,7 +168,7 @@ def path_of(
     back = [squares.coefficients(v) for v in fits]
     coef, intercept = np.stack([w for w, _ in back]), np.stack([b for _, b in back])
     low = np.minimum(np.maximum(bound - squares.rounding, 0.0), objective)
-    proven = objective - low <= gap * objective
+    proven = squares.gap(objective, low) <= gap
     if status is Status.FEASIBLE and proven.all():
         status = Status.OPTIMAL
     return BestSubsetPath(

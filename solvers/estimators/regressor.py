@@ -16,7 +16,7 @@ from solvers.estimators.least_squares import LeastSquares
 from solvers.estimators.path import CRITERIA, BestSubsetPath, path_of
 from solvers.estimators.selector import Count, Labels, SubsetSelector, weights
 from solvers.hessian import Array
-from solvers.solution import Bounds, Status
+from solvers.solution import Status
 from solvers.solver import Solver
 
 
@@ -51,7 +51,7 @@ class BestSubsetRegressor(RegressorMixin, SubsetSelector):  # type: ignore[misc]
         alpha_: the ridge used.
         objective_: recomputed from the data.
         bound_: no subset of the budget has a smaller objective.
-        gap_: `(objective_ - bound_) / objective_`.
+        gap_: `(objective_ - bound_) / objective_`; 0 where they differ by rounding only.
         status_: why the search stopped: `"optimal"` where the gap is proven.
         path_: `BestSubsetPath` where a criterion chose the size.
     """
@@ -147,7 +147,7 @@ class BestSubsetRegressor(RegressorMixin, SubsetSelector):  # type: ignore[misc]
         """The objective of the support, and what bounds it."""
         self.objective_ = squares.objective(squares.fit(self.support_))
         self.bound_ = min(max(bound - squares.rounding, 0.0), self.objective_)
-        self.gap_ = Bounds(self.bound_, self.objective_).gap
+        self.gap_ = float(squares.gap(self.objective_, self.bound_))
 
     def predict(self, X: ArrayLike) -> Array:
         """`[n_samples]`, or `[n_samples, n_outputs]`."""

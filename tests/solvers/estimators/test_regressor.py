@@ -73,6 +73,21 @@ def test_units_of_columns_do_not_matter():
     assert np.flatnonzero(shifted.support_).tolist() == best_subset(X, y, 4)[1]
 
 
+def test_data_at_the_ends_of_what_numbers_hold():
+    X, _ = regression(seed=4, p=6)
+    y = X[:, 0] - 2.0 * X[:, 3]
+    for units, size in ((1.0, 1.0), (1e150, 1e140), (1e-200, 1e-120)):
+        exact = BestSubsetRegressor(2).fit(X * units, y * size)
+        assert np.flatnonzero(exact.support_).tolist() == [0, 3]
+        assert (exact.status_, exact.gap_) == ("optimal", 0.0)
+        np.testing.assert_allclose(exact.coef_[[0, 3]] * units / size, [1.0, -2.0])
+    spread = BestSubsetRegressor(2, alpha=1.0, standardize=False).fit(X * 10.0 ** np.arange(-9, 9, 3), y)
+    assert spread.status_ == "optimal"  # columns of 1e-9 can't pay their coefficients
+    assert not spread.support_[:2].any()
+    nothing = BestSubsetRegressor(2).fit(X, np.full(60, 3.0))
+    assert (nothing.status_, nothing.objective_, nothing.intercept_) == ("optimal", 0.0, 3.0)
+
+
 def test_columns_that_are_always_kept():
     X, y = regression(seed=5)
     model = BestSubsetRegressor(3, always_keep=[6, -3]).fit(X, y)

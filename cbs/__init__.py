@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from cbs.deploy.bench import Bench, bench
     from cbs.deploy.export import Exported, export, load
     from cbs.deploy.sparse import sparse
+    from cbs.diagnosis.audit import Audit, audit
+    from cbs.diagnosis.damage import Damage, damage
+    from cbs.diagnosis.diagnose import Diagnosis, diagnose
+    from cbs.diagnosis.sensitivity import Sensitivity, sensitivity
+    from cbs.diagnosis.stability import Stability, stability
+    from cbs.diagnosis.trace import Trace, trace
+    from cbs.limit import LimitWarning
     from cbs.method import Method
     from cbs.methods import methods
     from cbs.network.eligible import LeftOut
@@ -53,15 +60,16 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "GGN", "Bench", "Exported", "Fisher", "FisherDiagonal", "GaussNewton", "GaussNewtonDiagonal",
-    "GaussNewtonSpread", "Gram", "Hessian", "HessianDiagonal", "Hutchinson", "Identity", "Kronecker",
-    "LayerResult", "LeftOut", "Merged", "Method", "MonteCarloFisher", "NeuronDropout", "NeuronMerge",
-    "NeuronSolve", "Nothing", "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult",
-    "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples",
-    "Scaled", "Schedule", "ScopeIgnored", "Scores", "Singles", "Slot", "Solve", "Split", "Step",
-    "Survivors", "bench", "compare", "digits", "digits_mlp", "export", "from_scratch", "keep_masks",
-    "load", "load_quantized", "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network",
-    "register_layer", "shrink", "sparse", "train", "trained_digits_mlp", "unlabelled",
+    "GGN", "Audit", "Bench", "Damage", "Diagnosis", "Exported", "Fisher", "FisherDiagonal", "GaussNewton",
+    "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram", "Hessian", "HessianDiagonal", "Hutchinson",
+    "Identity", "Kronecker", "LayerResult", "LeftOut", "LimitWarning", "Merged", "Method", "MonteCarloFisher",
+    "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing", "OutputDiagonal", "OutputGram", "OwnBias",
+    "PruneResult", "QuantizeResult", "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram",
+    "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored", "Scores", "Sensitivity", "Singles", "Slot",
+    "Solve", "Split", "Stability", "Step", "Survivors", "Trace", "audit", "bench", "compare", "damage",
+    "diagnose", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
+    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "register_layer",
+    "sensitivity", "shrink", "sparse", "stability", "trace", "train", "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
 _export(
@@ -91,6 +99,13 @@ _export(
         "deploy.bench": ["Bench", "bench"],
         "deploy.export": ["Exported", "export", "load"],
         "deploy.sparse": ["sparse"],
+        "diagnosis.audit": ["Audit", "audit"],
+        "diagnosis.damage": ["Damage", "damage"],
+        "diagnosis.diagnose": ["Diagnosis", "diagnose"],
+        "diagnosis.sensitivity": ["Sensitivity", "sensitivity"],
+        "diagnosis.stability": ["Stability", "stability"],
+        "diagnosis.trace": ["Trace", "trace"],
+        "limit": ["LimitWarning"],
         "method": ["Method"],
         "methods": ["methods"],
         "network.eligible": ["LeftOut"],

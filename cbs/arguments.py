@@ -47,6 +47,8 @@ class Options(TypedDict, total=False):
     reselect: bool | None
     stages: int | Schedule
     finetune: int | Mapping[str, Any] | Finetune | None
+    max_loss_increase: float | None
+    max_accuracy_drop: float | None
     seed: int
     memory: float | None
     device: str

@@ -37,6 +37,8 @@ SETTINGS = (
     "solver",
     "stages",
     "finetune",
+    "max_loss_increase",
+    "max_accuracy_drop",
 )
 """Fields of a request on which its masks depend, or what its bounds are about; limits are not among them."""
 

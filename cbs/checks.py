@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,9 @@ def check_request(request: Request) -> None:
     _check_refit(request)
     if request.pattern is None:
         check_name("budget", request.budget, ("unstructured", "columns", "2:4"))
+    _check_limits_of_loss(request)
     if request.sparsity is None:
-        if request.pattern is None:
+        if request.pattern is None and not request.limited:
             raise ValueError(f"sparsity must be given for budget {request.budget!r}, a number in [0, 1)")
     elif not is_number(request.sparsity) or not 0 <= request.sparsity < 1:
         percent = is_number(request.sparsity) and 1 < request.sparsity < 100
@@ -64,7 +66,8 @@ def check_request(request: Request) -> None:
             f"stages must be 1 for budget {request.budget!r}, which is a pattern, met whole or not at all, "
             f"got {request.schedule.count}"
         )
-    request.schedule.sparsities(0.0, request.fraction)
+    if request.sparsity is not None or not request.limited:
+        request.schedule.sparsities(0.0, request.fraction)
     _check_finetune(request)
     if request.patience is not None and not (is_number(request.patience) and request.patience > 0):
         raise ValueError(f"patience must be positive seconds or None, got {request.patience!r}")
@@ -92,6 +95,31 @@ def check_request(request: Request) -> None:
     whole = isinstance(request.samples, Integral) and not isinstance(request.samples, bool)
     if request.samples is not None and not (whole and request.samples >= 1):
         raise ValueError(f"samples must be at least 1 or None, and whole, got {request.samples!r}")
+
+
+def _check_limits_of_loss(request: Request) -> None:
+    from solvers.control import is_number
+
+    for name, most in (("max_loss_increase", math.inf), ("max_accuracy_drop", 1.0)):
+        limit = getattr(request, name)
+        if limit is None:
+            continue
+        if not is_number(limit) or not 0 <= limit < most:
+            kind = "a finite number >= 0" if most == math.inf else "a fraction in [0, 1)"
+            points = most == 1.0 and is_number(limit) and 1 <= limit < 100
+            meant = f"; {limit:g} percentage points are {limit / 100:g}" if points else ""
+            raise ValueError(f"{name} must be {kind} or None, got {limit!r}{meant}")
+        if request.pattern is not None:
+            raise ValueError(
+                f"{name} is for a sparsity that is looked for, but budget {request.budget!r} prunes "
+                f"{request.fraction:g}; drop one of the two"
+            )
+        given = request.stages.get("given") if isinstance(request.stages, Mapping) else request.schedule.given
+        if given is not None and request.sparsity is None:
+            raise ValueError(
+                f"{name} looks for the last sparsity, but stages give it, {given[-1]:g}; give a number of "
+                "stages"
+            )
 
 
 def _check_refit(request: Request) -> None:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -16,10 +17,11 @@ from cbs.arguments import Options, check_options, takes_a_request
 from cbs.assemble import Run, assemble
 from cbs.certify import certify_result, take_up
 from cbs.checks import SCOPES
-from cbs.data import gather
+from cbs.data import Samples, gather
 from cbs.earlier import check_earlier
 from cbs.handing import Handing
 from cbs.history import Stage
+from cbs.limit import search
 from cbs.memory import memory_stats, within_memory
 from cbs.method import Method
 from cbs.methods import get_method, table
@@ -64,7 +66,9 @@ def prune(  # noqa: D417
 
     Returns:
         The pruned copy, and values, bounds and gaps for network, layers and rows. After Ctrl-C, or
-        past the time limit, the best found, which `status` tells. Of several stages Ctrl-C leaves the last
+        past the time limit, the best found, which `status` tells. With a limit on what is lost, the largest
+        sparsity that was found within it, see `search`; the dense network, with a warning of class
+        `LimitWarning`, if there is none. Of several stages Ctrl-C leaves the last
         one that was pruned, whose `sparsity` is then less than what was `asked`; past the time limit all
         stages are gone through, if only just.
 
@@ -103,7 +107,7 @@ def compare(
     Args:
         model: the network; it is not changed.
         data: as in `prune`.
-        sparsities: every sparsity to prune to.
+        sparsities: every sparsity to prune to; `[None]` with a budget `N:M` or a limit on what is lost.
         methods: names of `cbs.methods()` and `cbs.Method`s, each of a name of its own; by default all named
             ones that can do what is asked. Those that prove bounds run first.
         on_result: called with every result as soon as it is there, with the bounds known by then, and
@@ -165,28 +169,27 @@ def compare(
         raise ValueError(f"finished must be a list of results, got {'one' if lone else finished!r}")
     references, handed = References(network), Handing(network)
     hand_out = on_result or (lambda result: None)
-    there = {(done.method, done.asked): done for done in finished if done.status != "interrupted"}
+    there = {_place(done.request): done for done in finished if done.status != "interrupted"}
     results: list[PruneResult] = []
     for row in asked:
         runs: dict[str, Run] = {}
         for request in row:
-            if (done := there.get((request.name, request.fraction))) is not None:
+            if (done := there.get(_place(request))) is not None:
                 if done.history[-1].method != _in_words(get_method(request.method)):
                     raise ValueError(
                         f"finished: the result of {request.name!r} is by another method of that name"
                     )
+                request = replace(request, sparsity=done.request.sparsity) if request.limited else request
                 watch = Watch(request.name, request, len(network.layers), callback)
                 runs[request.name] = take_up(done, request, watch, references)
         left = [request for request in row if request.name not in {**runs, **failures}]
         for request in sorted(left, key=lambda request: not get_method(request.method).proves(request)):
+            once = partial(_once, network, references, network.samples if training is None else training)
             try:
-                if request.staged:
-                    tuned_on = network.samples if training is None else training
-                    runs[request.name] = prune_in_stages(
-                        network, request, references, callback, _run, tuned_on
-                    )
+                if request.limited:
+                    runs[request.name] = search(network, request, callback, once)
                 else:
-                    runs[request.name] = _run(network, request, references, callback)
+                    runs[request.name] = once(request, callback)
             except ValueError as error:
                 failures.setdefault(request.name, error)
                 continue
@@ -236,6 +239,12 @@ def requests(
     ]
     if not any(asked):
         raise ValueError("sparsities and methods must hold at least one each")
+    for request in (request for row in asked for request in row):
+        if request.limited and request.sparsity is not None:
+            raise ValueError(
+                f"sparsity {request.sparsity:g} says how much to prune, max_loss_increase and "
+                "max_accuracy_drop have that found out; give one of the two"
+            )
     refused: dict[str, ValueError] = {}
     for request in (request for row in asked for request in row):
         if request.solver != "auto":
@@ -286,6 +295,20 @@ def _applying(options: Options, stacklevel: int) -> Options:
     options = options.copy()
     del options["scope"]
     return options
+
+
+def _place(request: Request) -> tuple[str, float | None]:
+    """What tells a result of a comparison from the others."""
+    return request.name, None if request.limited else request.fraction
+
+
+def _once(
+    network: Network, references: References, training: Samples, request: Request, callback: Callback | None
+) -> Run:
+    """Prune to a sparsity, in as many stages as asked for."""
+    if request.staged:
+        return prune_in_stages(network, request, references, callback, _run, training)
+    return _run(network, request, references, callback)
 
 
 def _run(network: Network, request: Request, references: References, callback: Callback | None) -> Run:

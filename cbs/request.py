@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Finetune = Callable[[Any, int], Any]
 """Trains a network in place, given it and the number of the stage it follows, from 1."""
 
+MOST = 1 - 2**-10
+"""The largest sparsity that is tried where one is looked for."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,7 +36,8 @@ class Request:
     and the settings in a report.
 
     Attributes:
-        sparsity: fraction of the weights, or of the neurons, to prune, in [0, 1). A budget `N:M` needs none.
+        sparsity: fraction of the weights, or of the neurons, to prune, in [0, 1). A budget `N:M` needs none,
+            nor does a limit on what is lost.
         method: a name that `cbs methods` lists, or in Python a `cbs.Method`.
         scope: where the sparsity is met: in every `row`, in every `layer`, or in the `network` as a whole,
             which for a single layer is `layer`. It applies to the budget `unstructured` only: the others say
@@ -100,6 +104,12 @@ class Request:
             stopping, or a function of (model, stage), stages counted from 1, that trains the model in place;
             none if absent.
             Value, bound and gap are of the masks and weights as pruned, before the last fine-tuning.
+        max_loss_increase: instead of a sparsity: the largest one that costs no more than this. It is in the
+            unit of the loss (nats for cross entropy), a mean over samples, refit and fine-tuning included,
+            and measured on the test data if there are any, else on the calibration data. The result's
+            `search` has every trial.
+        max_accuracy_drop: the same with a limit on the accuracy lost, a fraction: 0.01 is a percentage point.
+            Both limits hold where both are given.
         seed: of every random choice.
         memory: GiB of memory that may be taken beyond what the process holds when it begins, which is kept
             to by smaller batches, by curvature of some layers at a time, and by refusing what can't be had in
@@ -138,6 +148,8 @@ class Request:
     reselect: bool | None = None
     stages: int | Schedule = 1
     finetune: int | Mapping[str, Any] | Finetune | None = None
+    max_loss_increase: float | None = None
+    max_accuracy_drop: float | None = None
     seed: int = 0
     memory: float | None = None
     device: str = "cpu"
@@ -154,6 +166,11 @@ class Request:
     def staged(self) -> bool:
         """Whether there is more to it than one pruning."""
         return self.schedule.count > 1 or self.finetune is not None or self.refit == "network"
+
+    @property
+    def limited(self) -> bool:
+        """Whether the sparsity is the largest within a limit on what is lost."""
+        return self.max_loss_increase is not None or self.max_accuracy_drop is not None
 
     @property
     def neurons(self) -> bool:
@@ -198,10 +215,12 @@ class Request:
 
     @property
     def fraction(self) -> float:
-        """The sparsity asked for, or implied by the pattern."""
+        """The sparsity asked for, or implied by the pattern; where one is looked for, the most it may be."""
         if self.pattern is not None:
             keep, of = self.pattern
             return 1 - keep / of
+        if self.sparsity is None and self.limited:
+            return MOST
         assert self.sparsity is not None
         return float(self.sparsity)
 

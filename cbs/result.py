@@ -18,6 +18,7 @@ from cbs.network.kinds.registry import kind_of
 from cbs.network.shrink import Removed, shrink, tell_stays
 from cbs.record import as_record, evaluated, made
 from cbs.request import Request
+from cbs.trials import Search, Trial
 from solvers import Bounds
 from solvers.summary import between, first, summary
 
@@ -176,6 +177,7 @@ class PruneResult:
         original: state dict of the dense network where more than these layers moved; else None.
         example: inputs of a few calibration samples, by which the network can be traced, exported and timed;
             not in records.
+        search: how the sparsity was found, where a limit was given instead; else None.
     """
 
     model: nn.Module
@@ -189,6 +191,7 @@ class PruneResult:
     neurons: list[Removed] = field(default_factory=list)
     original: Mapping[str, Tensor] | None = None
     example: Any = None
+    search: Search | None = None
 
     def __repr__(self) -> str:
         asked, measured = self.request, self.measured
@@ -203,6 +206,7 @@ class PruneResult:
             f"{accuracy}{self.before.measure} {self.before.loss:.4f} -> {self.after.loss:.4f} "
             "on calibration data",
             f"{between(self.value, self.bound, self.gap)}, {measured.seconds:.2f} s",
+            *([] if self.search is None else [f"sparsity found in {self.search.line}"]),
             *first([layer.line for layer in self.layers]),
         )
 
@@ -343,7 +347,8 @@ class PruneResult:
             "loss_increase",
             "seconds",
         )
-        skip = ("model", "request", "saved", "original", "example", *([] if self.neurons else ["neurons"]))
+        absent = [name for name in ("neurons", "search") if not getattr(self, name)]
+        skip = ("model", "request", "saved", "original", "example", *absent)
         return {
             **{name: getattr(self, name) for name in names},
             "request": self.request.to_dict(),
@@ -378,6 +383,7 @@ class PruneResult:
                 history=history, left_out=record["left_out"], saved=saved,
                 neurons=[Removed(**group) for group in record.get("neurons", [])],
                 original=original if any(stage.moved for stage in history) or _rewritten(model) else None,
+                search=_search(record.get("search")),
             )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")
@@ -396,6 +402,12 @@ def _rewritten(model: nn.Module) -> bool:
 def _layer(record: Mapping[str, Any]) -> LayerResult:
     rows = [made(RowResult, row) for row in record["rows"]]
     return made(LayerResult, record, shape=tuple(record["shape"]), rows=rows)
+
+
+def _search(record: Mapping[str, Any] | None) -> Search | None:
+    if record is None:
+        return None
+    return Search(**{**record, "trials": [Trial(**trial) for trial in record["trials"]]})
 
 
 def _gap(bound: float | None, value: float) -> float | None:

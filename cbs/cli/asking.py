@@ -20,7 +20,15 @@ WHAT, REFIT = "What to prune", "After pruning"
 PANELS = {
     INPUT: ("samples", "loss", "output", "padding"),
     WHAT: ("sparsity", "method", "scope", "budget", "granularity", "layers", "exclude", "along"),
-    LIMITS: ("gap", "time_limit", "patience", "memory", "certify", "max_loss_increase"),
+    LIMITS: (
+        "gap",
+        "time_limit",
+        "patience",
+        "memory",
+        "certify",
+        "max_loss_increase",
+        "max_accuracy_drop",
+    ),
     REFIT: ("refit", "match", "labels", "norms", "reselect", "finetune"),
 }
 """By panel of the help, the fields in it; all others are in that of `HOW`."""

@@ -113,7 +113,8 @@ def prune(
 
     `cbs prune --config runs/TIME/config.toml -o again`
     """
-    sparsities = _sparsities(sparsity, options["budget"])
+    limited = any(options[name] is not None for name in ("max_loss_increase", "max_accuracy_drop"))
+    sparsities = _sparsities(sparsity, [None] if limited or ":" in options["budget"] else [0.5, 0.75, 0.9])
     methods = listed("method", method) or (None if model is None else [str(Request.method)])
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
@@ -290,6 +291,7 @@ def _compare_identity(context: typer.Context, identity: Mapping[str, str | None]
 def _telling_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", cbs.LeftOut)
+        warnings.simplefilter("always", cbs.LimitWarning)
         warnings.simplefilter("always", cbs.ScopeIgnored)
         warnings.simplefilter("always", cbs.RefitWarning)
         warnings.showwarning = lambda message, *_, **__: output.remark(str(message))
@@ -302,10 +304,10 @@ def _dense(result: cbs.PruneResult) -> str:
     return "" if dense.accuracy is None else f"dense accuracy{on} {100 * dense.accuracy:.2f}%; "
 
 
-def _sparsities(values: list[str] | None, budget: str) -> list[float | None]:
+def _sparsities(values: list[str] | None, usual: list[float | None]) -> list[float | None]:
     found = listed("sparsity", values)
     if not found:
-        return [None] if ":" in budget else [0.5, 0.75, 0.9]
+        return usual
     try:
         return list(dict.fromkeys(float(value) for value in found))
     except ValueError as error:

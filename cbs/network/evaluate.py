@@ -67,24 +67,24 @@ def evaluate(model: nn.Module, samples: Samples, loss: Loss) -> Evaluation:
     with evaluating(model):
         for outputs, targets in _answers(model, samples):
             total += _total(loss, outputs, targets)
-            right, those = _right(loss, outputs, targets)
+            right, those = right_of(loss, outputs, targets)
             correct, labels = correct + right, labels + those
     accuracy = correct / labels if labels else None
     return Evaluation(total / len(samples), accuracy, len(samples), getattr(loss, "measure", "loss"))
 
 
-def _right(loss: Loss, outputs: Tensor, targets: Any) -> tuple[int, int]:
+def right_of(loss: Loss, outputs: Tensor, targets: Any) -> tuple[int, int]:
     """How many labels of a batch have the largest output, and how many count; none if they are no classes."""
     if not isinstance(targets, Tensor):
         return 0, 0
     if isinstance(loss, WholeLoss):
         shown, known = loss.shown(outputs), targets
-        if not _are_classes(shown, known):
+        if not are_classes(shown, known):
             return 0, 0
         counts = known != IGNORED
     else:
         shown, known = places_and_classes(loss, outputs, targets)
-        if not _are_classes(shown, known):
+        if not are_classes(shown, known):
             return 0, 0
         counts = counted(loss, outputs, targets) if shown is outputs else known != IGNORED
     return int(((shown.argmax(dim=1) == known) & counts).sum()), int(counts.sum())
@@ -251,6 +251,7 @@ def _move(dense: Layer, pruned: Layer, dtype: torch.dtype) -> tuple[Tensor, Tens
     return W, (b.detach().double() - before.detach().double()).to(dtype)
 
 
-def _are_classes(outputs: Tensor, targets: Tensor) -> bool:
+def are_classes(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether targets are class labels of outputs `[N, classes, ...]`, so that there is an accuracy."""
     integral = not targets.is_floating_point() and not targets.is_complex() and targets.dtype != torch.bool
     return integral and outputs.ndim >= 2 and outputs.shape[:1] + outputs.shape[2:] == targets.shape

@@ -131,7 +131,7 @@ class Network:
         self.seed, self.gradients = seed, len(self.samples) if samples else GRADIENTS
         self.memo = Memo()
         if opened.names:
-            plain = _placed(clone(model), device).eval()
+            plain = placed(clone(model), device).eval()
             here = replace(opened, model=self.model)
             if wrong := differing(plain, here, self.samples.first(TRIED)):
                 opened = open_model(model, {**opened.left_out, **wrong})
@@ -187,7 +187,7 @@ class Network:
         """Work on a copy of the network, of which modules may have been rewritten."""
         where = next(model.parameters(), torch.empty(0)).device
         self.masks = {name: read_masks(opened.model, name) for name in masked_names(opened.model)}
-        self.model = _placed(clone(opened.model), device).eval()
+        self.model = placed(clone(opened.model), device).eval()
         self.composite = sorted(opened.names)
         self._origin = where, {name: module.training for name, module in opened.model.named_modules()}
 
@@ -322,7 +322,7 @@ class Network:
         return found
 
 
-def _placed(model: nn.Module, device: str) -> nn.Module:
+def placed(model: nn.Module, device: str) -> nn.Module:
     """The network on a device.
 
     Raises:

@@ -75,3 +75,15 @@ def masked(model, share=0.4, seed=0, names=None):
         if isinstance(module, nn.Linear | nn.Conv2d) and (names is None or name in names):
             put_mask(module, "weight", torch.rand(module.weight.shape, generator=generator) < share)
     return model
+
+
+def confident(make=mlp, shape=(6,), count=400, scale=12.0, **options):
+    """A network that is right about all of its samples and sure of it, as a trained one, and the samples."""
+    model = seeded(make, **options)
+    data = samples(count, shape)
+    with torch.no_grad():
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        last.weight.mul_(scale)
+        if last.bias is not None:
+            last.bias.sub_(model(data.inputs).mean(dim=0))
+        return model, Samples(data.inputs, model(data.inputs).argmax(dim=1))

@@ -1,0 +1,1 @@
+"""Where a pruned network loses, what its masks depend on, and what its sparsity really is."""

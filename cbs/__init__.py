@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         RecursionDiagonal,
         RowGram,
     )
-    from cbs.data import Samples, Split, digits, mnist, monks
+    from cbs.data import Samples, Shared, Split, digits, mnist, monks
     from cbs.deploy.bench import Bench, bench
     from cbs.deploy.export import Exported, export, load
     from cbs.deploy.sparse import sparse
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cbs.limit import LimitWarning
     from cbs.method import Method
     from cbs.methods import methods
+    from cbs.network.answers import OutputChosen
     from cbs.network.eligible import LeftOut
     from cbs.network.kinds.registry import Slot, register_layer
     from cbs.network.shrink import shrink
@@ -63,10 +64,10 @@ __all__ = [
     "GGN", "Audit", "Bench", "Damage", "Diagnosis", "Exported", "Fisher", "FisherDiagonal", "GaussNewton",
     "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram", "Hessian", "HessianDiagonal", "Hutchinson",
     "Identity", "Kronecker", "LayerResult", "LeftOut", "LimitWarning", "Merged", "Method", "MonteCarloFisher",
-    "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing", "OutputDiagonal", "OutputGram", "OwnBias",
-    "PruneResult", "QuantizeResult", "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram",
-    "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored", "Scores", "Sensitivity", "Singles", "Slot",
-    "Solve", "Split", "Stability", "Step", "Survivors", "Trace", "audit", "bench", "compare", "damage",
+    "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing", "OutputChosen", "OutputDiagonal", "OutputGram",
+    "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram",
+    "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored", "Scores", "Sensitivity", "Shared", "Singles",
+    "Slot", "Solve", "Split", "Stability", "Step", "Survivors", "Trace", "audit", "bench", "compare", "damage",
     "diagnose", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
     "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "register_layer",
     "sensitivity", "shrink", "sparse", "stability", "trace", "train", "trained_digits_mlp", "unlabelled",
@@ -95,7 +96,7 @@ _export(
             "RecursionDiagonal",
             "RowGram",
         ],
-        "data": ["Samples", "Split", "digits", "mnist", "monks"],
+        "data": ["Samples", "Shared", "Split", "digits", "mnist", "monks"],
         "deploy.bench": ["Bench", "bench"],
         "deploy.export": ["Exported", "export", "load"],
         "deploy.sparse": ["sparse"],
@@ -108,6 +109,7 @@ _export(
         "limit": ["LimitWarning"],
         "method": ["Method"],
         "methods": ["methods"],
+        "network.answers": ["OutputChosen"],
         "network.eligible": ["LeftOut"],
         "network.kinds.registry": ["Slot", "register_layer"],
         "network.shrink": ["shrink"],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cbs.data import Samples, first_line
 from cbs.data.nested import pieces
-from cbs.network.answers import answer
+from cbs.network.answers import answer, twice
 
 Derivative = Callable[[Any, Any], Tensor]
 
@@ -62,7 +62,8 @@ def differentiating() -> Iterator[None]:
         ValueError: instead of autograd's error.
     """
     try:
-        yield
+        with twice():
+            yield
     except Exception as error:
         raise ValueError(f"model or loss can't be differentiated ({first_line(error)}); {WITHOUT}") from error
 

@@ -359,6 +359,15 @@ def same(a: Any, b: Any) -> bool:
     return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
 
 
+def cast(values: Any, convert: Callable[[Tensor], Tensor]) -> Any:
+    """Inputs with their tensors of real numbers converted, such as by `Tensor.double`; whole numbers stay."""
+
+    def one(tensor: Tensor) -> Tensor:
+        return convert(tensor) if tensor.is_floating_point() else tensor
+
+    return values.map_all(one) if isinstance(values, Nested) else one(values)
+
+
 def tensors_of(values: Any) -> tuple[Tensor, ...]:
     """The tensors of samples in inputs or targets, in their order; none of None."""
     if values is None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cbs.data.nested import Nested, describe, joined, pieces
+from cbs.data.nested import Nested, cast, describe, joined, pieces
 from cbs.data.words import kind
 
 BATCH = 500
@@ -166,14 +166,7 @@ class Samples:
             convert: a tensor to one of another type.
             targets: convert floating targets too.
         """
-
-        def one(tensor: Tensor) -> Tensor:
-            return convert(tensor) if tensor.is_floating_point() else tensor
-
-        def change(values: Any) -> Any:
-            return values.map_all(one) if isinstance(values, Nested) else one(values)
-
-        return self._changed(change, targets)
+        return self._changed(lambda values: cast(values, convert), targets)
 
     def answered(self, answer: Callable[[Any], Tensor]) -> Samples:
         """The samples with other targets: what `answer` says of the inputs, batch by batch."""

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -121,6 +122,14 @@ def told(inputs: Any) -> str:
     if isinstance(inputs, Nested):
         return f"inputs {describe(inputs)}"
     return f"inputs of shape {list(inputs.shape)} and type {inputs.dtype}"
+
+
+def twice() -> AbstractContextManager[None]:
+    """Attention by plain operations, which have second and forward derivatives; the fused ones have none."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    found: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return found
 
 
 def choose_output(model: nn.Module, output: Output | None) -> None:

@@ -111,6 +111,11 @@ class WholeLoss:
                 f"{type(self.outputs.back(outputs)).__name__}, unless output= names one"
             ) from error
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one tensor of outputs."""
+        return any(len(shapes) > 1 for _, shapes in self.outputs.layouts.values())
+
     def shown(self, outputs: Tensor) -> Tensor:
         """The output that is looked at where classes are counted."""
         return pick(None, self.outputs.back(outputs), len(outputs))

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from cbs.data import first_line
-from cbs.network.answers import answer
+from cbs.network.answers import answer, raw
 from cbs.network.eligible import SHOWN, LeftOut
 from cbs.network.shrink import doubled
 from solvers.problem import Mask
@@ -108,7 +109,7 @@ def find_neurons(network: Network) -> Found:
     return found
 
 
-def neurons_of(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> Found:
+def neurons_of(model: nn.Module, layers: Sequence[Layer], inputs: Any) -> Found:
     """Trace, map and try: the groups of neurons that are understood.
 
     Args:
@@ -145,14 +146,16 @@ def _untraced(error: Exception) -> str:
 
 
 def _traced(
-    model: nn.Module, layers: Sequence[Layer], inputs: Tensor
+    model: nn.Module, layers: Sequence[Layer], inputs: Any
 ) -> Iterator[tuple[list[str], Neurons | str]]:
     """For every group its layers by name, and its neurons or why they stay."""
     import torch_pruning
 
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(model, (inputs,), verbose=False)
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            model, inputs, forward_fn=_outputs, verbose=False
+        )
         named = {model.get_submodule(layer.name): layer for layer in layers}
         done: set[str] = set()
         for module, layer in named.items():
@@ -166,6 +169,12 @@ def _traced(
                 names, neurons = [layer.name], _untraced(error)
             done |= {*names}
             yield names, neurons
+
+
+def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
+    """Every tensor of a network's answer that its parameters are in."""
+    found = pytree.tree_leaves(raw(model, inputs))
+    return [each for each in found if isinstance(each, Tensor) and each.grad_fn is not None]
 
 
 def _mapped(
@@ -246,7 +255,7 @@ def _by_neuron(places: Sequence[int], roots: Sequence[int] | None, count: int) -
 
 
 @torch.no_grad()
-def _dependence(model: nn.Module, group: Neurons, inputs: Tensor) -> str | None:
+def _dependence(model: nn.Module, group: Neurons, inputs: Any) -> str | None:
     """Why a group is not what the graph says, or None.
 
     Halves of the neurons, one for every binary digit of their numbers and its complement, so that any two are

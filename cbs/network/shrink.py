@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from cbs.data import first_line
+from cbs.data.nested import cast
+from cbs.network.answers import answer, raw
 from cbs.network.eligible import SHOWN, LeftOut
 from cbs.network.evaluate import evaluating
 from cbs.network.surgery import clone
@@ -122,7 +124,7 @@ def _require_places(name: str, module: nn.Module | None, rows: set[int], columns
         )
 
 
-def tried(model: nn.Module, groups: Sequence[Removed], inputs: Tensor) -> str | None:
+def tried(model: nn.Module, groups: Sequence[Removed], inputs: Any) -> str | None:
     """Why the network without these neurons is not the same, in evaluation mode; None if it is.
 
     Args:
@@ -134,7 +136,7 @@ def tried(model: nn.Module, groups: Sequence[Removed], inputs: Tensor) -> str | 
         large, inputs = doubled(model, inputs)
         small = shrink(large, groups)
         with evaluating(large), evaluating(small):
-            before, after = large(inputs.clone()), small(inputs.clone())
+            before, after = answer(large, inputs.clone()), answer(small, inputs.clone())
         if before.shape != after.shape:
             return f"outputs become {list(after.shape)} instead of {list(before.shape)}"
         facts = torch.finfo(before.dtype)
@@ -145,12 +147,12 @@ def tried(model: nn.Module, groups: Sequence[Removed], inputs: Tensor) -> str | 
         return f"the smaller network does not run ({first_line(error)})"
 
 
-def doubled(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
+def doubled(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
     """A copy of a network in double precision and inputs for it, or both as they are if it does not run."""
-    large, wide = clone(model).double().eval(), inputs.double() if inputs.is_floating_point() else inputs
+    large, wide = clone(model).double().eval(), cast(inputs, torch.Tensor.double)
     try:
         with torch.no_grad():
-            large(wide.clone())
+            raw(large, wide.clone())
     except Exception:  # a network that casts by itself
         return clone(model).eval(), inputs
     return large, wide

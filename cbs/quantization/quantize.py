@@ -181,8 +181,10 @@ def quantize(
     """
     _check(bits, per, rounding, grid, damping, data, test)
     _check_draw(samples, seed)
+    padding = None
     if isinstance(model, PruneResult):
         loss = model.request.loss if loss is None else loss
+        padding = model.request.padding
         model = model.permanent() if model.neurons else model.model
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -192,10 +194,10 @@ def quantize(
     if data is not None:
         network = Network(
             model, data, loss=named_loss("cross_entropy" if loss is None else loss), layers=layers,
-            damping=damping, samples=samples, seed=seed, device=device,
+            damping=damping, samples=samples, seed=seed, device=device, padding=padding,
         )  # fmt: skip
         if test is not None:
-            network.hold_out(gather(test))
+            network.hold_out(gather(test, seed=seed, model=model))
     start = time.perf_counter()
     found, pruned = _layers(model, layers) if network is None else (network.layers, network.earlier)
     for layer in found:

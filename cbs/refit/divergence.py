@@ -19,6 +19,7 @@ from torch.func import jacrev
 from torch.nn import functional as F
 
 from cbs.network.distance import OutputDistance
+from cbs.network.everything import WholeLoss
 from cbs.network.losses import Loss, counted, gradient, sample_losses, single_loss
 from cbs.network.tokens import TOKENS, next_token_cross_entropy, token_cross_entropy
 
@@ -295,6 +296,10 @@ def choose(loss: Loss, match: str | None, labels: bool, outputs: Tensor, targets
             )
     if match == "outputs":
         return Squares()
+    if isinstance(loss, WholeLoss) and loss.several:
+        raise ValueError(
+            "match 'probabilities' is of one output, but the loss sees several; name it with output="
+        )
     if kind in TOKENS.values():
         return Places(Probabilities())
     if kind is F.binary_cross_entropy_with_logits:

@@ -11,13 +11,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from cbs.data import Samples, first_line
-from cbs.network.answers import functional
+from cbs.network.answers import functional, twice
 from cbs.refit.divergence import Divergence
 from cbs.refit.movable import Movable
 
@@ -131,7 +132,7 @@ class Passes:
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Outputs with their history, parameters, and `J v`, by a single pass of dual numbers."""
         leaves = {name: values.requires_grad_() for name, values in self.movable.parameters(vector).items()}
-        with torch.enable_grad(), forward_ad.dual_level(), warnings.catch_warnings():
+        with torch.enable_grad(), twice(), forward_ad.dual_level(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)  # torch's own
             duals = {name: forward_ad.make_dual(leaf, tangents[name]) for name, leaf in leaves.items()}  # type: ignore[no-untyped-call]
             outputs, moved = forward_ad.unpack_dual(functional(self.model, duals, x))  # type: ignore[no-untyped-call]
@@ -169,9 +170,11 @@ class _differentiating:
     """Says in one line that there are no derivatives, instead of autograd's error."""
 
     def __enter__(self) -> None:
-        pass
+        self.plainly = twice()
+        self.plainly.__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.plainly.__exit__(None, None, None)
         if isinstance(error, Exception) and not isinstance(error, ValueError | Halted):
             raise ValueError(
                 f"refit 'network': model can't be differentiated ({first_line(error)}); {WITHOUT}"

@@ -61,16 +61,17 @@ if TYPE_CHECKING:
     from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 __all__ = [
-    "GGN", "Audit", "Bench", "Damage", "Diagnosis", "Exported", "Fisher", "FisherDiagonal", "GaussNewton",
+    "Audit", "Bench", "Damage", "Diagnosis", "Exported", "Fisher", "FisherDiagonal", "GGN", "GaussNewton",
     "GaussNewtonDiagonal", "GaussNewtonSpread", "Gram", "Hessian", "HessianDiagonal", "Hutchinson",
-    "Identity", "Kronecker", "LayerResult", "LeftOut", "LimitWarning", "Merged", "Method", "MonteCarloFisher",
-    "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing", "OutputChosen", "OutputDiagonal", "OutputGram",
-    "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal", "RefitWarning", "Refitted", "Request", "RowGram",
-    "RowResult", "Samples", "Scaled", "Schedule", "ScopeIgnored", "Scores", "Sensitivity", "Shared", "Singles",
-    "Slot", "Solve", "Split", "Stability", "Step", "Survivors", "Trace", "audit", "bench", "compare", "damage",
-    "diagnose", "digits", "digits_mlp", "export", "from_scratch", "keep_masks", "load", "load_quantized",
-    "methods", "mlpnet", "mnist", "monks", "prune", "quantize", "refit_network", "register_layer",
-    "sensitivity", "shrink", "sparse", "stability", "trace", "train", "trained_digits_mlp", "unlabelled",
+    "Identity", "Kronecker", "LayerResult", "LeftOut", "LimitWarning", "Merged", "Method",
+    "MonteCarloFisher", "NeuronDropout", "NeuronMerge", "NeuronSolve", "Nothing", "OutputChosen",
+    "OutputDiagonal", "OutputGram", "OwnBias", "PruneResult", "QuantizeResult", "RecursionDiagonal",
+    "RefitWarning", "Refitted", "Request", "RowGram", "RowResult", "Samples", "Scaled", "Schedule",
+    "ScopeIgnored", "Scores", "Sensitivity", "Shared", "Singles", "Slot", "Solve", "Split", "Stability",
+    "Step", "Survivors", "Trace", "audit", "bench", "compare", "damage", "diagnose", "digits", "digits_mlp",
+    "export", "from_scratch", "keep_masks", "load", "load_quantized", "methods", "mlpnet", "mnist", "monks",
+    "prune", "quantize", "refit_network", "register_layer", "sensitivity", "shrink", "sparse", "stability",
+    "trace", "train", "trained_digits_mlp", "unlabelled",
 ]  # fmt: skip
 
 _export(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from cbs.cli import bench, curve, doctor, export, listing, prune, quantize, solve, verify
+from cbs.cli import bench, curve, diagnose, doctor, export, listing, prune, quantize, solve, verify
 from cbs.cli.everywhere import Command, shared
 from cbs.cli.output import complain, telling_of_plugins
 from cbs.cli.signals import stopping
@@ -33,6 +33,7 @@ COMPLETE = "_CBS_COMPLETE"
 COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "Networks": {
         "prune": prune.prune, "quantize": quantize.quantize, "export": export.export, "bench": bench.bench,
+        "diagnose": diagnose.diagnose, "audit": diagnose.audit,
     },
     "One problem": {
         "solve": solve.solve, "bound": solve.bound, "curve": curve.curve, "verify": verify.verify,

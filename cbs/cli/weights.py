@@ -28,7 +28,7 @@ def fill(model: nn.Module, path: Path) -> nn.Module:
     Raises:
         ValueError: in one line, for a file that can't be read, or is another model's.
     """
-    state, needed = _state(path), model.state_dict()
+    state, needed = read_state(path), model.state_dict()
     for name, tensor in needed.items():
         if name not in state:
             raise ValueError(
@@ -85,7 +85,12 @@ def _unlike(given: Tensor, needed: Tensor) -> str | None:
     return None
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file.
+
+    Raises:
+        ValueError: in one line, for a file that can't be read, or holds none.
+    """
     if not path.is_file():
         raise ValueError(f"weights {str(path)!r} is not a file; give a .safetensors or .pt state dict")
     if path.suffix not in (".safetensors", ".pt", ".pth"):

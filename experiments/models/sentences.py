@@ -22,17 +22,16 @@ WORDS = 32
 
 
 class SentenceEncoder(nn.Module):
-    """Token numbers `[N, words]`, 0 for padding, to embeddings `[N, 384]` of length one."""
+    """Token numbers and their padding mask, `[N, words]` each, to embeddings `[N, 384]` of length one."""
 
     def __init__(self, bert: nn.Module) -> None:
         super().__init__()
         self.bert = bert
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Mean over the words that are no padding, then normalised."""
-        mask = input_ids.ne(0)
-        states = self.bert(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
-        weights = mask.unsqueeze(-1).to(states.dtype)
+        states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.unsqueeze(-1).to(states.dtype)
         return F.normalize((states * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
 
 
@@ -44,14 +43,15 @@ def load(folder: Path) -> SentenceEncoder:
     return SentenceEncoder(bert).eval()
 
 
-def tokenised(folder: Path, sentences: list[str]) -> Tensor:
-    """Sentences as token numbers `[N, WORDS]`, padded with zeros."""
+def tokenised(folder: Path, sentences: list[str]) -> dict[str, Tensor]:
+    """Sentences as the encoder's arguments, padded to `WORDS` tokens."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer(
+    made = tokenizer(
         sentences, padding="max_length", truncation=True, max_length=WORDS, return_tensors="pt"
-    ).input_ids  # fmt: skip
+    )  # fmt: skip
+    return {name: made[name] for name in ("input_ids", "attention_mask")}
 
 
 def sentences(calibration: int, test: int, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -104,7 +104,7 @@ def _sentences(name: str) -> Iterator[str]:
                     yield plain
 
 
-def quality(dense: nn.Module, pruned: nn.Module, tokens: Tensor) -> dict[str, float]:
+def quality(dense: nn.Module, pruned: nn.Module, tokens: dict[str, Tensor]) -> dict[str, float]:
     """How much of the embeddings is kept.
 
     Returns:
@@ -114,7 +114,8 @@ def quality(dense: nn.Module, pruned: nn.Module, tokens: Tensor) -> dict[str, fl
     from scipy.stats import spearmanr
 
     with torch.no_grad():
-        A, B = (torch.cat([model(x) for x in tokens.split(64)]).double() for model in (dense, pruned))
+        parts = list(zip(*(values.split(64) for values in tokens.values()), strict=True))
+        A, B = (torch.cat([model(*part) for part in parts]).double() for model in (dense, pruned))
     cosines = (A * B).sum(dim=1)
     rows, columns = torch.triu_indices(len(A), len(A), 1)
     similar = [(E @ E.T)[rows, columns].numpy() for E in (A, B)]

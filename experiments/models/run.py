@@ -1,0 +1,182 @@
+"""Prune networks whose weights come from packages; save, load, export and time what is left.
+
+    CBS_DATA=/path/to/folder python experiments/models/run.py [--only NAME ...] [--cache FOLDER]
+
+Each row is written to `results/rows.json` as soon as it is there, and rows that are there are not computed
+again; `results/table.md` is made of them. `config.toml` lists the rows.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+import tomllib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import CASES, Case
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import cbs
+from cbs.deploy.timing import interleaved
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+SAME = 1e-4
+"""Largest difference of outputs, relative to the largest, that counts as none."""
+
+
+def row(case: Case, dense: nn.Module, asked: dict[str, Any]) -> dict[str, Any]:
+    """Prune, save, load, export and measure."""
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cbs.LeftOut)
+        result = cbs.prune(dense, case.data, layers=case.layers, **asked)
+    seconds = time.perf_counter() - began
+    found: dict[str, Any] = {
+        "seconds": round(seconds, 1), "sparsity": round(result.sparsity, 4), "gap": result.gap,
+        "whole": round(zeros(result.model, dense), 4), "layers": len(result.layers),
+        "left_out": len(result.left_out), "status": result.status,
+        **case.quality(dense, result.model),
+    }  # fmt: skip
+    return found | kept(case, dense, result)
+
+
+def zeros(pruned: nn.Module, dense: nn.Module) -> float:
+    """Share of all numbers in the dense network's parameters that are gone, or zero, in the pruned one."""
+    every = sum(values.numel() for values in dense.parameters())
+    left = sum(int(values.count_nonzero()) for values in _plain(pruned).parameters())
+    return 1 - left / every
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    from cbs.network.surgery import clone
+
+    return clone(model)  # whose masks are permanent
+
+
+def kept(case: Case, dense: nn.Module, result: cbs.PruneResult) -> dict[str, Any]:
+    """What is saved is what is loaded, in plain PyTorch and by `cbs.load`; bytes and milliseconds."""
+    wanted = call(result.model, case.example)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pruned.safetensors"
+        save_file({name: values.contiguous() for name, values in result.state.items()}, path)
+        fresh = case.build()
+        try:
+            fresh.load_state_dict(load_file(path), strict=False)
+            found["reloads"] = close(call(fresh, case.example), wanted)
+        except RuntimeError as error:  # neurons are gone: other shapes
+            found["reloads"] = str(error).splitlines()[-1].strip()
+        dense_path = Path(folder) / "dense.safetensors"
+        found["dense_bytes"] = size(dense, dense_path)
+        try:
+            out = cbs.export(result, Path(folder) / "small.safetensors")
+            loaded = cbs.load(out.path, case.build)
+            found["exports"] = close(call(loaded, case.example), wanted)
+            found["bytes"] = out.bytes
+        except ValueError as error:
+            found["exports"], loaded = str(error), result.model
+        try:
+            onnx = cbs.export(result, Path(folder) / "small.onnx", inputs=case.short)
+            found["onnx"], found["onnx_bytes"] = onnx.error, onnx.bytes
+        except ValueError as error:
+            found["onnx"] = str(error)
+    models = {"dense": dense, "pruned": loaded}
+    try:
+        models["sparse"] = cbs.sparse(result, case.example)
+        found["sparse"] = close(call(models["sparse"], case.example), wanted)
+    except ValueError as error:
+        found["sparse"] = str(error)
+    times = interleaved([lambda m=model: call(m, case.example) for model in models.values()], seconds=6.0)
+    for name, each in zip(models, times, strict=True):
+        found[f"{name}_ms"] = round(1e3 * each.median, 3)
+    return found
+
+
+def size(model: nn.Module, path: Path) -> int:
+    """Bytes of the dense network as safetensors."""
+    save_file({name: values.contiguous().clone() for name, values in model.state_dict().items()}, path)
+    return path.stat().st_size
+
+
+def call(model: nn.Module, example: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**example) if isinstance(example, dict) else model(example)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> float | bool:
+    """True where outputs are the same; else how far they are off, relative to the largest."""
+    off = float((found - wanted).abs().max() / wanted.abs().max())
+    return True if off <= SAME else off
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """A line a row: what was asked, what is kept, and what it costs."""
+    head = (
+        "| network | pruned | by | zeros in the layers / network | quality | dense | bytes on disk | "
+        "ms dense / pruned / sparse | seconds | gap |"
+    )
+    lines = [head, "|" + " --- |" * 3 + " ---: |" * 7]
+    for key, found in rows.items():
+        name, what, by = key.split(" | ")
+        shown = SHOWN[name]
+        quality = ", ".join(f"{figure} {found[figure]:.3f}" for figure in shown)
+        dense = found.get("dense_accuracy")
+        times = " / ".join(
+            f"{found.get(f'{one}_ms', float('nan')):.2f}" for one in ("dense", "pruned", "sparse")
+        )
+        gap = "" if found["gap"] is None else f"{100 * found['gap']:.1f}%"
+        disk = f"{found['dense_bytes'] / 1e6:.2f} to {found.get('bytes', 0) / 1e6:.2f} MB"
+        zero = f"{100 * found['sparsity']:.1f}% / {100 * found['whole']:.1f}%"
+        lines.append(
+            f"| {name} | {what} | {by} | {zero} | {quality} | {'' if dense is None else f'{dense:.3f}'} | "
+            f"{disk} | {times} | {found['seconds']:.0f} | {gap} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+SHOWN = {
+    "silero-vad": ("agreement", "accuracy"),
+    "english_g2": ("accuracy", "alike"),
+    "MiniLM-L6": ("cosine", "ranks"),
+    "ResNet20": ("accuracy", "agreement"),
+}
+"""The figures that the table has of every network."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", help="networks")
+    parser.add_argument("--cache", type=Path, help="folder of the packages; the user's cache if absent")
+    parser.add_argument("--first", type=int, help="at most so many new rows")
+    arguments = parser.parse_args()
+    config = tomllib.loads((HERE / "config.toml").read_text())
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "rows.json"
+    rows = json.loads(path.read_text()) if path.is_file() else {}
+    left = 10**6 if arguments.first is None else arguments.first
+    for name in arguments.only or CASES:
+        case = dense = None
+        for asked in config[name]:
+            label = dict(asked)
+            what, by = label.pop("what"), label.pop("by")
+            key = f"{name} | {what} | {by}"
+            if key in rows or left <= 0:
+                continue
+            if case is None:
+                case = CASES[name](arguments.cache)
+                dense = case.build()
+            rows[key] = {**row(case, dense, {**config["all"], **label}), "asked": label}
+            path.write_text(json.dumps(rows, indent=1) + "\n")
+            (RESULTS / "table.md").write_text(table(rows))
+            print(key, rows[key], flush=True)
+            left -= 1
+    (RESULTS / "table.md").write_text(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,8 @@ STOCK = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_im
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NAMED = 12
 """Layers that an error names."""
+UNKNOWN = "is neither Linear nor a convolution"
+"""Why a module that nothing is known of is left out."""
 SHOWN = 3
 """Modules left out that a warning names."""
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -57,7 +59,13 @@ class Survey:
     def without(self, reasons: Mapping[str, str]) -> Survey:
         """The survey once more is known of some modules."""
         prunable = [name for name in self.prunable if name not in reasons]
-        return replace(self, prunable=prunable, left_out={**self.left_out, **reasons})
+        inside = tuple(f"{name}." for name in reasons if name)
+        others = {
+            name: why
+            for name, why in self.left_out.items()
+            if not (name.startswith(inside) and why.endswith(UNKNOWN))
+        }
+        return replace(self, prunable=prunable, left_out={**others, **reasons})
 
     def choose(self, names: Sequence[str] | None, exclude: Sequence[str] | None = None) -> list[str]:
         """The names of the layers to prune; all that are prunable when none are given.
@@ -235,7 +243,7 @@ def survey(model: nn.Module) -> Survey:
     for name, module in model.named_modules():
         if name not in names:
             for key in _matrices(name, module):
-                found.left_out[key] = f"{type(module).__name__} is neither Linear nor a convolution"
+                found.left_out[key] = f"{type(module).__name__} {UNKNOWN}"
             continue
         computed = [key for key in ("weight", "bias") if not _is_own(module, key)]
         others = sharing.get(module, [])

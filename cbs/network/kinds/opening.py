@@ -275,8 +275,10 @@ def _close(opened: nn.Module) -> nn.Module:
         flat[index[moved]] = values
         parameter.copy_(flat.reshape(parameter.shape))
         if slot.plus is None and slot.part in found:
-            mask = masks.setdefault(slot.parameter, torch.zeros(parameter.shape, dtype=torch.bool))
-            mask.view(-1)[index.cpu()] = slot.where(found[slot.part]).cpu()
+            if slot.parameter not in masks:
+                known = before.get(slot.parameter, torch.zeros(parameter.shape, dtype=torch.bool))
+                masks[slot.parameter] = known.cpu().clone(memory_format=torch.contiguous_format)
+            masks[slot.parameter].view(-1)[index.cpu()] = slot.where(found[slot.part]).cpu()
     for name, mask in {**before, **masks}.items():
         path, _, key = name.rpartition(".")
         put_mask(module.get_submodule(path), key, mask)

@@ -16,6 +16,11 @@ from solvers.hessian import Array
 from solvers.problem import Mask
 from solvers.together import WIDEST
 
+WORK = 2e11
+"""Multiplications that the elimination of a layer's rows may take, one for the cube of its inputs each; some
+rows stand for all of a layer that has more."""
+FEWEST = 16
+"""Rows that do so at least."""
 EXACT = ("auto", "branch-and-bound")
 """Solvers for which a network's shared budget is searched."""
 
@@ -97,4 +102,9 @@ def greedy_curves(job: Job, *, refit: bool = True, bias: bool = True) -> list[Gr
 def _curves(model: Quadratic, refit: bool, bias: bool) -> GreedyCurves:
     """A layer's greedy row curves."""
     problem = reduce(model.problem(Budget.per_layer(0), refit=refit, bias=bias)).problem
+    count = max(FEWEST, int(WORK / problem.n**3))
+    if refit and problem.hessian.shared and count < problem.m:
+        from cbs.selection.sampled import sampled_curves
+
+        return sampled_curves(problem.W, problem.hessian, count)
     return row_curves(problem.W, problem.hessian, refit=refit, gradient=problem.G)

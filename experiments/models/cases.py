@@ -92,7 +92,7 @@ def minilm(cache: Path | None) -> Case:
 
 
 def resnet20(cache: Path | None) -> Case:
-    """500 training images of CIFAR-10 for calibration, without labels; all test images."""
+    """500 training images of CIFAR-10 for calibration, without labels; 2,000 test images."""
     ResNet20 = plain_resnet20()
     found = os.environ.get("CBS_DATA")
     if not found:
@@ -108,8 +108,8 @@ def resnet20(cache: Path | None) -> Case:
     def images(name: str, count: int) -> torch.Tensor:
         return (torch.from_numpy(data[name][:count]).float() / 255 - 0.5) / 0.5
 
-    train, test = images("train_images", 500), images("test_images", 10_000)
-    labels = torch.from_numpy(data["test_labels"].astype(np.int64))
+    train, test = images("train_images", 500), images("test_images", 2_000)
+    labels = torch.from_numpy(data["test_labels"][:2_000].astype(np.int64))
 
     def quality(dense: nn.Module, pruned: nn.Module) -> dict[str, float]:
         with torch.no_grad():

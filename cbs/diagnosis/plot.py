@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from cbs.report.plot import COLOURS, MARKERS
 
@@ -40,7 +41,7 @@ def draw_damage(damage: Damage) -> Figure:
     )  # fmt: skip
     costs.axhline(0.0, color="grey", linewidth=0.8)
     _name(costs, names)
-    costs.set_title(f"{damage.measure}, layer by layer")
+    costs.set_title(f"increase of the {damage.measure}, layer by layer")
     costs.legend(frameon=False, fontsize=9)
     known = [layer for layer in damage.layers if layer.objective and layer.alone.loss_increase > 0]
     against.set_title("cost alone against the layer's objective")
@@ -55,8 +56,9 @@ def draw_damage(damage: Damage) -> Figure:
                 layer.name, (layer.objective or 0.0, layer.alone.loss_increase), fontsize=7, xytext=(3, 2),
                 textcoords="offset points",
             )  # fmt: skip
-        against.set_xscale("log")
-        against.set_yscale("log")
+        for axis, scale in ((against.xaxis, against.set_xscale), (against.yaxis, against.set_yscale)):
+            scale("log")
+            axis.set_minor_formatter(NullFormatter())
     return figure
 
 

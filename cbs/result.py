@@ -336,17 +336,9 @@ class PruneResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything but tensors, ready for JSON: what it comes to first, and then its parts."""
         names = (
-            "method",
-            "asked",
-            "sparsity",
-            "network_sparsity",
-            "status",
-            "value",
-            "bound",
-            "gap",
-            "loss_increase",
-            "seconds",
-        )
+            "method", "asked", "sparsity", "network_sparsity", "status", "value", "bound", "gap",
+            "loss_increase", "seconds",
+        )  # fmt: skip
         absent = [name for name in ("neurons", "search") if not getattr(self, name)]
         skip = ("model", "request", "saved", "original", "example", *absent)
         return {

@@ -111,7 +111,9 @@ def _tell(made: Bench) -> None:
     for remark in made.remarks:
         print(f"no {remark}")
     threads = f"{made.threads} thread{'' if made.threads == 1 else 's'}"
-    print(f"{made.verdict} ({made.machine}, {threads})")
+    for verdict in made.verdicts:
+        print(verdict)
+    print(f"Measured on {made.machine}, {threads}.")
 
 
 def _bytes(count: int) -> str:

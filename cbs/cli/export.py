@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cbs.deploy.export import Exported
 
 INSTANCES = (".mps", ".lp")
+NETWORKS = (".safetensors", ".onnx")
 
 
 def export(
@@ -64,6 +65,8 @@ def export(
         raise ValueError(
             f"{'split' if split else out.suffix} is for instances, but source {source!r} is no .npz file"
         )
+    if out.suffix not in NETWORKS:
+        raise ValueError(f"out {str(out)!r} must end in {' or '.join(NETWORKS)}")
     inside = Path(source) if Path(source).is_file() else None
     output.check_places([inside, weights], output=out)
     from cbs.cli.networks import find

@@ -57,6 +57,8 @@ def difference(found: Any, wanted: Any) -> float:
     for a, b in pairs:
         if b.numel():
             a, b = a.detach().cpu().to(torch.float64), b.detach().cpu().to(torch.float64)
-            size = float(b.abs().max().clamp(min=1e-30))
-            worst = max(worst, float((a - b).abs().max()) / size)
-    return worst if worst == worst else float("inf")
+            off = float((a - b).abs().max()) / float(b.abs().max().clamp(min=1e-30))
+            if not off <= float("inf"):
+                return float("inf")  # NaN is unlike anything
+            worst = max(worst, off)
+    return worst

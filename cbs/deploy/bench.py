@@ -101,8 +101,8 @@ class Bench:
         return f"{ratio:.1f} x faster" if ratio > 1 else f"{1 / ratio:.1f} x slower"
 
     @property
-    def verdict(self) -> str:
-        """One sentence a batch size: which variant is fastest, or that none is faster than dense."""
+    def verdicts(self) -> list[str]:
+        """A sentence a batch size: which variant is fastest, or that none is faster than dense."""
         found = []
         for batch in self.variants[0].times:
             best = max(self.variants, key=lambda variant: self.ratio(variant, batch))
@@ -110,14 +110,14 @@ class Bench:
                 found.append(f"Batch {batch}: nothing is faster than dense.")
             else:
                 found.append(f"Batch {batch}: {best.name} is {self.told(best, batch)} than dense.")
-        return " ".join(found)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         facts = asdict(self)
         for variant, record in zip(self.variants, facts["variants"], strict=True):
             record["faster"] = {batch: self.ratio(variant, batch) for batch in variant.times}
-        return facts | {"verdict": self.verdict}
+        return facts | {"verdicts": self.verdicts}
 
 
 def bench(

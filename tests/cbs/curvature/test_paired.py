@@ -1,11 +1,13 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cbs.curvature.paired import paired_moments
+from cbs.curvature.paired import paired_moments, paired_quadratic
 from cbs.network.layers import Layer, find_layers, visiting
+from cbs.network.network import Network
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
 
@@ -57,3 +59,37 @@ def test_moments_of_networks_that_change_things_in_place():
         assert torch.equal(data.inputs, kept)
     for one, other in zip(found[:2], found[2:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+class Several(nn.Module):
+    """A layer that runs as often as the inputs are long, and one behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.after = nn.Linear(6, 6).double(), nn.Linear(6, 3).double()
+        self.ended = 0
+
+    def forward(self, x):
+        h = torch.zeros_like(x[:, 0])
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.step(h + x[:, t]))
+        found = self.after(h)
+        self.ended += 1
+        return found
+
+
+def test_passes_that_are_broken_off_have_seen_every_run():
+    dense = seeded(Several)
+    torch.manual_seed(3)
+    data = [(torch.randn(5, length, 6).double(), torch.arange(5) % 3) for length in (2, 4, 3)]
+    network = Network(dense, data, layers=["step"])
+    pruned = copy.deepcopy(network.model)
+    pruned.step.weight.data[:, 0] = 0
+    layer = network.layers[0]
+    whole = paired_moments(network.model, pruned, (layer, layer.of(pruned)), network.samples)
+    before = pruned.ended
+    found = paired_quadratic(network, 0, pruned, 0.0)
+    assert pruned.ended == before  # no pass came to the end
+    torch.testing.assert_close(torch.from_numpy(found.H), whole[0], rtol=1e-12, atol=1e-12)
+    G = found.W @ (whole[0] - whole[1]).numpy()
+    np.testing.assert_allclose(found.gradient, G, rtol=1e-10, atol=1e-12)

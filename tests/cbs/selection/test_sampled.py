@@ -1,6 +1,7 @@
 """Greedy curves of wide layers, from some of their rows."""
 
 import numpy as np
+
 import cbs
 from cbs.selection import shares
 from cbs.selection.sampled import sampled_curves

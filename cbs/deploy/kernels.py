@@ -20,9 +20,12 @@ import numpy as np
 from numba import carray, njit  # type: ignore[attr-defined]
 
 from cbs.deploy.vectors import (
+    added,
+    copied,
     float_pointer,
     int_pointer,
     place_pointer,
+    seconds,
     transpose,
     weighted16,
     weighted32,
@@ -40,9 +43,9 @@ WIDTH = 24
 KIND, ACT, SRC, DST, INDEX, VALUES = 0, 1, 2, 3, 4, 5
 # LINEAR: inputs, outputs, slices
 N, M, SLICES = 6, 7, 8
-# CONV and POOL: channels and sizes, strides, padding, phase planes, scratch and sums in the arena
+# CONV and POOL: channels and sizes, strides, padding, phase planes and how many are used, scratch, sums
 C, H, W, OUT, HO, WO = 6, 7, 8, 9, 10, 11
-SH, SW, PT, PL, HQ, WQ, SCRATCH, SUMS = 12, 13, 14, 15, 16, 17, 18, 19
+SH, SW, PT, PL, HQ, WQ, SCRATCH, SUMS, UH, UW = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21
 # POOL: window, largest or mean
 KH, KW, LARGEST = 16, 17, 18
 # ADD: the other summand, entries; AFFINE: channels, places of each
@@ -67,7 +70,7 @@ inner = njit(  # type: ignore[call-overload]
 def activated(value, act):
     """An activation."""
     if act == RELU:
-        return max(value, np.float32(0))
+        return np.float32(0) if value < np.float32(0) else value
     if act == TANH:
         return np.float32(math.tanh(value))
     if act == SIGMOID:
@@ -139,8 +142,7 @@ def linear_together(op, index, values, arena, src, dst, tile):
             else:
                 weighted16(out, x, tile, weights + at, places + at, ROWS, count, values[op[VALUES] + k])
     if op[ACT] == RELU:
-        for i in range(dst, dst + op[M] * tile):
-            arena[i] = max(arena[i], np.float32(0))
+        copied(y, y, op[M] * tile, np.float32(0))
     elif op[ACT] != KEEP:
         for i in range(dst, dst + op[M] * tile):
             arena[i] = activated(arena[i], op[ACT])
@@ -151,10 +153,11 @@ def deal(op, arena):
     """A convolution's input, padded, into planes of every s-th place in both directions."""
     src, scratch, H_, W_ = op[SRC], op[SCRATCH], op[H], op[W]
     plane = op[HQ] * op[WQ]
+    at, lowest = arena.ctypes.data, np.float32(-np.inf)
     for c in range(op[C]):
-        for py in range(op[SH]):
-            for px in range(op[SW]):
-                to = scratch + ((c * op[SH] + py) * op[SW] + px) * plane
+        for py in range(op[UH]):
+            for px in range(op[UW]):
+                to = scratch + ((c * op[UH] + py) * op[UW] + px) * plane
                 for qy in range(op[HQ]):
                     y = qy * op[SH] + py - op[PT]
                     row = to + qy * op[WQ]
@@ -168,14 +171,22 @@ def deal(op, arena):
                         right = min(op[WQ], left + W_)
                         for i in range(left):
                             arena[row + i] = np.float32(0)
-                        for i in range(right - left):
-                            arena[row + left + i] = arena[line + i]
+                        copied(at + 4 * (row + left), at + 4 * line, right - left, lowest)
                         for i in range(right, op[WQ]):
                             arena[row + i] = np.float32(0)
                         continue
-                    for qx in range(op[WQ]):
-                        x = qx * op[SW] + px - op[PL]
-                        arena[row + qx] = arena[line + x] if 0 <= x < W_ else np.float32(0)
+                    first = -((px - op[PL]) // op[SW]) if px < op[PL] else 0
+                    last = min(op[WQ], (W_ - 1 - px + op[PL]) // op[SW] + 1)
+                    for qx in range(first):
+                        arena[row + qx] = np.float32(0)
+                    x = line + first * op[SW] + px - op[PL]
+                    if op[SW] == 2:
+                        seconds(at + 4 * (row + first), at + 4 * x, last - first)
+                    else:
+                        for qx in range(last - first):
+                            arena[row + first + qx] = arena[x + qx * op[SW]]
+                    for qx in range(max(first, last), op[WQ]):
+                        arena[row + qx] = np.float32(0)
 
 
 @inner
@@ -190,6 +201,7 @@ def conv(op, index, values, arena):
     weights = values.ctypes.data + 4 * (op[VALUES] + op[OUT])
     base, sums = arena.ctypes.data + 4 * planes, arena.ctypes.data + 4 * op[SUMS]
     wide, rows = op[WQ], max(1, BLOCK // op[WQ])
+    whole, floor = arena.ctypes.data, np.float32(0) if op[ACT] == RELU else np.float32(-np.inf)
     for top in range(0, op[HO], rows):
         high = min(rows, op[HO] - top)
         length = (high - 1) * wide + op[WO]
@@ -213,12 +225,8 @@ def conv(op, index, values, arena):
             for y in range(high):
                 line = op[DST] + (m * op[HO] + top + y) * op[WO]
                 part = op[SUMS] + y * wide
-                if op[ACT] == RELU:
-                    for i in range(op[WO]):
-                        arena[line + i] = max(arena[part + i], np.float32(0))
-                elif op[ACT] == KEEP:
-                    for i in range(op[WO]):
-                        arena[line + i] = arena[part + i]
+                if op[ACT] <= RELU:
+                    copied(whole + 4 * line, whole + 4 * part, op[WO], floor)
                 else:
                     for i in range(op[WO]):
                         arena[line + i] = activated(arena[part + i], op[ACT])
@@ -257,9 +265,9 @@ def step(op, index, values, arena):
         pool(op, arena)
     elif kind == ADD:
         other = op[OTHER]
-        if act == RELU:
-            for i in range(op[SIZE]):
-                arena[dst + i] = max(arena[src + i] + arena[other + i], np.float32(0))
+        if act <= RELU:
+            at, floor = arena.ctypes.data, np.float32(0) if act == RELU else np.float32(-np.inf)
+            added(at + 4 * dst, at + 4 * src, at + 4 * other, op[SIZE], floor)
         else:
             for i in range(op[SIZE]):
                 arena[dst + i] = activated(arena[src + i] + arena[other + i], act)
@@ -334,10 +342,9 @@ def run(
             for i in range(taken):
                 y[done + i, j] = arena[src + j * tile + i]
         done += taken
+    lowest = np.float32(-np.inf)
     for i in range(done, count):
-        for j in range(inside):
-            arena[j] = x[i, j]
+        copied(arena_at, x_at + 4 * i * inside, inside, lowest)
         for k in range(steps):
             step(ops[k], index, values, arena)
-        for j in range(outside):
-            y[i, j] = arena[last + j]
+        copied(y_at + 4 * i * outside, arena_at + 4 * last, outside, lowest)

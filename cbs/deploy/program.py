@@ -129,7 +129,7 @@ def planned(ops: list[Operation], given: Value, result: Value) -> Program:
             row[[k.N, k.M, k.SLICES]] = op.W.shape[1], len(op.W), -(-len(op.W) // k.ROWS)
         elif op.kind == k.CONV:
             at, w = _shifted(row, op)
-            planes = row[k.C] * row[k.SH] * row[k.SW] * row[k.HQ] * row[k.WQ]
+            planes = row[k.C] * row[k.UH] * row[k.UW] * row[k.HQ] * row[k.WQ]
             row[k.SCRATCH] = -1 if any(op.padding) or op.stride != (1, 1) else -2
             if row[k.SCRATCH] == -1:
                 scratch = max(scratch, int(planes))
@@ -210,10 +210,14 @@ def _shifted(row: NDArray[np.int64], op: Operation) -> tuple[NDArray[np.uint32],
     (sh, sw), (dh, dw) = op.stride, op.dilation
     top, bottom, left, right = op.padding
     high, wide = -(-(row[k.H] + top + bottom) // sh), -(-(row[k.W] + left + right) // sw)
-    row[[k.SH, k.SW, k.PT, k.PL, k.HQ, k.WQ]] = sh, sw, top, left, high, wide
+    used = [
+        int((np.arange(size) * d % s).max()) + 1
+        for size, d, s in zip(op.W.shape[2:], op.dilation, op.stride, strict=True)
+    ]
+    row[[k.SH, k.SW, k.PT, k.PL, k.HQ, k.WQ, k.UH, k.UW]] = sh, sw, top, left, high, wide, *used
     m, c, y, x = np.nonzero(op.W)
     y, x = y * dh, x * dw
-    plane = (c * sh + y % sh) * sw + x % sw
+    plane = (c * used[0] + y % sh) * used[1] + x % sw
     shifts = plane * high * wide + (y // sh) * wide + x // sw
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(op.W.reshape(len(op.W), -1), axis=1))])
     return np.concatenate([starts, shifts]).astype(np.uint32), np.concatenate(

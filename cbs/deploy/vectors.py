@@ -63,20 +63,23 @@ def _weighted(vectors: int) -> Any:
     return weighted
 
 
+def _splat(builder: ir.IRBuilder, value: Any) -> Any:
+    """A vector of one number."""
+    i32, vector = ir.IntType(32), ir.VectorType(ir.FloatType(), LANES)
+    nothing = ir.Constant(vector, ir.Undefined)
+    mask = ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, i32(0)), nothing, mask)
+
+
 def _generate(builder: ir.IRBuilder, args: Any, vectors: int) -> Any:
     out, rows, scale, values, places, stride, count, bias = args
     i32, i64, single = ir.IntType(32), ir.IntType(64), ir.FloatType()
     vector = ir.VectorType(single, LANES)
 
-    def splat(value: Any) -> Any:
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, i32(0))
-        mask = ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
-        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
-
     def at(address: Any, kind: Any) -> Any:
         return builder.inttoptr(address, ir.PointerType(kind))
 
-    start = splat(bias)
+    start = _splat(builder, bias)
     before = builder.block
     head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
     builder.branch(head)
@@ -89,7 +92,7 @@ def _generate(builder: ir.IRBuilder, args: Any, vectors: int) -> Any:
     builder.cbranch(builder.icmp_signed("<", t, count), body, done)
     builder.position_at_end(body)
     offset = builder.mul(builder.mul(t, stride), i64(4))
-    weight = splat(builder.load(at(builder.add(values, offset), single)))
+    weight = _splat(builder, builder.load(at(builder.add(values, offset), single)))
     place = builder.zext(builder.load(at(builder.add(places, offset), i32)), i64)
     row = builder.add(rows, builder.mul(builder.mul(place, scale), i64(4)))
     later = builder.add(t, i64(1))
@@ -102,6 +105,94 @@ def _generate(builder: ir.IRBuilder, args: Any, vectors: int) -> Any:
     builder.position_at_end(done)
     for k, total in enumerate(sums):
         builder.store(total, at(builder.add(out, i64(4 * LANES * k)), vector), align=4)
+    return None
+
+
+def _mapped(addends: int) -> Any:
+    """An intrinsic that copies numbers, or adds two rows of them, and lifts what is below a floor to it."""
+    if addends == 1:
+
+        @intrinsic
+        def copied(context: Any, out: Any, a: Any, count: Any, floor: Any) -> Any:
+            """`out[i] = max(a[i], floor)`: addresses of float32, a count, and a float32; NaN stays."""
+            signature = types.void(types.int64, types.int64, types.int64, types.float32)
+            return signature, lambda _, builder, __, args: _map(builder, args[0], args[1:2], *args[2:])
+
+        return copied
+
+    @intrinsic
+    def added(context: Any, out: Any, a: Any, b: Any, count: Any, floor: Any) -> Any:
+        """`out[i] = max(a[i] + b[i], floor)`, as above."""
+        signature = types.void(types.int64, types.int64, types.int64, types.int64, types.float32)
+        return signature, lambda _, builder, __, args: _map(builder, args[0], args[1:3], *args[3:])
+
+    return added
+
+
+def _map(builder: ir.IRBuilder, out: Any, sources: Any, count: Any, floor: Any) -> Any:
+    """Sixteen at a time, and then one by one."""
+    i64, single = ir.IntType(64), ir.FloatType()
+    start: Any = i64(0)
+    for kind, lanes in ((ir.VectorType(single, LANES), LANES), (single, 1)):
+        least = _splat(builder, floor) if lanes > 1 else floor
+        before = builder.block
+        head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(i64)
+        i.add_incoming(start, before)
+        later = builder.add(i, i64(lanes))
+        builder.cbranch(builder.icmp_signed("<=", later, count), body, done)
+        builder.position_at_end(body)
+        offset = builder.mul(i, i64(4))
+        values = [
+            builder.load(builder.inttoptr(builder.add(place, offset), ir.PointerType(kind)), align=4)
+            for place in sources
+        ]
+        total = values[0] if len(values) == 1 else builder.fadd(*values)
+        lifted = builder.select(builder.fcmp_ordered("<", total, least), least, total)
+        builder.store(lifted, builder.inttoptr(builder.add(out, offset), ir.PointerType(kind)), align=4)
+        i.add_incoming(later, body)
+        builder.branch(head)
+        builder.position_at_end(done)
+        start = i
+    return None
+
+
+@intrinsic
+def seconds(context: Any, out: Any, a: Any, count: Any) -> Any:
+    """`out[i] = a[2 i]`: addresses of float32, and a count; up to one number more is read behind the last."""
+    signature = types.void(types.int64, types.int64, types.int64)
+    return signature, lambda _, builder, __, args: _every_second(builder, *args)
+
+
+def _every_second(builder: ir.IRBuilder, out: Any, a: Any, count: Any) -> Any:
+    i32, i64, single = ir.IntType(32), ir.IntType(64), ir.FloatType()
+    start: Any = i64(0)
+    for lanes in (LANES, 1):
+        before = builder.block
+        head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(i64)
+        i.add_incoming(start, before)
+        later = builder.add(i, i64(lanes))
+        builder.cbranch(builder.icmp_signed("<=", later, count), body, done)
+        builder.position_at_end(body)
+        place, to = builder.add(a, builder.mul(i, i64(8))), builder.add(out, builder.mul(i, i64(4)))
+        kind: Any = single
+        if lanes > 1:
+            wide, kind = ir.VectorType(single, 2 * LANES), ir.VectorType(single, LANES)
+            both = builder.load(builder.inttoptr(place, ir.PointerType(wide)), align=4)
+            mask = ir.Constant(ir.VectorType(i32, LANES), [2 * k for k in range(LANES)])
+            value = builder.shuffle_vector(both, ir.Constant(wide, ir.Undefined), mask)
+        else:
+            value = builder.load(builder.inttoptr(place, ir.PointerType(single)), align=4)
+        builder.store(value, builder.inttoptr(to, ir.PointerType(kind)), align=4)
+        i.add_incoming(later, body)
+        builder.branch(head)
+        builder.position_at_end(done)
+        start = i
     return None
 
 
@@ -164,3 +255,4 @@ float_pointer, int_pointer, place_pointer = (
     _pointer(types.int64),
     _pointer(types.uint32),
 )
+copied, added = _mapped(1), _mapped(2)

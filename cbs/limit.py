@@ -68,9 +68,10 @@ def search(network: Network, request: Request, callback: Callback | None, once: 
     """
     _require_accuracy(network, request)
     method = get_method(request.method)
-    floor = sparsity_before(network, request) if request.pattern is None else 0.0
-    Watch(method.name, request, len(network.layers), callback).prepare(
-        method.searches, method.selection.searcher(request)
+    floor = sparsity_before(network, request)
+    first = replace(request, sparsity=-math.expm1(-FIRST))
+    Watch(method.name, first, len(network.layers), callback).prepare(
+        method.searches, method.selection.searcher(first)
     )
     hunt = _Hunt(network, request, callback, once, floor)
     passing = _in_passing(request)
@@ -225,7 +226,7 @@ class _Hunt:
                     f"no sparsity that was tried is within {_limits(self.request)}: nothing more is pruned; "
                     "`result.search` has the trials",
                     LimitWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
         if self.callback is not None:
             self.callback(Step(run.result.method, "evaluate", asked=run.result.asked))

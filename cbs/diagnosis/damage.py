@@ -150,10 +150,10 @@ class Damage:
         return said + (f"; rank correlation with the cost alone: {', '.join(told)}" if told else "")
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headings, and a row a layer: sparsity, objective, and the costs alone, without it, and up to it."""
+        """Headings, and a row a layer: zeros, objective, prediction, costs, and the accuracy up to it."""
         labelled = self.pruned.accuracy is not None
         headings = ["layer", "zeros", "objective", "predicted", "alone", "all but", "up to"]
-        headings += ["acc. alone", "acc. up to"] if labelled else []
+        headings += ["acc."] if labelled else []
         rows = []
         for layer in self.layers:
             row = [
@@ -164,7 +164,7 @@ class Damage:
             ]
             row += [f"{effect.loss_increase:+.4f}" for effect in (layer.alone, layer.without, layer.upto)]
             if labelled:
-                row += [_percent(layer.alone.accuracy), _percent(layer.upto.accuracy)]
+                row += ["-" if layer.upto.accuracy is None else f"{100 * layer.upto.accuracy:.1f}%"]
             rows.append(row)
         return headings, rows
 
@@ -372,7 +372,3 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}%"

@@ -110,10 +110,12 @@ class Trace:
                 said += f"; it stays below 1, at most {worst.error:.3g} at {worst.name!r}"
         else:
             said += f"; it reaches 1 first at {first.name!r} ({first.kind}, {first.error:.3g})"
-        died = sum(max(0, module.dead - module.dead_before) for module in self.modules)
+        died = [module for module in self.modules if module.dead > module.dead_before]
         drifted = [module for module in self.modules if module.drift is not None]
         if died:
-            said += f"; {died} outputs more than before are dead"
+            most = max(died, key=lambda module: module.dead - module.dead_before)
+            said += f"; outputs died in {len(died)} modules, most in {most.name!r} "
+            said += f"({most.dead} of {most.channels}, {most.dead_before} before)"
         if drifted:
             worst = max(drifted, key=lambda module: module.drift or 0.0)
             said += f"; largest drift of a batch norm {worst.drift:.2g} deviations, at {worst.name!r}"

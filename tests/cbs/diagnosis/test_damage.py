@@ -139,7 +139,7 @@ def test_without_labels_it_is_the_distance_that_the_result_measures():
     assert found.measure == "distance of outputs"
     assert {layer.predicted for layer in found.layers} == {None}
     assert "distance of outputs +" in found.verdict
-    assert "acc. alone" not in found.table()[0]
+    assert "acc." not in found.table()[0]
 
 
 class Several(nn.Module):

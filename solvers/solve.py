@@ -153,8 +153,6 @@ def _checkpoint(
     if not solver.resumable:
         known = ", ".join(name for name, each in registry().items() if each.resumable)
         raise ValueError(f"solver {solver.name!r} keeps no checkpoint, only {known}")
-    if problem.budget.kind in (GROUPS, POOLS):
-        raise ValueError(f"no checkpoint knows the budget {problem.budget.kind!r}; leave `checkpoint` out")
     if not solver.resumes(problem):
         raise ValueError(
             f"solver {solver.name!r} grows no tree of {problem.n} inputs that a checkpoint could keep; "

@@ -10,7 +10,7 @@ import numpy as np
 
 from solvers.bounds.curves import KNOTS, WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
-from solvers.budget import GROUPS, POOLS, Budget
+from solvers.budget import Budget
 from solvers.certificate.certificate import Certificate, Part
 from solvers.certificate.claims import plain_proof, root_proof
 from solvers.certificate.original import image_proof, restated, stored
@@ -62,7 +62,7 @@ class Witness:
         if self.problem.kind == "per_layer":
             low = min(float(curve.min()) for curve in self.prover.curves(0))
         else:
-            rows = range(1 if self.problem.kind == "columns" else self.problem.m)
+            rows = range(1 if self.problem.shared else self.problem.m)
             low = min(self.prover.row_bound(0, row) for row in rows)
         if not np.isfinite(low):
             raise Refuted(f"the proofs show no finite bound, but {low!r}")
@@ -180,8 +180,6 @@ def check_certifiable(problem: SubsetProblem) -> None:
     H = problem.hessian
     if problem.pools.width > 1:
         raise ValueError("certify: no certificate knows columns that go in units; leave `certify` out")
-    if problem.budget.kind in (GROUPS, POOLS):
-        raise ValueError("certify: no certificate knows pools with numbers of their own; leave `certify` out")
     if not H.implicit:
         return
     if not isinstance(H, FactorHessian):

@@ -35,7 +35,7 @@ def as_it_is(problem: SubsetProblem) -> bool:
     `X'X / N`, or a sum over rows.
     """
     shifted = problem.refit and problem.G is not None
-    summed = problem.budget.kind == "columns" and not problem.refit
+    summed = problem.pools.coupled and not problem.refit
     factor = isinstance(problem.hessian, FactorHessian)
     return not (len(problem.movable) or shifted or summed or factor)
 
@@ -59,7 +59,7 @@ def restated(problem: SubsetProblem, this: Problem, reduced: Reduced) -> Callabl
     def restate(proof: Proof) -> Proof:
         row = int(proof.rows[0])
         pools = labels[0 if problem.pools.coupled else row]
-        pools = np.zeros_like(pools) if problem.budget.kind == "per_layer" else pools - pools[0]
+        pools = np.zeros_like(pools) if problem.budget.kind == "per_layer" else pools - pools.min()
         prune = np.bincount(pools, minlength=len(proof.keep)) - proof.keep
         piece = make_piece(this, reduced, proof.rows, prune)
         try:

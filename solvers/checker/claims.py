@@ -191,7 +191,7 @@ def _parse(archive: Archive, problems: Sequence[Problem]) -> Certificate:
         T, V, Q, E = (int(counts[name][i]) for name in COUNTS[3:])
         parts = {
             "d": (Q, g, n), "root": (Q, n), "split": (V,), "u": (V, g, n, c), "pair": (E, 2), "cross": (E,),
-            "price": (problems[p].pools()[0] if E else 0,),
+            "price": (len(problems[p].pools()[0]) if E else 0,),
         }  # fmt: skip
         for name in ARRAYS:
             shapes[name].append(parts.get(name, (T,)))
@@ -250,7 +250,7 @@ def _images(archive: Archive, problems: Sequence[Problem]) -> tuple[ImageClaim, 
 def shape_of(problem: Problem) -> tuple[int, int, int]:
     """Curvatures, decisions and right-hand sides of a piece of a problem."""
     stacked = problem.hessian is not None and problem.hessian.ndim == 3
-    if problem.kind != "columns" or not problem.refit:
+    if not problem.shared or not problem.refit:
         return 1, problem.n, 1
     return (problem.m, problem.n, 1) if stacked else (1, problem.n, problem.m)
 

@@ -57,7 +57,7 @@ def groups_of(
     """
     if not piece.refit or piece.b.shape[::2] != (1, 1):
         raise Unfit("has blocks, but is not of a lone joint row")
-    n, pools = piece.n, len(piece.prune)
+    n, pool = piece.n, np.repeat(np.arange(len(piece.sizes)), piece.sizes)
     if not (np.isfinite(d).all() and np.isfinite(cross).all()):
         raise Unfit("holds a number that is not finite")
     i, j = pairs.T
@@ -65,7 +65,7 @@ def groups_of(
         raise Unfit("has blocks with an entry that is out of place")
     if len(pairs) > n * (LARGEST - 1) // 2:
         raise Unfit(f"has blocks of more than {LARGEST} entries")
-    if (i // (n // pools) != j // (n // pools)).any():
+    if (pool[i] != pool[j]).any():
         raise Unfit("has a block across pools")
     D = np.diag(d)
     D[i, j] = D[j, i] = cross
@@ -114,8 +114,8 @@ def grouped_bounds(
     q = piece.b[0] - y
     slack = up(SAFE * (error + piece.b_error[0] + UNIT * np.abs(q)))
     base = down(piece.constant - 0.5 * up(bend + bend_error))
-    width = piece.n // len(piece.prune)
-    parts = [_best(group, q[:, 0], slack[:, 0], price[group.members[:, 0] // width]) for group in grouped]
+    pool = np.repeat(np.arange(len(piece.sizes)), piece.sizes)
+    parts = [_best(group, q[:, 0], slack[:, 0], price[pool[group.members[:, 0]]]) for group in grouped]
     taken = np.concatenate(parts)
 
     def low(keep: NDArray[np.int64]) -> float:

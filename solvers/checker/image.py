@@ -116,13 +116,17 @@ def _least(problem: Problem, scores: Array) -> Array:
     """The scores of what the budget prunes cheapest, of rows together where a mask is shared."""
     if problem.kind == "per_layer":
         return np.sort(scores.ravel())[: int(problem.counts[0])]
-    if problem.kind == "columns":
+    sizes, prune = problem.pools()
+    if problem.shared:
+        if problem.labels is not None:
+            raise ValueError("no bound in an image is known of groups that all rows share")
         total = scores.sum(axis=0)
         total = down(total - sum_error(len(scores) + 1, np.abs(scores).sum(axis=0)))
         return np.asarray(np.sort(total)[: int(problem.counts[0])])
-    pools, prune = problem.pools()
-    ranked = np.sort(scores.reshape(problem.m, pools, -1), axis=2)
-    return np.asarray(ranked[np.arange(ranked.shape[2]) < prune[:, :, None]])
+    parts = np.split(scores, np.cumsum(sizes)[:-1], axis=1)
+    ranked = np.concatenate([np.sort(part, axis=1) for part in parts], axis=1)
+    rank = np.concatenate([np.arange(size) for size in sizes.tolist()])
+    return np.asarray(ranked[rank < np.repeat(prune, sizes, axis=1)])
 
 
 def _move(X: Array, c: float, d: Array, g: Array, S: NDArray[np.int64]) -> None:

@@ -123,19 +123,19 @@ def bounds(piece: Piece, base: Array, score: Array, fixings: NDArray[np.int8]) -
     Infinite where the fixings leave no mask. The budget takes so many entries of each pool: those fixed,
     then the best of the free ones. A selection that prunes nothing costs the constant.
     """
-    pools = len(piece.prune)
     taken, count = (KEPT, piece.keep) if piece.refit else (PRUNED, piece.prune)
-    chosen = (fixings == taken).reshape(len(fixings), pools, piece.n // pools)
-    free = (fixings == 0).reshape(chosen.shape)
+    places, none = piece.places, np.zeros((len(base), 1))
+    fixings = np.concatenate([fixings, none + 2], axis=1)[:, places]  # neither free nor fixed
+    chosen, free = fixings == taken, fixings == 0
     left = count - chosen.sum(axis=2)
     possible = ((left >= 0) & (left <= free.sum(axis=2))).all(axis=1)
-    values = score.reshape(chosen.shape)
+    values = np.concatenate([score, none], axis=1)[:, places]
     worst = -np.inf if piece.refit else np.inf
     ranked = np.sort(np.where(free, values, worst), axis=2)
     rank = np.arange(ranked.shape[2])
     best = rank >= len(rank) - left[:, :, None] if piece.refit else rank < left[:, :, None]
-    fixed = np.where(chosen, values, 0.0).reshape(len(base), piece.n)
-    best_free = np.where(best & possible[:, None, None], ranked, 0.0).reshape(len(base), piece.n)
+    fixed = np.where(chosen, values, 0.0).reshape(len(base), places.size)
+    best_free = np.where(best & possible[:, None, None], ranked, 0.0).reshape(len(base), places.size)
     low = _total(piece, base, fixed, best_free)
     if not piece.refit and not piece.prune.any():
         low = np.maximum(low, piece.constant)

@@ -32,7 +32,8 @@ class Piece:
         constant: a lower bound on it.
         floor: what no decisions cost less than, by signs alone: zero without a gradient, if the curvature
             is positive semidefinite. (Joint: that follows from a checked split.)
-        prune: `[pools]` decisions to prune in each of some pools of equal size.
+        sizes: `[pools]` decisions in each of some pools, which follow one another.
+        prune: `[pools]` of them to prune.
     """
 
     refit: bool
@@ -43,6 +44,7 @@ class Piece:
     b_error: Array
     constant: float
     floor: float
+    sizes: NDArray[np.int64]
     prune: NDArray[np.int64]
 
     @property
@@ -53,7 +55,14 @@ class Piece:
     @property
     def keep(self) -> NDArray[np.int64]:
         """`[pools]` decisions to keep."""
-        return self.n // len(self.prune) - self.prune
+        return self.sizes - self.prune
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """`[pools, width]` the decisions of every pool; n, which is none, where a pool has no more."""
+        rank = np.arange(self.sizes.max())
+        first = np.cumsum(self.sizes) - self.sizes
+        return np.where(rank < self.sizes[:, None], first[:, None] + rank, self.n)
 
     def check_split(self, d: Array, root: NDArray[np.int8]) -> str | None:
         """What is wrong with a split, or None.
@@ -86,7 +95,7 @@ def make_piece(
     problem: Problem, reduced: Reduced, rows: NDArray[np.int64], prune: NDArray[np.int64]
 ) -> Piece:
     """The piece of some rows that share their decisions."""
-    shared = len(reduced.H) == 1
+    shared, sizes = len(reduced.H) == 1, problem.pools()[0]
     bottom, free = 0.0, problem.gradient is None
     if len(problem.movable) and not free:
         bottom, _ = interval(np.ones(len(rows)), reduced.offset[rows], reduced.offset_error[rows])
@@ -105,6 +114,7 @@ def make_piece(
             c_error[None, :, None],
             bottom,
             floor,
+            sizes,
             prune,
         )
     product_, error = (part[rows] for part in reduced.linear)
@@ -118,7 +128,7 @@ def make_piece(
     return Piece(
         True, rows, reduced.H[mine], reduced.H_error[mine],
         b.reshape(shape).swapaxes(1, 2), b_error.reshape(shape).swapaxes(1, 2),
-        constant, 0.0 if free else -np.inf, prune,
+        constant, 0.0 if free else -np.inf, sizes, prune,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from solvers.checker.archive import Shaped, read_archive
 from solvers.checker.rounding import Array
 
-KINDS = ("per_row", "per_layer", "n_of_m", "columns")
+KINDS = ("per_row", "per_layer", "n_of_m", "columns", "groups", "pools")
 CURVATURES = ({"hessian"}, {"factor"}, {"factor", "damping"})
 OTHERS = {
     "weights", "gradient", "refit", "movable", "budget", "prune", "keep", "of", "sizes", "labels", "shared",
@@ -47,7 +47,10 @@ class Problem:
         refit: the joint variant, or selection.
         movable: columns that are never pruned, rising.
         kind: of the budget.
-        counts: pruned in each row, in the layer, or of the columns; for `n_of_m`, `keep` and `of`.
+        counts: pruned in each row, in the layer, of the columns, or of each pool; for `n_of_m`, `keep` and
+            `of`.
+        labels: `[n]` for `groups` and `pools`: the pool of every column that is not movable; else None.
+        shared: whether all rows have one mask, as under `columns`.
     """
 
     weights: Array
@@ -59,6 +62,8 @@ class Problem:
     movable: NDArray[np.int64]
     kind: str
     counts: NDArray[np.int64]
+    labels: NDArray[np.int64] | None = None
+    shared: bool = False
 
     @property
     def m(self) -> int:
@@ -67,28 +72,32 @@ class Problem:
 
     @cached_property
     def prunable(self) -> NDArray[np.int64]:
-        """Columns that the budget counts."""
-        return np.setdiff1d(np.arange(self.weights.shape[1]), self.movable)
+        """Columns that the budget counts, rising; but pool by pool, where pools need not be neighbours."""
+        columns = np.setdiff1d(np.arange(self.weights.shape[1]), self.movable)
+        return columns if self.labels is None else columns[np.argsort(self.labels, kind="stable")]
 
     @property
     def n(self) -> int:
         """Decisions in a row."""
         return len(self.prunable)
 
-    def pools(self) -> tuple[int, NDArray[np.int64]]:
-        """Pools of equal size that follow one another in each row of decisions, and what each row's prune.
+    def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pools that follow one another in each row of decisions, and what each row's prune.
 
         Returns:
-            The number of pools, and `[rows of decisions, pools]` pruned counts; -1 where rows share one.
+            `[pools]` sizes, and `[rows of decisions, pools]` pruned counts; -1 where rows share one.
         """
+        whole = np.array([self.n])
+        if self.labels is not None:
+            return np.bincount(self.labels), np.tile(self.counts, (1 if self.shared else self.m, 1))
         if self.kind == "n_of_m":
             keep, of = self.counts.tolist()
-            return self.n // of, np.full((self.m, self.n // of), of - keep)
+            return np.full(self.n // of, of), np.full((self.m, self.n // of), of - keep)
         if self.kind == "per_row":
-            return 1, self.counts[:, None]
+            return whole, self.counts[:, None]
         if self.kind == "columns":
-            return 1, self.counts[None, :]
-        return 1, np.full((self.m, 1), -1)
+            return whole, self.counts[None, :]
+        return whole, np.full((self.m, 1), -1)
 
     @cached_property
     def digest(self) -> str:
@@ -101,7 +110,8 @@ class Problem:
             "weights": self.weights, "hessian": self.hessian, "factor": self.factor,
             "damping": None if self.factor is None else np.array(self.damping),
             "gradient": self.gradient, "refit": np.array(int(self.refit)), "movable": self.movable,
-            self.kind: self.counts,
+            self.kind: self.counts, "labels": self.labels,
+            "shared": np.array(1) if self.shared and self.labels is not None else None,
         }  # fmt: skip
         state = hashlib.sha256(b"cbs problem 1\n")
         for name, array in fields.items():
@@ -218,7 +228,12 @@ def parse_problem(fields: Mapping[str, NDArray[Any]]) -> Problem:
         raise ValueError(f"movable lists all {n} columns; need a column to prune")
     kind = str(fields["budget"])
     refit = "refit" not in fields or bool(fields["refit"])
-    return Problem(W, H, X, damping, G, refit, movable, kind, _counts(fields, kind, m, n - len(movable)))
+    if kind in ("groups", "pools"):
+        labels, counts = _pools(fields, kind, n - len(movable))
+        shared = "shared" in fields and bool(fields["shared"])
+        return Problem(W, H, X, damping, G, refit, movable, kind, counts, labels, shared)
+    counts = _counts(fields, kind, m, n - len(movable))
+    return Problem(W, H, X, damping, G, refit, movable, kind, counts, shared=kind == "columns")
 
 
 def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> NDArray[np.int64]:
@@ -244,6 +259,33 @@ def _counts(fields: Mapping[str, NDArray[Any]], kind: str, m: int, n: int) -> ND
     for name in sorted({"prune", "keep", "of", "sizes", "labels", "shared"} & fields.keys() - set(wants)):
         raise ValueError(f"field {name!r} does not go with budget {kind!r}")
     return counts
+
+
+def _pools(
+    fields: Mapping[str, NDArray[Any]], kind: str, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each decision's pool, and what every pool prunes."""
+    wants = ("labels" if kind == "pools" else "sizes", "prune")
+    for name in wants:
+        if name not in fields:
+            raise ValueError(f"field {name!r} is missing for budget {kind!r}")
+    for name in sorted({"prune", "keep", "of", "sizes", "labels"} & fields.keys() - set(wants)):
+        raise ValueError(f"field {name!r} does not go with budget {kind!r}")
+    layout, counts = (exact_integers(fields[name], name) for name in wants)
+    met = layout.ndim == counts.ndim == 1 and layout.size > 0 and layout.min() >= 0 and layout.max() <= n
+    if met and kind == "groups":
+        met = layout.min() > 0 and layout.sum() == n
+    if met:
+        labels = layout if kind == "pools" else np.repeat(np.arange(len(layout)), layout)
+        met = len(labels) == n
+    if met:
+        sizes = np.bincount(labels)
+        met = len(sizes) == len(counts) and bool(((sizes > 0) & (counts >= 0) & (counts <= sizes)).all())
+    if not met:
+        raise ValueError(
+            f"budget {kind} of {counts.tolist()!s:.60} in {layout.tolist()!s:.60} can't be met by {n} columns"
+        )
+    return labels, counts
 
 
 def exact_floats(array: NDArray[Any], name: str) -> Array:

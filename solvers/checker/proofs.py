@@ -190,7 +190,7 @@ class Prover:
         d = np.ones((this.m, this.n))
         if this.refit:
             for row in range(this.m):
-                if this.kind == "columns":
+                if this.shared:
                     part = self._split[problem, 0]
                     d[row] = part[row if len(part) > 1 else 0]
                 else:
@@ -212,7 +212,7 @@ class Prover:
             counts = np.array([proof.prune])
             if not 0 <= proof.prune <= problem.n:
                 raise Refuted(f"a proof about {name} prunes {proof.prune} of {problem.n}")
-        rows = np.arange(problem.m) if problem.kind == "columns" else np.array([proof.row])
+        rows = np.arange(problem.m) if problem.shared else np.array([proof.row])
         return make_piece(problem, self.reduced[proof.problem], rows, counts)
 
     def _check_splits(self, proof: Claim, piece: Piece, name: str) -> None:

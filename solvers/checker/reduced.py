@@ -82,10 +82,13 @@ def reduce_problem(problem: Problem) -> Reduced:
     H, H_error = _curvature(problem)
     W, factored = problem.weights, problem.factor is not None
     G = np.zeros(W.shape) if problem.gradient is None else problem.gradient
+    p, b = problem.prunable, problem.movable
     if not len(problem.movable):
         none = np.zeros(len(W))
+        if problem.labels is not None:
+            W, G = W[:, p], G[:, p]
+            H, H_error = (np.ascontiguousarray(A[:, p[:, None], p]) for A in (H, H_error))
         return Reduced(W, H, H_error, G, np.zeros(W.shape), none, none, factored)
-    p, b = problem.prunable, problem.movable
     small = problem.factor is not None and problem.factor.size * W.shape[1] <= EXACT_WORK
     definite = factored and problem.damping > 0.0
     stack, stack_error, gradients, offsets = [], [], [], []

@@ -25,15 +25,16 @@ def budget_violation(problem: Problem, mask: NDArray[np.bool_], *, counted: bool
     if problem.kind == "per_layer":
         got, want = int(mask.sum()), int(problem.counts[0])
         return f"prunes {got} weights, not {want}" if counted and got != want else None
-    if problem.kind == "columns" and (mask != mask[:1]).any():
+    if problem.shared and (mask != mask[:1]).any():
         return "has rows that differ, where whole columns are pruned"
-    pools, prune = problem.pools()
-    decisions = mask[: len(prune), problem.prunable].reshape(len(prune), pools, -1)
-    wrong = np.argwhere(decisions.sum(axis=2) != prune)
-    if not len(wrong):
+    sizes, prune = problem.pools()
+    first = np.cumsum(sizes) - sizes
+    pruned = np.add.reduceat(mask[: len(prune), problem.prunable].astype(np.int64), first, axis=1)
+    wrong = np.argwhere(pruned != prune).tolist()
+    if not wrong:
         return None
     row, pool = wrong[0]
-    return f"prunes {decisions[row, pool].sum()} in pool {pool} of row {row}, not {prune[row, pool]}"
+    return f"prunes {pruned[row, pool]} in pool {pool} of row {row}, not {prune[row, pool]}"
 
 
 def row_values(

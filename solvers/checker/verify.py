@@ -133,9 +133,7 @@ def shown_bound(problems: Sequence[Problem], prover: Prover, *, shared: bool = F
         if i in prover.images:
             parts.append(prover.images[i])
         elif problem.kind != "per_layer":
-            parts += [
-                prover.row_bound(i, row) for row in range(1 if problem.kind == "columns" else problem.m)
-            ]
+            parts += [prover.row_bound(i, row) for row in range(1 if problem.shared else problem.m)]
         elif not shared:
             parts.append(least_total(prover.curves(i), int(problem.counts[0])))
     if shared:

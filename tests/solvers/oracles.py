@@ -21,6 +21,13 @@ BUDGETS = {
 }
 
 
+POOLS = {
+    "groups": Budget.groups([2, 4], [1, 2]),
+    "pools": Budget.pools([1, 0, 2, 0, 1, 0], [1, 2, 0]),
+    "shared pools": Budget.pools([1, 0, 1, 0, 0, 0], [1, 2], shared=True),
+}
+
+
 def gram(rng, n, damping=0.1):
     """A correlated, damped covariance `[n, n]`."""
     X = rng.standard_normal((3 * n, n)) @ rng.standard_normal((n, n))

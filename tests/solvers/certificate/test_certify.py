@@ -6,14 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
-from solvers import Budget, FactorHessian, SubsetProblem, checker, curve, solve_together
+from solvers import Budget, FactorHessian, SubsetProblem, checker, curve, solve, solve_together
 from solvers.certificate import certify
 from solvers.checker.problem import parse_problem
 from solvers.checker.reduced import reduce_problem
 from solvers.instances import save
 from tests.solvers.claims.problems import random_problem
 from tests.solvers.exactly import exact_optimum
-from tests.solvers.oracles import BUDGETS, make_problem
+from tests.solvers.oracles import BUDGETS, POOLS, make_problem
 from tests.solvers.proof_trees import branch, branch_and_split, chain, tree_proofs
 
 GROWN = (branch, branch_and_split, chain)
@@ -123,15 +123,36 @@ def test_a_selection_without_gradient_costs_at_least_nothing():
         assert reduce_problem(problem).positive == positive
 
 
+@pytest.mark.parametrize("kind", ["shared", "stacked", "factor"])
 @pytest.mark.parametrize("refit", [True, False])
-@pytest.mark.parametrize("budget", ["per_row", "per_layer", "n_of_m", "columns"])
+@pytest.mark.parametrize("budget", POOLS)
+def test_pools_with_numbers_of_their_own_are_certified(tmp_path, budget, refit, kind):
+    gradient, movable = kind == "stacked", [2] if kind == "factor" else []
+    problem = make_problem(
+        np.random.default_rng(2), POOLS[budget], n=6 + len(movable), refit=refit, kind=kind,
+        gradient=gradient, movable=movable,
+    )  # fmt: skip
+    solution = solve(problem, certify=True)
+    verdict = verdict_of(solution.certificate, [problem], tmp_path)
+    optimum, _ = exact_optimum(problem)
+    assert optimum - abs(optimum) / 5000 <= verdict.bound <= optimum
+    assert verdict.low <= optimum <= verdict.high
+    other = problem.with_budget(Budget.pools([0, 1, 1, 0, 1, 0], [2, 1]))
+    save(tmp_path / "0.npz", other)
+    with pytest.raises(checker.Refuted):
+        checker.verify(tmp_path / "certificate", tmp_path / "0.npz")
+
+
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("budget", ["per_row", "per_layer", "n_of_m", "columns", "pools", "shared pools"])
 def test_without_any_split_a_weaker_bound_is_proven(tmp_path, monkeypatch, budget, refit):
     def none(*_, **__):
         raise ValueError("hessian is too close to singular for a certified split")
 
     monkeypatch.setattr(sys.modules["solvers.certificate.certify"], "split_blocks", none)
     for gradient in (False, True):
-        problem = make_problem(np.random.default_rng(1), BUDGETS[budget], refit=refit, gradient=gradient)
+        budgets = BUDGETS | POOLS
+        problem = make_problem(np.random.default_rng(1), budgets[budget], refit=refit, gradient=gradient)
         optimum, mask = exact_optimum(problem)
         verdict = verdict_of(certify(problem, mask), [problem], tmp_path)
         assert verdict.bound <= optimum

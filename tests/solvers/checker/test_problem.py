@@ -6,7 +6,7 @@ import pytest
 from solvers.certificate.original import stored
 from solvers.checker.problem import parse_problem, read_problem
 from solvers.instances import load, save
-from tests.solvers.oracles import BUDGETS, make_problem
+from tests.solvers.oracles import BUDGETS, POOLS, make_problem
 
 
 def fields(**changes):
@@ -21,7 +21,7 @@ def fields(**changes):
     ("budget", "kind", "refit", "gradient", "movable"),
     list(
         itertools.product(
-            BUDGETS, ("shared", "stacked", "factor"), (True, False), (True, False), ((), (4, 1))
+            BUDGETS | POOLS, ("shared", "stacked", "factor"), (True, False), (True, False), ((), (4, 1))
         )
     )[::5],
 )
@@ -29,16 +29,19 @@ def test_the_file_and_the_problem_have_one_digest(tmp_path, budget, kind, refit,
     rng = np.random.default_rng(0)
     n = 6 + len(movable)
     problem = make_problem(
-        rng, BUDGETS[budget], n=n, kind=kind, refit=refit, gradient=gradient, movable=movable
+        rng, (BUDGETS | POOLS)[budget], n=n, kind=kind, refit=refit, gradient=gradient, movable=movable
     )
     save(tmp_path / "p.npz", problem)
     read = read_problem(tmp_path / "p.npz")
     assert read.digest == stored(problem).digest == stored(load(tmp_path / "p.npz")).digest
-    assert (read.prunable == problem.prunable).all()
-    pools, prune = read.pools()
+    assert sorted(read.prunable) == problem.prunable.tolist()
+    if "pools" in budget:
+        labels = np.array(problem.budget.labels)
+        assert (np.diff(labels[np.searchsorted(problem.prunable, read.prunable)]) >= 0).all()
+    sizes, prune = read.pools()
     if budget != "per_layer":
         assert (prune.ravel() == problem.pools.prune).all()
-        assert pools * len(prune) == len(problem.pools.prune)
+        assert np.tile(sizes, len(prune)).tolist() == problem.pools.sizes.tolist()
 
 
 def test_one_count_is_the_count_of_every_row():
@@ -77,6 +80,19 @@ def test_a_curvature_is_symmetric():
         ({"movable": [4]}, "distinct columns"),
         ({"movable": [0, 1, 2, 3], "prune": 0}, "a column to prune"),
         ({"budget": "n_of_m", "keep": 1, "of": 3}, "can't be met"),
+        ({"budget": "pools", "labels": [0, 1, 0, 1], "prune": [1, 3]}, "can't be met"),
+        ({"budget": "pools", "labels": [0, 2, 0, 2], "prune": [1, 0, 1]}, "can't be met"),
+        ({"budget": "pools", "labels": [0, 1, 0], "prune": [1, 1]}, "can't be met"),
+        ({"budget": "pools", "labels": [0, -1, 0, 0], "prune": [1, 1]}, "can't be met"),
+        ({"budget": "pools", "labels": [0, 1, 0, 1], "prune": [1]}, "can't be met"),
+        ({"budget": "pools", "labels": [0, 1, 0, 1], "prune": 1}, "not a number for every group"),
+        ({"budget": "pools", "labels": [[0, 1, 0, 1]], "prune": [1, 1]}, "it must list up to 4 numbers"),
+        ({"budget": "pools", "prune": 2}, "field 'labels' is missing"),
+        ({"budget": "groups", "sizes": [4, 4], "prune": [1, 1]}, "can't be met"),
+        ({"budget": "groups", "sizes": [4, 0], "prune": [1, 0]}, "can't be met"),
+        ({"budget": "groups", "sizes": [2, 2], "labels": [0] * 4, "prune": [1, 1]}, "does not go with"),
+        ({"budget": "pools", "labels": [0] * 4, "prune": [1], "shared": 1}, "must be true or false"),
+        ({"labels": [0, 0, 0, 0], "prune": [2]}, "field 'labels' does not go with budget 'per_row'"),
     ],
 )
 def test_what_is_no_problem(changes, words):

@@ -83,6 +83,7 @@ class Network:
         padding: name of the entry of a batch that says which places are real, see `cbs.request.Request`.
         across: whether neighbouring inputs of a convolution are channels at one place of its kernel.
         unfit: why a layer has no place in what is asked, which leaves it out unless it was named.
+        rewrite: whether modules that are no single matrix are rewritten, see `cbs.network.kinds`.
 
     Raises:
         ValueError: in one line, for a model without prunable layers, data or targets that model or
@@ -106,6 +107,7 @@ class Network:
         padding: str | None = None,
         across: bool = False,
         unfit: Callable[[Layer], str | None] | None = None,
+        rewrite: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -115,7 +117,7 @@ class Network:
                 raise ValueError(f"model has parameter {name!r} of {values.dtype}; convert it to float32")
         if not is_number(damping) or not 0 <= damping < float("inf"):
             raise ValueError(f"damping must be a finite number >= 0, got {damping!r}")
-        opened = open_model(model)
+        opened = open_model(model) if rewrite else Opened(model, (), {})
         found = survey(opened.model).without(opened.left_out)
         self.across = across
         found.choose(layers, exclude)

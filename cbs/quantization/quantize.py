@@ -42,6 +42,10 @@ ROUNDINGS = ("nearest", "feedback")
 BITS = (2, 8)
 
 
+BLOCKS = "it is a block of a grouped convolution"
+"""Why it is not quantized."""
+
+
 @dataclass(frozen=True)
 class QuantizedLayer:
     """A layer in few bits.
@@ -195,7 +199,9 @@ def quantize(
         network = Network(
             model, data, loss=named_loss("cross_entropy" if loss is None else loss), layers=layers,
             damping=damping, samples=samples, seed=seed, device=device, padding=padding,
+            rewrite=False, unfit=_unfit,
         )  # fmt: skip
+        _require_whole(network.layers)
         if test is not None:
             network.hold_out(gather(test, seed=seed, model=model))
     start = time.perf_counter()
@@ -314,11 +320,30 @@ def _measured(result: QuantizeResult, network: Network) -> QuantizeResult:
     )  # fmt: skip
 
 
+def _unfit(layer: Layer) -> str | None:
+    """Why a layer is not quantized, or None."""
+    return BLOCKS if layer.blocks > 1 else None
+
+
+def _require_whole(layers: Sequence[Layer]) -> None:
+    """Refuse blocks, which only a user's own word brings here.
+
+    Raises:
+        ValueError: in one line.
+    """
+    for layer in layers:
+        if layer.blocks > 1:
+            raise ValueError(f"layers: {layer.name!r} can't be quantized: {BLOCKS}")
+
+
 def _layers(model: nn.Module, names: Sequence[str] | None) -> tuple[list[Layer], list[Mask]]:
     """Layers of a network without data, and what is pruned of each."""
     model = unwrap(model)
     masks = read_masks(model)
     layers = named_layers(clone(model), survey(model).choose(names))
+    if names is None:
+        layers = [layer for layer in layers if layer.blocks == 1]
+    _require_whole(layers)
     none = [np.zeros(layer.shape, dtype=bool) for layer in layers]
     return layers, [
         layer.matrix(masks[layer.path]).cpu().numpy() if layer.path in masks else empty

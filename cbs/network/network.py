@@ -188,6 +188,7 @@ class Network:
     def _take(self, model: nn.Module, opened: Opened, device: str) -> None:
         """Work on a copy of the network, of which modules may have been rewritten."""
         where = next(model.parameters(), torch.empty(0)).device
+        self._earlier: list[Mask] | None = None
         self.masks = {name: read_masks(opened.model, name) for name in masked_names(opened.model)}
         self.model = placed(clone(opened.model), device).eval()
         self.composite = sorted(opened.names)
@@ -195,7 +196,7 @@ class Network:
 
     def _layers(self, names: Sequence[str]) -> list[Layer]:
         """Layers of the copy; a bias of which entries were pruned before stays as it is."""
-        fixed = self.masks.get("bias", {})
+        fixed, self._earlier = self.masks.get("bias", {}), None
         return [
             replace(layer, fixed_bias=layer.path in fixed or STAYS in vars(layer.module), across=self.across)
             for layer in named_layers(self.model, names)
@@ -204,13 +205,15 @@ class Network:
     @property
     def earlier(self) -> list[Mask]:
         """For every layer the mask `[m, n]` that it came with, True where pruned."""
-        found = self.masks.get("weight", {})
-        return [
-            layer.matrix(found[layer.path]).cpu().numpy()
-            if layer.path in found
-            else np.zeros(layer.shape, dtype=bool)
-            for layer in self.layers
-        ]
+        if self._earlier is None:
+            found = self.masks.get("weight", {})
+            self._earlier = [
+                layer.matrix(found[layer.path]).cpu().numpy()
+                if layer.path in found
+                else np.zeros(layer.shape, dtype=bool)
+                for layer in self.layers
+            ]
+        return self._earlier
 
     @property
     def kept(self) -> Network:

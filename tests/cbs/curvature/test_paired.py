@@ -24,9 +24,27 @@ def test_moments_pair_the_inputs_of_both_networks(make, data):
             model(data.inputs)
     X, Z = seen
     assert float((X - Z).abs().max()) > 0
-    K, C = paired_moments(dense, pruned, (layer, twin), data)
+    ((K, C),) = paired_moments(dense, pruned, [layer], data)
     torch.testing.assert_close(K, Z.T @ Z / len(data), rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(C, X.T @ Z / len(data), rtol=1e-11, atol=1e-12)
+
+
+def test_blocks_of_a_module_have_theirs_in_one_pass():
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(2, 4, 2), nn.Conv2d(4, 4, 2, groups=4), nn.Flatten(), nn.Linear(4, 3))
+    dense, data = dense.double(), samples(12, (2, 3, 3))
+    pruned = copy.deepcopy(dense)
+    pruned[0].weight.data[:, 0] = 0
+    blocks = find_layers(dense, ["1"])
+    together = paired_moments(dense, pruned, blocks, data)
+    for block, (K, C) in zip(blocks, together, strict=True):
+        ((alone, across),) = paired_moments(dense, pruned, [block], data)
+        torch.testing.assert_close(K, alone, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(C, across, rtol=1e-12, atol=1e-14)
+    network = Network(dense, data)
+    index = [layer.name for layer in network.layers].index("1[2]")
+    found = paired_quadratic(network, index, pruned, 0.0)
+    torch.testing.assert_close(torch.from_numpy(found.H), together[2][0], rtol=1e-9, atol=1e-12)
 
 
 class Residual(nn.Module):
@@ -54,8 +72,7 @@ def test_moments_of_networks_that_change_things_in_place():
         pruned = copy.deepcopy(dense)
         pruned.a.weight.data[:, 0] = 0
         for name in ("a", "b"):
-            pair = [Layer(name, model.get_submodule(name)) for model in (dense, pruned)]
-            found.append(paired_moments(dense, pruned, tuple(pair), data))
+            found += paired_moments(dense, pruned, [Layer(name, dense.get_submodule(name))], data)
         assert torch.equal(data.inputs, kept)
     for one, other in zip(found[:2], found[2:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
@@ -86,7 +103,7 @@ def test_passes_that_are_broken_off_have_seen_every_run():
     pruned = copy.deepcopy(network.model)
     pruned.step.weight.data[:, 0] = 0
     layer = network.layers[0]
-    whole = paired_moments(network.model, pruned, (layer, layer.of(pruned)), network.samples)
+    (whole,) = paired_moments(network.model, pruned, [layer], network.samples)
     before = pruned.ended
     found = paired_quadratic(network, 0, pruned, 0.0)
     assert pruned.ended == before  # no pass came to the end

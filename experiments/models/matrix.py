@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from nets import NETWORKS, made
+from run import put
 from torch import nn
 
 import cbs
@@ -109,6 +110,7 @@ def main() -> None:
             print(f"{name} | {column}: {row[column]['outcome']} {row[column]['told']}", flush=True)
             path.write_text(json.dumps(found, indent=1) + "\n")
     (RESULTS / "matrix.md").write_text(table(found))
+    put(Path(__file__).parent / "README.md", "matrix", table(found))
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

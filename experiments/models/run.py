@@ -121,7 +121,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         "ms dense / pruned / sparse | seconds | gap |"
     )
     lines = [head, "|" + " --- |" * 3 + " ---: |" * 7]
-    for key, found in rows.items():
+    for key, found in sorted(rows.items(), key=lambda item: list(SHOWN).index(item[0].split(" | ")[0])):
         name, what, by = key.split(" | ")
         shown = SHOWN[name]
         quality = ", ".join(f"{figure} {found[figure]:.3f}" for figure in shown)
@@ -148,6 +148,15 @@ SHOWN = {
 """The figures that the table has of every network."""
 
 
+def put(path: Path, name: str, text: str) -> None:
+    """Replace what stands between two markers of a document."""
+    before, rest = path.read_text().split(f"<!-- {name}: begin")
+    comment, _, rest = rest.partition("-->\n")
+    path.write_text(
+        f"{before}<!-- {name}: begin{comment}-->\n{text}<!-- {name}: end{rest.split(f'<!-- {name}: end')[1]}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="networks")
@@ -170,12 +179,15 @@ def main() -> None:
             if case is None:
                 case = CASES[name](arguments.cache)
                 dense = case.build()
-            rows[key] = {**row(case, dense, {**config["all"], **label}), "asked": label}
+            new = {**row(case, dense, {**config["all"], **label}), "asked": label}
+            rows = json.loads(path.read_text()) if path.is_file() else {}  # others may run beside this one
+            rows[key] = new
             path.write_text(json.dumps(rows, indent=1) + "\n")
             (RESULTS / "table.md").write_text(table(rows))
             print(key, rows[key], flush=True)
             left -= 1
     (RESULTS / "table.md").write_text(table(rows))
+    put(HERE / "README.md", "models table", table(rows))
 
 
 if __name__ == "__main__":

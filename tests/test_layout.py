@@ -15,6 +15,7 @@ ACROSS = {
         "regression",
         "resnet20",
         "surgeon",
+        "text",
     },
     "tests/cbs/cli": {"certificates", "checkpoint", "errors", "lost_work", "tables"},
     "tests/solvers": {"conformance", "packaging", "values", "zero_optimum"},

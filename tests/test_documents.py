@@ -143,3 +143,9 @@ def test_the_architecture_names_every_folder():
     for package in ("cbs", "solvers"):
         folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
         assert {folder for folder in folders if f" {folder}/" not in tree} == set()
+
+
+@pytest.mark.parametrize("package", ["cbs", "solvers"])
+def test_a_name_is_on_its_page_once(package):
+    names = re.findall(r"^::: (\S+)$", text(f"docs/api/{package}.md"), re.MULTILINE)
+    assert len(names) == len(set(names))

@@ -22,8 +22,10 @@ from torch.utils import _pytree as pytree
 
 from cbs.data import first_line
 from cbs.network.answers import answer, raw
-from cbs.network.eligible import SHOWN, LeftOut
+from cbs.network.eligible import KINDS, SHOWN, LeftOut
+from cbs.network.kinds.opening import close_model, parts_of
 from cbs.network.shrink import doubled
+from cbs.network.surgery import clone
 from solvers.problem import Mask
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ SAME = 1e-9
 """Largest change of an output in the trial, relative to the largest output; by the root of the precision."""
 GROUPED = "it is a block of a grouped convolution"
 """Why the rows of such a block stay."""
+PART = "it is a part of a module that is no single matrix"
+"""Why the rows of a part of an attention or a recurrent layer stay."""
 OUTPUTS = "its rows are the network's outputs"
 """Why nobody is told that a layer's neurons stay."""
 
@@ -94,7 +98,13 @@ def find_neurons(network: Network) -> Found:
     Raises:
         ValueError: in one line, if no neuron of the network can be removed.
     """
-    found = neurons_of(network.model, network.layers, network.samples.first(TRIED))
+    model, inside = network.model, parts_of(network.model)
+    layers, stay = network.layers, {layer.name: PART for layer in network.layers if layer.path in inside}
+    if inside:  # the tracer knows the user's modules
+        model = clone(close_model(model))
+        layers = [layer.of(model) for layer in layers if layer.name not in stay]
+    found = neurons_of(model, layers, network.samples.first(TRIED))
+    found = Found(found.groups, {**found.left_out, **stay})
     told = {name: why for name, why in found.left_out.items() if why != OUTPUTS}
     if not found.groups:
         why = "; ".join(f"{name!r}: {why}" for name, why in [*found.left_out.items()][:SHOWN])
@@ -224,7 +234,7 @@ def _mapped(
             norms[names[module]] = by_neuron[:, 0]
         elif isinstance(module, nn.PReLU):
             continue
-        elif isinstance(module, nn.Linear | nn.Conv2d):
+        elif isinstance(module, KINDS):
             return refused(f"{what} hangs on it, which is not among the layers to prune")
         else:
             return refused(f"{what} ({type(module).__name__}) hangs on it, which is not understood")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cbs.data import first_line
 from cbs.data.nested import cast
 from cbs.network.answers import answer, raw
-from cbs.network.eligible import SHOWN, LeftOut
+from cbs.network.eligible import KINDS, SHOWN, Kind, LeftOut
 from cbs.network.evaluate import evaluating
 from cbs.network.surgery import clone
 
@@ -84,7 +84,7 @@ def shrink(model: nn.Module, groups: Sequence[Removed | Mapping[str, Any]]) -> n
             name, module, rows.get(name, set()) | norms.get(name, set()), columns.get(name, set())
         )
         assert module is not None
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, KINDS):
             _narrow(name, module, rows.get(name, set()), columns.get(name, set()))
         else:
             _thin(module, norms[name])
@@ -111,7 +111,7 @@ def _require_places(name: str, module: nn.Module | None, rows: set[int], columns
     Raises:
         ValueError: naming it.
     """
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    if isinstance(module, KINDS):
         m, n = len(module.weight), module.weight[0].numel()
     else:
         size = getattr(module, "num_parameters" if isinstance(module, nn.PReLU) else "num_features", 0)
@@ -171,7 +171,7 @@ def tell_stays(groups: Sequence[Removed]) -> None:
         )
 
 
-def _narrow(name: str, module: nn.Linear | nn.Conv2d, rows: set[int], columns: set[int]) -> None:
+def _narrow(name: str, module: Kind, rows: set[int], columns: set[int]) -> None:
     """Take rows and columns out of a layer, in place.
 
     Raises:
@@ -184,7 +184,7 @@ def _narrow(name: str, module: nn.Linear | nn.Conv2d, rows: set[int], columns: s
         lost = torch.tensor(sorted(columns), device=W.device)
         if bool(matrix[stay_rows][:, lost].ne(0).any()):
             raise ValueError(f"layer {name!r}: a column behind a removed neuron is not zero any more")
-    places = W[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+    places = 1 if isinstance(module, nn.Linear) else W[0, 0].numel()
     channels = {column // places for column in columns}
     if len(columns) != len(channels) * places:
         raise ValueError(f"layer {name!r}: the columns to remove are no whole channels")
@@ -192,10 +192,10 @@ def _narrow(name: str, module: nn.Linear | nn.Conv2d, rows: set[int], columns: s
     module.weight = _like(W, W.detach()[stay_rows][:, stay])
     if module.bias is not None:
         module.bias = _like(module.bias, module.bias.detach()[stay_rows])
-    if isinstance(module, nn.Conv2d):
-        module.out_channels, module.in_channels = len(stay_rows), len(stay)
-    else:
+    if isinstance(module, nn.Linear):
         module.out_features, module.in_features = len(stay_rows), len(stay)
+    else:
+        module.out_channels, module.in_channels = len(stay_rows), len(stay)
 
 
 def _thin(module: nn.Module, channels: set[int]) -> None:

@@ -254,3 +254,38 @@ def test_least_leaves_one_of_each():
     gone = [np.array([False, False, True]), np.zeros(2, bool)]
     assert [m.tolist() for m in least(scores, [1, 1], gone)] == [[False, False, True], [False, True]]
     assert [m.tolist() for m in least(scores, 1, gone)] == [[False, False, True], [False, False]]
+
+
+class Sequences(nn.Module):
+    """A recurrent layer, and a chain of `Linear` behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.a, self.b = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 10), nn.Linear(10, 3)
+
+    def forward(self, x):
+        return self.b(self.a(self.rnn(x)[0][:, -1]).relu())
+
+
+def test_neurons_beside_a_recurrent_layer_go_and_its_own_stay():
+    model, data = seeded(lambda: Sequences().double()), samples(60, (5, 4))
+    with pytest.warns(UserWarning, match="'rnn.l0.gates' .it is a part of a module that is no single matrix"):
+        result = cbs.prune(model, data, sparsity=0.5, method="magnitude", granularity="neurons")
+    assert [(group.name, len(group.neurons), group.stays) for group in result.neurons] == [("a", 5, None)]
+    small = result.permanent()
+    assert type(small.rnn) is nn.LSTM
+    assert small.a.out_features == 5
+    torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-10, atol=1e-12)
+
+
+def test_channels_of_convolutions_along_one_dimension_are_taken_out():
+    model = seeded(
+        lambda: nn.Sequential(nn.Conv1d(4, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 6, 2), nn.ReLU(),
+                              nn.Flatten(), nn.Linear(24, 3)).double()
+    )  # fmt: skip
+    data = samples(40, (4, 7))
+    result = cbs.prune(model.eval(), data, sparsity=0.5, method="obd", granularity="neurons", scope="layer")
+    small = result.permanent()
+    assert (small[0].out_channels, small[3].in_channels, small[3].out_channels) == (4, 4, 3)
+    assert small[6].in_features == 12
+    torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-10, atol=1e-12)

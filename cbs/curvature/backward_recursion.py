@@ -53,6 +53,9 @@ def network_recursion(network: Network, second: bool) -> list[Array]:
 def why_not(network: Network) -> str | None:
     """Why the recursion can't go through a network, in words that follow a method's name; None if it can."""
     samples = network.samples
+    for name in network.composite:
+        if type(network.model.get_submodule(name)) not in rules.WEIGHTED:
+            return f"has no rule of the recursion for {name!r}, which is no single matrix; {rules.INSTEAD}"
     try:
         graph = Graph(network.model, network.layers)
         with torch.no_grad():

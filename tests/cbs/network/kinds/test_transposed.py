@@ -83,3 +83,10 @@ def test_gpt2_is_pruned():
     assert type(pruned.transformer.h[0].attn.c_attn) is type(block.attn.c_attn)
     assert not pruned.transformer.h[0].attn.c_attn.weight[mask].any()
     assert result.value == pytest.approx(sum(layer.measured for layer in result.layers), rel=1e-4)
+
+
+def test_the_recursion_refuses_what_it_has_no_rule_for():
+    g = torch.Generator().manual_seed(1)
+    data = torch.randn(30, 2, 6, 6, generator=g).double(), torch.randint(0, 3, (30,), generator=g)
+    with pytest.raises(ValueError, match="has no rule of the recursion for 'up', which is no single matrix"):
+        cbs.prune(UNet().double(), data, sparsity=0.5, method="obd-recursion")

@@ -37,7 +37,7 @@ format: $(STAMP)  ## reformat, and repair what the linter can
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 docs: $(STAMP)  ## build the documentation into site/; a broken link is an error
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 
 serve-docs: $(STAMP)  ## show the documentation in a browser while it is written
 	$(BIN)/python -m mkdocs serve

@@ -11,9 +11,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
+import typer.main
 
 from cbs.cli import bench, curve, diagnose, doctor, export, listing, prune, quantize, solve, verify
 from cbs.cli.everywhere import Command, shared
@@ -52,6 +54,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@cache
+def _command() -> Any:
+    """The command as the parser has it; making it takes longer than most commands."""
+    return typer.main.get_command(app)
 
 
 def command_names() -> list[str]:
@@ -134,7 +142,7 @@ def _completed() -> int:
 
 def _status(argv: list[str], signals: Sequence[int]) -> int:
     try:
-        status: Any = app(args=argv, prog_name="cbs", standalone_mode=False, obj=argv)
+        status: Any = _command()(args=argv, prog_name="cbs", standalone_mode=False, obj=argv)
         sys.stdout.flush()
     except UsageError as error:
         return complain(cast(Any, error).format_message())

@@ -45,6 +45,9 @@ SHORT = {
     "damping": "Added to every curvature's diagonal, relative to its mean.",
     "samples": "How many to calibrate on; if absent all, or 1000 for per-sample gradients.",
     "layers": "Layers to prune, or patterns such as `encoder.*`.",
+    "exclude": "Layers to leave out, by name or pattern.",
+    "max_loss_increase": "Instead of a sparsity: the largest one that costs no more than this.",
+    "max_accuracy_drop": "The same for the accuracy, a fraction: 0.01 is a percentage point.",
     "along": "Neighbours of N:M in a convolution: `channels` or `kernel`.",
     "loss": "Of torch.nn.functional, as `mse_loss`, or FILE.py:NAME.",
     "certify": "Bounds where the method has none; slow for wide layers.",
@@ -142,14 +145,18 @@ def help_all(context: typer.Context, value: bool) -> None:
     """Show the help with all that `Request` says of its fields, and end."""
     if not value or context.resilient_parsing:
         return
-    texts = helps()
+    texts, before = helps(), {}
     for parameter in context.command.params:
         name = str(parameter.name)
         if name in texts:
-            told = getattr(parameter, "help", None) or ""
+            before[parameter] = told = getattr(parameter, "help", None) or ""
             full = f"{texts[name][:1].upper()}{texts[name][1:]}"
             parameter.help = full + told.removeprefix(short(name))  # type: ignore[attr-defined]
-    print(context.get_help())
+    try:
+        print(context.get_help())
+    finally:
+        for parameter, told in before.items():
+            parameter.help = told  # type: ignore[attr-defined]
     raise typer.Exit
 
 

@@ -72,9 +72,14 @@ def _commands(result: PruneResult, folder: Path, settings: Mapping[str, Any]) ->
         return []
     weights, masks = (str(folder / name) for name in file_names(result.method, result.asked))
     data = [word for name in ("data", "test") if settings.get(name) for word in (f"--{name}", settings[name])]
-    named = [str(settings["model"]), *map(str, data)]
-    quantized = ["cbs", "quantize", *named, "--weights", weights, "--masks", masks, "--bits", "4"]
-    return [f"{shlex.join(quantized)}  # fewer bits"]
+    this = [str(folder), "--result", Path(weights).stem]
+    quantized = ["quantize", str(settings["model"]), *map(str, data), "--weights", weights, "--masks", masks]
+    commands = {
+        "milliseconds and bytes, dense against pruned": ["bench", *this],
+        "a small file, which cbs.load reads": ["export", *this[:1], "small.safetensors", *this[1:]],
+        "fewer bits": [*quantized, "--bits", "4"],
+    }
+    return [f"{shlex.join(['cbs', *words])}  # {what}" for what, words in commands.items()]
 
 
 def _snippet(result: PruneResult, folder: Path, indent: str = "") -> str:

@@ -298,7 +298,7 @@ def tensors(state):
     yield "fractions", state | {"1.num_batches_tracked": torch.tensor(0.5)}
     yield "expanded", state | {"0.bias": torch.zeros(()).expand(1 << 40)}
     yield "empty", {}
-    yield "nested", {"state_dict": state, "epoch": 3}
+    yield "nested twice over", {"state_dict": {"state_dict": {"state_dict": {"state_dict": state}}}}
     yield "numbers", state | {"0.bias": 3.0}
     yield "numbered", dict(enumerate(state.values()))
     yield "a list", list(state.values())

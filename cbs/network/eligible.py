@@ -217,6 +217,8 @@ def unwrap(model: nn.Module) -> nn.Module:
             break
     for name, module in model.named_modules():
         what = f"module {name!r}" if name else "model"
+        if type(module).__name__ == "FullyShardedDataParallel" or any(_is_sharded(t) for t in _own(module)):
+            raise ValueError(f"{what} is sharded (FSDP); gather its weights into a plain model first")
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
                 f"{what} is TorchScript, which can't be pruned; give the nn.Module it was made of"
@@ -378,6 +380,11 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
 def _reach(t: Tensor) -> int:
     return sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a part of a tensor that several processes hold."""
+    return type(tensor).__name__ in ("DTensor", "ShardedTensor")
 
 
 def _own(module: nn.Module) -> Iterator[Tensor]:

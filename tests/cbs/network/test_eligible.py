@@ -219,3 +219,19 @@ def test_what_cannot_be_looked_into_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             cbs.prune(model, samples(dtype=torch.float32), **QUICK)
+
+
+@pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed"
+)
+def test_sharded_models_are_refused_in_one_line():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = fully_shard(seeded(mlp), mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(ValueError, match=r"module '0' is sharded \(FSDP\); gather its weights"):
+            unwrap(model)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from cbs.network.eligible import masked, unwrap
+from cbs.network.surgery import place_of
 
 Pruned = list[tuple[nn.Parameter, Tensor]]
 """Parameters, each with a bool tensor of its shape, True where pruned."""
@@ -194,10 +195,11 @@ def _given(model: nn.Module, masks: Mapping[str, Tensor]) -> Pruned:
     modules = dict(unwrap(model).named_modules())
     found: dict[int, tuple[nn.Parameter, Tensor]] = {}
     for name, mask in masks.items():
-        own = {} if name not in modules else modules[name]._parameters
-        weight = own.get("weight_orig", own.get("weight"))
+        path, key = place_of(unwrap(model), name)
+        own = {} if path not in modules else modules[path]._parameters
+        weight = own.get(f"{key}_orig", own.get(key))
         if weight is None:
-            raise ValueError(f"masks: model has no module {name!r} with a weight")
+            raise ValueError(f"masks: model has no module {name!r} with a weight, and no such parameter")
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise ValueError(f"masks: that of {name!r} is {kind}; give a bool tensor, True where pruned")

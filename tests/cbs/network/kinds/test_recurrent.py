@@ -139,3 +139,21 @@ def test_masks_stay_through_training_and_copies(make):
     assert moved > 0
     for key, values in result.undo().state_dict().items():
         assert torch.equal(values, model.state_dict()[key])
+
+
+def test_masks_of_parameters_are_kept_in_a_plain_network():
+    torch.manual_seed(0)
+    model = Last(nn.LSTM(3, 4, batch_first=True), 4).double()
+    x, y = sequences()
+    result = cbs.prune(model, (x, y), sparsity=0.5, method="magnitude", certify=False)
+    plain = result.permanent()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    cbs.keep_masks(plain, optimizer, masks=result.masks)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(x), y).backward()
+        optimizer.step()
+    for key, mask in result.masks.items():
+        weight = plain.get_parameter(key if key.startswith("rnn") else f"{key}.weight")
+        assert not weight[mask].any()
+        assert not torch.equal(weight, model.get_parameter(key if key.startswith("rnn") else f"{key}.weight"))

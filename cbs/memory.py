@@ -97,7 +97,8 @@ def within_memory(function: F) -> F:
     def run(model: Any, *args: Any, **options: Any) -> Any:
         check_memory(options.get("memory"))
         counted = model.parameters() if callable(getattr(model, "parameters", None)) else ()
-        with limited(options.get("memory"), sum(values.numel() for values in counted)):
+        there = [values for values in counted if type(values).__name__ != "UninitializedParameter"]
+        with limited(options.get("memory"), sum(values.numel() for values in there)):
             return function(model, *args, **options)
 
     return run  # type: ignore[return-value]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from cbs.network.kinds.opening import close_model, is_open, open_model, parts_of
 from cbs.network.surgery import clone
@@ -25,6 +26,7 @@ class Handing:
     def __init__(self, network: Network) -> None:
         self.network = network
         self._done: dict[int, tuple[nn.Module, nn.Module]] = {}
+        self._original: Mapping[str, Tensor] | None = None
 
     def __call__(self, result: PruneResult) -> PruneResult:
         """The result, itself where its network has nothing that was rewritten."""
@@ -36,8 +38,9 @@ class Handing:
             self._done[id(result.model)] = result.model, closed
         inside = parts_of(self.network.model)
         saved = {name: values for name, values in result.saved.items() if name not in inside}
-        original = clone(close_model(self.network.model)).state_dict()
-        return replace(result, model=closed, saved=saved, original=original)
+        if self._original is None:
+            self._original = clone(close_model(self.network.model)).state_dict()
+        return replace(result, model=closed, saved=saved, original=self._original)
 
 
 def theirs(model: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from cbs.deploy.batch import Batch
+from cbs.deploy.batch import Batch, difference, tensors_of
 from cbs.network.eligible import survey
 from cbs.network.evaluate import evaluating
 from cbs.network.layers import Layer, named_layers, visiting
@@ -194,9 +194,10 @@ def _same(model: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
     """Whether two networks' outputs agree to within rounding, on inputs and others of their kind."""
     with torch.no_grad(), evaluating(model), evaluating(other):
         for batch in _varied(inputs):
-            a, b = model(batch.clone()), other(batch.clone())
-            scale = a.abs().max().clamp(min=torch.finfo(a.dtype).tiny)
-            if not bool((a - b).abs().max() <= 64 * torch.finfo(a.dtype).eps * scale):
+            wanted = model(batch.clone())
+            precise = min(torch.finfo(t.dtype).bits for t in tensors_of(wanted) if t.is_floating_point())
+            slack = 64 * {64: 2.0**-52, 32: 2.0**-23}.get(precise, 2.0**-10)
+            if not difference(other(batch.clone()), wanted) <= slack:
                 return False
     return True
 

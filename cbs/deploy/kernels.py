@@ -24,6 +24,9 @@ from cbs.deploy.vectors import (
     copied,
     float_pointer,
     int_pointer,
+    paired16,
+    paired32,
+    paired64,
     place_pointer,
     seconds,
     transpose,
@@ -35,7 +38,7 @@ from cbs.deploy.vectors import (
 FLAGS = {"contract"}
 LINEAR, CONV, ADD, POOL, AFFINE = 0, 1, 2, 3, 4
 """Operations."""
-KEEP, RELU, TANH, SIGMOID, GELU, SILU = 0, 1, 2, 3, 4, 5
+KEEP, RELU, TANH, SIGMOID, GELU, SILU, RELU6 = 0, 1, 2, 3, 4, 5, 6
 """What is done to a result before it is stored."""
 WIDTH = 24
 """Fields of an operation."""
@@ -45,7 +48,7 @@ KIND, ACT, SRC, DST, INDEX, VALUES = 0, 1, 2, 3, 4, 5
 N, M, SLICES = 6, 7, 8
 # CONV and POOL: channels and sizes, strides, padding, phase planes and how many are used, scratch, sums
 C, H, W, OUT, HO, WO = 6, 7, 8, 9, 10, 11
-SH, SW, PT, PL, HQ, WQ, SCRATCH, SUMS, UH, UW = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21
+SH, SW, PT, PL, HQ, WQ, SCRATCH, SUMS, UH, UW, ALIKE, APART = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
 # POOL: window, largest or mean
 KH, KW, LARGEST = 16, 17, 18
 # ADD: the other summand, entries; AFFINE: channels, places of each
@@ -71,6 +74,9 @@ def activated(value, act):
     """An activation."""
     if act == RELU:
         return np.float32(0) if value < np.float32(0) else value
+    if act == RELU6:
+        lifted = np.float32(0) if value < np.float32(0) else value
+        return np.float32(6) if lifted > np.float32(6) else lifted
     if act == TANH:
         return np.float32(math.tanh(value))
     if act == SIGMOID:
@@ -206,11 +212,57 @@ def conv(op, index, values, arena):
         high = min(rows, op[HO] - top)
         length = (high - 1) * wide + op[WO]
         x = base + 4 * top * wide
-        for m in range(op[OUT]):
+        m = 0
+        while m < op[OUT]:
             start = np.int64(index[starts + m])
             count = np.int64(index[starts + m + 1]) - start
             at, bias = 4 * start, values[op[VALUES] + m]
+            both = op[ALIKE] == 1 and m + 1 < op[OUT]
             i = 0
+            if both:
+                other = values[op[VALUES] + m + 1]
+                apart = op[APART]
+                while i < length:
+                    left = length - i
+                    if left > 32:
+                        paired64(
+                            sums + 4 * i,
+                            apart,
+                            x + 4 * i,
+                            weights + at,
+                            count,
+                            places + at,
+                            count,
+                            bias,
+                            other,
+                        )
+                        i += 64
+                    elif left > 16:
+                        paired32(
+                            sums + 4 * i,
+                            apart,
+                            x + 4 * i,
+                            weights + at,
+                            count,
+                            places + at,
+                            count,
+                            bias,
+                            other,
+                        )
+                        i += 32
+                    else:
+                        paired16(
+                            sums + 4 * i,
+                            apart,
+                            x + 4 * i,
+                            weights + at,
+                            count,
+                            places + at,
+                            count,
+                            bias,
+                            other,
+                        )
+                        i += 16
             while i < length:
                 left = length - i
                 if left > 32:
@@ -222,14 +274,16 @@ def conv(op, index, values, arena):
                 else:
                     weighted16(sums + 4 * i, x + 4 * i, 1, weights + at, places + at, 1, count, bias)
                     i += 16
-            for y in range(high):
-                line = op[DST] + (m * op[HO] + top + y) * op[WO]
-                part = op[SUMS] + y * wide
-                if op[ACT] <= RELU:
-                    copied(whole + 4 * line, whole + 4 * part, op[WO], floor)
-                else:
-                    for i in range(op[WO]):
-                        arena[line + i] = activated(arena[part + i], op[ACT])
+            for k in range(2 if both else 1):
+                for y in range(high):
+                    line = op[DST] + ((m + k) * op[HO] + top + y) * op[WO]
+                    part = op[SUMS] + k * op[APART] + y * wide
+                    if op[ACT] <= RELU:
+                        copied(whole + 4 * line, whole + 4 * part, op[WO], floor)
+                    else:
+                        for j in range(op[WO]):
+                            arena[line + j] = activated(arena[part + j], op[ACT])
+            m += 2 if both else 1
 
 
 @inner

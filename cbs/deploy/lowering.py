@@ -25,7 +25,7 @@ ACTIVATIONS: dict[Any, int] = {
     nn.ReLU: k.RELU, F.relu: k.RELU, torch.relu: k.RELU, torch.relu_: k.RELU, "relu": k.RELU, "relu_": k.RELU,
     nn.Tanh: k.TANH, torch.tanh: k.TANH, F.tanh: k.TANH, "tanh": k.TANH,
     nn.Sigmoid: k.SIGMOID, torch.sigmoid: k.SIGMOID, F.sigmoid: k.SIGMOID, "sigmoid": k.SIGMOID,
-    nn.SiLU: k.SILU, F.silu: k.SILU, nn.GELU: k.GELU, F.gelu: k.GELU,
+    nn.ReLU6: k.RELU6, F.relu6: k.RELU6, nn.SiLU: k.SILU, F.silu: k.SILU, nn.GELU: k.GELU, F.gelu: k.GELU,
 }  # fmt: skip
 IDLE: tuple[Any, ...] = (
     nn.Identity,
@@ -65,10 +65,10 @@ def lower(model: nn.Module, shape: Sequence[int]) -> Program:
             raise NotLowered(
                 f"{name!r} is {tensor.dtype} on {tensor.device}; float32 on the CPU is understood"
             )
-    if type(model).__module__.startswith("torch.nn.modules.") and not any(model.children()):
+    if _Tracer().is_leaf_module(model, "") and not any(model.children()):
         model = nn.Sequential(model)  # a module of torch's is traced as one step where it is inside another
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:  # whatever tracing meets
         raise NotLowered(f"it can't be traced ({first_line(error)})") from None
     lowering = _Lowering(model, graph, tuple(int(size) for size in shape))
@@ -79,6 +79,19 @@ def lower(model: nn.Module, shape: Sequence[int]) -> Program:
     except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
         raise NotLowered(f"{type(error).__name__}: {first_line(error)}") from None
     return planned(lowering.ops, lowering.input, result)
+
+
+class _Tracer(fx.Tracer):
+    """Takes modules of torch's, and the transposed linear layer of transformers, as one step each."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """See torch.fx."""
+        return _is_transposed(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _is_transposed(module: Any) -> bool:
+    cls = type(module)
+    return cls.__name__ == "Conv1D" and cls.__module__.startswith("transformers.")
 
 
 class _Lowering:
@@ -121,7 +134,7 @@ class _Lowering:
             if getattr(module, "approximate", node.kwargs.get("approximate", "none")) != "none":
                 raise NotLowered("GELU by an approximation")
             return self._activate(node, x, ACTIVATIONS[what])
-        if isinstance(module, nn.Linear) and what is nn.Linear:
+        if what is nn.Linear or _is_transposed(module):
             return self._linear(module, x)
         if len(x.shape) == 1 and what not in SUMS and what is not nn.BatchNorm1d:
             raise NotLowered(f"{_name(what)} of a vector")
@@ -135,10 +148,10 @@ class _Lowering:
             return self._flat(node, module, x)
         return self._pooled(node, module, what, x)
 
-    def _linear(self, module: nn.Linear, x: Value) -> Value:
-        if x.shape != (module.in_features,):
+    def _linear(self, module: Any, x: Value) -> Value:
+        W = _numpy(module.weight.T if _is_transposed(module) else module.weight)
+        if x.shape != W.shape[1:]:
             raise NotLowered(f"a linear layer on samples of shape {list(x.shape)}")
-        W = _numpy(module.weight)
         op = Operation(k.LINEAR, [x], Value((len(W),)), W, _bias(module, len(W)))
         return self._add_op(op)
 

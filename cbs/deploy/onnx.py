@@ -105,18 +105,43 @@ def session(path: str | os.PathLike[str], threads: int = 0) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
 
 def feed(model: nn.Module, batch: Batch, running: Any) -> dict[str, Any]:
-    """A batch as ONNX Runtime takes it, by name."""
+    """A batch as ONNX Runtime takes it, by name; an input that the network does not look at is none."""
+    given = _inputs(model, batch)
+    return {item.name: given[item.name].numpy() for item in running.get_inputs()}
+
+
+class Positional(nn.Module):
+    """A network as exporters take any: tensors by position, and of its outputs all tensors in a tuple.
+
+    Args:
+        model: the network.
+        names: of tensors that it takes by keyword.
+        count: of tensors that it takes by position.
+        fixed: what else it is given by keyword.
+    """
+
+    def __init__(self, model: nn.Module, names: list[str], count: int, fixed: dict[str, Any]) -> None:
+        super().__init__()
+        self.model, self.names, self.count, self.fixed = model, names, count, fixed
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """All tensors of the network's answer."""
+        named = dict(zip(self.names, tensors[self.count :], strict=True))
+        return tuple(tensors_of(self.model(*tensors[: self.count], **named, **self.fixed)))
+
+
+def _inputs(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """A batch's tensors by name: those given by position are `input`, `input_1`, ..."""
     args, kwargs = arguments(model, batch)
-    values = {name: kwargs[name] for name in kwargs} if kwargs else dict(enumerate(tensors_of(args)))
-    names = [item.name for item in running.get_inputs()]
-    if kwargs:
-        return {name: values[name].numpy() for name in names}
-    return {name: tensor.numpy() for name, tensor in zip(names, values.values(), strict=True)}
+    if not all(isinstance(value, Tensor) for value in args):
+        raise ValueError("inputs in structures can't be told apart in ONNX; take them as separate arguments")
+    named = {f"input_{i}" if i else "input": tensor for i, tensor in enumerate(args)}
+    return named | {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
 
 
 def _traced(model: nn.Module, inputs: Batch, path: Path, outputs: int) -> None:
@@ -137,19 +162,19 @@ EXPORTERS: dict[str, Callable[[nn.Module, Batch, Path, int], None]] = {
 
 def _write(model: nn.Module, inputs: Batch, path: Path, outputs: int, *, dynamo: bool) -> None:
     args, kwargs = arguments(model, inputs)
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    inside = [*kwargs] or [f"input_{i}" if i else "input" for i in range(len(tensors_of(args)))]
+    given = _inputs(model, inputs)
+    fixed = {name: value for name, value in kwargs.items() if not isinstance(value, Tensor)}
+    wrapped = Positional(model, [name for name in kwargs if name in given], len(args), fixed).eval()
     outside = [f"output_{i}" if i else "output" for i in range(outputs)]
     settings: dict[str, Any] = {
-        "dynamo": dynamo, "opset_version": OPSET, "input_names": inside, "output_names": outside,
+        "dynamo": dynamo, "opset_version": OPSET, "input_names": [*given], "output_names": outside,
     }  # fmt: skip
     if dynamo:
-        batch = torch.export.Dim("batch")
-        shapes: Any = {name: {0: batch} for name in kwargs} or tuple({0: batch} for _ in args)
-        settings |= {"dynamic_shapes": shapes, "external_data": False, "verbose": False}
+        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in given)
+        settings |= {"dynamic_shapes": (shapes,), "external_data": False, "verbose": False}
     else:
-        settings |= {"dynamic_axes": {name: {0: "batch"} for name in (*inside, *outside)}}
-    torch.onnx.export(model, args, os.fspath(path), kwargs=kwargs or None, **settings)
+        settings |= {"dynamic_axes": {name: {0: "batch"} for name in (*given, *outside)}}
+    torch.onnx.export(wrapped, tuple(given.values()), os.fspath(path), **settings)
 
 
 def _error(model: nn.Module, path: Path, inputs: Batch, wanted: list[Tensor]) -> float:
@@ -163,7 +188,9 @@ def _quiet() -> Iterator[None]:
     """Without what exporters print and log."""
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()
+        told = contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere)
+        with warnings.catch_warnings(), told[0], told[1]:
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -133,7 +133,8 @@ def planned(ops: list[Operation], given: Value, result: Value) -> Program:
             row[k.SCRATCH] = -1 if any(op.padding) or op.stride != (1, 1) else -2
             if row[k.SCRATCH] == -1:
                 scratch = max(scratch, int(planes))
-            sums = max(sums, int(min(row[k.HO], max(1, k.BLOCK // row[k.WQ])) * row[k.WQ]))
+            row[k.APART] = min(row[k.HO], max(1, k.BLOCK // row[k.WQ])) * row[k.WQ] + SLACK
+            sums = max(sums, 2 * int(row[k.APART]))
         elif op.kind == k.ADD:
             row[k.OTHER] = places[id(_root(op.sources[1]))]
         elif op.b is not None:
@@ -215,6 +216,7 @@ def _shifted(row: NDArray[np.int64], op: Operation) -> tuple[NDArray[np.uint32],
         for size, d, s in zip(op.W.shape[2:], op.dilation, op.stride, strict=True)
     ]
     row[[k.SH, k.SW, k.PT, k.PL, k.HQ, k.WQ, k.UH, k.UW]] = sh, sw, top, left, high, wide, *used
+    row[k.ALIKE] = int(((op.W != 0) == (op.W[:1] != 0)).all())
     m, c, y, x = np.nonzero(op.W)
     y, x = y * dh, x * dw
     plane = (c * used[0] + y % sh) * used[1] + x % sw

@@ -108,6 +108,63 @@ def _generate(builder: ir.IRBuilder, args: Any, vectors: int) -> Any:
     return None
 
 
+def _paired(vectors: int) -> Any:
+    """An intrinsic for two outputs whose weights stand at the same places: what is loaded serves both."""
+
+    @intrinsic
+    def paired(
+        context: Any, out: Any, apart: Any, rows: Any, values: Any, further: Any, places: Any, count: Any,
+        bias: Any, other: Any,
+    ) -> Any:  # fmt: skip
+        """As `weighted` with scale and stride 1, for outputs and values so many floats apart."""
+        signature = types.void(*[types.int64] * 7, types.float32, types.float32)
+        return signature, lambda _, builder, __, args: _generate_pair(builder, args, vectors)
+
+    return paired
+
+
+def _generate_pair(builder: ir.IRBuilder, args: Any, vectors: int) -> Any:
+    out, apart, rows, values, further, places, count, *biases = args
+    i32, i64, single = ir.IntType(32), ir.IntType(64), ir.FloatType()
+    vector = ir.VectorType(single, LANES)
+
+    def at(address: Any, kind: Any) -> Any:
+        return builder.inttoptr(address, ir.PointerType(kind))
+
+    starts = [_splat(builder, bias) for bias in biases]
+    second = [i64(0), builder.mul(further, i64(4))]
+    before = builder.block
+    head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    t = builder.phi(i64)
+    sums = [[builder.phi(vector) for _ in range(vectors)] for _ in starts]
+    t.add_incoming(i64(0), before)
+    for start, totals in zip(starts, sums, strict=True):
+        for total in totals:
+            total.add_incoming(start, before)
+    builder.cbranch(builder.icmp_signed("<", t, count), body, done)
+    builder.position_at_end(body)
+    offset = builder.mul(t, i64(4))
+    place = builder.zext(builder.load(at(builder.add(places, offset), i32)), i64)
+    row = builder.add(rows, builder.mul(place, i64(4)))
+    value = builder.add(values, offset)
+    weights = [_splat(builder, builder.load(at(builder.add(value, more), single))) for more in second]
+    t.add_incoming(builder.add(t, i64(1)), body)
+    for k in range(vectors):
+        x = builder.load(at(builder.add(row, i64(4 * LANES * k)), vector), align=4)
+        for weight, totals in zip(weights, sums, strict=True):
+            moved = builder.fadd(builder.fmul(weight, x, flags=FAST), totals[k], flags=FAST)
+            totals[k].add_incoming(moved, body)
+    builder.branch(head)
+    builder.position_at_end(done)
+    to = [out, builder.add(out, builder.mul(apart, i64(4)))]
+    for place, totals in zip(to, sums, strict=True):
+        for k, total in enumerate(totals):
+            builder.store(total, at(builder.add(place, i64(4 * LANES * k)), vector), align=4)
+    return None
+
+
 def _mapped(addends: int) -> Any:
     """An intrinsic that copies numbers, or adds two rows of them, and lifts what is below a floor to it."""
     if addends == 1:
@@ -250,6 +307,7 @@ def _pointer(kind: Any) -> Any:
 
 
 weighted64, weighted32, weighted16 = _weighted(4), _weighted(2), _weighted(1)
+paired64, paired32, paired16 = _paired(4), _paired(2), _paired(1)
 float_pointer, int_pointer, place_pointer = (
     _pointer(types.float32),
     _pointer(types.int64),

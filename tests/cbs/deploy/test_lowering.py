@@ -54,7 +54,7 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Linear(30, 21), nn.ReLU(), nn.Dropout(), nn.Linear(21, 9)), (30,),
     ),
     "activations": (
-        lambda: nn.Sequential(nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 9), nn.GELU(), nn.SiLU()),
+        lambda: nn.Sequential(nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 9), nn.GELU(), nn.SiLU(), nn.ReLU6()),
         (8,),
     ),
     "norm first": (lambda: nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 9), nn.BatchNorm1d(9)), (8,)),

@@ -185,13 +185,29 @@ def _error(model: nn.Module, path: Path, inputs: Batch, wanted: list[Tensor]) ->
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters print and log."""
+    """Without what exporters log and print, in Python and in C++."""
     logging.disable(logging.WARNING)
     try:
-        nowhere = io.StringIO()
-        told = contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere)
-        with warnings.catch_warnings(), told[0], told[1]:
+        with warnings.catch_warnings(), _no_output():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
+    """Nothing that is written to standard output and error goes anywhere, whoever writes it."""
+    nowhere = io.StringIO()
+    held: list[tuple[int, int]] = []
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        try:
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as sink:  # either may be closed
+                for number in (1, 2):
+                    held.append((number, os.dup(number)))
+                    os.dup2(sink.fileno(), number)
+            yield
+        finally:
+            for number, before in held:
+                os.dup2(before, number)
+                os.close(before)

@@ -165,7 +165,10 @@ def sparse(
         except Exception:  # whatever a network raises that looks into a part that was replaced
             off = float("inf")
         if not off <= SAME:
-            found, made = network, [Choice("", "torch", "compiled parts together give other outputs")]
+            found, made = (
+                network,
+                [Choice("", "torch", "it does not run, or gives other outputs, with parts compiled")],
+            )
     vars(found)[CHOICES] = made
     return found
 

@@ -239,6 +239,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--part", choices=("layers", "resnet20"), help="only this; the other's rows stay")
     given = parser.parse_args()
     settings = tomllib.loads((HERE / "config.toml").read_text())
     if given.seconds is not None:
@@ -246,18 +247,21 @@ def main() -> None:
     torch.set_num_threads(1)
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    tables = []
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's sparse matrices are in beta
-        for name, part in (("layers", layers), ("resnet20", resnet)):
-            rows = Rows(results / f"{name}.csv")
-            part(settings, rows)
-            tables += [
-                table([row for row in rows.rows if row["part"] == kind])
-                for kind in dict.fromkeys(r["part"] for r in rows.rows)
-            ]
+        for name, part in PARTS.items():
+            if given.part in (None, name):
+                part(settings, Rows(results / f"{name}.csv"))
+    tables = []
+    for name in PARTS:
+        with (results / f"{name}.csv").open(newline="") as file:
+            rows = [*csv.DictReader(file)]
+        for kind in dict.fromkeys(row["part"] for row in rows):
+            tables.append(table([row for row in rows if row["part"] == kind]))
     (results / "table.md").write_text("\n".join(tables))
 
+
+PARTS = {"layers": layers, "resnet20": resnet}
 
 if __name__ == "__main__":
     main()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from cbs.data import Samples
+from cbs.data import Nested, Samples
+from cbs.data.nested import pieces
 from cbs.memory import limit
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, visiting
@@ -52,8 +54,8 @@ def sample_bytes(model: nn.Module, layers: Sequence[Layer], samples: Samples) ->
     own = {values.untyped_storage().data_ptr() for values in (*model.parameters(), *model.buffers())}
     saved: dict[int, int] = {}
     outputs: list[int] = []
-    inputs = samples.first(TRIED)
-    count = min(TRIED, len(samples))
+    inputs = largest(samples)
+    count = len(inputs)
 
     def pack(values: Tensor) -> Tensor:
         storage = values.untyped_storage()
@@ -67,15 +69,26 @@ def sample_bytes(model: nn.Module, layers: Sequence[Layer], samples: Samples) ->
 
     try:
         with torch.enable_grad(), saved_tensors_hooks(pack, lambda values: values), visiting(layers, visit):
-            kept = answer(model, inputs)  # until all that it needs was counted
+            kept = answer(model, inputs.clone())  # until all that it needs was counted
         del kept
     except Exception:
-        return _module_outputs(model, samples) / count
+        return _module_outputs(model, inputs.clone()) / count
     return (sum(saved.values()) + 2 * sum(outputs)) / count
 
 
-def _module_outputs(model: nn.Module, samples: Samples) -> float:
-    """Bytes of what all modules without parts answer to a few samples; 0 where they can't be run so."""
+def largest(samples: Samples) -> Any:
+    """A copy of the inputs of a few samples; of several shapes those of the largest, as texts may be long."""
+
+    def size(inputs: Any) -> float:
+        tensors = inputs.tensors if isinstance(inputs, Nested) else (inputs,)
+        return sum(values.numel() for values in tensors if values is not None) / max(1, len(inputs))
+
+    inputs = max((inputs for inputs, _ in samples.groups()), key=size)
+    return next(iter(pieces(inputs, TRIED))).clone()
+
+
+def _module_outputs(model: nn.Module, inputs: Any) -> float:
+    """Bytes of what all modules without parts answer to some inputs; 0 where they can't be run so."""
     total = [0]
 
     def add(module: nn.Module, args: object, output: object) -> None:
@@ -85,7 +98,7 @@ def _module_outputs(model: nn.Module, samples: Samples) -> float:
     handles = [m.register_forward_hook(add) for m in model.modules() if not any(m.children())]
     try:
         with torch.no_grad():
-            answer(model, samples.first(TRIED))
+            answer(model, inputs)
     except Exception:
         return 0.0
     finally:

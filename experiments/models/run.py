@@ -29,7 +29,7 @@ SAME = 1e-4
 """Largest difference of outputs, relative to the largest, that counts as none."""
 
 
-def row(case: Case, dense: nn.Module, asked: dict[str, Any]) -> dict[str, Any]:
+def row(case: Case, dense: nn.Module, asked: dict[str, Any], onnx: bool) -> dict[str, Any]:
     """Prune, save, load, export and measure."""
     began = time.perf_counter()
     with warnings.catch_warnings():
@@ -42,7 +42,7 @@ def row(case: Case, dense: nn.Module, asked: dict[str, Any]) -> dict[str, Any]:
         "left_out": len(result.left_out), "status": result.status,
         **case.quality(dense, result.model),
     }  # fmt: skip
-    return found | kept(case, dense, result)
+    return found | kept(case, dense, result, onnx)
 
 
 def zeros(pruned: nn.Module, dense: nn.Module) -> float:
@@ -58,7 +58,7 @@ def _plain(model: nn.Module) -> nn.Module:
     return clone(model)  # whose masks are permanent
 
 
-def kept(case: Case, dense: nn.Module, result: cbs.PruneResult) -> dict[str, Any]:
+def kept(case: Case, dense: nn.Module, result: cbs.PruneResult, onnx: bool) -> dict[str, Any]:
     """What is saved is what is loaded, in plain PyTorch and by `cbs.load`; bytes and milliseconds."""
     wanted = call(result.model, case.example)
     found: dict[str, Any] = {}
@@ -80,11 +80,12 @@ def kept(case: Case, dense: nn.Module, result: cbs.PruneResult) -> dict[str, Any
             found["bytes"] = out.bytes
         except ValueError as error:
             found["exports"], loaded = str(error), result.model
-        try:
-            onnx = cbs.export(result, Path(folder) / "small.onnx", inputs=case.short)
-            found["onnx"], found["onnx_bytes"] = onnx.error, onnx.bytes
-        except ValueError as error:
-            found["onnx"] = str(error)
+        if onnx:
+            try:
+                written = cbs.export(result, Path(folder) / "small.onnx", inputs=case.short)
+                found["onnx"], found["onnx_bytes"] = written.error, written.bytes
+            except ValueError as error:
+                found["onnx"] = str(error).split("Please feel free")[0].strip()
     models = {"dense": dense, "pruned": loaded}
     try:
         models["sparse"] = cbs.sparse(result, case.example)
@@ -161,31 +162,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="networks")
     parser.add_argument("--cache", type=Path, help="folder of the packages; the user's cache if absent")
-    parser.add_argument("--first", type=int, help="at most so many new rows")
+    parser.add_argument("--rows", default="", help="only rows whose names have this in them")
     arguments = parser.parse_args()
     config = tomllib.loads((HERE / "config.toml").read_text())
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "rows.json"
     rows = json.loads(path.read_text()) if path.is_file() else {}
-    left = 10**6 if arguments.first is None else arguments.first
     for name in arguments.only or CASES:
         case = dense = None
         for asked in config[name]:
             label = dict(asked)
-            what, by = label.pop("what"), label.pop("by")
+            what, by, onnx = label.pop("what"), label.pop("by"), label.pop("onnx", False)
             key = f"{name} | {what} | {by}"
-            if key in rows or left <= 0:
+            if key in rows or arguments.rows not in key:
                 continue
             if case is None:
                 case = CASES[name](arguments.cache)
                 dense = case.build()
-            new = {**row(case, dense, {**config["all"], **label}), "asked": label}
+            new = {**row(case, dense, {**config["all"], **label}, onnx), "asked": label}
             rows = json.loads(path.read_text()) if path.is_file() else {}  # others may run beside this one
             rows[key] = new
             path.write_text(json.dumps(rows, indent=1) + "\n")
             (RESULTS / "table.md").write_text(table(rows))
             print(key, rows[key], flush=True)
-            left -= 1
     (RESULTS / "table.md").write_text(table(rows))
     put(HERE / "README.md", "models table", table(rows))
 

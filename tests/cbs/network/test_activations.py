@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from cbs.data import Samples
+from cbs.data import Samples, gather
 from cbs.memory import limited
-from cbs.network.activations import fitting, sample_bytes
+from cbs.network.activations import fitting, largest, sample_bytes
 from cbs.network.layers import find_layers
 
 
@@ -60,3 +60,11 @@ def test_a_sample_too_large_is_refused_in_one_line():
         pytest.raises(ValueError, match=r"single sample take 0\.\d+ GiB.*give `memory` more"),
     ):
         fitting(model, find_layers(model), data(2))
+
+
+def test_the_longest_of_several_lengths_is_measured():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    batches = [(torch.randn(6, length, 4), torch.randn(6, length, 2)) for length in (3, 50, 7)]
+    samples = gather(batches)
+    assert largest(samples).shape == (2, 50, 4)
+    assert sample_bytes(model, find_layers(model), samples) == 50 * 4 * (4 + 8 + 2 * (8 + 2))

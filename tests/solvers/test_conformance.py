@@ -40,6 +40,8 @@ COUNTS = {  # numbers of pruned weights that a mask of the budget has, row by ro
         (mask == mask[0]).all() and mask[0][[1, 3, 4, 6]].sum() == 3 and mask[0][[0, 2, 5, 7]].sum() == 1
     ),
 }
+POOLED = {("pools", "joint", "shared", "movable"), ("shared_pools", "selection", "stacked", "plain")}
+"""Of budgets with a number for every pool, what is not left to the slow tests."""
 CASES = {"plain": {}, "gradient": {"gradient": True}, "movable": {"movable": True}}
 VARIANTS = {"joint": True, "selection": False}
 CURVATURES = {"shared": False, "stacked": True}
@@ -118,12 +120,9 @@ def same(one, other):
 @pytest.mark.parametrize(
     ("name", "budget", "variant", "curvature", "case"),
     cells(posed, [b for b in BUDGETS if "pools" not in b], VARIANTS, CURVATURES, CASES)
-    + cells(posed, ["pools"], VARIANTS, ["shared"], ["movable"])
-    + cells(posed, ["shared_pools"], VARIANTS, ["stacked"], ["plain"])
     + [
-        pytest.param(*cell.values, id=cell.id, marks=pytest.mark.slow)
+        pytest.param(*cell.values, id=cell.id, marks=() if cell.values[1:] in POOLED else pytest.mark.slow)
         for cell in cells(posed, ["pools", "shared_pools"], VARIANTS, CURVATURES, CASES)
-        if cell.values[3:] != (("shared", "movable") if cell.values[1] == "pools" else ("stacked", "plain"))
     ]
     + absent("per_row", "joint", "shared", "plain"),
 )

@@ -80,3 +80,22 @@ def test_what_can_not_be_drawn_is_refused(options, message):
 def test_outputs_of_one_class_are_refused():
     with pytest.raises(ValueError, match=r"model answers with \[4, 1\]; classes are drawn from outputs"):
         cbs.unlabelled(nn.Linear(6, 1).double(), samples(4).inputs)
+
+
+def test_tokens_are_drawn_place_by_place():
+    """For inputs of any structure, with an output by name."""
+
+    class Tagger(nn.Module):
+        def forward(self, logits, shift):
+            return {"other": -logits, "tags": logits + shift}
+
+    p = torch.tensor([0.7, 0.1, 0.2])
+    inputs = {
+        "logits": p.log().expand(4000, 2, 3),
+        "shift": torch.zeros(4000, 1, 1),
+        "labels": torch.zeros(4000),
+    }
+    found = cbs.unlabelled(Tagger(), inputs, loss="token_cross_entropy", output="tags")
+    assert found.targets.shape == (4000, 2)
+    torch.testing.assert_close(found.targets.flatten().bincount() / 8000, p, rtol=0, atol=0.02)
+    assert [*found.inputs.given()] == ["logits", "shift"]

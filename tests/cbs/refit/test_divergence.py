@@ -8,7 +8,9 @@ from torch import nn
 from torch.func import grad, jacrev
 from torch.nn import functional as F
 
-from cbs.refit.divergence import Bernoullis, Classes, Labels, Probabilities, Squares, choose
+from cbs.network.distance import OutputDistance
+from cbs.network.tokens import token_cross_entropy
+from cbs.refit.divergence import Bernoullis, Classes, Labels, Places, Probabilities, Squares, choose
 
 N, C = 6, 4
 
@@ -24,6 +26,7 @@ def labels(*shape, seed=0):
 CASES = {
     "classes": (Probabilities(), (N, C), drawn(N, C, seed=1)),
     "classes at places": (Probabilities(), (N, C, 3), drawn(N, C, 3, seed=1)),
+    "tokens": (Places(Probabilities()), (N, 3, C), drawn(N, 3, C, seed=1)),
     "labels of their own": (Bernoullis(), (N, C), drawn(N, C, seed=1)),
     "numbers": (Squares(), (N, C), drawn(N, C, seed=1)),
     "cross entropy": (Classes(F.cross_entropy), (N, C), labels(N)),
@@ -61,7 +64,7 @@ def test_gradient_and_curvature_are_those_of_the_values(name):
         torch.testing.assert_close(R @ z[s].reshape(-1), rooted[s].reshape(-1), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["classes", "classes at places", "labels of their own", "numbers"])
+@pytest.mark.parametrize("name", ["classes", "classes at places", "tokens", "labels of their own", "numbers"])
 def test_nothing_diverges_from_itself(name):
     divergence, _, known = CASES[name]
     assert divergence.values(known, known) == pytest.approx(torch.zeros(N), abs=1e-15)
@@ -90,6 +93,7 @@ def test_negative_curvature_is_left_out():
         (partial(F.cross_entropy, reduction="sum"), Probabilities), (F.mse_loss, Squares),
         (nn.L1Loss(), Squares), (F.smooth_l1_loss, Squares), (F.huber_loss, Squares),
         (F.binary_cross_entropy_with_logits, Bernoullis), (nn.BCEWithLogitsLoss(), Bernoullis),
+        (token_cross_entropy, Places), (OutputDistance(1.0), Squares),
     ],
 )  # fmt: skip
 def test_the_loss_says_what_is_matched(loss, kind):

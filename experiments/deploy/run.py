@@ -256,8 +256,8 @@ def main() -> None:
     for name in PARTS:
         with (results / f"{name}.csv").open(newline="") as file:
             rows = [*csv.DictReader(file)]
-        for kind in dict.fromkeys(row["part"] for row in rows):
-            tables.append(table([row for row in rows if row["part"] == kind]))
+        kinds = dict.fromkeys(row["part"] for row in rows)
+        tables += [table([row for row in rows if row["part"] == kind]) for kind in kinds]
     (results / "table.md").write_text("\n".join(tables))
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import cbs
 from cbs.curvature.output import row_scales
+from cbs.deploy.sparse import compiled
 from cbs.network.evaluate import output_changes
 from cbs.network.network import Network
 
@@ -110,7 +111,7 @@ STAGES = {
 
 
 @pytest.mark.slow
-def test_channels_leave_resnet20(resnet20):
+def test_channels_leave_resnet20(resnet20, tmp_path):
     model, data, test = resnet20
     method = cbs.Method(cbs.Gram(), cbs.Scores("wanda"), cbs.Survivors(), name="refitted")
     result = cbs.prune(
@@ -144,3 +145,12 @@ def test_channels_leave_resnet20(resnet20):
     outputs = result.model(test[0])
     assert (small(test[0]) - outputs).abs().max() <= 1e-6 * outputs.abs().max()
     assert 0.5 < result.test_after.accuracy < result.test_before.accuracy
+    made = cbs.export(result, tmp_path / "small.safetensors")
+    assert made.needs_model is None
+    assert made.bytes < 0.6 * made.dense_bytes
+    loaded = cbs.load(tmp_path / "small.safetensors")
+    assert torch.equal(loaded(test[0]), small(test[0]))
+    program = compiled(loaded.requires_grad_(False), test[0][:2]).program
+    dense = compiled(model.requires_grad_(False), test[0][:2]).program
+    assert program.multiplications < 0.6 * dense.multiplications
+    assert cbs.export(result, tmp_path / "small.onnx").error < 1e-5

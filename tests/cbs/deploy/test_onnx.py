@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from cbs.deploy import onnx as module
+from cbs.deploy.batch import as_batch
 from cbs.deploy.onnx import write_onnx
 from cbs.network.surgery import clone
 from tests.cbs.networks import Residual, convnet, masked, seeded
@@ -23,6 +24,38 @@ def test_outputs_are_those_of_torch_for_any_batch(tmp_path, make, shape):
         (found,) = running.run(None, {"input": x.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(found), model(x), rtol=1e-4, atol=1e-6)
+
+
+class Answering(nn.Module):
+    """Keyword arguments, of which one is no tensor; outputs in a mapping, of which one is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x, scale=None, times=1):
+        y = times * self.layer(x)
+        return {"logits": y if scale is None else y * scale, "cache": object(), "parts": (x, y)}
+
+
+def test_answers_in_structures_become_outputs(tmp_path):
+    model = Answering().eval()
+    inputs = {"x": torch.randn(5, 4), "scale": torch.rand(5, 1), "times": 3}
+    assert write_onnx(model, tmp_path / "net.onnx", as_batch(inputs)).error < 1e-6
+    running = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    assert [given.name for given in running.get_inputs()] == ["x", "scale"]
+    found = running.run(None, {name: inputs[name].numpy() for name in ("x", "scale")})
+    with torch.no_grad():
+        wanted = model(**inputs)
+    for a, b in zip(found, (wanted["logits"], *wanted["parts"]), strict=True):
+        torch.testing.assert_close(torch.from_numpy(a), b)
+
+
+def test_nothing_is_printed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(module, "EXPORTERS", {"trace": module.EXPORTERS["trace"]})
+    with pytest.raises(ValueError, match="can't be exported"):
+        write_onnx(Fixed(), tmp_path / "net.onnx", torch.randn(5, 3))
+    assert capfd.readouterr() == ("", "")
 
 
 class Fixed(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from cbs.curvature.operators import Hessian, Kronecker, MonteCarloFisher, _Opera
 from cbs.data import Samples
 from cbs.memory import free_memory
 from cbs.network.answers import answer
-from cbs.network.layers import Layer
+from cbs.network.layers import Layer, visiting
 from cbs.network.leaves import Leaves
 from cbs.network.losses import Loss, sample_losses
 from cbs.quadratic import Quadratic, absolute_damping
@@ -69,12 +70,25 @@ def no_factors(network: Network, curvature: Kronecker) -> str | None:
                 f"has no Kronecker factors for layer {layer.name!r}, which is not padded with as many zeros "
                 "on both sides; take cbs.GaussNewton(), or name other `layers`"
             )
+    if (often := _runs_often(network)) is not None:
+        return (
+            f"has no Kronecker factors for layer {often!r}, which runs several times in a pass; take "
+            "cbs.GaussNewton(), or name other `layers`"
+        )
     if curvature.joined:
         return _too_many(max(layer.size for layer in network.layers), "product of Kronecker factors")
     needed = 8 * sum(layer.shape[0] * layer.shape[1] ** 2 for layer in network.layers)
     if needed > free_memory():
         return f"needs {needed / 2**30:.1f} GiB for a matrix a row; name smaller `layers`"
     return None
+
+
+def _runs_often(network: Network) -> str | None:
+    """The first layer that runs more than once in a pass, as those of recurrent networks do."""
+    ran: Counter[str] = Counter()
+    with torch.no_grad(), visiting(network.layers, lambda name, x, y: ran.update([name])):
+        answer(network.model, network.samples.first(1))
+    return next((layer.name for layer in network.layers if ran[layer.name] > 1), None)
 
 
 def _evenly_padded(module: nn.Conv2d) -> bool:

@@ -157,3 +157,10 @@ def test_masks_of_parameters_are_kept_in_a_plain_network():
         weight = plain.get_parameter(key if key.startswith("rnn") else f"{key}.weight")
         assert not weight[mask].any()
         assert not torch.equal(weight, model.get_parameter(key if key.startswith("rnn") else f"{key}.weight"))
+
+
+def test_kronecker_factors_of_what_runs_at_every_step_are_refused():
+    model, data = Last(nn.RNN(3, 4, batch_first=True), 4).double(), sequences(20)
+    method = cbs.Method(cbs.Kronecker(), cbs.Solve(), cbs.Survivors(), name="factors")
+    with pytest.raises(ValueError, match=r"for layer 'rnn.l0.gates', which runs several times in a pass"):
+        cbs.prune(model, data, sparsity=0.5, method=method, scope="row")

@@ -1,12 +1,25 @@
 """Fixtures that every test module may use."""
 
+import copy
+import functools
 import time
 
 import numpy as np
 import pytest
 import torch
 
+import cbs.zoo
+
 torch.set_num_threads(1)  # the tests share few cores
+_trained = functools.cache(cbs.zoo.trained_digits_mlp)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_trained_once():
+    """The digits network is trained once: it is the same whenever it is, and every test gets its own copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cbs.zoo, "trained_digits_mlp", lambda seed=0: copy.deepcopy(_trained(seed)))
+        yield
 
 
 class Clock:

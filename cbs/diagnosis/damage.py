@@ -234,8 +234,9 @@ def damage(
     order = first.order
     runs.close()  # type: ignore[attr-defined]
     forth = Variants(pair.dense, [pair.sites[name] for name in order])
-    behind = [_merged([pair.dense_tensors(name) for name in order[i:]]) for i in range(1, len(order))]
-    back = Variants(pair.pruned, [*(pair.dense_tensors(name) for name in order), *behind])
+    back_to = [pair.dense_tensors(name) for name in order]
+    behind = [_merged(back_to[i:]) for i in range(1, len(order))]
+    back = Variants(pair.pruned, [*back_to, *behind])
     divergence = divergence_of(pair.dense, given, chosen)
     tally = {kind: [Tally(chosen, divergence) for _ in order] for kind in ("alone", "without", "upto")}
     base = Tally(chosen, divergence)

@@ -105,9 +105,10 @@ def main() -> None:
     found = json.loads(path.read_text()) if path.is_file() else {}
     for name in asked.only or NETWORKS:
         for column in asked.column or COLUMNS:
-            row = found.setdefault(name, {})
-            row[column] = cell(name, column)
-            print(f"{name} | {column}: {row[column]['outcome']} {row[column]['told']}", flush=True)
+            one = cell(name, column)
+            found = json.loads(path.read_text()) if path.is_file() else {}  # others may run beside this one
+            found.setdefault(name, {})[column] = one
+            print(f"{name} | {column}: {one['outcome']} {one['told']}", flush=True)
             path.write_text(json.dumps(found, indent=1) + "\n")
     (RESULTS / "matrix.md").write_text(table(found))
     put(Path(__file__).parent / "README.md", "matrix", table(found))

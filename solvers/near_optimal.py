@@ -150,8 +150,8 @@ def near_optimal(
     epsilon. Of a problem whose rows have budgets of their own, a row's set are the masks that it has in some
     near-optimal mask of the whole.
 
-    Values are recomputed from the problem, bounds hold when arithmetic rounds, and values that differ by
-    rounding (1e-9 of them) count as equal, so that epsilon 0 gives all optima.
+    Values are recomputed from the problem, bounds hold when arithmetic rounds, and values of a row that differ
+    by rounding (1e-9 of them) count as equal, so that epsilon 0 gives all optima.
 
     Args:
         problem: what to prune; its rows, or columns, as for `branch-and-bound`, but `per_layer` budgets of
@@ -168,7 +168,8 @@ def near_optimal(
         A `NearOptimal`. After a limit or Ctrl-C, the masks found so far, with `complete` False.
 
     Raises:
-        ValueError: a bad epsilon or limit, or a budget or size that there is no tree for.
+        ValueError: a bad epsilon or limit, a budget or size that there is no tree for, or a curvature that is
+            too close to singular for a split.
     """
     _check(problem, epsilon, absolute, limit)
     check_limits(time_limit, 0.0, seed)
@@ -202,6 +203,8 @@ def near_optimal(
     if absolute is None:
         room = (0.01 if epsilon is None else epsilon) * abs(total)
     rows = tuple(_within(row, low, room, limit) for row, low in zip(found, better, strict=True))
+    if any(not len(row.masks) for row in rows) and reason is Status.OPTIMAL:
+        raise ArithmeticError("near_optimal: a finished tree has lost the optimum")
     complete = reason is Status.OPTIMAL and all(row.complete for row in rows)
     if reason is Status.OPTIMAL and not complete:
         reason = Status.NODE_LIMIT
@@ -253,7 +256,10 @@ def _search(
         tree.plant(split, np.zeros(block.n, dtype=bool), value - offset, GAP)
         size = abs(value) + room + abs(offset)
         top = value + room - offset + reduction.margin + tree.formation + 2.0 * DIGITS * size
-        tree.state.upper, tree.state.cutoff = -math.inf, top + reduction.problem.rounding
+        top = math.nextafter(
+            top + reduction.problem.rounding, math.inf
+        )  # a bound that equals it closes nothing
+        tree.state.upper, tree.state.cutoff = -math.inf, top
         trees.append(tree)
     seen = {"nodes": 1000, "many": False}
 

@@ -88,6 +88,14 @@ def test_ties_are_equals():
     assert len(found.rows[0].masks) == 20
 
 
+@pytest.mark.parametrize("refit", [True, False])
+def test_nothing_costs_anything(refit):
+    problem = SubsetProblem(np.zeros((2, 4)), np.eye(4), Budget.per_row(2), refit=refit)
+    found = near_optimal(problem)
+    assert found.complete
+    assert [len(row.masks) for row in found.rows] == [6, 6]
+
+
 def test_an_optimum_of_zero_and_budgets_without_a_choice(rng):
     H = gram(rng, 5)
     found = near_optimal(SubsetProblem([[1.0, 0.0, 0.0, 2.0, 0.0]], H, Budget.per_row(2)), 0.5)

@@ -38,9 +38,9 @@ class MatrixAudit:
         shape: of it.
         zeros: entries that are zero as the network runs, masks applied.
         masked: of these, entries that a mask of `torch.nn.utils.prune` holds.
-        held: what holds the zeros: `mask`, `mask, in part`, `parametrization` (which may, or not), or
-            `nothing`: they come back when training goes on, unless `cbs.keep_masks` holds them; empty without
-            zeros.
+        held: what holds the zeros: `mask`, `mask, in part`, `padding`, `parametrization` (which may, or not),
+            or `nothing`: they come back when training goes on, unless `cbs.keep_masks` holds them; empty
+            without zeros.
         came_back: entries that were pruned by the masks it is held against and are not zero; None where there
             are none.
         channels: the tightest N:M that holds along input channels (in a linear layer along its inputs), such
@@ -53,6 +53,7 @@ class MatrixAudit:
             out.
         dead_inputs: inputs that are zero on all samples, whose weights do nothing; None without data.
         constant: outputs that are the same number on all samples; None without data.
+        padding: zeros of these that are there by nature and stay: the padding row of an embedding.
     """
 
     name: str
@@ -68,6 +69,7 @@ class MatrixAudit:
     columns: int
     dead_inputs: int | None = None
     constant: int | None = None
+    padding: int = 0
 
     @property
     def entries(self) -> int:
@@ -82,7 +84,8 @@ class MatrixAudit:
     @property
     def pruned(self) -> bool:
         """Whether it counts as pruned: by a mask, or by more zeros than training leaves."""
-        return self.masked > 0 or self.came_back is not None or self.sparsity >= PRUNED
+        chosen = self.zeros - self.padding
+        return self.masked > 0 or self.came_back is not None or chosen >= PRUNED * self.entries
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Audit:
     @property
     def loose(self) -> int:
         """Zeros of pruned matrices that no mask holds."""
-        return sum(matrix.zeros - matrix.masked for matrix in self.matrices if matrix.pruned)
+        return sum(m.zeros - m.padding - m.masked for m in self.matrices if m.pruned)
 
     @property
     def came_back(self) -> int | None:
@@ -246,6 +249,7 @@ class _Found:
     mask: Tensor | None = None
     kind: str = ""
     computed: bool = False
+    padding: int = 0
 
 
 def _of_module(model: nn.Module) -> Iterator[_Found]:
@@ -269,7 +273,10 @@ def _of_module(model: nn.Module) -> Iterator[_Found]:
             if key in prunes:
                 keep = getattr(module, f"{prunes[key]}_mask")
                 key, mask, values = prunes[key], keep == 0, values * keep
-            yield _Found(f"{prefix}{key}", values, mask, kind)
+            padding = 0
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None and mask is None:
+                padding = int((values[module.padding_idx] == 0).sum())
+            yield _Found(f"{prefix}{key}", values, mask, kind, padding=padding)
 
 
 def _of_state(state: Mapping[str, Tensor]) -> Iterator[_Found]:
@@ -325,7 +332,7 @@ def _matrix(
     if each.mask is not None:
         held = int(((each.values == 0) & each.mask.to(each.values.device)).sum())
     by = "mask" if held == count else "mask, in part" if held else "nothing"
-    by = "parametrization" if each.computed else by
+    by = "parametrization" if each.computed else "padding" if count == each.padding else by
     back = None
     if each.name in masks:
         back = int((each.values[masks[each.name].to(each.values.device)] != 0).sum())
@@ -336,7 +343,7 @@ def _matrix(
         pattern(zero.movedim(1, -1)), pattern(zero.flatten(1)) if zero.ndim > 2 else "",
         conforming(zero.movedim(1, -1), 2, 4),
         int(zero.flatten(1).all(dim=1).sum()),
-        int(zero.all(dim=0).reshape(zero.shape[1], -1).all(dim=1).sum()), *dead,
+        int(zero.all(dim=0).reshape(zero.shape[1], -1).all(dim=1).sum()), *dead, each.padding,
     )  # fmt: skip
 
 

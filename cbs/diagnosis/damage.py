@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from cbs.result import PruneResult
 
 
+SMALL = 5e-3
+"""Below this, losses are told by their powers of ten."""
+
+
 @dataclass(frozen=True)
 class LayerDamage:
     """A layer of a pruned network, or another module that pruning moved, such as a refitted norm.
@@ -154,15 +158,13 @@ class Damage:
         labelled = self.pruned.accuracy is not None
         headings = ["layer", "zeros", "objective", "predicted", "alone", "all but", "up to"]
         headings += ["acc."] if labelled else []
+        digits = "+.4f" if max(abs(layer.upto.loss_increase) for layer in self.layers) >= SMALL else "+.1e"
         rows = []
         for layer in self.layers:
-            row = [
-                layer.name,
-                f"{100 * layer.sparsity:.1f}%",
-                _short(layer.objective),
-                _short(layer.predicted),
-            ]
-            row += [f"{effect.loss_increase:+.4f}" for effect in (layer.alone, layer.without, layer.upto)]
+            row = [layer.name, f"{100 * layer.sparsity:.1f}%", _short(layer.objective)]
+            row += [_short(layer.predicted)]
+            effects = (layer.alone, layer.without, layer.upto)
+            row += [f"{effect.loss_increase:{digits}}" for effect in effects]
             if labelled:
                 row += ["-" if layer.upto.accuracy is None else f"{100 * layer.upto.accuracy:.1f}%"]
             rows.append(row)

@@ -130,6 +130,17 @@ def test_masks_in_part_parametrizations_and_shared_weights():
     assert cbs.audit(tied).parameters == sum(p.numel() for p in tied.parameters())
 
 
+def test_the_padding_row_of_an_embedding_is_not_pruned():
+    model = nn.Sequential(nn.Embedding(20, 8, padding_idx=3), nn.Linear(8, 2))
+    found = cbs.audit(model)
+    assert (found.matrices[0].zeros, found.matrices[0].padding, found.matrices[0].held) == (8, 8, "padding")
+    assert (found.zeros, found.loose) == (8, 0)
+    assert found.verdict.startswith("nothing is pruned")
+    with torch.no_grad():
+        model[0].weight[5] = 0
+    assert cbs.audit(model).loose == 8
+
+
 def test_what_never_moves_on_data_is_counted():
     model = seeded(convnet).train()
     other = clone(model)

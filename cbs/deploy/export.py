@@ -178,7 +178,7 @@ def slimmed(
         masked = unwrap(model)
     else:
         raise ValueError(f"model must be a torch.nn.Module or a result, got {type(model).__name__}")
-    dense = clone(masked).eval()
+    dense = clone(masked).cpu().eval()
     groups: list[Removed] = []
     small = dense
     gone = [group if isinstance(group, Removed) else Removed(**group) for group in neurons]
@@ -196,8 +196,9 @@ def slimmed(
 
 
 def example_of(model: Any, inputs: Any) -> Batch | None:
-    """Inputs that are given, or those that a result carries, or None."""
-    return as_batch(getattr(model, "example", None) if inputs is None else inputs)
+    """Inputs that are given, or those that a result carries, or None; on the CPU."""
+    found = as_batch(getattr(model, "example", None) if inputs is None else inputs)
+    return None if found is None else found.to("cpu")
 
 
 def _together(*parts: list[Removed]) -> list[tuple[str, int, int]]:

@@ -129,6 +129,11 @@ class Measured:
     prediction_model: str | None
 
     @property
+    def increase(self) -> str:
+        """What `loss_increase` is, in words: of data without labels the distance of outputs."""
+        return "loss increase" if self.before.measure == "loss" else self.before.measure
+
+    @property
     def loss_increase(self) -> float:
         """On the calibration data."""
         return self.after.loss - self.before.loss

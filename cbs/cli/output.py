@@ -205,15 +205,20 @@ def complain(message: str) -> int:
     return 2
 
 
+class ExtraWeights(UserWarning):
+    """A file of weights holds more than the model has."""
+
+
 @contextmanager
 def telling_of_plugins() -> Iterator[None]:
-    """Say in one line on standard error which plug-in is left out, and why."""
+    """Say in one line on standard error which plug-in, or what of a file of weights, is left out, and why."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", PluginWarning)
+        warnings.simplefilter("always", ExtraWeights)
         show = warnings.showwarning
 
         def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, PluginWarning):
+            if issubclass(category, PluginWarning | ExtraWeights):
                 remark(str(message))
             else:
                 show(message, category, *where, **more)

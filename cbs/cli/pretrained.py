@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def load_pretrained(model: str) -> nn.Module:
             "that comes with a model is not run: give package.module:name of a function that makes it"
         )
     try:
-        found = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        with _quietly():
+            found = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except Exception as error:  # of many classes
         raise ValueError(f"model {model!r} can't be loaded ({told(error)})") from None
     if not isinstance(found, nn.Module):
@@ -75,6 +78,21 @@ def load_tokenizer(model: str) -> Any:
     if found.pad_token is None:
         found.pad_token = found.eos_token or found.unk_token
     return found
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without progress bars of `transformers`."""
+    from transformers.utils import logging as found
+
+    logging: Any = found
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _folder(model: str) -> Path:

@@ -116,6 +116,7 @@ def prune(
     limited = any(options[name] is not None for name in ("max_loss_increase", "max_accuracy_drop"))
     sparsities = _sparsities(sparsity, [None] if limited or ":" in options["budget"] else [0.5, 0.75, 0.9])
     methods = listed("method", method) or (None if model is None else [str(Request.method)])
+    from cbs.cli.pretrained import is_folder
     from cbs.cli.sources import EMBEDDED, find_loss, gather_job  # imports PyTorch: `--help` need not wait
     from cbs.cli.ticker import Ticker
     from cbs.data import gather
@@ -164,13 +165,13 @@ def prune(
     with output.telling_interruption(), started as run:
         job = gather_job(model, weights, data, test, data_dir)
         drawn = asked["samples"] if asked["finetune"] is None else None  # it is fine-tuned on all
-        calibration = gather(job.data, drawn, asked["seed"])
-        held_out = None if job.test is None else gather(job.test)
+        calibration = gather(job.data, drawn, asked["seed"], job.model)
+        held_out = None if job.test is None else gather(job.test, None, asked["seed"], job.model)
         identity = report.identity(job.model, calibration, held_out)
         finished = run.revive(job.model, identity)
         _compare_identity(context, identity)
         keeper = _Keeper(run)
-        if weights is None and model not in EMBEDDED:
+        if weights is None and model not in EMBEDDED and not is_folder(model):
             keeper.remark = "no --weights given: pruning the network as its module makes it"
         whole = True
         with _telling_warnings(), Ticker(len(sparsities) * len(chosen), asked["budget"]) as ticker:
@@ -292,6 +293,7 @@ def _telling_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", cbs.LeftOut)
         warnings.simplefilter("always", cbs.LimitWarning)
+        warnings.simplefilter("always", cbs.OutputChosen)
         warnings.simplefilter("always", cbs.ScopeIgnored)
         warnings.simplefilter("always", cbs.RefitWarning)
         warnings.showwarning = lambda message, *_, **__: output.remark(str(message))

@@ -134,14 +134,14 @@ def _pretrained(model: str, weights: Path | None, data: str | None, test: str | 
         raise ValueError(
             f"data is missing for model {model!r}; give --data {OWN}, or a file: {', '.join(SUFFIXES)}"
         )
-    if weights is not None:
-        raise ValueError(f"weights of model {model!r} are in its folder; drop --weights {str(weights)!r}")
     texts = any(name is not None and name.endswith(".txt") for name in (data, test))
     tokenizer = load_tokenizer(model) if texts else None
     found, held_out = (None if name is None else _data(kind, name, tokenizer) for kind, name in (
         ("data", data), ("test", test),
     ))  # fmt: skip
     network = load_pretrained(model)
+    if weights is not None:
+        fill(network, weights)
     held_out = held_out.test if isinstance(held_out, Split) else held_out
     if isinstance(found, Split):
         return Job(network, found.train, found.test if held_out is None else held_out)
@@ -241,7 +241,8 @@ def find_model(name: str, weights: Path | None = None) -> nn.Module:
         return mlpnet(weights)
     embedded: dict[str, Callable[[], nn.Module]] = {"digits": digits_mlp, "mlpnet": mlpnet}
     if name not in embedded and is_folder(name):
-        return load_pretrained(name)
+        network = load_pretrained(name)
+        return network if weights is None else fill(network, weights)
     if name not in embedded and ":" not in name:
         raise ValueError(f"unknown model {name!r}; give {', '.join(EMBEDDED)}, or {OWN}")
     model = embedded[name]() if name in embedded else _module(name)

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cbs.cli.output import ExtraWeights
+
 SLACK = 1 << 26
 """Bytes by which an archive may grow as it is read."""
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -29,10 +31,6 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before the names."""
 SHOWN = 5
 """Names that a message lists."""
-
-
-class ExtraWeights(UserWarning):
-    """A file of weights holds more than the model has."""
 
 
 def fill(model: nn.Module, path: Path) -> nn.Module:

@@ -57,7 +57,7 @@ def next_steps(
     """
     winners = best(results)
     accuracy = (winners[0].test_after or winners[0].after).accuracy
-    by = "loss increase" if accuracy is None else "accuracy"
+    by = winners[0].measured.increase if accuracy is None else "accuracy"
     words = ", ".join(f"{result.method} at {result.share}" for result in winners)
     shell = "\n".join(f"    {line}" for line in _commands(winners[-1], folder, settings or {}))
     shell = f"next, in a shell:\n\n{shell}\n\n" if shell else ""

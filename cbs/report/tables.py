@@ -15,7 +15,10 @@ COLUMNS = ("sparsity", "method", "accuracy", "loss increase", "certified gap", "
 def columns(results: Sequence[PruneResult]) -> tuple[str, ...]:
     """`COLUMNS`, with the accuracy named after its data where that is not test data."""
     tested = all(result.test_after for result in results)
-    return tuple("calib. accuracy" if name == "accuracy" and not tested else name for name in COLUMNS)
+    names = {} if tested else {"accuracy": "calib. accuracy"}
+    if results:
+        names["loss increase"] = results[0].measured.increase
+    return tuple(names.get(name, name) for name in COLUMNS)
 
 
 def cells(result: PruneResult) -> tuple[str, ...]:

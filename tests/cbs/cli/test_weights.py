@@ -3,7 +3,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cbs.cli.weights import ExtraWeights, fill
+from cbs.cli.output import ExtraWeights
+from cbs.cli.weights import fill
 
 
 class Tied(nn.Module):

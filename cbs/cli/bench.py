@@ -109,7 +109,7 @@ def _tell(made: Bench) -> None:
         output.print_table((f"batch {batch}", "ms", "half of them", "against dense"), times, right=True)
     print()
     for remark in made.remarks:
-        print(f"no {remark}")
+        output.results().print(f"no {remark}")
     threads = f"{made.threads} thread{'' if made.threads == 1 else 's'}"
     for verdict in made.verdicts:
         print(verdict)

@@ -44,10 +44,12 @@ def test_one_json_object(capsys, run_folder):  # noqa: F811
     assert facts["threads"] == 1
 
 
-def test_a_model_of_ones_own(capsys):
+def test_a_model_of_ones_own(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     asked = ["bench", "torch.nn:Identity", "--shape", "3,4", "-b", "2", "--seconds", "0", "--no-onnx"]
     assert main(asked) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
     assert "no sparse: nothing was compiled" in out
     assert "nothing is faster than dense" in out
 

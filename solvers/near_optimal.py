@@ -150,8 +150,8 @@ def near_optimal(
     epsilon. Of a problem whose rows have budgets of their own, a row's set are the masks that it has in some
     near-optimal mask of the whole.
 
-    Values are recomputed from the problem, and bounds hold when arithmetic rounds. Values of a row that differ
-    by rounding (1e-9 of them) count as equal, so that epsilon 0 gives all optima.
+    Values are recomputed from the problem, and bounds hold when arithmetic rounds. Values of a row that
+    differ by rounding (1e-9 of them) count as equal, so that epsilon 0 gives all optima.
 
     Args:
         problem: what to prune; its rows, or columns, as for `branch-and-bound`, but `per_layer` budgets of

@@ -49,10 +49,12 @@ class Columns:
         """
         total = weight.sum()
         largest = np.abs(X).max(axis=0)
-        unit = np.where(largest > 0.0, largest, 1.0)
-        Z = X / unit  # so that no square overflows
-        mean = weight @ Z / total if intercept else np.zeros(X.shape[1])
-        Z -= mean
+        unit = np.exp2(np.ceil(np.log2(np.where(largest > 0.0, largest, 1.0))))
+        Z = X / unit  # so that no square overflows; powers of two round nothing
+        mean = np.zeros(X.shape[1])
+        for _ in range(2 if intercept else 0):  # the second time takes the rounding of the first
+            shift = weight @ Z / total
+            Z, mean = Z - shift, mean + shift
         spread = np.sqrt(weight @ Z**2 / total)
         flat = spread <= CONSTANT
         scale = np.where(flat, 1.0, spread)

@@ -6,6 +6,7 @@ the network itself, so its modules' outputs are taken from the network's run: on
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -162,6 +163,7 @@ class Variants:
         return note
 
     def _standing_in(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
         def run(*args: Any, **kwargs: Any) -> Any:
             if not self._basing and self._stubs.get(name):
                 return self._stubs[name].pop(0).clone()

@@ -204,6 +204,32 @@ def test_parts_that_do_not_run_by_themselves_have_no_objective():
     assert found.correlation() is None
 
 
+class Bare(nn.Module):
+    """Parameters of the model itself, and inputs by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 6, dtype=torch.float64))
+
+    def forward(self, x, shift):
+        return x @ self.weight.T + shift
+
+
+def test_a_model_may_be_one_module():
+    plain = samples(30)
+    linear, bare = nn.Linear(6, 3).double(), seeded(Bare)
+    for model, inputs in (
+        (linear, plain.inputs), (bare, {"shift": plain.inputs[:, :3], "x": plain.inputs}),
+    ):  # fmt: skip
+        other = clone(model)
+        with torch.no_grad():
+            other.weight[:, ::2] = 0
+        found = cbs.damage(other, (inputs, plain.targets), dense=model)
+        assert [layer.name for layer in found.layers] == [""]
+        assert found.layers[0].alone == found.layers[0].upto == found.pruned
+        assert found.total != 0
+
+
 def test_the_value_of_groups_is_that_of_all_of_them():
     model = seeded(lambda: nn.Sequential(nn.Conv2d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(54, 3)))
     data = samples(20, (4, 4, 4), dtype=torch.float32)

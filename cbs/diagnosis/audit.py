@@ -343,7 +343,7 @@ def _matrix(
         pattern(zero.movedim(1, -1)), pattern(zero.flatten(1)) if zero.ndim > 2 else "",
         conforming(zero.movedim(1, -1), 2, 4),
         int(zero.flatten(1).all(dim=1).sum()),
-        int(zero.all(dim=0).reshape(zero.shape[1], -1).all(dim=1).sum()), *dead, each.padding,
+        int(zero.all(dim=0).reshape(zero.shape[1], -1).all(dim=1).sum()), dead[0], dead[1], each.padding,
     )  # fmt: skip
 
 

@@ -98,6 +98,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_is_named_in_the_file(tmp_path):
     """In a process of its own: the file is loaded without being given the network."""
     (tmp_path / "own.py").write_text(NETWORK)

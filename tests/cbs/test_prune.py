@@ -38,7 +38,7 @@ def test_exactly_the_asked_number_goes(method, make, ask):
     ask = dict(ask)
     model = seeded(make)
     if ask.get("layers") == "even":
-        ask["layers"] = [layer.name for layer in find_layers(model) if layer.shape[1] % 2 == 0]
+        ask["layers"] = [layer.name for layer in find_layers(model) if layer.own_shape[1] % 2 == 0]
     if method in ("obs", "obs-joint", "sparsegpt", "chita") and ask.get("budget") == "columns":
         able = r"does not do budget 'columns' \(.*\); these do: magnitude, .*, alps, .*, joint$"
         with pytest.raises(ValueError, match=f"method {method!r} {able}"):
@@ -47,13 +47,13 @@ def test_exactly_the_asked_number_goes(method, make, ask):
     solver = "swapping" if method.startswith("cbs") else "greedy"
     result = cbs.prune(model, DATA[make], method=method, certify=False, solver=solver, **ask)
     request = Request(**{k: ask[k] for k in ("sparsity", "scope", "budget") if k in ask})
-    layers = find_layers(model, ask.get("layers"))
+    layers = [replace(layer, across=request.across) for layer in find_layers(model, ask.get("layers"))]
     assert list(result.masks) == [layer.name for layer in layers]
     if request.pooled:
         assert sum(int(mask.sum()) for mask in result.masks.values()) == request.network_count(layers)
     else:
         for layer in layers:
-            mask = result.masks[layer.name].reshape(layer.shape).numpy()
+            mask = layer.matrix(result.masks[layer.name]).numpy()
             assert request.layer_budget(layer).laid_over(*layer.shape).violation(mask) is None
     for layer in result.layers:
         weight = result.model.get_submodule(layer.name).weight

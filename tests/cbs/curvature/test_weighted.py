@@ -186,7 +186,9 @@ def test_masks_are_the_best_of_all_in_every_row(case, pipeline):
 
 
 @pytest.mark.parametrize(
-    "ask", [{"sparsity": 0.6}, {"sparsity": 0.6, "scope": "layer"}, {"budget": "1:2"}], ids=str
+    "ask",
+    [{"sparsity": 0.6}, {"sparsity": 0.6, "scope": "layer"}, {"budget": "1:2", "along": "kernel"}],
+    ids=str,
 )
 @pytest.mark.parametrize("pipeline", ["one-shot", "sequential"])
 def test_every_budget_is_met(pipeline, ask):

@@ -164,7 +164,7 @@ def nan_weights():
         (
             mlp(),
             samples(),
-            {"budget": "2:4", "sparsity": None},
+            {"budget": "2:4", "sparsity": None, "layers": ["0"]},
             "4 does not divide the 6 inputs of layer '0'",
         ),
         (mlp(), samples(), {"method": "cbs_s"}, "unknown method 'cbs_s'; did you mean 'cbs-s'"),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cbs.diagnosis.sensitivity import Sensitivity, sensitivity
     from cbs.diagnosis.stability import Stability, stability
     from cbs.diagnosis.trace import Trace, trace
+    from cbs.figures import LayerResult, RowResult
     from cbs.limit import LimitWarning
     from cbs.method import Method
     from cbs.methods import methods
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from cbs.quantization.stored import load_quantized
     from cbs.refit.network import Refitted, RefitWarning, refit_network
     from cbs.request import Request
-    from cbs.result import LayerResult, PruneResult, RowResult
+    from cbs.result import PruneResult
     from cbs.schedule.growth import Schedule
     from cbs.schedule.masks import keep_masks
     from cbs.schedule.scratch import from_scratch

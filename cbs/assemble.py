@@ -13,6 +13,7 @@ import torch
 from cbs.change import Weights, layer_weights
 from cbs.curvature import Gram
 from cbs.curvature.output import row_scales
+from cbs.figures import Certified, LayerResult, Measured, RowResult
 from cbs.history import Stage
 from cbs.network import surgery
 from cbs.network.evaluate import OutputChange, evaluate, output_changes
@@ -22,7 +23,7 @@ from cbs.plan import Plan, unmoved
 from cbs.quadratic import Quadratic, absolute_damping
 from cbs.removal import removed
 from cbs.request import Request
-from cbs.result import Certified, LayerResult, Measured, PruneResult, RowResult
+from cbs.result import PruneResult
 from cbs.watch import Watch
 from solvers.hessian import Array
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from cbs.assemble import Run
+from cbs.figures import Certified, LayerResult
 from cbs.network.network import Network
 from cbs.references import LayerBound, References
 from cbs.removal import unit_width
 from cbs.request import Request
-from cbs.result import Certified, LayerResult, PruneResult
+from cbs.result import PruneResult
 from cbs.watch import Watch
 from solvers import Budget
 

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from cbs.network.storage import memory, overlap
 
 STOCK = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
 """What a module must have from torch to compute what its kind computes."""
@@ -336,31 +337,6 @@ def _matrices(name: str, module: nn.Module) -> list[str]:
     return [f"{name}.{key}" if name else key for key in names]
 
 
-Held = tuple[nn.Module, str, str, Tensor]
-"""A tensor that a module holds: the module, the tensor's name in it and in the network, and itself."""
-
-
-def memory(model: nn.Module) -> dict[int, list[Held]]:
-    """What a network's modules hold, parameters, buffers and attributes, by the storage that it is in."""
-    places: dict[int, list[Held]] = defaultdict(list)
-    for name, module in model.named_modules():
-        for key, tensor in _named_tensors(module):
-            if tensor.layout is torch.strided and tensor.numel() and not tensor.is_meta:
-                path = f"{name}.{key}" if name else key
-                places[tensor.untyped_storage().data_ptr()].append((module, key, path, tensor))
-    return places
-
-
-def shared_with(module: nn.Module, places: Mapping[int, Sequence[Held]]) -> str | None:
-    """What outside of a module and its children has memory in common with a parameter of theirs; or None."""
-    own = {*module.modules()}
-    for parameter in module.parameters():
-        for other, _, path, tensor in places.get(parameter.untyped_storage().data_ptr(), ()):
-            if other not in own and _overlap(parameter, tensor):
-                return path
-    return None
-
-
 def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
     """For every Linear and convolution the names of other tensors in the memory of its weight or bias."""
     places = memory(model)
@@ -368,18 +344,8 @@ def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
     for same in places.values():
         for module, key, path, tensor in same:
             if isinstance(module, KINDS) and key.removesuffix("_orig") in ("weight", "bias"):
-                found[module] += [at for *_, at, twin in same if at != path and _overlap(tensor, twin)]
+                found[module] += [at for *_, at, twin in same if at != path and overlap(tensor, twin)]
     return found
-
-
-def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one storage have memory in common, taken as ranges."""
-    (a0, a1), (b0, b1) = ((t.data_ptr(), t.data_ptr() + t.element_size() * (1 + _reach(t))) for t in (a, b))
-    return a0 < b1 and b0 < a1
-
-
-def _reach(t: Tensor) -> int:
-    return sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
 
 
 def _is_sharded(tensor: Tensor) -> bool:
@@ -390,18 +356,3 @@ def _is_sharded(tensor: Tensor) -> bool:
 def _own(module: nn.Module) -> Iterator[Tensor]:
     yield from (tensor for tensor in module._parameters.values() if tensor is not None)
     yield from (tensor for tensor in module._buffers.values() if tensor is not None)
-
-
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that a module holds, parameter, buffer or in an attribute, with a name."""
-    for key, value in [*module._parameters.items(), *module._buffers.items(), *vars(module).items()]:
-        if key not in ("_parameters", "_buffers", "_modules"):
-            yield from ((key, tensor) for tensor in _tensors(value))
-
-
-def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple | set | frozenset) and depth:
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(item, depth - 1)

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cbs.figures import LayerResult
 from cbs.network.eligible import module_of
-from cbs.result import LayerResult, PruneResult
+from cbs.result import PruneResult
 from solvers import Bounds
 from solvers.summary import number, percent
 

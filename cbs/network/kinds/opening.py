@@ -20,9 +20,10 @@ from torch.utils import _pytree as pytree
 
 from cbs.data import first_line
 from cbs.network.answers import raw
-from cbs.network.eligible import TYPES, Held, masked, memory, shared_with
+from cbs.network.eligible import TYPES, masked
 from cbs.network.kinds.hooks import Refresh, settle
 from cbs.network.kinds.registry import Slot, departs, kind_of
+from cbs.network.storage import Held, memory, shared_with
 from cbs.network.surgery import copied, make_permanent, put_mask
 
 SLACK, MOST = 2.0**10, 0.05

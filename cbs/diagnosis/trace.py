@@ -277,8 +277,13 @@ class _Sums:
         self._count = 0
 
     def add(self, y: Tensor, z: Tensor, place: int) -> None:
-        """Take in outputs of the dense and the pruned network, channels in dimension `place`."""
+        """Take in outputs of the dense and the pruned network, channels in dimension `place`.
+
+        Of outputs `[N]` there is one channel.
+        """
         y, z = y.detach().double(), z.detach().double()
+        if y.ndim == 1:
+            y, z, place = y[:, None], z[:, None], 1
         self._noise += float((z - y).square().sum())
         self._signal += float(y.square().sum())
         for i, values in enumerate((y, z)):

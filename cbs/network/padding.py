@@ -24,14 +24,23 @@ REAL = ("attention_mask", "decoder_attention_mask", "encoder_attention_mask", "i
 PADDED = ("key_padding_mask", "src_key_padding_mask", "tgt_key_padding_mask", "memory_key_padding_mask")
 """Entries of a batch that are True where a place is padding, as modules of `torch.nn` have it."""
 
+DECODED = {
+    "decoder_input_ids": "decoder_attention_mask",
+    "decoder_inputs_embeds": "decoder_attention_mask",
+    "tgt": "tgt_key_padding_mask",
+}
+"""Second sequences of a batch, all of whose places are real where their own mask is absent."""
+
 _present: ContextVar[tuple[Tensor, ...]] = ContextVar("present", default=())
 
 
 def masks_of(inputs: Any) -> tuple[Tensor, ...]:
-    """Masks `[N, T]` of a batch, True where a place is real; those that leave nothing out are not among them.
+    """Masks `[N, T]` of a batch, True where a place is real; none where they leave nothing out.
 
-    They are the entries of a mapping that are named as in `REAL` and `PADDED`, or as the data was told
-    (`Samples.with_padding`), and are `[N, T]` of two values.
+    One that leaves nothing out is among them beside another of its shape, which would else be taken for
+    that of its places, too; so is that of a decoder's sequence without a mask. They are the entries of a
+    mapping that are named as in `REAL` and `PADDED`, or as the data was told (`Samples.with_padding`), and
+    are `[N, T]` of two values.
     """
     if not isinstance(inputs, Nested):
         return ()
@@ -48,10 +57,13 @@ def masks_of(inputs: Any) -> tuple[Tensor, ...]:
             continue
         if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
             continue  # added to scores
-        real = mask == 0 if name in padded else mask != 0
-        if not bool(real.all()):
-            found.append(real)
-    return tuple(found)
+        found.append(mask == 0 if name in padded else mask != 0)
+    for name, own in DECODED.items() if not named else ():
+        sequence = inputs.tensor(name)
+        if sequence is not None and sequence.ndim >= 2 and inputs.tensor(own) is None:
+            found.append(sequence.new_ones(sequence.shape[:2], dtype=torch.bool))
+    wanting = {mask.shape for mask in found if not bool(mask.all())}
+    return tuple(mask for mask in found if mask.shape in wanting)
 
 
 def require_named(samples: Samples, name: str | None) -> None:

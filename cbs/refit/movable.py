@@ -43,7 +43,7 @@ class Movable:
 
     Attributes:
         parts: by parameter.
-        base: the parameters that have parts, with their present values, by name.
+        base: the parameters that have parts, with their present values, by name; contiguous.
     """
 
     parts: tuple[Part, ...]
@@ -133,7 +133,7 @@ def find_movable(masked_model: nn.Module, plain: nn.Module, layers: Sequence[str
 def whole_movable(model: nn.Module, layers: Sequence[str]) -> Movable:
     """All entries of the weights of some layers of a network without masks."""
     names = [f"{name}.weight" if name else "weight" for name in layers]
-    base = {name: model.get_parameter(name).detach() for name in names}
+    base = {name: model.get_parameter(name).detach().contiguous() for name in names}
     parts: list[Part] = []
     for name, values in base.items():
         start = parts[-1].start + parts[-1].count if parts else 0

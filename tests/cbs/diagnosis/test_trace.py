@@ -135,3 +135,18 @@ def test_an_output_that_was_zero_has_an_infinite_error():
     assert found.modules[0].snr == -math.inf
     assert found.collapse.name == "0"
     assert found.to_dict()["modules"][0]["error"] is None
+
+
+def test_outputs_without_channels_have_one():
+    """Networks and modules may answer with `[N]`, in batches of differing length too."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1), nn.Flatten(0))
+    other = clone(model)
+    with torch.no_grad():
+        other[0].weight[0] = 0
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    found = cbs.trace(other, cbs.Samples(x, None, 4), dense=model)
+    assert found.left_out == {}
+    y, z = model(x).detach(), other(x).detach()
+    assert found.output == pytest.approx(float((z - y).norm() / y.norm()))
+    last = found.modules[-1]
+    assert (last.name, last.channels) == ("3", 1)

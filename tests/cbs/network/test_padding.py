@@ -102,6 +102,22 @@ def test_places_are_told_by_shape():
         assert torch.equal(real(torch.ones(N, T, 3)), MASK | ~MASK.flip(1))
 
 
+def test_a_sequence_without_padding_keeps_its_places_beside_a_padded_one_of_its_length():
+    """Whether its own mask says so, or it is a decoder's and has none."""
+    own = Nested.of({"attention_mask": MASK, "decoder_attention_mask": torch.ones_like(MASK)})
+    none = Nested.of({"attention_mask": MASK, "decoder_input_ids": torch.ones(N, T).long()})
+    tgt = Nested.of({"src_key_padding_mask": ~MASK, "tgt": torch.ones(N, T, 3)})
+    for inputs in (own, none, tgt):
+        with padded(inputs):
+            places = real(torch.ones(N, T, 3))
+            assert places is None or bool(places.all())
+        assert silent(torch.ones(N, T, 3), inputs).all()
+    longer = Nested.of({"attention_mask": MASK, "decoder_input_ids": torch.ones(N, T + 1).long()})
+    with padded(longer):
+        assert torch.equal(real(torch.ones(N, T, 3)), MASK)
+        assert real(torch.ones(N, T + 1, 3)) is None
+
+
 def test_outputs_of_padding_are_silent():
     found = silent(torch.ones(N, T, 3), batch().inputs)
     assert torch.equal(found[..., 0] == 1, MASK)

@@ -80,3 +80,16 @@ def test_all_weights_of_layers_can_move():
     assert torch.equal(
         movable.vector(movable.base), torch.cat([model[0].weight.flatten(), model[4].weight.flatten()])
     )
+
+
+@pytest.mark.parametrize("find", ["whole", "masked"])
+def test_weights_need_not_be_contiguous(find):
+    model = seeded(mlp)
+    with torch.no_grad():
+        model[2].weight = nn.Parameter(model[2].weight.t().contiguous().t())
+    model = masked(model) if find == "masked" else model
+    movable = whole_movable(model, ["2"]) if find == "whole" else find_movable(model, clone(model), ["2"])
+    drawn = torch.randn(movable.count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = drawn.float().double()
+    assert torch.equal(movable.vector(movable.parameters(drawn)), drawn)
+    assert torch.equal(movable.vector(movable.tangents(drawn)), drawn)

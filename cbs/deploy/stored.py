@@ -25,8 +25,9 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from cbs.data import first_line
+from cbs.deploy.alike import difference
 from cbs.deploy.compressed import compress, restore
-from cbs.deploy.structure import Unknown, build, describe, difference, facts_of, narrow
+from cbs.deploy.structure import Unknown, build, describe, facts_of, narrow
 from cbs.network.surgery import clone
 from cbs.quantization.stored import PackedLayer
 from solvers.runtime.writing import replacing

@@ -161,24 +161,6 @@ def narrow(
     return model
 
 
-def difference(model: nn.Module, other: nn.Module) -> str | None:
-    """What two networks differ in but for their tensors, in words; None if in nothing that can be seen."""
-    ours, theirs = dict(model.named_modules()), dict(other.named_modules())
-    if ours.keys() != theirs.keys():
-        return f"module {sorted(ours.keys() ^ theirs.keys())[0]!r} is in one of them"
-    for name, module in ours.items():
-        what = f"module {name!r}" if name else "the network"
-        if type(module) is not type(theirs[name]):
-            return f"{what} is of another class"
-        if _hooks(module) != _hooks(theirs[name]):
-            return f"{what} has other hooks"
-        here, there = dict(_plain(module)), dict(_plain(theirs[name]))
-        for key in here.keys() | there.keys():
-            if _plainly(here.get(key)) != _plainly(there.get(key)):
-                return f"{what} has another {key}"
-    return None
-
-
 def _tree(module: nn.Module) -> dict[str, Any]:
     """A module of torch's own as its class, its arguments and its children.
 
@@ -188,7 +170,7 @@ def _tree(module: nn.Module) -> dict[str, Any]:
     cls = type(module)
     if not cls.__module__.startswith("torch.nn.modules.") or getattr(nn, cls.__name__, None) is not cls:
         raise Unknown(cls.__name__)
-    if _hooks(module):
+    if module._forward_pre_hooks or module._forward_hooks:
         raise Unknown("hooks")
     if cls in CONTAINERS:
         children = {name: _tree(child) for name, child in module._modules.items() if child is not None}
@@ -270,12 +252,6 @@ def _is_size(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return bool(value) and all(type(item) is int for item in value)
     return type(value) is int
-
-
-def _hooks(module: nn.Module) -> list[str]:
-    """What runs before and after a module, by name."""
-    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    return [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in hooks]
 
 
 def _learns(values: Tensor) -> bool:

@@ -122,6 +122,9 @@ def test_a_class_that_was_changed_since_it_was_made_is_not_trusted(tmp_path):
     model = residual(torch.float32)
     model.norm1.eps = 0.1
     assert "another eps" in write(model, tmp_path / "net.safetensors").reason
+    model = nn.Sequential(nn.Linear(3, 2))
+    model.forward = lambda x: 2 * model[0](x)  # no description has this
+    assert "another forward" in write(model, tmp_path / "net.safetensors").reason
 
 
 def damaged(folder):

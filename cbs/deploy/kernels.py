@@ -301,7 +301,10 @@ def pool(op, arena):
                             x = ox * op[SW] + kx - op[PL]
                             if 0 <= x < op[W]:
                                 value = arena[line + x]
-                                total = max(total, value) if op[LARGEST] else total + value
+                                if not op[LARGEST]:
+                                    total += value
+                                elif not value <= total:  # larger, or NaN, which stays
+                                    total = value if total == total else total
                 if not op[LARGEST]:
                     total /= np.float32(op[KH] * op[KW])
                 arena[op[DST] + (c * op[HO] + oy) * op[WO] + ox] = activated(total, op[ACT])

@@ -78,7 +78,7 @@ def lower(model: nn.Module, shape: Sequence[int]) -> Program:
         raise
     except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
         raise NotLowered(f"{type(error).__name__}: {first_line(error)}") from None
-    return planned(lowering.ops, lowering.input, result)
+    return planned(lowering.ops, lowering.input, result, not lowering.normed)
 
 
 class _Tracer(fx.Tracer):
@@ -102,6 +102,7 @@ class _Lowering:
         self.modules = dict(model.named_modules())
         self.values: dict[fx.Node, Value] = {}
         self.ops: list[Operation] = []
+        self.normed = False  # by a batch norm, which takes the dimension behind the first one for channels
 
     def walk(self) -> Value:
         """Every node in turn; the value that is the output."""
@@ -128,6 +129,7 @@ class _Lowering:
         if module is not None and (module._forward_hooks or module._forward_pre_hooks):
             raise NotLowered(f"module {node.target!r} has hooks")
         x = self._value(node.args[0])
+        self._require_unread(node, module)
         if what in IDLE:
             return x
         if what in ACTIVATIONS:
@@ -195,6 +197,7 @@ class _Lowering:
             raise NotLowered("a batch norm without running statistics")
         if x.shape[0] != module.num_features:
             raise NotLowered(f"a batch norm on samples of shape {list(x.shape)}")
+        self.normed = True
         mean, var = module.running_mean.double(), module.running_var.double()
         scale = (var + module.eps).rsqrt()
         if module.weight is not None:
@@ -330,6 +333,25 @@ class _Lowering:
                 return True
             before = before.args[0]
         return False
+
+    def _require_unread(self, node: fx.Node, module: Any) -> None:
+        """Refuse what changes in place a tensor that others read later."""
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        written = name == "iadd" or (module is None and name.endswith("_"))
+        if not (written or node.kwargs.get("inplace") or getattr(module, "inplace", False)):
+            return
+        order = {each: i for i, each in enumerate(self.graph.nodes)}
+        before = node.args[0]
+        while isinstance(before, fx.Node):
+            if any(order[user] > order[node] for user in before.users):
+                raise NotLowered(f"{name!r} changes in place what is read later")
+            if before not in self.values or not before.args or not isinstance(before.args[0], fx.Node):
+                return
+            same = self.values.get(before.args[0])
+            value = self.values[before]
+            if same is None or (value is not same and value.same is not same):
+                return
+            before = before.args[0]
 
     def _is_size(self, node: fx.Node) -> bool:
         """Whether a node is the number of samples."""

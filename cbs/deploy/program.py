@@ -90,6 +90,7 @@ class Program:
         last: where the output stands in the arena.
         together: floats of half the arena for samples side by side; 0 where they go one by one.
         multiplications: for one sample.
+        rows: whether samples may have more dimensions before them than one, as for linear layers.
     """
 
     ops: NDArray[np.int64]
@@ -101,6 +102,7 @@ class Program:
     last: int
     together: int
     multiplications: int
+    rows: bool
 
     @property
     def bytes(self) -> int:
@@ -108,8 +110,8 @@ class Program:
         return self.ops.nbytes + self.index.nbytes + self.values.nbytes
 
 
-def planned(ops: list[Operation], given: Value, result: Value) -> Program:
-    """Operations as tables, and what stands where in the arena."""
+def planned(ops: list[Operation], given: Value, result: Value, rows: bool = True) -> Program:
+    """Operations as tables, and what stands where in the arena; `rows` as of `Program`."""
     places, room = _placed(ops, given, result)
     table = np.zeros((len(ops), k.WIDTH), dtype=np.int64)
     index: list[NDArray[np.uint32]] = []
@@ -153,6 +155,7 @@ def planned(ops: list[Operation], given: Value, result: Value) -> Program:
     return Program(
         table, _joined(index, np.uint32), _joined(values, np.float32), room, given.shape, result.shape,
         places[id(_root(result))], together, sum(op.multiplications for op in ops),
+        rows and len(given.shape) == 1,
     )  # fmt: skip
 
 

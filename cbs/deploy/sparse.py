@@ -111,7 +111,7 @@ class Compiled(nn.Module):
         """
         inside = self.program.inside
         leading = shape[: len(shape) - len(inside)]
-        if shape[len(leading) :] != inside or (len(leading) != 1 and len(inside) > 1):
+        if shape[len(leading) :] != inside or (len(leading) != 1 and not self.program.rows):
             raise ValueError(
                 f"inputs must be samples of shape {list(inside)}, got {list(shape)}; compile for those"
             )

@@ -119,6 +119,8 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         layer = by_name[name]
+        if not x.numel():
+            return  # of no sample at all, as of an expert to which none is sent
         if isinstance(layer.module, nn.Conv2d):
             x = x.reshape(-1, *x.shape[-3:])
             size = layer.padded(x[:1]).numel() * layer.module.kernel_size[1]

@@ -119,6 +119,7 @@ def normal_matrix(passes: Passes, vector: Tensor, samples: Samples, structure: S
             scaled = omega.repeat_interleave(counts[a:], dim=0).mul_(inputs[start:])
             G[start : start + size, start : p - q] += inputs[start : start + size] @ scaled.T
             if J is not None:
+                J = J.to(slopes)
                 across = torch.einsum("kn,nkq->nq", slopes[:, a], J)
                 G[start : start + size, p - q :] += inputs[start : start + size] @ across
             start += size
@@ -171,8 +172,8 @@ def _signals(
     sums = [seen[name][1] for name, _ in structure.layers]
     slopes: list[list[Tensor]] = [[] for _ in sums]
     for column in columns:
-        pulled = torch.autograd.grad(outputs, sums, column, retain_graph=True, allow_unused=True)
-        for held, g, y in zip(slopes, pulled, sums, strict=True):
+        found = torch.autograd.grad(outputs, sums, column, retain_graph=True, allow_unused=True)
+        for held, g, y in zip(slopes, found, sums, strict=True):
             held.append(torch.zeros_like(y) if g is None else g)
     parts, inputs = [], []
     for (name, rows), held in zip(structure.layers, slopes, strict=True):
@@ -180,7 +181,9 @@ def _signals(
         z = torch.cat([z, torch.ones_like(z[:1])])
         inputs += [z[row.inputs] for row in rows]
         parts.append(torch.stack(held)[:, :, [row.row for row in rows]].transpose(1, 2))
-    return torch.cat(inputs), torch.cat(parts, dim=1).contiguous(), columns
+    given, pulled = torch.cat(inputs), torch.cat(parts, dim=1).contiguous()
+    single = torch.promote_types(torch.promote_types(given.dtype, pulled.dtype), torch.float32)
+    return given.to(single), pulled.to(single), columns  # layers may run in types of their own
 
 
 class _Jacobians:

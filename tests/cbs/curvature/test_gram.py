@@ -5,6 +5,7 @@ from torch.func import functional_call, jacrev
 
 from cbs.curvature import gram
 from cbs.curvature.gram import layer_grams
+from cbs.data import Samples
 from cbs.network.layers import Layer, find_layers
 from tests.cbs.networks import convnet, image_samples, mlp, samples, seeded
 
@@ -117,3 +118,26 @@ def test_grams_of_images_are_those_of_their_patches(options, bias, monkeypatch):
         monkeypatch.setattr(gram, "CHUNK", chunk)
         found = gram.layer_grams(layer.module, [layer], data)["conv"]
         torch.testing.assert_close(found, X.T @ X / 9, rtol=1e-12, atol=1e-13)
+
+
+def test_runs_of_no_sample_count_for_nothing():
+    """As of an expert to which none is sent: one that is sent none at all has no Gram."""
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.some, self.none = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x):
+            out = torch.zeros(len(x), 2)
+            for layer, sent in ((self.some, x[:, 0] > 0), (self.none, x[:, 0] > 99)):
+                out[sent] = layer(x[sent])
+            return out
+
+    model = seeded(Experts).eval()
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    x[:4, 0] = -1.0
+    found = layer_grams(model, find_layers(model), Samples(x, None, 4))
+    assert list(found) == ["some"]
+    Z = torch.nn.functional.pad(x[x[:, 0] > 0].double(), (0, 1), value=1.0)
+    torch.testing.assert_close(found["some"], Z.T @ Z / 8)

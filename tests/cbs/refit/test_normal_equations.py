@@ -70,3 +70,29 @@ def test_rows_of_which_nothing_is_left_have_their_bias():
     assert rows[1].inputs.tolist() == [5]
     G = normal_matrix(passes, vector, data, structure)
     torch.testing.assert_close(G, dense_matrix(passes, vector, data), rtol=1e-9, atol=1e-12)
+
+
+class Cast(nn.Module):
+    """Layers that run in bfloat16, and one of several places that does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.low, self.last = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.places(x.reshape(len(x), 2, 3)).tanh().mean(dim=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.last(self.low(x).tanh()).float()
+
+
+def test_layers_may_run_in_types_of_their_own():
+    model = masked(seeded(Cast))
+    movable = find_movable(model, clone(model))
+    passes = Passes(clone(model), movable, Squares())
+    data = Samples(torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(8, 3))
+    vector = movable.vector(movable.base)
+    structure = find_structure(passes, vector, data)
+    assert [name for name, _ in structure.layers] == ["low", "last"]
+    assert len(structure.rest) > 0
+    G, wanted = normal_matrix(passes, vector, data, structure), dense_matrix(passes, vector, data)
+    assert float((G - wanted).norm()) < 0.05 * float(wanted.norm())  # bfloat16 has 8 bits

@@ -159,7 +159,7 @@ def require_answers(model: nn.Module, samples: Samples, loss: Loss) -> None:
         if not all(torch.allclose(a, b, rtol=0, atol=slack, equal_nan=True) for a, b in pairs):
             raise ValueError(
                 "model answers the same inputs differently every time, in evaluation mode too, as dropout "
-                "that is always on does; switch that off"
+                "that is always on does, or what is kept from one call for the next; switch that off"
             )
         if getattr(loss, "measure", None) is not None:
             return  # a distance from what the dense network says itself, where its slope is zero

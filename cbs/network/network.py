@@ -188,6 +188,7 @@ class Network:
     def _take(self, model: nn.Module, opened: Opened, device: str) -> None:
         """Work on a copy of the network, of which modules may have been rewritten."""
         where = next(model.parameters(), torch.empty(0)).device
+        self.user = model
         self._earlier: list[Mask] | None = None
         self.masks = {name: read_masks(opened.model, name) for name in masked_names(opened.model)}
         self.model = placed(clone(opened.model), device).eval()

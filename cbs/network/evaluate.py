@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +29,7 @@ from cbs.network.losses import (
     sample_losses,
 )
 from cbs.network.padding import real_places
+from cbs.network.surgery import clone
 from cbs.network.tokens import IGNORED, places_and_classes
 from solvers.hessian import Array
 
@@ -200,8 +201,9 @@ def output_changes(
 ) -> dict[str, OutputChange]:
     """How much every layer's output changes on the inputs it has in the dense network.
 
-    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running the layer with the move of its weights and bias
-    for parameters, a difference taken in double precision: the output is then the change.
+    `1/2 mean_samples (layer'(x) - layer(x))^2`, by running a copy of the module whose weight and bias are
+    the move of the layer's, a difference taken in double precision: its output is the change. (A block of a
+    grouped convolution is convolved by itself.)
 
     Args:
         model: the dense network, in evaluation mode.
@@ -215,17 +217,19 @@ def output_changes(
         ValueError: if a layer does not run.
     """
     by_name = {layer.name: layer for layer in layers}
-    moves: dict[str, tuple[Tensor, Tensor | None]] = {}
+    moves: dict[str, Callable[[Tensor], Tensor]] = {}
+    dtypes: dict[str, torch.dtype] = {}
     for layer, pruned in zip(layers, after, strict=True):
         own = torch.promote_types(layer.weight.dtype, torch.float32)
-        moves[layer.name] = _move(layer, pruned, torch.float64 if precise else own)
+        dtypes[layer.name] = torch.float64 if precise else own
+        moves[layer.name] = _move(layer, pruned, dtypes[layer.name])
     sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         layer, move = by_name[name], moves[name]
         x, y = real_places(layer, x, y)
         for part in layer.split(x, y):
-            rows = layer.flatten(layer.run(part.to(move[0]), *move)).square().sum(dim=0, dtype=torch.float64)
+            rows = layer.flatten(move(part.to(dtypes[name]))).square().sum(dim=0, dtype=torch.float64)
             total, energy = sums.get(name, (0.0, 0.0))
             sums[name] = total + rows, energy + layer.energy(part)
 
@@ -242,13 +246,19 @@ def output_changes(
     }
 
 
-def _move(dense: Layer, pruned: Layer, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """A layer's pruned weight and bias less the dense ones, taken in double precision."""
+def _move(dense: Layer, pruned: Layer, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What a layer computes with its pruned weight and bias less the dense ones, in double precision."""
     W = (pruned.weight.detach().double() - dense.weight.detach().double()).to(dtype)
     b, before = pruned.own_bias, dense.own_bias
-    if b is None or before is None:
-        return W, None
-    return W, (b.detach().double() - before.detach().double()).to(dtype)
+    c = None if b is None or before is None else (b.detach().double() - before.detach().double()).to(dtype)
+    if dense.blocks > 1:
+        return lambda x: dense.convolve(x, W, c)
+    module = clone(dense.module).to(dtype)
+    with torch.no_grad():
+        dense.view(module.weight).copy_(W)  # type: ignore[arg-type]
+        if c is not None:
+            module.bias.copy_(c)  # type: ignore[operator]
+    return module.forward
 
 
 def are_classes(outputs: Tensor, targets: Tensor) -> bool:

@@ -128,14 +128,10 @@ class Layer:
         """What of the module's output is the layer's: of a block its group's channels."""
         return y if self.blocks == 1 else _channels(y, self.places, self.block, self.blocks)
 
-    def run(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-        """The layer's output with other parameters, of the shapes and then the type of its own."""
-        if not self.places:
-            return F.linear(x, W, b)
+    def convolve(self, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+        """What a block of a convolution computes by itself, with other parameters in place of its own."""
         c: Any = self.module
         W = W.movedim(-1, 1) if self.across else W
-        if self.blocks == 1:
-            return c._conv_forward(x, W, b)  # type: ignore[no-any-return]
         convolve = (F.conv1d, F.conv2d, F.conv3d)[self.places - 1]
         return convolve(self.padded(x), W, b, c.stride, 0, c.dilation)
 

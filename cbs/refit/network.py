@@ -285,14 +285,20 @@ def with_known(dense: nn.Module, samples: Samples, divergence: Divergence, low: 
     """
     if divergence.dense:
         where = _device(dense)
+        home, samples, wrong, every = samples.device, samples.muted(), 0, 0
+
+        def outputs(x: Any) -> Tensor:
+            nonlocal wrong, every
+            found = wide(forward(dense, x.to(where))).to(home)
+            wrong, every = wrong + int((~torch.isfinite(found)).sum()), every + found.numel()
+            return found.nan_to_num()
+
         with evaluating(dense):
-            home, samples = samples.device, samples.muted()
-            samples = samples.answered(lambda x: wide(forward(dense, x.to(where))).to(home))
-        found = [targets for _, targets in samples.groups()]
-        if count := sum(int((~torch.isfinite(targets)).sum()) for targets in found):
+            samples = samples.answered(outputs)
+        if wrong:
             raise ValueError(
-                f"refit 'network': {count} of {sum(map(torch.numel, found))} outputs of the dense network "
-                "are NaN or infinite, so that nothing can match them; keep them finite, or give labels=True"
+                f"refit 'network': {wrong} of {every} outputs of the dense network are NaN or infinite, so "
+                "that nothing can match them; keep them finite, or give labels=True"
             )
     return samples.cast(wide) if low else samples
 

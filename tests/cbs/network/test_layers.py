@@ -133,7 +133,7 @@ def test_a_layer_is_its_modules_matrix(make, across):
             W = layer.weight.detach().reshape(layer.shape)
             found = layer.unfold(z) @ W.T + (0 if layer.bias is None else layer.bias.detach())
             torch.testing.assert_close(found, layer.flatten(y), rtol=1e-12, atol=1e-12)
-            ran = layer.run(z, layer.weight.detach(), layer.bias)
+            ran = layer.convolve(z, layer.weight.detach(), layer.bias)
             torch.testing.assert_close(layer.flatten(ran.detach()), layer.flatten(y), rtol=1e-12, atol=1e-12)
             assert float(layer.energy(z)) == pytest.approx(float(layer.unfold(z).square().sum()), rel=1e-12)
 

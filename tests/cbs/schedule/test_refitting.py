@@ -139,7 +139,7 @@ def test_layers_used_twice_behind_a_dropout_in_training_mode():
     "options",
     [
         {"granularity": "neurons"},
-        {"budget": "1:2", "sparsity": None, "layers": ["0", "3"]},
+        {"budget": "1:2", "along": "kernel", "sparsity": None, "layers": ["0", "3"]},
         {"budget": "columns"},
         {"stages": 2, "sparsity": 0.7, "finetune": 1},
         {"stages": cbs.Schedule(2, deleted="adapt")},

@@ -87,11 +87,18 @@ class Quadratic:
     def diagonal(self) -> Array:
         """Undamped diagonal of the weights' part of `H`: `[n]`, or `[rows, n]`."""
         if isinstance(self.H, Diagonal):
-            return self.H.values
+            return self._undamped_values
         if isinstance(self.H, FactorHessian):
             return np.asarray(np.maximum(self.H.diagonal() - self.damping, 0.0))
         diagonal = np.diagonal(self.H, axis1=-2, axis2=-1)[..., : self.n]
         return np.asarray(np.maximum(diagonal - np.expand_dims(self.damping, -1), 0.0))
+
+    @property
+    def _undamped_values(self) -> Array:
+        assert isinstance(self.H, Diagonal)
+        if not np.any(self.damping):
+            return self.H.values
+        return np.asarray(np.maximum(self.H.values - self.damping, 0.0))
 
     @property
     def own_diagonal(self) -> Array:
@@ -127,6 +134,10 @@ class Quadratic:
         Raises:
             ValueError: if `H` is singular.
         """
+        if isinstance(self.H, Diagonal):
+            if not (self.H.values > 0).all():
+                raise ValueError(f"layer {self.name!r}: its curvature has a zero; give a positive damping")
+            return np.asarray(1.0 / self.H.values)
         hessian, every = self._hessian(), np.arange(self.W.shape[1])
         rows = [hessian.inverse_diagonal(r, every)[: self.n] for r in range(hessian.rows or 1)]
         return rows[0] if hessian.shared else np.stack(rows)
@@ -146,7 +157,7 @@ class Quadratic:
         if isinstance(self.H, FactorHessian):
             return replace(self, H=FactorHessian(self.H.X), damping=0.0)
         if isinstance(self.H, Diagonal):
-            return self
+            return replace(self, H=replace(self.H, values=self._undamped_values), damping=0.0)
         H, index = self.H.copy(), np.arange(self.n)
         H[..., index, index] -= np.expand_dims(self.damping, -1)
         return replace(self, H=H, damping=0.0)
@@ -290,6 +301,8 @@ class Quadratic:
 
         `D = -sum_{q in P} w_q / [H^-1]_qq H^-1 e_q`; the pruned are then set to zero (Singh & Alistarh 2020).
         """
+        if isinstance(self.H, Diagonal):
+            return self.settle(masks)  # what a weight does alone is to go
         mask = self.join(masks)
         pull = np.zeros(self.W.shape)
         pull[:, : self.n] = np.where(mask[:, : self.n], self.W[:, : self.n] / self.inverse_diagonal, 0.0)
@@ -308,12 +321,16 @@ class Quadratic:
 
     def row_values(self, moved: Sequence[Weights]) -> Array:
         """`[rows]` damped model when the dense parameters become `moved`; of a matrix `H`, or one a row."""
-        assert isinstance(self.H, np.ndarray)
         D = self.rows_of(moved) - self.W
+        if isinstance(self.H, Diagonal) and not self.bias:
+            return np.asarray(0.5 * np.einsum("ri,ri,ri->r", self.H.values, D, D))
+        assert isinstance(self.H, np.ndarray)
         return np.asarray(0.5 * np.einsum("ri,ri->r", product(D, self.H), D))
 
     def scale(self, moved: Sequence[Weights]) -> float:
         """What `row_values` would sum to without cancellation: `1/2 sum_r |D_r| |H| |D_r'|`."""
+        if isinstance(self.H, Diagonal):
+            return float(self.row_values(moved).sum())
         assert isinstance(self.H, np.ndarray)
         D = np.abs(self.rows_of(moved) - self.W)
         return float(0.5 * np.einsum("ri,ri->", product(D, np.abs(self.H)), D))
@@ -325,7 +342,7 @@ class Quadratic:
             return np.asarray(0.5 * np.square(self.H.image(D)).sum(axis=1))
         if isinstance(self.H, Diagonal):
             own = D[:, : self.n]
-            found = 0.5 * (self.H.values * own * own).sum(axis=1)
+            found = 0.5 * (self.diagonal * own * own).sum(axis=1)
             if self.H.shifts is not None and self.H.corner is not None:
                 found += 0.5 * self.H.corner * (D[:, -1] + (self.H.shifts * own).sum(axis=1)) ** 2
             return np.asarray(found)

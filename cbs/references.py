@@ -12,6 +12,7 @@ import numpy as np
 from cbs.curvature.base import Gram
 from cbs.curvature.output import row_scales
 from cbs.network.network import Network
+from cbs.quadratic import Diagonal
 from cbs.watch import Watch
 from solvers import Budget, Solution, SubsetProblem
 from solvers.allocation import allocation_value
@@ -96,7 +97,13 @@ class References:
             rows = lower[np.arange(len(lower)), counts]
             self._known[index, budget] = self.known(index, budget).join(LayerBound(rows=rows))
         else:
-            self.relax(index, self.network(Gram())[index].problem(budget), watch, share)
+            model = self.network(Gram())[index]
+            if isinstance(model.H, Diagonal):
+                from cbs.selection.separable import separable_bound
+
+                self.recall(index, budget, separable_bound(model, budget))
+            else:
+                self.relax(index, model.problem(budget), watch, share)
 
     def relax(self, index: int, problem: SubsetProblem, watch: Watch, share: float) -> None:
         """Learn the relaxation's bound of a layer's problem, once.
@@ -176,6 +183,11 @@ def network_lower_curves(
     """
     found = []
     for i, model in enumerate(network(Gram())):
+        if isinstance(model.H, Diagonal):
+            from cbs.selection.separable import separable_curves
+
+            found.append(separable_curves(model).values * (1 - 4 * model.n * np.finfo(float).eps))
+            continue
         reduction = reduce(model.problem(Budget.per_layer(0)))
         W, H = reduction.problem.W, reduction.problem.hessian
         curves = lower_curves(W, H, device=network.device, stopped=partial(stopped, i))

@@ -33,6 +33,13 @@ def run(method: Method, network: Network, request: Request, watch: Watch, refere
         ValueError: if the network is too large for the method, or has not what it needs.
     """
     curvature = method.curvature.within(request)
+    tables = [layer.name for layer in network.layers if layer.tokens]
+    if tables and not (curvature.embeds and method.selection.embeds):
+        part = method.selection if curvature.embeds else curvature
+        raise ValueError(
+            f"method {method.name!r} does not do layer {tables[0]!r}, an Embedding ({part.words}); "
+            "leave it out of `layers`, or take method 'joint'"
+        )
     if reason := method.selection.unfit(curvature, network) or curvature.unfit(network):
         raise ValueError(f"method {method.name!r} {reason}")
     rng = np.random.default_rng(request.seed)

@@ -38,6 +38,9 @@ class Curvature(ABC):
     biased: ClassVar[bool] = False
     """Whether a layer's bias, where it has one that may move, is part of its model."""
 
+    embeds: ClassVar[bool] = True
+    """Whether it can be had of an Embedding, whose inputs are tokens."""
+
     @property
     def whole(self) -> bool:
         """Whether all layers are one model."""

@@ -71,6 +71,7 @@ class RecursionDiagonal(_Diagonal):
     second: bool = True
 
     requires: ClassVar[tuple[str, ...]] = ("inputs", "targets", "modules with rules")
+    embeds: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.second, bool):
@@ -110,6 +111,7 @@ class HessianDiagonal(_Diagonal):
 
     words: ClassVar[str] = "exact Hessian diagonal"
     requires: ClassVar[tuple[str, ...]] = ("inputs", "targets", "a small network")
+    embeds: ClassVar[bool] = False
 
     def unfit(self, network: Network) -> str | None:
         """See `Curvature.unfit`: too many Hessian products."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cbs.change import array, layer_weights
+from cbs.curvature.counts import counted, token_quadratic
 from cbs.data import Samples
 from cbs.memory import limit
 from cbs.network.answers import answer
@@ -55,7 +56,9 @@ def gram_quadratics(network: Network, damping: float) -> Sequence[Quadratic]:
 
 
 def gram_bytes(layer: Layer) -> int:
-    """Bytes of a layer's Gram."""
+    """Bytes of a layer's Gram; of tokens a number each."""
+    if layer.tokens:
+        return 8 * layer.shape[0]
     return 8 * (layer.shape[1] + int(layer.bias is not None)) ** 2
 
 
@@ -79,13 +82,15 @@ def layer_quadratic(
     Args:
         index: place of the layer in the network.
         layer: the dense layer.
-        gram: `E[z z']`, `[n, n]` or, with a bias, `[n + 1, n + 1]`.
+        gram: `E[z z']`, `[n, n]` or, with a bias, `[n + 1, n + 1]`; of tokens their counts, `[m]`.
         damping: added to the diagonal of the weights' part, relative to its mean; absolute where that mean is
             zero (a layer whose inputs are all zero).
         earlier: `[m, n]`, True where pruned before.
         across: `E[x z']` where the inputs x of the dense layer are others: the model is then that of
             `E|V z - W x|^2`, whose gradient at `V = W` is `W (E[z z'] - E[x z'])`.
     """
+    if layer.tokens:
+        return token_quadratic(index, layer, gram, damping, earlier)
     dense, H, n = layer_weights(layer), array(gram), layer.shape[1]
     added = absolute_damping(float(np.diagonal(H)[:n].mean()), damping)
     H[np.arange(n), np.arange(n)] += added
@@ -112,7 +117,8 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
         samples: N inputs; streamed in batches.
 
     Returns:
-        For every layer's name `[n, n]`, or `[n + 1, n + 1]` with a bias.
+        For every layer's name `[n, n]`, or `[n + 1, n + 1]` with a bias; of tokens `[m]`, how often each
+        stands in a sample.
     """
     grams: dict[str, Tensor] = {}
     by_name = {layer.name: layer for layer in layers}
@@ -121,7 +127,10 @@ def layer_grams(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> 
         layer = by_name[name]
         if not x.numel():
             return  # of no sample at all, as of an expert to which none is sent
-        if isinstance(layer.module, nn.Conv2d):
+        products: Iterable[Tensor]
+        if layer.tokens:
+            products = [counted(layer, *real_places(layer, x, y))]
+        elif isinstance(layer.module, nn.Conv2d):
             x = x.reshape(-1, *x.shape[-3:])
             size = layer.padded(x[:1]).numel() * layer.module.kernel_size[1]
             parts = torch.split(x, max(1, CHUNK // size))

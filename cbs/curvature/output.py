@@ -13,9 +13,9 @@ from cbs.curvature.each import differentiating, gradients
 from cbs.data import Samples
 from cbs.network.answers import answer
 from cbs.network.distance import OutputDistance
-from cbs.network.layers import Layer, never_ran, visiting
+from cbs.network.layers import Layer, never_ran, row_sums, visiting
 from cbs.network.losses import Loss, sample_losses
-from cbs.network.padding import only, places_of
+from cbs.network.padding import only, places_of, real_places
 from solvers.hessian import Array
 
 DRAWS = 16
@@ -57,7 +57,9 @@ def output_scales(
 
     `L` is the loss of one sample and `a_r` the row's pre-activation. `1/2 sum_r scale_r D_r H D_r'`
     with the layer Gram `H` is then the Fisher model of the loss that takes inputs and output
-    gradients to be independent (Martens & Grosse 2015, with a diagonal output factor).
+    gradients to be independent (Martens & Grosse 2015, with a diagonal output factor). The row of an
+    Embedding is a token, of which `a_r` is a vector of n: its scale is the mean of `|dL/da_r|^2 / n` over the
+    places where it stands, zero if it stands nowhere.
 
     Args:
         model: network in evaluation mode.
@@ -73,30 +75,37 @@ def output_scales(
     """
     by_name = {layer.name: layer for layer in layers}
     sums = {layer.name: torch.zeros(layer.shape[0], dtype=torch.float64) for layer in layers}
-    counts, signs = dict.fromkeys(sums, 0), torch.Generator().manual_seed(0)
+    counts: dict[str, Tensor] = {name: torch.zeros_like(total) for name, total in sums.items()}
+    signs = torch.Generator().manual_seed(0)
 
     def take(inputs: Any, targets: Any) -> None:
         """A batch, of which nothing is held when the next one begins."""
-        seen: list[tuple[str, Tensor, Tensor | None]] = []
+        seen: list[tuple[str, Tensor, Tensor | None, Tensor | None]] = []
 
         def visit(name: str, x: Tensor, y: Tensor) -> Tensor:
             y = y if y.requires_grad else y.requires_grad_()
-            seen.append((name, y, places_of(by_name[name], y)))
+            tokens = real_places(by_name[name], x, y)[0].flatten() if by_name[name].tokens else None
+            seen.append((name, y, places_of(by_name[name], y), tokens))
             return y.clone()
 
         with differentiating(), torch.enable_grad(), visiting(layers, visit):
             outputs = answer(model, inputs)
             ran = [*seen]  # a checkpoint runs layers once more on the way back
             for k, total in enumerate(_seen_by(loss, outputs, targets, signs)):
-                found = gradients(total, [y for _, y, _ in ran])
-                for (name, _, places), g in zip(ran, found, strict=True):
+                found = gradients(total, [y for _, y, _, _ in ran])
+                for (name, _, places, tokens), g in zip(ran, found, strict=True):
                     rows = by_name[name].flatten(only(g, places)).double()
-                    sums[name] += rows.square().sum(dim=0).cpu()
-                    counts[name] += 0 if k else len(rows)
+                    m = len(sums[name])
+                    if tokens is None:
+                        sums[name] += rows.square().sum(dim=0).cpu()
+                        counts[name] += 0 if k else len(rows)
+                    else:
+                        sums[name] += row_sums(tokens, rows.square().mean(dim=1), m).cpu()
+                        counts[name] += 0 if k else row_sums(tokens, torch.ones_like(rows[:, 0]), m).cpu()
 
     for inputs, targets in samples.batches():
         take(inputs, targets)
     for name, count in counts.items():
-        if not count:
+        if not bool(count.any()):
             raise never_ran(name)
-    return {name: sums[name] / counts[name] for name in sums}
+    return {name: sums[name] / counts[name].clamp(min=1.0) for name in sums}

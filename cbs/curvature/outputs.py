@@ -33,6 +33,7 @@ class OutputGram(Curvature):
 
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     biased: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_damping(self.damping)
@@ -76,6 +77,7 @@ class OutputDiagonal(Curvature):
     requires: ClassVar[tuple[str, ...]] = ("inputs",)
     coupled: ClassVar[bool] = False
     biased: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
 
     def unfit(self, network: Network) -> str | None:
         """See `Curvature.unfit`: too many outputs."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn, no_grad
 
+from cbs.curvature.counts import paired_tokens
 from cbs.curvature.gram import layer_quadratic
 from cbs.data import Samples
 from cbs.network.answers import answer
@@ -35,6 +36,8 @@ def paired_quadratic(network: Network, index: int, pruned: nn.Module, damping: f
         damping: `c`, relative to the mean diagonal of the weights' part of K.
     """
     layer = network.layers[index]
+    if layer.tokens:
+        return paired_tokens(network, index, pruned, damping)
     runs = network.memo("runs", lambda: _runs(network))[layer.name]
     if layer.blocks == 1:
         (found,) = paired_moments(network.model, pruned, [layer], network.samples, runs)

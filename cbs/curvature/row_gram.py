@@ -51,6 +51,7 @@ class RowGram(LayerCurvature):
     damping: float | None = None
 
     biased: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_name("omega", self.omega, OMEGAS)

@@ -26,7 +26,7 @@ from cbs.network.layers import never_ran, visiting
 from cbs.network.leaves import Leaves
 from cbs.network.losses import wide
 from cbs.network.padding import real_places
-from cbs.quadratic import Quadratic
+from cbs.quadratic import Diagonal, Quadratic
 from solvers.hessian import Array
 
 if TYPE_CHECKING:
@@ -61,7 +61,12 @@ def drawn_by_divergence(network: Network, models: Sequence[Quadratic]) -> list[Q
 
 
 def _with(model: Quadratic, slope: Array) -> Quadratic:
-    """A model with a gradient; weights pruned before have none, as they never move."""
+    """A model with a gradient; weights pruned before have none, as they never move.
+
+    Nor have vectors of tokens, whose survivors are the dense ones.
+    """
+    if isinstance(model.H, Diagonal):
+        return model
     slope = slope.copy()
     slope[model.join(model.earlier)] = 0.0
     return replace(model, gradient=slope)
@@ -89,6 +94,9 @@ def output_gradients(network: Network) -> list[Array]:
 
     def compare(name: str, z: Tensor, y: Tensor) -> None:
         layer, done = by_name[name], 0
+        if layer.tokens:
+            sums[name] = z.new_zeros(layer.shape, dtype=torch.float64)
+            return
         z, y = real_places(layer, z, y)
         off = layer.flatten(y.double() - outputs[name].pop(0).double())
         for Z in layer.parts(z, y):

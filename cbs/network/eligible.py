@@ -31,6 +31,10 @@ SHOWN = 3
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Modules that are matrices, or a matrix for every group of channels."""
 Kind = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+NAMED_ONLY = (
+    "is an Embedding, pruned where `layers` has its name: tokens that the data lacks count for nothing"
+)
+"""Why a table of tokens' vectors is left out until it is asked for."""
 BLOCK = re.compile(r"(.*)\[(\d+)\]")
 """The name of a block of a module, such as `conv[3]`."""
 
@@ -49,6 +53,8 @@ class Survey:
         left_out: for every other module or parameter that holds a matrix its name and why.
         refused: names of prunable ones that can only be left out by the user's own word, and why.
         blocks: for every grouped convolution that is prunable how many blocks it has.
+        tables: names of Embeddings that are understood, which are left out unless they are named.
+        order: names of prunable ones and tables, as `model.named_modules()` has them.
     """
 
     model: str
@@ -56,6 +62,8 @@ class Survey:
     left_out: dict[str, str]
     refused: dict[str, str]
     blocks: dict[str, int] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
 
     def without(self, reasons: Mapping[str, str]) -> Survey:
         """The survey once more is known of some modules."""
@@ -66,7 +74,8 @@ class Survey:
             for name, why in self.left_out.items()
             if not (name.startswith(inside) and why.endswith(UNKNOWN))
         }
-        return replace(self, prunable=prunable, left_out={**others, **reasons})
+        tables = [name for name in self.tables if name not in reasons]
+        return replace(self, prunable=prunable, tables=tables, left_out={**others, **reasons})
 
     def choose(self, names: Sequence[str] | None, exclude: Sequence[str] | None = None) -> list[str]:
         """The names of the layers to prune; all that are prunable when none are given.
@@ -121,8 +130,8 @@ class Survey:
             exclude: the user's list.
         """
         gone = {} if exclude is None else self.excluded(exclude)
-        found = dict(self.left_out)
         there = {*pruned}
+        found = {name: why for name, why in self.left_out.items() if name not in there}
         modules = {module_of(name) if self._is_block(name) else name for name in pruned}
         for name in self.prunable:
             if name not in modules:
@@ -135,15 +144,16 @@ class Survey:
 
     def _named(self, what: str, given: str) -> list[str]:
         """The layers that a user's name or pattern means."""
-        if given in self.prunable or self._is_block(given):
+        if given in self.prunable or given in self.tables or self._is_block(given):
             return [given]
         if given in self.left_out:
             if what == "exclude":
                 return []
             raise ValueError(f"{what}: {given!r} can't be pruned: {self.left_out[given]}")
-        found = [name for name in self.prunable if not given or name.startswith(f"{given}.")]
+        able = [*self.prunable, *(self.tables if what == "exclude" else ())]
+        found = [name for name in able if not given or name.startswith(f"{given}.")]
         if not found and any(sign in given for sign in "*?["):
-            every = [*self.prunable, *(f"{n}[{i}]" for n, count in self.blocks.items() for i in range(count))]
+            every = [*able, *(f"{n}[{i}]" for n, count in self.blocks.items() for i in range(count))]
             found = [name for name in every if fnmatchcase(name, given)]
             if not found and what == "exclude" and any(fnmatchcase(name, given) for name in self.left_out):
                 return []
@@ -156,10 +166,10 @@ class Survey:
     def _ordered(self, asked: set[str]) -> list[str]:
         """Modules and blocks in running order; a module stands for its blocks."""
         blocks = defaultdict(list)
-        for name in asked - {*self.prunable}:
+        for name in asked - {*self.order}:
             blocks[module_of(name)].append(name)
         chosen: list[str] = []
-        for name in self.prunable:
+        for name in self.order:
             chosen += [name] if name in asked else sorted(blocks[name], key=_place)
         return chosen
 
@@ -247,6 +257,16 @@ def survey(model: nn.Module) -> Survey:
         if name not in names:
             for key in _matrices(name, module):
                 found.left_out[key] = f"{type(module).__name__} {UNKNOWN}"
+                if isinstance(module, nn.EmbeddingBag):
+                    found.left_out[key] = (
+                        "EmbeddingBag adds up its rows, which `Embedding` and a sum do as well"
+                    )
+                elif isinstance(module, nn.Embedding) and key == name:
+                    why = _why_no_table(module, sharing.get(module, []))
+                    found.left_out[key] = why or NAMED_ONLY
+                    if why is None:
+                        found.tables.append(name)
+                        found.order.append(name)
             continue
         computed = [key for key in ("weight", "bias") if not _is_own(module, key)]
         others = sharing.get(module, [])
@@ -260,6 +280,7 @@ def survey(model: nn.Module) -> Survey:
             found.left_out[name] = why
             continue
         found.prunable.append(name)
+        found.order.append(name)
         if getattr(module, "groups", 1) > 1:
             found.blocks[name] = module.groups
         if computed:
@@ -300,8 +321,8 @@ def masked_names(model: nn.Module) -> list[str]:
 
 
 def _why_not(module: nn.Module) -> str | None:
-    """Why a Linear or convolution is not understood, whatever its weight is; None if it is."""
-    kind = next(kind for kind in KINDS if isinstance(module, kind))
+    """Why a Linear, convolution or Embedding is not understood, whatever its weight is; None if it is."""
+    kind = next(kind for kind in (*KINDS, nn.Embedding) if isinstance(module, kind))
     cls = type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
     if replaced := [key for key in STOCK if key in vars(module)]:
         return f"its {replaced[0]} was replaced"
@@ -311,6 +332,22 @@ def _why_not(module: nn.Module) -> str | None:
     if not all(isinstance(hook, norms) for hook in module._forward_pre_hooks.values()):
         return "a forward pre-hook may change what it computes"
     return None
+
+
+def _why_no_table(module: nn.Embedding, others: Sequence[str]) -> str | None:
+    """Why the vectors of an Embedding can't be pruned; None if they can."""
+    if (why := _why_not(module)) is not None:
+        return why
+    if module.max_norm is not None:
+        return "its weight changes when it runs, by max_norm"
+    if module.sparse or module.scale_grad_by_freq:
+        option = "sparse" if module.sparse else "scale_grad_by_freq"
+        return f"it has no plain gradient, by {option}; set that to False"
+    if not _is_own(module, "weight"):
+        return "its weight is computed"
+    if others:
+        return f"it shares its weight with {others[0]!r}"
+    return _why_not_stored(module.weight)
 
 
 def _why_not_stored(weight: Tensor) -> str | None:
@@ -338,12 +375,12 @@ def _matrices(name: str, module: nn.Module) -> list[str]:
 
 
 def _sharing(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """For every Linear and convolution the names of other tensors in the memory of its weight or bias."""
+    """For every Linear, convolution and Embedding other tensors in the memory of its weight or bias."""
     places = memory(model)
     found: dict[nn.Module, list[str]] = defaultdict(list)
     for same in places.values():
         for module, key, path, tensor in same:
-            if isinstance(module, KINDS) and key.removesuffix("_orig") in ("weight", "bias"):
+            if isinstance(module, (*KINDS, nn.Embedding)) and key.removesuffix("_orig") in ("weight", "bias"):
                 found[module] += [at for *_, at, twin in same if at != path and overlap(tensor, twin)]
     return found
 

@@ -17,7 +17,7 @@ from cbs.network.answers import answer as answer
 from cbs.network.answers import forward as forward
 from cbs.network.answers import functional as functional
 from cbs.network.everything import WholeLoss
-from cbs.network.layers import Layer, never_ran, visiting
+from cbs.network.layers import Layer, never_ran, row_sums, visiting
 from cbs.network.losses import (
     INSTEAD,
     Loss,
@@ -183,7 +183,8 @@ class OutputChange:
     """What running a layer's modules, before and after pruning, says of its output.
 
     Attributes:
-        rows: `[m]` half the mean squared change of every row's output, summed over positions.
+        rows: `[m]` half the mean squared change of every row's output, summed over positions; of an
+            Embedding's row that of its vector, summed over the places where the token stands.
         diagonal: mean diagonal of the weights' part of the layer's Gram, undamped.
     """
 
@@ -229,7 +230,11 @@ def output_changes(
         layer, move = by_name[name], moves[name]
         x, y = real_places(layer, x, y)
         for part in layer.split(x, y):
-            rows = layer.flatten(move(part.to(dtypes[name]))).square().sum(dim=0, dtype=torch.float64)
+            if layer.tokens:
+                rows = row_sums(part, move(part).square().sum(dim=1, dtype=torch.float64), layer.shape[0])
+            else:
+                moved = layer.flatten(move(part.to(dtypes[name])))
+                rows = moved.square().sum(dim=0, dtype=torch.float64)
             total, energy = sums.get(name, (0.0, 0.0))
             sums[name] = total + rows, energy + layer.energy(part)
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from cbs.network.eligible import KINDS, module_of, survey
 
-Matrix = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-"""Modules that are matrices."""
+Matrix = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
+"""Modules that are matrices; of an `Embedding` a row is a token's vector."""
 Visit = Callable[[str, Tensor, Tensor], Tensor | None]
 
 CHUNK = 2**21
@@ -29,6 +29,10 @@ class Layer:
     A convolution's inputs are the `in_channels * k1 * k2 ...` entries of an unfolded patch. A grouped
     convolution is several layers, a block a group: rows of one module's weight, which see the group's input
     channels alone. `weight` and `bias` are views of the module's parameters.
+
+    An `Embedding` is a matrix too: its m rows are tokens, its n columns the entries of their vectors, and it
+    is given places of tokens instead of numbers, see `tokens`. Nothing is unfolded then, and its Gram is what
+    `cbs.curvature.counts` says.
 
     Attributes:
         name: of the module; of a block with its place, such as `conv[3]`.
@@ -55,6 +59,11 @@ class Layer:
     def of(self, model: nn.Module) -> Layer:
         """The same layer of a copy of the network."""
         return replace(self, module=model.get_submodule(self.path))  # type: ignore[arg-type]
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the layer is an `Embedding`, whose inputs say which of its rows come out."""
+        return isinstance(self.module, nn.Embedding)
 
     @property
     def parameter(self) -> Tensor:
@@ -101,7 +110,7 @@ class Layer:
     @property
     def own_bias(self) -> Tensor | None:
         """The bias, whether it may move or not."""
-        b = self.module.bias
+        b: Tensor | None = getattr(self.module, "bias", None)
         return b if b is None or self.blocks == 1 else b[self.rows]
 
     @property
@@ -140,6 +149,7 @@ class Layer:
 
         An image without a batch is one sample.
         """
+        assert not self.tokens, "tokens are counted, not unfolded"
         if not self.places:
             return x.reshape(-1, x.shape[-1])
         patches = self._patches(x)
@@ -149,7 +159,13 @@ class Layer:
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
     def energy(self, x: Tensor) -> Tensor:
-        """Sum of the squares of `unfold(x)`, in double precision."""
+        """Sum of the squares of `unfold(x)`, in double precision.
+
+        Of tokens the sum of the curvatures of a column's entries, by the columns there are for every row.
+        """
+        if self.tokens:
+            m, n = self.shape
+            return torch.tensor(x.numel() * n / m, dtype=torch.float64, device=x.device)
         squares = x.double().square()
         if not self.places:
             return squares.sum()
@@ -181,6 +197,9 @@ class Layer:
 
     def split(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
         """Inputs a few samples at a time; `y` is the layer's output, which tells how many."""
+        if self.tokens:
+            yield from torch.split(x.flatten(), max(1, CHUNK // self.shape[1]))
+            return
         x = x.reshape(-1, *x.shape[-1 - self.places :])
         entries = max(1, y.numel() // self.shape[0] * self.shape[1] // max(1, len(x)))
         yield from torch.split(x, max(1, CHUNK // entries))
@@ -195,6 +214,11 @@ class Layer:
         if self.places:
             y = y.movedim(-1 - self.places, -1)
         return y.reshape(-1, y.shape[-1])
+
+
+def row_sums(tokens: Tensor, values: Tensor, m: int) -> Tensor:
+    """`[m]` for every token the sum of `values [places]` where it stands, `tokens [places]`."""
+    return values.new_zeros(m).index_add_(0, tokens.flatten().long(), values)
 
 
 def _channels(x: Tensor, places: int, block: int, blocks: int) -> Tensor:
@@ -240,7 +264,7 @@ def named_layers(model: nn.Module, names: Sequence[str]) -> list[Layer]:
     chosen, modules = set(names), dict(model.named_modules())
     for path in dict.fromkeys(name if name in modules else module_of(name) for name in names):
         module: Any = modules[path]
-        for parameter in (module.weight, module.bias):
+        for parameter in (module.weight, getattr(module, "bias", None)):
             if parameter is not None and not bool(torch.isfinite(parameter).all()):
                 raise ValueError(f"layer {path!r} has a NaN or infinite weight; every weight must be finite")
         layers = blocks_of(path, module)

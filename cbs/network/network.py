@@ -272,8 +272,13 @@ class Network:
         """The groups of neurons that can be removed, found once.
 
         Raises:
-            ValueError: in one line, if there are none.
+            ValueError: in one line, if there are none, or a layer's rows are tokens.
         """
+        if tables := [layer.name for layer in self.layers if layer.tokens]:
+            raise ValueError(
+                f"layer {tables[0]!r} is an Embedding, whose rows are tokens and no neurons; leave it out "
+                "of `layers`"
+            )
         return self._found.groups
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cbs.network.answers import raw
@@ -21,8 +22,8 @@ SLACK = 16
 def misbehaving(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> dict[str, str]:
     """Why some layers are not understood, from a run of the network: by name.
 
-    A layer's output must be `W x + b` of the input it is given, its weight must not change while it runs,
-    nor be used by anything else, as tied decoders and attention do.
+    A layer's output must be `W x + b` of the input it is given, of an Embedding the rows that this names. Its
+    weight must not change while it runs, nor be used by anything else, as tied decoders and attention do.
 
     Args:
         model: the network, in evaluation mode.
@@ -39,7 +40,7 @@ def misbehaving(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> di
 
     def visit(name: str, x: Tensor, y: Tensor) -> None:
         if not _computes(by_name[name], x, y):
-            found.setdefault(by_name[name].path, "its output is not W x + b of its input, perhaps by a hook")
+            found.setdefault(by_name[name].path, _OFF[by_name[name].tokens])
 
     with torch.no_grad(), visiting(layers, visit), _Uses(modules) as uses, _inside(modules, uses):
         raw(model, inputs)
@@ -52,6 +53,8 @@ def misbehaving(model: nn.Module, layers: Sequence[Layer], inputs: Tensor) -> di
 
 
 def _computes(layer: Layer, x: Tensor, y: Tensor) -> bool:
+    if layer.tokens:
+        return torch.equal(y, F.embedding(x, layer.weight.detach()))
     W = layer.weight.detach().double().reshape(layer.shape)
     X, Y = layer.unfold(x).double(), layer.flatten(y).double()
     bias: Tensor | None = layer.own_bias
@@ -64,6 +67,13 @@ def _computes(layer: Layer, x: Tensor, y: Tensor) -> bool:
     size = X.abs() @ W.abs().T + b.abs()
     off = (Y - X @ W.T - b).abs()
     return not bool((off > SLACK * math.sqrt(layer.shape[1]) * unit * size).any())  # NaN is another matter
+
+
+_OFF = {
+    False: "its output is not W x + b of its input, perhaps by a hook",
+    True: "its output is not the rows of its weight that its input names, perhaps by a hook",
+}
+"""Of a layer that does not compute what is said of it: of tokens, or not."""
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]

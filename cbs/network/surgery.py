@@ -199,7 +199,7 @@ def save(layers: Sequence[Layer]) -> Saved:
     """Copies of the layers' weights and biases, to be put back by `undo`."""
     saved = {}
     for layer in layers:
-        b = None if layer.fixed_bias else layer.module.bias
+        b = None if layer.fixed_bias else getattr(layer.module, "bias", None)
         if layer.path not in saved:
             saved[layer.path] = layer.parameter.detach().clone(), None if b is None else b.detach().clone()
     return saved

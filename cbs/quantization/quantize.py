@@ -43,7 +43,8 @@ BITS = (2, 8)
 
 
 BLOCKS = "it is a block of a grouped convolution"
-"""Why it is not quantized."""
+TOKENS = "it is an Embedding"
+"""Why a layer is not quantized."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,7 @@ def _measured(result: QuantizeResult, network: Network) -> QuantizeResult:
 
 def _unfit(layer: Layer) -> str | None:
     """Why a layer is not quantized, or None."""
-    return BLOCKS if layer.blocks > 1 else None
+    return TOKENS if layer.tokens else BLOCKS if layer.blocks > 1 else None
 
 
 def _require_whole(layers: Sequence[Layer]) -> None:
@@ -332,8 +333,8 @@ def _require_whole(layers: Sequence[Layer]) -> None:
         ValueError: in one line.
     """
     for layer in layers:
-        if layer.blocks > 1:
-            raise ValueError(f"layers: {layer.name!r} can't be quantized: {BLOCKS}")
+        if why := _unfit(layer):
+            raise ValueError(f"layers: {layer.name!r} can't be quantized: {why}")
 
 
 def _layers(model: nn.Module, names: Sequence[str] | None) -> tuple[list[Layer], list[Mask]]:

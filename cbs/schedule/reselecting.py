@@ -63,6 +63,10 @@ def unfit(network: Network, request: Request) -> str | None:
     if request.neurons or request.budget == "columns":
         what = "neurons" if request.neurons else "columns"
         return f"it chooses single weights, in budgets 'unstructured' and N:M, not {what}"
+    if tables := [layer.name for layer in network.layers if layer.tokens]:
+        return (
+            f"layer {tables[0]!r} is an Embedding, whose weights are not decided with those of other layers"
+        )
     if len(network.samples) < 3 * FEWEST:
         return f"{len(network.samples)} samples are too few to hold {FEWEST} back; give {3 * FEWEST} or more"
     if MATRIX * work_of_a_sample(network.model, network.samples) > ABLE:

@@ -101,6 +101,8 @@ class Selection(ABC):
     """What it can prune, of `cbs.checks.GRANULARITIES`; the first unless a request says which."""
     requires: ClassVar[tuple[str, ...]] = ()
     """What it needs of data and network, a word or two each, for the table of methods."""
+    embeds: ClassVar[bool] = True
+    """Whether it can choose weights of an Embedding, whose inputs are tokens."""
     merges: ClassVar[bool] = False
     """Whether its choices of neurons tell which others these go into."""
 

@@ -113,6 +113,11 @@ class Scores(WeightSelection, NeuronSelection):
             return "Scores('ablation') measures weights in the dense network; take pipeline 'one-shot'"
         return None
 
+    @property
+    def embeds(self) -> bool:  # type: ignore[override]
+        """See `Selection.embeds`."""
+        return self.rule != "ablation"
+
     def unfit(self, curvature: Curvature, network: Network) -> str | None:
         """See `Selection.unfit`."""
         if self.rule != "ablation":

@@ -6,8 +6,9 @@ import numpy as np
 
 from cbs.curvature.output import row_scales
 from cbs.curvature.stored import OneByOne
-from cbs.quadratic import Quadratic
+from cbs.quadratic import Diagonal, Quadratic
 from cbs.selection.base import Job
+from cbs.selection.separable import separable_curves
 from solvers import Budget, Solver
 from solvers.allocation import allocate
 from solvers.form.reduction import reduce
@@ -48,6 +49,7 @@ def shares(
     scales = row_scales(network) if job.curvature.scaled else [np.ones(len(mask)) for mask in network.earlier]
     widest = WIDEST if widest is None else widest
     apart = isinstance(job.quadratics, OneByOne)  # too many to be searched together
+    apart = apart or any(layer.tokens for layer in network.layers)  # whose rows are too many
     small = not apart and any(layer.shape[1] <= widest for layer in network.layers)
     if small and request.certify and solver.name in EXACT:
         return _proven(job, scales, refit, bias, widest, patience=solver.name == "auto", proving=proving)
@@ -94,7 +96,10 @@ def greedy_curves(job: Job, *, refit: bool = True, bias: bool = True) -> list[Gr
     """
 
     def compute() -> list[GreedyCurves]:
-        return [_curves(model, refit, bias) for model in job.quadratics]
+        return [
+            separable_curves(model) if isinstance(model.H, Diagonal) else _curves(model, refit, bias)
+            for model in job.quadratics
+        ]
 
     return job.network.memo(("curves", job.curvature, refit, bias), compute)
 

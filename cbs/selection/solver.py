@@ -30,6 +30,9 @@ CURVES = 0.3
 class Solve(WeightSelection):
     """Prune the mask that a solver finds to cost least.
 
+    A model in which weights do not interact, as that of an Embedding, takes no solver: its best mask is a
+    sort, see `cbs.selection.separable`.
+
     Where all layers share one budget, a Fisher is solved as a whole. Layers with models of their own get the
     counts of their rows from curves, see `cbs.selection.shares`, and are solved with these.
 
@@ -171,12 +174,26 @@ class Solve(WeightSelection):
     ) -> list[Choice]:
         """See `WeightSelection.choose`; a solver of the method's own starts from nothing, as published."""
         from cbs.curvature.output import row_scales
+        from cbs.quadratic import Diagonal
+        from cbs.selection.separable import separable, separable_bound
         from cbs.selection.turns import Turn, in_turns
 
         request, watch, searcher = job.request, job.watch, self.searcher(job.request)
         scales = row_scales(job.network) if request.pooled and job.curvature.scaled else None
+        bounding = self._bounding(job, quadratics)
+        sorted_out: dict[int, Choice] = {}
         turns = []
-        for model, budget, start in zip(quadratics, budgets, starts, strict=True):
+        for at, (model, budget, start) in enumerate(zip(quadratics, budgets, starts, strict=True)):
+            if isinstance(model.H, Diagonal):
+                if self.judged(request):
+                    raise ValueError(
+                        f"layer {model.name!r}: judge 'loss' does not do an Embedding; leave it out "
+                        "of `layers`"
+                    )
+                sorted_out[at] = separable(model if self.damped else model.undamped(), budget)
+                if bounding:
+                    job.references.recall(model.index[0], budget, separable_bound(model, budget))
+                continue
             refit, bias = self.problem == "joint", self.problem != "selection"
             posed = model if self.damped else model.undamped()
             problem = posed.problem(budget, refit=refit, bias=bias)
@@ -191,14 +208,15 @@ class Solve(WeightSelection):
             if self.judged(request):
                 self._judge(job, model, turn)
             turns.append(turn)
-        bounding = self._bounding(job, quadratics)
         with watch.sparing(CURVES if bounding and request.pooled and request.certify else 0.0):
             in_turns(turns, request.gap, watch, job.references if bounding else None)
         answers = [turn.answer if bounding else _told(turn.answer) for turn in turns]
-        return [
+        coupled = [model for at, model in enumerate(quadratics) if at not in sorted_out]
+        solved = iter(
             Choice(model, model.masks(turn.problem, answer.mask), answer.solver, turn.problem, answer)
-            for model, turn, answer in zip(quadratics, turns, answers, strict=True)
-        ]
+            for model, turn, answer in zip(coupled, turns, answers, strict=True)
+        )
+        return [sorted_out[at] if at in sorted_out else next(solved) for at in range(len(quadratics))]
 
     def _taking(self, request: Request, problem: SubsetProblem) -> str | Solver:
         """The solver that takes a problem."""

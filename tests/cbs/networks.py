@@ -87,3 +87,40 @@ def confident(make=mlp, shape=(6,), count=400, scale=12.0, **options):
         if last.bias is not None:
             last.bias.sub_(model(data.inputs).mean(dim=0))
         return model, Samples(data.inputs, model(data.inputs).argmax(dim=1))
+
+
+class Text(nn.Module):
+    """A classifier of texts of 12 tokens: their vectors, and a mean of them or an LSTM."""
+
+    def __init__(self, kind="mean"):
+        super().__init__()
+        torch.manual_seed(3)
+        self.words = nn.Embedding(12, 8, padding_idx=0)
+        self.recurrent = nn.LSTM(8, 6, batch_first=True) if kind == "lstm" else None
+        self.out = nn.Linear(6 if kind == "lstm" else 8, 3)
+
+    def answer(self, vectors, attention_mask=None):
+        if self.recurrent is not None:
+            vectors = self.recurrent(vectors)[0]
+        if attention_mask is None:
+            return self.out(vectors.mean(dim=1))
+        real = attention_mask[..., None].to(vectors)
+        return self.out((vectors * real).sum(dim=1) / real.sum(dim=1))
+
+    def forward(self, tokens, attention_mask=None):
+        return self.answer(self.words(tokens), attention_mask)
+
+
+def texts(count=60):
+    """Texts of five tokens, of which the last never stands anywhere, and labels."""
+    draw = torch.Generator().manual_seed(5)
+    return torch.randint(1, 11, (count, 5), generator=draw), torch.randint(3, (count,), generator=draw)
+
+
+def text_batches():
+    """The same as batches with a padding mask, over tokens as well; and which places are real."""
+    x, y = texts()
+    real = torch.ones_like(x, dtype=torch.bool)
+    real[::2, 3:] = False
+    pairs = zip(x.split(20), real.split(20), y.split(20), strict=True)
+    return [({"tokens": a, "attention_mask": m.long()}, b) for a, m, b in pairs], real

@@ -62,7 +62,9 @@ STRANGE = {
     "pre-hook": (hooked_before, "a forward pre-hook may change what it computes"),
     "bilinear": (lambda: nn.Bilinear(4, 4, 2), "Bilinear is neither Linear nor a convolution"),
     "transposed": (lambda: nn.ConvTranspose2d(4, 4, 1), "ConvTranspose2d is neither"),
-    "embedding": (lambda: nn.Embedding(9, 4), "Embedding is neither"),
+    "norm": (lambda: nn.Embedding(9, 4, max_norm=1.0), "its weight changes when it runs, by max_norm"),
+    "sparse": (lambda: nn.Embedding(9, 4, sparse=True), "it has no plain gradient, by sparse"),
+    "bag": (lambda: nn.EmbeddingBag(9, 4), "EmbeddingBag adds up its rows"),
     "recurrent": (lambda: nn.GRU(4, 4), "GRU is neither"),
     "complex": (lambda: nn.Linear(6, 6, dtype=torch.complex64), "its weight is a Tensor of torch.complex64"),
 }
@@ -80,6 +82,21 @@ def test_what_is_not_understood_is_left_out_with_a_reason(make, why):
     assert why in str(error.value)
     with pytest.raises(ValueError, match="model Sequential has no prunable layer: '0': "):
         survey(model[:1]).choose(None)
+
+
+def test_a_table_is_pruned_where_it_is_named_and_only_there():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Embedding(9, 4), nn.Linear(4, 3))
+    found = survey(model)
+    assert found.choose(None) == found.choose(["*"]) == ["0", "2"]
+    assert found.left_out["1"].startswith("is an Embedding, pruned where `layers` has its name")
+    assert found.choose(["2", "1"]) == ["1", "2"]
+    assert found.choose(["1", "2"], ["1"]) == ["2"]
+    assert found.choose(["1", "2"], ["2"]) == ["1"]
+    assert found.stays(["1", "2"], None) == {"0": "it is not among `layers`"}
+    assert list(found.stays(["0", "2"], None)) == ["1"]
+    gone = found.without({"1": "its weight changes when it runs"})
+    with pytest.raises(ValueError, match="layers: '1' can't be pruned: its weight changes when it runs"):
+        gone.choose(["1"])
 
 
 def test_harmless_subclasses_and_modules_without_matrices_are_taken():

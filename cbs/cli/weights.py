@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -161,6 +162,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights {str(path)!r} must be a .safetensors or .pt file")
     if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
         require_archive(path)
+    if path.suffix == ".safetensors" and (ours := _exported(path)) is not None:
+        return ours
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -177,6 +180,31 @@ def read_state(path: Path) -> dict[str, Tensor]:
     nested = [str(name) for name, value in items if isinstance(value, Mapping)]
     hint = f", but perhaps one under {nested[0]!r}: save that alone" if nested else ""
     raise ValueError(f"weights {str(path)!r} can't be read (it holds no state dict{hint})")
+
+
+def _exported(path: Path) -> dict[str, Tensor] | None:
+    """The state dict of a file of `cbs export`, whose tensors are compressed; None for any other file.
+
+    Raises:
+        ValueError: in one line, for a file of `cbs quantize`, or one that is damaged.
+    """
+    from cbs.deploy.stored import KEY, read
+    from cbs.quantization.stored import FORMAT
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except Exception:  # of classes of its own; whoever reads the file says what is wrong with it
+        return None
+    if header.get("format") == FORMAT:
+        raise ValueError(f"weights {str(path)!r} are in few bits; cbs.load_quantized reads them into a model")
+    if KEY not in header:
+        return None
+    try:
+        about, tensors = read(path)
+    except ValueError as error:
+        raise ValueError(f"weights {error}") from None
+    return tensors | {name: tensors[twin] for name, twin in about["tied"].items()}
 
 
 def _within(state: Any, depth: int = 2) -> dict[str, Tensor] | None:

@@ -1,10 +1,11 @@
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+import cbs
 from cbs.cli.output import ExtraWeights
-from cbs.cli.weights import fill
+from cbs.cli.weights import fill, read_state
 
 
 class Tied(nn.Module):
@@ -72,3 +73,23 @@ def test_what_a_file_lacks_is_refused_with_what_is_near(prefix, tmp_path):
         ValueError, match=r"lack '1.running_mean', .*[?] The nearest there are '1.runing_mean'"
     ):
         fill(net(0), tmp_path / "w.pt")
+
+
+def test_a_file_of_an_export_is_its_network_and_not_its_pieces(tmp_path):
+    model = net(1)
+    with torch.no_grad():
+        model[0].weight[:, ::2] = 0
+    cbs.export(model, tmp_path / "small.safetensors")
+    assert not {*load_file(tmp_path / "small.safetensors")} & {*model.state_dict()}
+    filled = fill(net(0), tmp_path / "small.safetensors").state_dict()
+    assert all(torch.equal(filled[name], values) for name, values in model.state_dict().items())
+    assert cbs.audit(read_state(tmp_path / "small.safetensors")).network_sparsity > 0.2
+    cbs.export(Tied(), tmp_path / "tied.safetensors", inputs=torch.randn(2, 3))
+    assert {*read_state(tmp_path / "tied.safetensors")} == {"first.weight", "last.weight"}
+
+
+def test_a_file_in_few_bits_is_told(tmp_path):
+    cbs.quantize(net(1), bits=3).save(tmp_path / "small.safetensors")
+    with pytest.raises(ValueError, match="load_quantized") as told:
+        read_state(tmp_path / "small.safetensors")
+    assert "\n" not in str(told.value)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cbs.data import Nested, Samples
+from cbs.network.answers import tensors_in
 
 Batch = Tensor | Nested
 
@@ -42,10 +41,8 @@ def arguments(model: nn.Module, batch: Batch) -> tuple[tuple[Any, ...], dict[str
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
-    """All tensors of a network's answer, in order: of tuples, mappings and objects that torch knows."""
-    if isinstance(outputs, Mapping):  # transformers' outputs
-        outputs = [*outputs.values()]
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    """All tensors of a network's answer, in order: of tuples, mappings, dataclasses and other objects."""
+    return tensors_in(outputs)
 
 
 def difference(found: Any, wanted: Any) -> float:

@@ -235,6 +235,26 @@ def _parts(outputs: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((field.name, getattr(outputs, field.name)) for field in dataclasses.fields(outputs))
 
 
+def tensors_in(outputs: Any) -> list[Tensor]:
+    """All tensors of an answer, in order: of containers and dataclasses; of attributes if there are none."""
+    return _inside(outputs, False, []) or _inside(outputs, True, [])
+
+
+def _inside(outputs: Any, attributes: bool, done: list[Any]) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    parts = [part for _, part in _parts(outputs)]
+    if not parts and not isinstance(outputs, Mapping | tuple | list):
+        parts = [leaf for leaf in pytree.tree_leaves(outputs) if leaf is not outputs]
+        own = getattr(outputs, "__dict__", {})
+        if not parts and attributes and own and not isinstance(outputs, nn.Module | type):
+            if any(outputs is other for other in done):
+                return []  # objects may have each other
+            done.append(outputs)
+            parts = [*own.values()]
+    return [tensor for part in parts for tensor in _inside(part, attributes, done)]
+
+
 def _shapes(outputs: Any) -> str:
     parts = [
         f"{name}: {list(value.shape) if isinstance(value, Tensor) else type(value).__name__}"

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cbs.data import first_line
-from cbs.network.answers import answer, raw
+from cbs.network.answers import answer, raw, tensors_in
 from cbs.network.eligible import KINDS, SHOWN, LeftOut
 from cbs.network.kinds.opening import close_model, parts_of
 from cbs.network.shrink import doubled
@@ -183,8 +182,7 @@ def _traced(
 
 def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
     """Every tensor of a network's answer that its parameters are in."""
-    found = pytree.tree_leaves(raw(model, inputs))
-    return [each for each in found if isinstance(each, Tensor) and each.grad_fn is not None]
+    return [each for each in tensors_in(raw(model, inputs)) if each.grad_fn is not None]
 
 
 def _mapped(

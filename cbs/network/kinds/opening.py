@@ -19,7 +19,7 @@ from torch.nn.utils import prune as torch_prune
 from torch.utils import _pytree as pytree
 
 from cbs.data import first_line
-from cbs.network.answers import raw
+from cbs.network.answers import raw, tensors_in
 from cbs.network.eligible import TYPES, masked
 from cbs.network.kinds.hooks import Refresh, settle
 from cbs.network.kinds.registry import Slot, departs, kind_of
@@ -361,15 +361,10 @@ def _own(values: Any) -> Any:
 
 def _agree(a: Any, b: Any, factor: float = 1.0) -> bool:
     """Whether two answers are the same but for rounding."""
-    left, right = (pytree.tree_leaves(values) for values in (a, b))
-    left, right = ([x for x in values if x is not None] for values in (left, right))
+    left, right = tensors_in(a), tensors_in(b)
     if len(left) != len(right):
         return False
     for x, y in zip(left, right, strict=True):
-        if isinstance(x, Tensor) != isinstance(y, Tensor):
-            return False
-        if not isinstance(x, Tensor):
-            continue
         if x.shape != y.shape or x.dtype != y.dtype:
             return False
         if not x.is_floating_point():

@@ -1,3 +1,6 @@
+import dataclasses
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -34,3 +37,14 @@ def test_difference_is_relative_to_the_largest():
     assert difference({"a": torch.tensor([4.0, 2.0]), "b": [torch.tensor([2.0])]}, wanted) == 0.25
     assert difference(torch.ones(2), torch.ones(3)) == float("inf")
     assert difference(torch.tensor([float("nan")]), torch.ones(1)) == float("inf")
+
+
+def test_answers_that_are_objects_are_compared():
+    @dataclasses.dataclass
+    class Out:
+        logits: torch.Tensor
+
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])
+    for kind in (Out, lambda x: types.SimpleNamespace(logits=x)):
+        assert difference(kind(a), kind(a)) == 0.0
+        assert difference(kind(b), kind(a)) == 0.25

@@ -1,4 +1,5 @@
 import copy
+import types
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -7,7 +8,15 @@ import torch
 from torch import nn
 
 from cbs.data import Nested, Samples
-from cbs.network.answers import OutputChosen, answer, choose_output, forward, functional, tell_choice
+from cbs.network.answers import (
+    OutputChosen,
+    answer,
+    choose_output,
+    forward,
+    functional,
+    tell_choice,
+    tensors_in,
+)
 
 X = torch.arange(24.0).reshape(6, 4)
 
@@ -168,3 +177,21 @@ def test_structures_go_through_vmap():
     model = Net()
     found = torch.func.vmap(torch.func.grad(value), in_dims=(None, 0))(torch.tensor(2.0), inputs)
     torch.testing.assert_close(found, (X * table).sum(dim=1))
+
+
+def test_tensors_are_found_in_answers_of_every_kind():
+    @dataclass
+    class Out:
+        loss: object
+        hidden: object
+        logits: torch.Tensor
+
+    a, b, c = torch.zeros(1), torch.ones(2), torch.ones(3)
+    for outputs in ([a, (b, {"c": c})], Out(None, {"a": a, "b": [b]}, c), {"x": Out(a, b, c), "n": 3}):
+        assert [id(tensor) for tensor in tensors_in(outputs)] == [id(a), id(b), id(c)]
+    assert len(tensors_in([pair := (a, b), pair])) == 4
+    plain = types.SimpleNamespace(a=a, more=types.SimpleNamespace(b=b, back=None))
+    plain.more.back = plain
+    assert [id(tensor) for tensor in tensors_in(plain)] == [id(a), id(b)]
+    assert [id(tensor) for tensor in tensors_in({"logits": c, "cache": plain})] == [id(c)]
+    assert tensors_in(None) == tensors_in("text") == tensors_in(nn.Linear(1, 1)) == []

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -289,3 +291,18 @@ def test_channels_of_convolutions_along_one_dimension_are_taken_out():
     assert (small[0].out_channels, small[3].in_channels, small[3].out_channels) == (4, 4, 3)
     assert small[6].in_features == 12
     torch.testing.assert_close(small(data.inputs), result.model(data.inputs), rtol=1e-10, atol=1e-12)
+
+
+def test_answers_that_are_dataclasses_are_followed():
+    @dataclass
+    class Out:
+        loss: object
+        logits: torch.Tensor
+
+    model = Custom(lambda m, x: Out(None, m.b(torch.tanh(m.a(x)))), a=nn.Linear(6, 5), b=nn.Linear(5, 3))
+    result = cbs.prune(
+        model, samples(), method="neuron-joint", granularity="neurons", sparsity=0.4, certify=False
+    )
+    small, x = result.permanent(), samples().inputs
+    assert small.a.out_features == 3
+    torch.testing.assert_close(small(x).logits, result.model(x).logits)

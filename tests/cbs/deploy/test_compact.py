@@ -99,3 +99,32 @@ def test_a_network_that_counts_its_channels_stays_as_it_is():
     small, lost = compact(model, torch.randn(9, 6))
     assert lost == []
     assert small.a.out_features == 4
+
+
+class Conditional(nn.Module):
+    """A sigmoid of what is zero is a half only for inputs of a size, or for so many samples."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.first, self.last, self.by = nn.Linear(4, 6), nn.Linear(6, 2), by
+
+    def forward(self, x):
+        return self.last(torch.sigmoid(self.first(x)) * self.by(x))
+
+
+@pytest.mark.parametrize(
+    ("by", "goes"),
+    [
+        (lambda x: (x.abs().amax(1, keepdim=True) < 20).to(x), False),
+        (lambda x: 1 / len(x), False),
+        (lambda x: 1.0, True),
+    ],
+)
+def test_what_is_constant_for_some_inputs_alone_stays(by, goes):
+    model = seeded(lambda: Conditional(by)).eval()
+    with torch.no_grad():
+        model.first.weight[:3] = 0
+    small, lost = compact(model, torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
+    assert bool(lost) == goes
+    for x in (torch.randn(8, 4), 100 * torch.randn(8, 4), torch.randn(3, 4)):
+        torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-5)

@@ -224,44 +224,15 @@ def conv(op, index, values, arena):
                 apart = op[APART]
                 while i < length:
                     left = length - i
+                    to, at_x = sums + 4 * i, x + 4 * i
                     if left > 32:
-                        paired64(
-                            sums + 4 * i,
-                            apart,
-                            x + 4 * i,
-                            weights + at,
-                            count,
-                            places + at,
-                            count,
-                            bias,
-                            other,
-                        )
+                        paired64(to, apart, at_x, weights + at, count, places + at, count, bias, other)
                         i += 64
                     elif left > 16:
-                        paired32(
-                            sums + 4 * i,
-                            apart,
-                            x + 4 * i,
-                            weights + at,
-                            count,
-                            places + at,
-                            count,
-                            bias,
-                            other,
-                        )
+                        paired32(to, apart, at_x, weights + at, count, places + at, count, bias, other)
                         i += 32
                     else:
-                        paired16(
-                            sums + 4 * i,
-                            apart,
-                            x + 4 * i,
-                            weights + at,
-                            count,
-                            places + at,
-                            count,
-                            bias,
-                            other,
-                        )
+                        paired16(to, apart, at_x, weights + at, count, places + at, count, bias, other)
                         i += 16
             while i < length:
                 left = length - i

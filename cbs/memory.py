@@ -26,6 +26,8 @@ DEFAULT = 2.5
 """GiB that a pruning may take where nobody says how much; less where the machine has not twice as much."""
 WEIGHT_BYTES = 100
 """What it may take for every parameter of a larger network."""
+ENTRY = 64
+"""Bytes for a number of what is computed sample by sample, with the copies that are made of it."""
 LEAST = 1 / 64
 """GiB below which nothing can be done."""
 
@@ -112,6 +114,15 @@ def memory_stats(batch: int) -> dict[str, float]:
 def free_memory() -> float:
     """Bytes that can still be taken, of the limit and of the machine."""
     return min(limit().left, machine_memory())
+
+
+def at_once(most: int) -> int:
+    """How many numbers of what it computes sample by sample a pass may hold: `most`, or as many as fit.
+
+    `ENTRY` bytes are counted for each: gradients as they come and laid out in rows, and rows in double
+    precision beside what is made of them.
+    """
+    return max(1, min(most, int(free_memory() / ENTRY)))
 
 
 def machine_memory() -> float:

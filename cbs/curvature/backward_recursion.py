@@ -21,6 +21,7 @@ from cbs.change import array
 from cbs.curvature import rules
 from cbs.curvature.each import Each, differentiating, gradients
 from cbs.data import Samples, first_line
+from cbs.memory import at_once
 from cbs.network.answers import answer
 from cbs.network.evaluate import SAME
 from cbs.network.layers import Layer
@@ -102,7 +103,7 @@ def recursion(
         outputs = answer(model, samples.first(1)).numel()
     found = {layer.name: torch.zeros(layer.shape, dtype=torch.float64) for layer in layers}
     diagonal = loss_diagonal(loss)
-    for inputs, targets in samples.batches(max(1, CHUNK // outputs**2)):
+    for inputs, targets in samples.batches(max(1, at_once(CHUNK) // outputs**2)):
         with differentiating(), torch.enable_grad():
             values = graph.run(inputs)
             slopes = {}

@@ -14,7 +14,7 @@ from torch.func import grad, vmap
 from cbs.curvature.base import Fisher, PerSample
 from cbs.curvature.each import Each, gradients
 from cbs.data import Samples
-from cbs.memory import free_memory
+from cbs.memory import at_once, free_memory
 from cbs.network.answers import answer, functional
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
@@ -125,7 +125,7 @@ def sample_gradients(
         return leaves.flat(gradients(single_loss(loss, answer(model, x), y), leaves.tensors))
 
     each = Each(together, alone)
-    for inputs, targets in samples.batches(max(1, CHUNK // sum(layer.size for layer in layers))):
+    for inputs, targets in samples.batches(max(1, at_once(CHUNK) // sum(layer.size for layer in layers))):
         yield each(inputs, targets)
 
 

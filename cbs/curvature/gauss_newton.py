@@ -13,6 +13,7 @@ from torch.func import jacrev, vjp, vmap
 from cbs.curvature.each import Each, gradients
 from cbs.curvature.fisher import factor_quadratics, require_memory
 from cbs.data import Samples
+from cbs.memory import at_once
 from cbs.network.answers import answer, functional
 from cbs.network.layers import Layer
 from cbs.network.leaves import Leaves
@@ -117,7 +118,7 @@ def rooted_jacobians(
         return torch.stack([leaves.flat(parts) for parts in pulled])
 
     each = Each(together, alone)
-    for inputs, targets in samples.batches(max(1, CHUNK // (outputs * p))):
+    for inputs, targets in samples.batches(max(1, at_once(CHUNK) // (outputs * p))):
         yield each(inputs, targets).detach()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cbs.change import array
 from cbs.curvature.each import differentiating, gradients
 from cbs.data import BATCH, Samples
-from cbs.memory import free_memory
+from cbs.memory import at_once, free_memory
 from cbs.network.answers import answer
 from cbs.network.layers import Layer, never_ran, visiting
 from cbs.quadratic import Diagonal, Quadratic, absolute_damping
@@ -206,7 +206,7 @@ class _Part:
             square = by_position[0][:, 0].square()
             self.omega = square if self.omega is None else self.omega.add_(square)
             return
-        step = max(1, CHUNK // (self.layer.shape[0] * sums_width(self.layer)))
+        step = max(1, at_once(CHUNK) // (self.layer.shape[0] * sums_width(self.layer)))
         for start in range(0, self.count, step):
             part = slice(start, start + step)
             pairs = zip(by_position, self.inputs, strict=True)
@@ -256,7 +256,7 @@ def _batch(model: nn.Module, layers: Sequence[Layer], samples: Samples) -> int:
         raise never_ran(idle[0])
     if outputs > WIDEST:
         raise ValueError(f"the outputs' derivatives {_passes(outputs)}")
-    return min(BATCH, max(1, CHUNK // sum(entries.values())))
+    return min(BATCH, max(1, at_once(CHUNK) // sum(entries.values())))
 
 
 def _passes(outputs: int) -> str:

@@ -82,7 +82,7 @@ def test_a_limit_that_is_none_is_refused(wrong):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"method": "sparsegpt"}, {"method": "obd"}])
+@pytest.mark.parametrize("options", [{"method": "sparsegpt"}, {"method": "obd-sd-fisher"}])
 def test_a_pruning_keeps_to_its_limit(options):
     taken, told, value = measured(0.25, **options)
     assert taken < 0.25

@@ -303,7 +303,9 @@ def test_ctrl_c_between_stages_keeps_the_last_and_before_any_goes_on(monkeypatch
         ("tuning.evaluate", 2, "stay"), ("stages.stage_network", 1, "return"),
     ],
 )  # fmt: skip
-def test_ctrl_c_anywhere_leaves_a_result_that_speaks_of_its_model(monkeypatch, place, times, deleted):
+def test_ctrl_c_anywhere_leaves_a_result_that_speaks_of_its_model(
+    monkeypatch, request, place, times, deleted
+):
     where = f"cbs.schedule.{place}"
     module, _, name = where.rpartition(".")
     real, left = getattr(importlib.import_module(module), name), [times]
@@ -316,6 +318,8 @@ def test_ctrl_c_anywhere_leaves_a_result_that_speaks_of_its_model(monkeypatch, p
         return found
 
     monkeypatch.setattr(where, pressed)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run aside
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     data, model = samples(120, dtype=torch.float32), seeded(mlp, dtype=torch.float32)
     before = state(model)
     result = cbs.prune(

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cbs.budgets import flat_budget
 from cbs.change import Change, Weights
 from cbs.earlier import keep_out, staying
 from solvers import Budget, FactorHessian, SubsetProblem
@@ -380,38 +381,3 @@ def product(D: Array, H: Array) -> Array:
 def absolute_damping(mean: float, damping: float) -> float:
     """`damping` times the mean of a diagonal, or `damping` itself where that mean is zero."""
     return damping * (mean if mean > 0 else 1.0)
-
-
-def flat_budget(budget: Budget, m: int, n: int) -> Budget:
-    """A layer's budget on its weights laid out as one row of `m * n`, row after row.
-
-    Raises:
-        ValueError: for column budgets, which have no such form.
-    """
-    if budget.kind == "per_row":
-        if isinstance(budget.prune, int):
-            return Budget.n_of_m(n - budget.prune, n)
-        raise ValueError("rows of different counts can't be laid out in one")
-    if budget.kind == "columns":
-        raise ValueError("budget 'columns' couples the rows and can't be laid out in one")
-    return budget
-
-
-def smallest(scores: Sequence[Array], budgets: Sequence[Budget] | int) -> list[Mask]:
-    """Masks that prune the entries of smallest score.
-
-    Args:
-        scores: `[m, n]` of every layer. For column budgets a column's score is the sum of its entries.
-        budgets: a budget for every layer, or the number of entries that all layers prune together.
-    """
-    if isinstance(budgets, int):
-        joined = np.concatenate([s.ravel() for s in scores])[None, :]
-        chosen = Budget.per_layer(budgets).laid_over(1, joined.size).smallest(joined)[0]
-        parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
-        return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
-    masks: list[NDArray[np.bool_]] = []
-    for s, budget in zip(scores, budgets, strict=True):
-        pools = budget.laid_over(*s.shape)
-        ranked = s.sum(axis=0, keepdims=True) if pools.coupled else s
-        masks.append(pools.expand(pools.smallest(ranked), len(s)))
-    return masks

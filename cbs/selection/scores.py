@@ -141,8 +141,8 @@ class Scores(WeightSelection, NeuronSelection):
         """See `WeightSelection.share`: the smallest scores of all layers."""
         import numpy as np
 
+        from cbs.budgets import smallest
         from cbs.curvature.output import row_scales
-        from cbs.quadratic import smallest
 
         scores: list[Array] = []
         for model in job.quadratics:
@@ -164,7 +164,7 @@ class Scores(WeightSelection, NeuronSelection):
         starts: Sequence[Mask | None],
     ) -> list[Choice]:
         """See `WeightSelection.choose`."""
-        from cbs.quadratic import smallest
+        from cbs.budgets import smallest
 
         found = []
         for model, budget in zip(quadratics, budgets, strict=True):

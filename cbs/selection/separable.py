@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cbs.quadratic import Diagonal, Quadratic, smallest
+from cbs.budgets import smallest
+from cbs.quadratic import Diagonal, Quadratic
 from cbs.references import LayerBound
 from cbs.selection.base import Choice
 from solvers import Budget

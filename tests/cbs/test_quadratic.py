@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from cbs.budgets import flat_budget, smallest
 from cbs.change import Weights, array, layer_weights
 from cbs.curvature.fisher import damped_factor
 from cbs.curvature.gram import layer_quadratic
 from cbs.network.layers import Layer
-from cbs.quadratic import Diagonal, Quadratic, flat_budget, smallest
+from cbs.quadratic import Diagonal, Quadratic
 from cbs.selection import Solve
 from solvers import Budget
 from tests.cbs.networks import seeded

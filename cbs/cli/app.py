@@ -18,7 +18,7 @@ import typer
 import typer.main
 
 from cbs.cli import bench, curve, diagnose, doctor, export, listing, prune, quantize, solve, verify
-from cbs.cli.everywhere import Command, shared
+from cbs.cli.everywhere import Command, Group, shared
 from cbs.cli.output import complain, telling_of_plugins
 from cbs.cli.signals import stopping
 from cbs.cli.streams import standard_streams, unheard
@@ -43,6 +43,8 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
 }  # fmt: skip
 """By panel of the help."""
+GROUPS: dict[str, Group] = {}
+"""Commands with commands of their own."""
 
 app = typer.Typer(
     name="cbs",
@@ -63,13 +65,20 @@ def _command() -> Any:
 
 
 def command_names() -> list[str]:
-    """Names of the subcommands."""
-    return [name for commands in COMMANDS.values() for name in commands]
+    """Names of the subcommands; those of a group after its own, as `study run`."""
+    plain = [name for commands in COMMANDS.values() for name in commands]
+    return plain + [f"{name} {part}" for name, group in GROUPS.items() for part in group.commands]
 
 
 for _panel, _commands in COMMANDS.items():
     for _name, _function in _commands.items():
         app.command(_name, cls=Command, rich_help_panel=_panel)(shared(_function, command_names))
+
+for _name, _group in GROUPS.items():
+    _inner = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, help=_group.summary)
+    for _part, _function in _group.commands.items():
+        _inner.command(_part, cls=Command)(shared(_function, command_names))
+    app.add_typer(_inner, name=_name, rich_help_panel=_group.panel)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -24,6 +25,21 @@ NoColor = Annotated[
     bool, flag("--no-color", panel=MORE, help="No colours, as where NO_COLOR is set or output is piped.")
 ]
 OWN = ("config", "quiet", "verbose", "no_color")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A command with commands of its own, as `cbs study` has `run` and `show`.
+
+    Attributes:
+        panel: of the help of `cbs`, where it is listed.
+        summary: one line of help.
+        commands: by name.
+    """
+
+    panel: str
+    summary: str
+    commands: Mapping[str, Callable[..., Any]]
 
 
 class Command(TyperCommand):
@@ -56,7 +72,7 @@ def shared(function: Callable[..., Any], names: Callable[[], list[str]]) -> Call
                 for parameter in context.command.params
                 if parameter.name in kinds and not parameter.is_eager
             }
-            told = configuration.settings(value, str(context.info_name), names(), known)
+            told = configuration.settings(value, context.command_path.partition(" ")[2], names(), known)
             context.default_map = {**(context.default_map or {}), **told}
         return value
 

@@ -70,7 +70,7 @@ def test_colours_are_off_where_they_are_not_wanted(capsys, here, monkeypatch, ar
 
 def test_every_command_takes_them(capsys):
     for name in command_names():
-        assert main([name, "-h"]) == 0
+        assert main([*name.split(), "-h"]) == 0
         text = capsys.readouterr().out
         for option in ("--config", "--quiet", "--verbose", "--no-color"):
             assert option in text

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import cbs
-from cbs.data import Samples, mnist
-from cbs.zoo import mlpnet
+from cbs.data import Samples
+from cbs.zoo import trained
 
 HELD_OUT = 5_000
 """Training images that no calibration sees, on which divergences are measured."""
@@ -75,39 +74,19 @@ def case(name: str, folder: str | None, seed: int) -> Case:
     if not found:
         raise SystemExit("--data-dir or CBS_DATA must name a folder with the networks and their data")
     path = Path(found)
-    return {"mlpnet": _mlpnet, "resnet20": _resnet20, "wide": _wide}[name](path, seed)
+    known, held = {
+        "mlpnet": ("mlpnet", HELD_OUT),
+        "resnet20": ("resnet20", 500),
+        "wide": ("mlp-300", HELD_OUT),
+    }[name]
+    return _case(name, known, path, seed, held)
 
 
-def _mlpnet(path: Path, seed: int) -> Case:
-    split = mnist(path)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(split.train)))
-    return _of("mlpnet", mlpnet(path / "mlpnet_93.97.npz"), None, split.train, order, HELD_OUT, split.test)
-
-
-def _wide(path: Path, seed: int) -> Case:
-    """784-300-100-10 with ReLU and biases, trained by `cbs.train` from seed 0."""
-    split = mnist(path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        layers = [nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)]
-        model = nn.Sequential(*layers)
-    cbs.train(model, split.train, epochs=5, batch=128, learning_rate=1e-3, seed=0)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(split.train)))
-    return _of("wide", model, None, split.train, order, HELD_OUT, split.test)
-
-
-def _resnet20(path: Path, seed: int) -> Case:
-    model = ResNet20()
-    with np.load(path / "resnet20_cifar10.npz") as arrays:
-        model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
-    parts = []
-    with np.load(path / "cifar10_subset.npz") as arrays:
-        for part in ("train", "test"):
-            images = torch.from_numpy(arrays[f"{part}_images"]).float() / 255
-            parts.append(Samples((images - 0.5) / 0.5, torch.from_numpy(arrays[f"{part}_labels"]).long()))
-    layers = [name for name, module in model.named_modules() if _is_inner(name, module)]
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(parts[0])))
-    return _of("resnet20", model.eval(), layers, parts[0], order, 500, parts[1])
+def _case(name: str, known: str, path: Path, seed: int, held: int) -> Case:
+    """A network of the zoo, its training images in the order of a seed."""
+    found = trained(known, path)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(found.train)))
+    return _of(name, found.model, found.layers, found.train, order, held, found.test)
 
 
 def _of(
@@ -124,52 +103,9 @@ def _of(
     return Case(name, model, layers, chosen, train.inputs[order[-held:]], test)
 
 
-def _is_inner(name: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and name != "conv1"
-
-
 @torch.no_grad()
 def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([model(part) for part in torch.split(inputs, 500)]).double()
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
-
-    def __init__(self, before: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = nn.Sequential()
-        if stride > 1:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.downsample(x))
-
-
-class ResNet20(nn.Module):
-    """He et al. 2016, section 4.2, with 1 x 1 convolutions for shortcuts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        stages = [
-            nn.Sequential(Block(before, channels, stride), *(Block(channels, channels, 1) for _ in range(2)))
-            for before, channels, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
-        ]
-        self.layer1, self.layer2, self.layer3 = stages
-        self.fc = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return self.fc(self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3)))
 
 
 class Rows:

@@ -20,10 +20,10 @@ import torch
 from numba import njit
 from torch import nn
 from torch.fx.experimental.optimization import fuse
-from torch.nn import functional as F
 
 from cbs.deploy.onnx import session, write_onnx
 from cbs.deploy.sparse import compiled
+from cbs.zoo import ResNet20
 
 HERE = Path(__file__).parent
 FIELDS = ("part", "what", "multiplications", "batch", "how", "wall", "cpu", "times dense", "times dense, cpu")
@@ -146,44 +146,6 @@ def kernels(layer: nn.Linear, x: torch.Tensor) -> dict[str, Callable[[], Any]]:
         starts, places, flat = C.indptr, C.indices, columns[:, 0].copy()
         found["numba CSR loop"] = lambda: csr_loop(starts, places, C.data, bias, flat, y)
     return found
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
-
-    def __init__(self, before: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = nn.Sequential()
-        if stride > 1:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.downsample(x))
-
-
-class ResNet20(nn.Module):
-    """He et al. 2016, section 4.2, with a share of its channels."""
-
-    def __init__(self, kept: float = 1.0) -> None:
-        super().__init__()
-        a, b, c = (int(kept * channels) for channels in (16, 32, 64))
-        self.conv1, self.bn1 = nn.Conv2d(3, a, 3, 1, 1, bias=False), nn.BatchNorm2d(a)
-        self.layer1, self.layer2, self.layer3 = (
-            nn.Sequential(Block(before, now, stride), Block(now, now, 1), Block(now, now, 1))
-            for before, now, stride in ((a, a, 1), (a, b, 2), (b, c, 2))
-        )
-        self.fc = nn.Linear(c, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return self.fc(self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3)))
 
 
 def resnet(settings: dict[str, Any], rows: Rows) -> None:

@@ -1,8 +1,6 @@
 """The networks of this experiment, each with calibration inputs without labels, and a measure of quality."""
 
-import importlib.util
-import os
-import sys
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,8 @@ import speech
 import torch
 import vad
 from torch import nn
+
+from cbs.zoo import trained
 
 
 @dataclass(frozen=True)
@@ -93,23 +93,16 @@ def minilm(cache: Path | None) -> Case:
 
 def resnet20(cache: Path | None) -> Case:
     """500 training images of CIFAR-10 for calibration, without labels; 2,000 test images."""
-    ResNet20 = plain_resnet20()
-    found = os.environ.get("CBS_DATA")
-    if not found:
-        raise SystemExit("CBS_DATA must name a folder with resnet20_cifar10.npz and cifar10_subset.npz")
-    data = np.load(Path(found) / "cifar10_subset.npz")
-    state = np.load(Path(found) / "resnet20_cifar10.npz")
+    try:
+        found = trained("resnet20")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
     def build() -> nn.Module:
-        model = ResNet20()
-        model.load_state_dict({name: torch.from_numpy(state[name]) for name in model.state_dict()})
-        return model.eval()
+        return copy.deepcopy(found.model)
 
-    def images(name: str, count: int) -> torch.Tensor:
-        return (torch.from_numpy(data[name][:count]).float() / 255 - 0.5) / 0.5
-
-    train, test = images("train_images", 500), images("test_images", 2_000)
-    labels = torch.from_numpy(data["test_labels"][:2_000].astype(np.int64))
+    train, test = found.train.inputs[:500], found.test.inputs[:2_000]
+    labels = found.test.targets[:2_000]
 
     def quality(dense: nn.Module, pruned: nn.Module) -> dict[str, float]:
         with torch.no_grad():
@@ -121,17 +114,6 @@ def resnet20(cache: Path | None) -> Case:
         }
 
     return Case("ResNet20", build, [train], train[:1], quality, shown=("accuracy", "agreement"))
-
-
-def plain_resnet20() -> type[nn.Module]:
-    """The class that `experiments/accuracy` has, from its file: both folders have a `cases`."""
-    path = Path(__file__).parents[1] / "accuracy" / "cases.py"
-    spec = importlib.util.spec_from_file_location("accuracy_cases", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ResNet20
 
 
 CASES: dict[str, Callable[[Path | None], Case]] = {

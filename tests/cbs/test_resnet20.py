@@ -6,53 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 import cbs
 from cbs.curvature.output import row_scales
 from cbs.deploy.sparse import compiled
 from cbs.network.evaluate import output_changes
 from cbs.network.network import Network
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
-
-    def __init__(self, before, channels, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = nn.Sequential()
-        if stride > 1:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.downsample(x))
-
-
-class ResNet20(nn.Module):
-    """He et al. 2016, section 4.2, with 1 x 1 convolutions for shortcuts."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        stages = [
-            nn.Sequential(Block(before, channels, stride), *(Block(channels, channels, 1) for _ in range(2)))
-            for before, channels, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
-        ]
-        self.layer1, self.layer2, self.layer3 = stages
-        self.fc = nn.Linear(64, 10)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        return self.fc(self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3)))
+from cbs.zoo import trained
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +21,9 @@ def resnet20():
     folder = os.environ.get("CBS_DATA")
     if folder is None or not (Path(folder) / "resnet20_cifar10.npz").exists():
         pytest.skip("CBS_DATA names no folder with ResNet20's weights and CIFAR-10")
-    model = ResNet20()
-    with np.load(Path(folder) / "resnet20_cifar10.npz") as arrays:
-        model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
-    parts = []
-    with np.load(Path(folder) / "cifar10_subset.npz") as arrays:
-        for part in ("train", "test"):
-            images = torch.from_numpy(arrays[f"{part}_images"][:1000]).float() / 255
-            parts.append(((images - 0.5) / 0.5, torch.from_numpy(arrays[f"{part}_labels"][:1000]).long()))
-    return model.eval(), *parts
+    found = trained("resnet20")
+    parts = [(part.inputs[:1000], part.targets[:1000]) for part in (found.train, found.test)]
+    return found.model, *parts
 
 
 @pytest.mark.slow

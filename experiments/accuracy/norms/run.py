@@ -13,7 +13,6 @@ import time
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,12 +20,13 @@ from torch.nn import functional as F
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from cases import ResNet20, Rows, put  # noqa: E402
+from cases import Rows, put  # noqa: E402
 
 import cbs  # noqa: E402
 from cbs.data import Samples  # noqa: E402
 from cbs.network.evaluate import evaluate  # noqa: E402
 from cbs.network.norms import recompute_norms  # noqa: E402
+from cbs.zoo import trained  # noqa: E402
 
 KEYS = ("method", "images", "sparsity", "norms")
 VALUES = ("divergence", "accuracy", "loss", "seconds")
@@ -40,15 +40,8 @@ NORMS = ("as they were", "of the inputs", "to the dense outputs")
 
 
 def load(folder: Path, images: int, test: int) -> tuple[nn.Module, Samples, Samples]:
-    model = ResNet20()
-    with np.load(folder / "resnet20_cifar10.npz") as arrays:
-        model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in model.state_dict()})
-    parts = []
-    with np.load(folder / "cifar10_subset.npz") as arrays:
-        for part, count in (("train", images), ("test", test)):
-            x = torch.from_numpy(arrays[f"{part}_images"][:count]).float() / 255
-            parts.append(Samples((x - 0.5) / 0.5, torch.from_numpy(arrays[f"{part}_labels"][:count]).long()))
-    return model.eval(), *parts
+    found = trained("resnet20", folder)
+    return found.model, found.train.few(images), found.test.few(test)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def test_files_of_other_networks_are_refused(tmp_path):
 
 
 def test_the_digits_network_does_not_depend_on_threads(monkeypatch):
-    monkeypatch.setattr("cbs.zoo.train", functools.partial(train, epochs=6))
+    monkeypatch.setattr("cbs.zoo.perceptrons.train", functools.partial(train, epochs=6))
     threads = torch.get_num_threads()
     weights = []
     try:

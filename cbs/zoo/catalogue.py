@@ -1,0 +1,207 @@
+"""Trained networks by name, each with its data: what experiments and instance libraries are made of."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import cbs.zoo as zoo
+from cbs.data import Samples, Split, mnist
+from cbs.zoo.kept import kept
+from cbs.zoo.perceptrons import perceptron, train_double
+from cbs.zoo.published import mlpnet, read_arrays, resnet20
+
+VERSION = 1
+"""Of the ways networks are trained here: a higher one makes what is kept in the cache anew."""
+SMALL = 10_000
+"""MNIST images that the small networks on averaged images are trained on, drawn by the seed 0."""
+DATA = "CBS_DATA"
+"""Environment variable that names the folder with the data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with its data.
+
+    Attributes:
+        name: by which it is known here.
+        model: in evaluation mode.
+        train: what it was trained on; for ResNet20 the training images at hand.
+        test: held out.
+        layers: names of the layers that the literature prunes; None for all.
+    """
+
+    name: str
+    model: nn.Module
+    train: Samples = field(repr=False)
+    test: Samples = field(repr=False)
+    layers: list[str] | None = None
+
+
+def names() -> list[str]:
+    """Names of the networks of `trained`, those without need of data first."""
+    return list(NETWORKS)
+
+
+def trained(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> Trained:
+    """A trained network by name, with its data.
+
+    | name | network | data |
+    |---|---|---|
+    | `digits` | MLP 64-32-16-10 | scikit-learn's digits |
+    | `breast-cancer` | MLP 30-48-32-2 | scikit-learn's breast cancer, standardised |
+    | `wine` | MLP 13-32-16-3 | scikit-learn's wine, standardised |
+    | `mnist-7x7` | MLP 49-64-48-10 | MNIST, averaged over 4 x 4 pixels |
+    | `mnist-12x12` | MLP 144-32-10 | MNIST without its border of 2 pixels, averaged over 2 x 2 |
+    | `mnist-14x14` | MLP 196-32-10 | MNIST, averaged over 2 x 2 pixels |
+    | `mlp-300` | MLP 784-300-100-10 | MNIST |
+    | `mlpnet` | MLP 784-40-20-10 without biases, weights of a file | MNIST |
+    | `resnet20` | ResNet20, weights of a file | CIFAR-10 |
+
+    All MLPs have ReLU, and biases but for `mlpnet`. Training is deterministic: in double precision, rounded
+    to single in the end. What takes more than moments is kept in the cache folder, see `cbs.zoo.kept`.
+
+    Args:
+        name: of the network.
+        data_dir: folder with the data; by default the environment variable `CBS_DATA`. MNIST is downloaded
+            where neither is given.
+        seed: of the weights and the order of the samples, for those that are trained here.
+
+    Raises:
+        ValueError: in one line, for a name that is not known, or data that is not there.
+    """
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(str(name), NETWORKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NETWORKS)}"
+        raise ValueError(f"unknown network {name!r}; {hint}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    return NETWORKS[name](data_dir, seed)
+
+
+def _digits(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
+    model, split = zoo.trained_digits_mlp(seed)
+    return Trained("digits", model, split.train, split.test)
+
+
+def _table(name: str, hidden: tuple[int, ...], data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
+    """An MLP on one of scikit-learn's tables, a fifth of which is held out."""
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    X, y = getattr(datasets, f"load_{name.replace('-', '_')}")(return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2, random_state=0, stratify=y)
+    mean, deviation = X_train.mean(axis=0), X_train.std(axis=0)
+    train, test = (
+        Samples(torch.from_numpy((part - mean) / deviation).float(), torch.from_numpy(labels).long())
+        for part, labels in ((X_train, y_train), (X_test, y_test))
+    )
+    model = perceptron((X.shape[1], *hidden, int(y.max()) + 1), seed)
+    train_double(model, train, seed=seed)
+    return Trained(name, model.eval(), train, test)
+
+
+def _averaged(
+    side: int, hidden: tuple[int, ...], data_dir: str | os.PathLike[str] | None, seed: int
+) -> Trained:
+    """An MLP on MNIST images of `side` x `side` averages."""
+    split, name = mnist(data_dir), f"mnist-{side}x{side}"
+    cut, block = ((28 - 28 // side * side) // 2, 28 // side)
+
+    def small(samples: Samples) -> Samples:
+        images = samples.inputs.reshape(-1, 1, 28, 28)[:, :, cut : 28 - cut, cut : 28 - cut]
+        return Samples(F.avg_pool2d(images, block).flatten(1), samples.targets)
+
+    train, test = small(split.train.choose(SMALL)), small(split.test)
+    widths = (side * side, *hidden, 10)
+    model = perceptron(widths, seed)
+    recipe = {"version": VERSION, "name": name, "widths": widths, "images": SMALL, "epochs": 20, "seed": seed}
+    kept(name, recipe, model, lambda model: train_double(model, train, seed=seed, epochs=20))
+    return Trained(name, model.eval(), train, test)
+
+
+def _wide(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
+    split, widths = mnist(data_dir), (784, 300, 100, 10)
+    model = perceptron(widths, seed)
+    recipe = {
+        "version": VERSION,
+        "name": "mlp-300",
+        "widths": widths,
+        "epochs": 5,
+        "batch": 128,
+        "seed": seed,
+    }
+
+    def fit(model: nn.Module) -> None:
+        train_double(model, split.train, seed=seed, epochs=5, batch=128, learning_rate=1e-3)
+
+    kept("mlp-300", recipe, model, fit)
+    return Trained("mlp-300", model.eval(), split.train, split.test)
+
+
+def _mlpnet(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
+    path = _file("mlpnet", data_dir, "mlpnet_93.97.npz")
+    split: Split = mnist(path.parent)
+    return Trained("mlpnet", mlpnet(path), split.train, split.test)
+
+
+def _resnet20(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
+    model = resnet20(_file("resnet20", data_dir, "resnet20_cifar10.npz"))
+    train, test = cifar10(_file("resnet20", data_dir, "cifar10_subset.npz"))
+    return Trained("resnet20", model, train, test, model.inner)
+
+
+def cifar10(path: Path) -> tuple[Samples, Samples]:
+    """Training and test images `[N, 3, 32, 32]` of a file, scaled to -1..1, with labels 0..9.
+
+    Raises:
+        ValueError: if it can't be read, or lacks one of `train_images`, `train_labels`, `test_images` and
+            `test_labels`.
+    """
+    parts = ("train", "test")
+    wanted = [f"{part}_{what}" for part in parts for what in ("images", "labels")]
+    arrays = read_arrays(path, wanted)
+    if lacking := [name for name in wanted if name not in arrays]:
+        raise ValueError(f"{path}: no array {lacking[0]!r}; it must hold {', '.join(wanted)}")
+    return _images(arrays, "train"), _images(arrays, "test")
+
+
+def _images(arrays: Mapping[str, np.ndarray], part: str) -> Samples:
+    images: Tensor = torch.from_numpy(arrays[f"{part}_images"]).float() / 255
+    return Samples((images - 0.5) / 0.5, torch.from_numpy(arrays[f"{part}_labels"]).long())
+
+
+def _file(name: str, data_dir: str | os.PathLike[str] | None, wanted: str) -> Path:
+    """A file in the folder with the data."""
+    folder = data_dir or os.environ.get(DATA)
+    if not folder:
+        raise ValueError(f"network {name!r} needs {wanted}; set {DATA} to the folder that has it")
+    path = Path(folder) / wanted
+    if not path.is_file():
+        raise ValueError(
+            f"network {name!r} needs {wanted}, which is not in {str(folder)!r}; set {DATA} to the folder "
+            "that has it"
+        )
+    return path
+
+
+NETWORKS: dict[str, Callable[[str | os.PathLike[str] | None, int], Trained]] = {
+    "digits": _digits,
+    "breast-cancer": partial(_table, "breast-cancer", (48, 32)),
+    "wine": partial(_table, "wine", (32, 16)),
+    "mnist-7x7": partial(_averaged, 7, (64, 48)),
+    "mnist-12x12": partial(_averaged, 12, (32,)),
+    "mnist-14x14": partial(_averaged, 14, (32,)),
+    "mlp-300": _wide,
+    "mlpnet": _mlpnet,
+    "resnet20": _resnet20,
+}

@@ -38,10 +38,10 @@ PLUGINS = "cbs.solvers"
 @cache
 def built_in() -> Mapping[str, Solver]:
     """This package's solvers by name, in the order they are listed to users."""
-    from solvers import exact, foreign, heuristics, relaxations
+    from solvers import exact, foreign, heuristics, peers, relaxations
     from solvers.auto import Auto
 
-    rooms = (exact, foreign, relaxations, heuristics)
+    rooms = (exact, foreign, relaxations, heuristics, peers)
     return {solver.name: solver for solver in (Auto(), *(each for room in rooms for each in room.SOLVERS))}
 
 

@@ -10,15 +10,15 @@ import typer
 
 from cbs.cli import output
 from cbs.cli.everywhere import Group
-from cbs.cli.options import WHAT, Json, flag
+from cbs.cli.options import Json, flag
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Peers; default: all.")]
-Named = Annotated[list[str], typer.Argument(metavar="NAME...", help="Peers.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Peers; default: all.")]
+Named = Annotated[list[str], typer.Argument(metavar="NAME", help="Peers.")]
 
 
 def install(
     names: Names = None,
-    again: Annotated[bool, flag("--again", panel=WHAT, help="Make it anew if it is there.")] = False,
+    again: Annotated[bool, flag("--again", help="Make it anew if it is there.")] = False,
 ) -> int:
     """Make the environments of peers, each with exact versions, by your own pip and its configuration.
 
@@ -30,9 +30,13 @@ def install(
     `cbs peers install okridge l0bnb`
     """
     from solvers.peers.environment import install as make
+    from solvers.peers.environment import state
 
     console, failed = output.progress(), 0
     for name in _known(names):
+        if (facts := state(name)) is not None and not again:
+            console.print(f"{name}: {facts['version']} is there")
+            continue
         try:
             make(name, again=again, tell=console.print)
         except ValueError as error:
@@ -61,11 +65,16 @@ def list_peers(as_json: Json = False) -> None:
     if as_json:
         output.print_json({"peers": found, "left_out": dict(LEFT_OUT)})
         return
-    rows = []
-    for name, facts in found.items():
-        missing = "of another release: " if facts["outdated"] else ""
-        rows.append((name, facts["version"] or f"{missing}{facts['install']}", facts["summary"]))
-    output.print_table(("peer", "installed", "what it is"), rows)
+    output.print_table(
+        ("peer", "version", "what it is"),
+        [(name, facts["version"] or "-", facts["summary"]) for name, facts in found.items()],
+    )
+    if missing := [(name, facts) for name, facts in found.items() if not facts["installed"]]:
+        output.results().print("\nnot installed:")
+        again = {True: " (it is of another release)", False: ""}
+        output.print_table(
+            ("", ""), [(name, facts["install"] + again[facts["outdated"]]) for name, facts in missing]
+        )
     output.results().print("\nnot to be had:")
     output.print_table(("", ""), list(LEFT_OUT.items()))
     output.results().print(f"\nin {folder()}", soft_wrap=True)

@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,15 @@ def folder() -> Path:
     return Path(named).expanduser().absolute() if named else _in_cache()
 
 
-@cache
 def _in_cache() -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("combinatorial-brain-surgeon")) / "peers"
+    """As platformdirs has it, which takes too long to import for a list of solvers."""
+    if sys.platform == "win32":
+        caches = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
+    elif sys.platform == "darwin":
+        caches = os.path.expanduser("~/Library/Caches")
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches) / "combinatorial-brain-surgeon" / "peers"
 
 
 def requirements(name: str) -> Path:

@@ -7,9 +7,10 @@ curvatures as its blocks.
 
 What a peer says is not trusted. Its support becomes a mask whose value is recomputed. Its bound was computed
 in floating point with tolerances of its own, and nothing here can check it: it is told in
-`stats["claimed_bound"]`, and `Solution.bound` stays minus infinity, so that no status rests on it. With
-`trust=True` the claim is taken as those of the mixed-integer solvers are, widened by what tolerances and
-rounding can have moved it by. A claim above the value of a mask is refuted, and then counts for nothing.
+`stats["claimed_bound"]`, and `Solution.bound` stays at zero, which nothing costs less than, so that no status
+rests on it. With `trust=True` the claim is taken as those of the mixed-integer solvers are, widened by what
+tolerances and rounding can have moved it by. A claim above the value of a mask is refuted, and counts for
+nothing.
 """
 
 from __future__ import annotations
@@ -180,8 +181,9 @@ class _Search:
         claim = sum(row.claim for row in self.rows) + self.control.offset
         value = sum(row.value for row in self.rows) + self.control.offset
         claims = math.isfinite(claim)
-        cut = any(row.cut or not row.answered for row in self.rows)
-        reason = self.control.stopped() or (Status.TIME_LIMIT if cut else Status.FEASIBLE)
+        reason = self.control.stopped() or Status.FEASIBLE
+        if reason is Status.FEASIBLE and any(row.cut for row in self.rows):
+            reason = Status.MEMORY_LIMIT if self.control.deadline is None else Status.TIME_LIMIT
         stats: dict[str, Any] = {
             "peer": f"{self.peer.name} {self.version}".strip(), "peer_seconds": self.seconds,
             "nodes": self.nodes, "claimed_bound": claim if claims else None,

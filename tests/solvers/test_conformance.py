@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from solvers import Budget, Progress, Status, SubsetProblem, available, get_solver, solve
+from solvers import Budget, Progress, Status, SubsetProblem, available, get_solver, peers, solve
 from solvers.solve import check_support
 from tests.solvers.oracles import dense_value
 
@@ -46,6 +46,8 @@ CASES = {"plain": {}, "gradient": {"gradient": True}, "movable": {"movable": Tru
 VARIANTS = {"joint": True, "selection": False}
 CURVATURES = {"shared": False, "stacked": True}
 SOLVERS = available()
+PEERS = {peer.name for peer in peers.SOLVERS}
+"""Solvers in environments of their own, whose cells are left to the slow tests."""
 PROVERS = [name for name, facts in SOLVERS.items() if facts["proves"] == "optimality"]
 GAP = 1e-4
 
@@ -80,7 +82,7 @@ def cells(problem, *axes, names=SOLVERS):
     """A parameter set for each installed solver and point of the axes whose `problem` it supports."""
     points = {axis: problem(*axis) for axis in itertools.product(*axes)}
     return [
-        pytest.param(name, *axis, id="-".join((name, *axis)))
+        pytest.param(name, *axis, id="-".join((name, *axis)), marks=pytest.mark.slow if name in PEERS else ())
         for name in names
         if SOLVERS[name]["installed"]
         for axis, posed in points.items()
@@ -121,7 +123,11 @@ def same(one, other):
     ("name", "budget", "variant", "curvature", "case"),
     cells(posed, [b for b in BUDGETS if "pools" not in b], VARIANTS, CURVATURES, CASES)
     + [
-        pytest.param(*cell.values, id=cell.id, marks=() if cell.values[1:] in POOLED else pytest.mark.slow)
+        pytest.param(
+            *cell.values,
+            id=cell.id,
+            marks=cell.marks if cell.values[1:] in POOLED else pytest.mark.slow,
+        )
         for cell in cells(posed, ["pools", "shared_pools"], VARIANTS, CURVATURES, CASES)
     ]
     + absent("per_row", "joint", "shared", "plain"),
@@ -204,7 +210,7 @@ def test_no_solver_beats_anothers_bound(variant):
     found = {
         name: solve(problem, name)
         for name, facts in SOLVERS.items()
-        if facts["installed"] and supports(name, problem)
+        if facts["installed"] and name not in PEERS and supports(name, problem)
     }
     assert len(found) > 8
     highest = max(found, key=lambda name: found[name].bound)

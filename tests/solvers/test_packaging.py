@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from solvers.peers.known import PEERS
 from solvers.solve import registry
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def test_the_hint_of_every_optional_solver_installs_what_its_extra_does():
 
 def test_what_has_no_extra_needs_none():
     core = " ".join(PROJECT["project"]["dependencies"])
-    without = [cls for cls in registry().values() if not cls.wheel]
+    without = [cls for cls in registry().values() if not cls.wheel and cls not in PEERS]
     assert {cls.install_hint() for cls in without} == {None}
     needed = {module for cls in without for module in cls.requires}
     assert [module for module in sorted(needed) if module.split(".")[0] not in core] == []
@@ -69,3 +70,4 @@ def test_wheels_hold_the_markers_of_types():
     builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT))
     files = {file.distribution_path for file in builder.recurse_included_files()}
     assert {"cbs/py.typed", "solvers/py.typed", "solvers/solve.py"} <= files
+    assert {f"solvers/peers/requirements/{peer.name}.txt" for peer in PEERS} <= files

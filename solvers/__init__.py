@@ -11,6 +11,7 @@ from solvers.runtime.lazy import export as _export
 if TYPE_CHECKING:
     from solvers.budget import Budget
     from solvers.curve import Curve, curve
+    from solvers.executors.door import executor
     from solvers.hessian import BlockDiagonalHessian, DenseHessian, FactorHessian, Hessian, StackedHessian
     from solvers.near_optimal import NearOptimal, near_optimal
     from solvers.problem import SubsetProblem
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockDiagonalHessian", "Bounds", "Budget", "Curve", "DenseHessian", "FactorHessian", "Hessian",
     "NearOptimal", "Outcome", "Progress", "Solution", "Solver", "StackedHessian", "Status", "SubsetProblem",
-    "Together", "available", "curve", "get_solver", "near_optimal", "solve", "solve_together",
+    "Together", "available", "curve", "executor", "get_solver", "near_optimal", "solve", "solve_together",
 ]  # fmt: skip
 
 _export(
@@ -30,6 +31,7 @@ _export(
     {
         "budget": ["Budget"],
         "curve": ["Curve", "curve"],
+        "executors.door": ["executor"],
         "hessian": ["BlockDiagonalHessian", "DenseHessian", "FactorHessian", "Hessian", "StackedHessian"],
         "near_optimal": ["NearOptimal", "near_optimal"],
         "problem": ["SubsetProblem"],

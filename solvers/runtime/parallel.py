@@ -13,6 +13,8 @@ from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+THREADS = "SOLVERS_NUM_THREADS"
+"""Environment variable with the most rows that are worked on at once."""
 
 
 @cache
@@ -21,8 +23,10 @@ def _controller() -> ThreadpoolController:
 
 
 def workers() -> int:
-    """How many rows are worked on at once: the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many rows are worked on at once: this process's cores, or fewer if `THREADS` says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = os.environ.get(THREADS, "")
+    return min(cores, int(most)) if most.isdecimal() and int(most) else cores
 
 
 @contextmanager

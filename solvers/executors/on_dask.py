@@ -1,0 +1,201 @@
+"""A Dask cluster: calls are spread by its scheduler, and run guarded inside its workers.
+
+A worker's thread starts a process for its calls, as on one machine, so limits hold there just the same, and
+the process ends with the worker. A call whose worker is lost is made elsewhere, as often as the scheduler
+allows (`distributed.scheduler.allowed-failures`, 3). What becomes of a call whose driver is gone: the
+scheduler forgets it, its worker sees that, and kills it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import uuid
+import warnings
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from solvers.executors.base import Workers
+from solvers.executors.failures import ProcessDied
+from solvers.executors.message import Measured, dumps
+from solvers.runtime.caches import PACKAGE
+
+CONNECT = 8.0
+"""Seconds within which a scheduler must answer."""
+PREFIX = "solvers-call-"
+"""What the keys of this package's calls begin with on a cluster."""
+
+
+def connect(spec: str, address: str, threads: int, memory: float | None) -> DaskCluster:
+    """The cluster of a scheduler's address.
+
+    Raises:
+        ValueError: no scheduler answers, or its workers have another Python or release: in one line.
+    """
+    if "://" not in address:
+        raise ValueError(f"executor {spec!r}: write the scheduler's address, such as dask:tcp://host:8786")
+    quiet = logging.getLogger("distributed")
+    before = quiet.level
+    quiet.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            client = import_module("distributed").Client(
+                address, timeout=CONNECT, set_as_default=False, name="solvers"
+            )
+    except Exception as error:
+        told = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"executor {spec!r}: no Dask scheduler answers at {address} within {CONNECT:g} s ({told})"
+        ) from None
+    finally:
+        quiet.setLevel(before)
+    try:
+        return DaskCluster(spec, client, threads, memory)
+    except BaseException:
+        client.close()
+        raise
+
+
+class DaskCluster(Workers):
+    """Calls on the workers of a `distributed.Client`.
+
+    Args:
+        spec: what it was made from.
+        client: connected; closed with the executor.
+        threads: that a call may take.
+        memory: MiB that a call may hold.
+        close: called after the client is closed, such as to end a cluster that was made for this.
+
+    Raises:
+        ValueError: workers of another Python or release.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        client: Any,
+        threads: int = 1,
+        memory: float | None = None,
+        close: Callable[[], Any] | None = None,
+    ) -> None:
+        check_alike(spec, client)
+        count = sum(client.nthreads().values())
+        super().__init__(spec, max(1, count), threads, memory)
+        self._client = client
+        self._close = close
+        self._under_way: dict[Future[Any], Any] = {}
+        self._closed = False
+        self._idle = threading.Condition()
+
+    def _send(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        limits: tuple[float | None, float | None, float],
+        key: str | None,
+        *,
+        bare: bool,
+    ) -> Future[Any]:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[Any] = Future()
+        request = dumps((function, args, kwargs))
+        with warnings.catch_warnings():  # a large problem is what it is
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            there = self._client.submit(
+                in_worker, request, self.threads, limits,
+                key=PREFIX + (key or uuid.uuid4().hex), pure=False,
+            )  # fmt: skip
+        self._under_way[future] = there
+        future.set_running_or_notify_cancel()
+        there.add_done_callback(lambda done: self._hand_over(done, future, bare))
+        return future
+
+    def _hand_over(self, there: Any, future: Future[Any], bare: bool) -> None:
+        """Give a call's future what came of it on the cluster."""
+        try:
+            found: Measured[Any] = there.result()
+            future.set_result(found.value if bare else found)
+        except BaseException as error:
+            future.set_exception(self._as_ours(there, error))
+        there.release()
+        with self._idle:
+            self._under_way.pop(future, None)
+            self._idle.notify_all()
+
+    def _as_ours(self, there: Any, error: BaseException) -> BaseException:
+        """What a call's end on the cluster is in this package's terms."""
+        if type(error).__name__ == "KilledWorker":
+            return ProcessDied(f"the workers that ran the call were lost: {' '.join(str(error).split())}")
+        if there.status not in ("cancelled", "lost"):
+            return error
+        return CancelledError() if self._closed else ProcessDied("the cluster let go of the call")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls and leave the cluster; see `Workers.shutdown`."""
+        if self._closed:
+            return
+        if cancel_futures:
+            self._closed = True
+            self._client.cancel(list(self._under_way.values()), force=False)
+        with self._idle:
+            self._idle.wait_for(lambda: not self._under_way, None if wait and not cancel_futures else 5.0)
+        self._closed = True
+        self._client.close()
+        if self._close is not None:
+            self._close()
+
+
+def in_worker(request: bytes, threads: int, limits: tuple[float | None, float | None, float]) -> Any:
+    """What runs on a thread of a Dask worker: the call, in a process of its own.
+
+    A call that the scheduler has taken back is killed; should it be wanted again by then, it is made anew.
+    """
+    from solvers.executors.processes import own_process
+
+    distributed = import_module("distributed")
+    worker, key = distributed.get_worker(), import_module("distributed.worker").thread_state.key
+    seconds, memory, grace = limits
+
+    def stopped() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state in ("cancelled", "released", "forgotten")
+
+    try:
+        return own_process(threads).send(
+            request, seconds=seconds, memory=memory, grace=grace, stopped=stopped
+        )
+    except CancelledError:
+        raise distributed.Reschedule() from None
+
+
+def check_alike(spec: str, client: Any) -> None:
+    """Raise ValueError, in one line, unless all workers have this Python and this release of the package."""
+    ours = facts()
+    try:
+        theirs = client.run(facts)
+    except Exception as error:
+        raise ValueError(
+            f"executor {spec!r}: its workers can't run this package: {type(error).__name__}: {error}"
+        ) from None
+    for worker, found in theirs.items():
+        if found != ours:
+            raise ValueError(
+                f"executor {spec!r}: worker {worker} has {' and '.join(found)}, here are "
+                f"{' and '.join(ours)}; start it with the same"
+            )
+
+
+def facts() -> tuple[str, str]:
+    """The Python and the release of the package that run here."""
+    try:
+        release = version(PACKAGE)
+    except PackageNotFoundError:
+        release = "(not installed)"
+    return f"Python {sys.version_info.major}.{sys.version_info.minor}", f"{PACKAGE} {release}"

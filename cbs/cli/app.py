@@ -17,7 +17,9 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 import typer.main
 
-from cbs.cli import bench, curve, diagnose, doctor, export, listing, peers, prune, quantize, solve, verify
+from cbs.cli import (
+    bench, curve, diagnose, doctor, export, instances, listing, peers, prune, quantize, solve, verify,
+)  # fmt: skip
 from cbs.cli.everywhere import Command, Group, shared
 from cbs.cli.output import complain, telling_of_plugins
 from cbs.cli.signals import stopping
@@ -43,7 +45,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
 }  # fmt: skip
 """By panel of the help."""
-GROUPS: dict[str, Group] = {"peers": peers.GROUP}
+GROUPS: dict[str, Group] = {"instances": instances.GROUP, "peers": peers.GROUP}
 """Commands with commands of their own."""
 
 app = typer.Typer(

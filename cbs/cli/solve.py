@@ -97,7 +97,7 @@ def solve(
     """
     chosen = _limited(solvers.get_solver(solver), node_limit, memory_limit)
     output.check_places([file, warm_start], certificate=certificate, checkpoint=checkpoint)
-    problem = instances.load(file)
+    problem = instances.read_problem(file)
     warm = None if warm_start is None else _mask(warm_start, problem)
     return _run(
         problem, chosen, as_json, certificate,
@@ -116,7 +116,11 @@ def bound(file: File, time_limit: Limit = None, seed: Seed = 0, as_json: Json = 
     `cbs bound layer.npz --json`
     """
     return _run(
-        instances.load(file), solvers.get_solver("relaxation"), as_json, time_limit=time_limit, seed=seed
+        instances.read_problem(file),
+        solvers.get_solver("relaxation"),
+        as_json,
+        time_limit=time_limit,
+        seed=seed,
     )
 
 

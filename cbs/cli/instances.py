@@ -1,0 +1,374 @@
+"""`cbs instances`: libraries of instances: made, listed, exported, solved, checked, and claims taken in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from cbs.cli import output
+from cbs.cli.everywhere import Group
+from cbs.cli.options import HOW, INPUT, LIMITS, OUTPUT, Json, Seed, Wide, flag, option, solver_names
+
+if TYPE_CHECKING:
+    from solvers.instances.item import Item
+    from solvers.instances.library import Library
+
+EVERY = 1.0
+"""Least seconds between two lines when standard error is not a terminal."""
+FORMATS = ("npz", "mps", "lp", "qplib")
+WHICH = "Which instances"
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the library.")]
+Names = Annotated[
+    list[str] | None,
+    option("--name", panel=WHICH, metavar="PATTERN", help="By name, as `digits-*`; may be repeated."),
+]
+Family = Annotated[
+    str | None, option(panel=WHICH, metavar="PATTERN", help="Network and layer, as `digits/*`, or `digits`.")
+]
+Variant = Annotated[str | None, option(panel=WHICH, metavar="NAME", help="joint or selection.")]
+Budget = Annotated[
+    str | None,
+    option(panel=WHICH, metavar="KIND", help="per_row, per_layer, n_of_m, columns or network."),
+]
+Least = Annotated[int | None, option(panel=WHICH, metavar="N", help="Least number of inputs.")]
+Most = Annotated[int | None, option(panel=WHICH, metavar="N", help="Largest number of inputs.")]
+Open = Annotated[bool, flag("--open", panel=WHICH, help="Those whose gap is not closed: the challenge.")]
+Proven = Annotated[bool, flag("--proven", panel=WHICH, help="Those whose gap is closed.")]
+
+
+def make(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="digits, standard, or a TOML file.")
+    ] = "digits",
+    to: Annotated[
+        Path, option("--output", "-o", panel=OUTPUT, metavar="FOLDER", help="Of the library.")
+    ] = Path("instances"),
+    data_dir: Annotated[
+        Path | None,
+        option(panel=INPUT, metavar="FOLDER", help="With the networks and their data.", envvar="CBS_DATA"),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Make a library of instances: rows, layers and whole networks, by a recipe.
+
+    What the folder has stays; what it lacks is made, so that an interrupted run goes on where it was.
+
+    For example:
+
+    `cbs instances make digits -o instances`
+    """
+    from cbs.instances import make as run
+    from cbs.instances import read_recipe
+
+    asked = read_recipe(recipe)
+    with output.telling_interruption(), _Clock("network") as clock:
+        done = run(
+            asked, to, data_dir=data_dir,
+            callback=lambda step: clock.tell(f"{step.network}/{step.layer}", step.index, step.count),
+        )  # fmt: skip
+    if as_json:
+        output.print_json(
+            {
+                "instances": done.instances, "kept": len(done.kept), "data": done.data,
+                "differing": done.differing,
+            }
+        )  # fmt: skip
+    else:
+        print(f"{len(done.instances)} instances made, {len(done.kept)} were there, in {to}")
+    for name in done.differing:
+        output.remark(
+            f"data {name}: made here it holds other numbers than those of the index (other versions, or "
+            "another machine); it is not written"
+        )
+    return 0
+
+
+def list_(
+    folder: Folder,
+    names: Names = None, family: Family = None, variant: Variant = None, budget: Budget = None,
+    least: Least = None, most: Most = None, only_open: Open = False, proven: Proven = False,
+    wide: Wide = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """List instances with their best values, bounds and gaps; with --open the widest gaps first.
+
+    For example:
+
+    `cbs instances list instances --open --variant joint`
+    """
+    items = [*_items(_library(folder), names, family, variant, budget, least, most, only_open, proven)]
+    if only_open:
+        items.sort(key=lambda item: -item.known.gap)
+    if as_json:
+        output.print_json({"instances": [item.facts() for item in items]})
+        return
+    headings = ("instance", "m", "n", "value", "bound", "gap", "status")
+    rows = [
+        (
+            item.name, str(item.m), str(item.n), _number(item.value), _number(item.bound),
+            output.percent(item.known.gap), item.status,
+        )
+        for item in items
+    ]  # fmt: skip
+    output.print_table(headings, rows, right=True, wide=wide)
+    if not items:
+        output.remark("no instance is so")
+
+
+def export(
+    folder: Folder,
+    to: Annotated[Path, option("--output", "-o", panel=OUTPUT, metavar="FOLDER", help="Where to.")],
+    format: Annotated[
+        str, option("--format", panel=OUTPUT, metavar="NAME", help=", ".join(FORMATS))
+    ] = "npz",
+    names: Names = None, family: Family = None, variant: Variant = None, budget: Budget = None,
+    least: Least = None, most: Most = None, only_open: Open = False, proven: Proven = False,
+) -> int:  # fmt: skip
+    """Write instances as files: `.npz` for `cbs solve`, `.mps` and `.lp`, or `.qplib`; and a `.solu` file.
+
+    For example:
+
+    `cbs instances export instances --format qplib -o files --variant selection`
+    """
+    from solvers import instances
+    from solvers.instances.library import SOLU
+    from solvers.instances.qplib import write_qplib
+    from solvers.instances.solu import Solu, write_solu
+
+    if format not in FORMATS:
+        raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
+    to.mkdir(parents=True, exist_ok=True)
+    said, count = {}, 0
+    items = [*_items(_library(folder), names, family, variant, budget, least, most, only_open, proven)]
+    with output.telling_interruption(), _Clock("instance") as clock:
+        for done, item in enumerate(items):
+            problems, unit = item.problems(), 1.0
+            for i, problem in enumerate(problems):
+                end = "" if len(problems) == 1 else f".{i}"
+                path = to / f"{item.name}{end}.{format}"
+                if format == "npz":
+                    instances.save(path, problem)
+                elif format == "qplib":
+                    write_qplib(path, problem, item.name)
+                else:
+                    unit = instances.export(path, problem)
+                count += 1
+            if len(problems) == 1:
+                known = item.known
+                value, bound = (None if x is None else x / unit for x in (known.value, known.bound))
+                said[item.name] = Solu(value, bound, known.status == "proven")
+            clock.tell(item.name, done, len(items))
+    write_solu(to / SOLU, said)
+    print(f"{count} files of {len(items)} instances, and {SOLU}, in {to}")
+    return 0
+
+
+def solve(
+    folder: Folder,
+    time_limit: Annotated[
+        float, option("--time-limit", panel=LIMITS, metavar="SECONDS", help="For each instance.")
+    ] = 60.0,
+    solver: Annotated[
+        str, option("--solver", "-s", panel=HOW, metavar="NAME", help="See `cbs solvers`.",
+                    autocompletion=solver_names)
+    ] = "auto",
+    seed: Seed = 0,
+    no_certificates: Annotated[
+        bool, flag("--no-certificates", panel=OUTPUT, help="Ask for none, not even of small instances.")
+    ] = False,
+    unsolved: Annotated[
+        bool, flag("--new", panel=WHICH, help="Those that our solvers have not been run on.")
+    ] = False,
+    names: Names = None, family: Family = None, variant: Variant = None, budget: Budget = None,
+    least: Least = None, most: Most = None, only_open: Open = False, proven: Proven = False,
+    as_json: Json = False,
+) -> int:  # fmt: skip
+    """Improve best masks, bounds and certificates by our solvers; what got better is kept at once.
+
+    For example:
+
+    `cbs instances solve instances --open --time-limit 600`
+    """
+    import solvers
+    from solvers.control import check_limits
+    from solvers.instances.improve import improve
+
+    solvers.get_solver(solver)
+    check_limits(time_limit, 1e-4, seed)
+    library = _library(folder)
+    items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
+    items = [item for item in items if not (unsolved and item.known.seconds)]
+    changes: list[dict[str, Any]] = []
+    status = 0
+    with output.telling_interruption(), _Clock("instance") as clock:
+        for done, item in enumerate(items):
+            found = improve(
+                library, item, solver=solver, time_limit=time_limit, seed=seed, certify=not no_certificates
+            )
+            after = found.after
+            changes.append(
+                {
+                    "name": item.name, "value": after.value, "bound": after.bound, "gap": after.gap,
+                    "status": after.status, "certificate": after.certificate,
+                    "better": found.before.value != after.value or found.before.bound != after.bound,
+                }
+            )  # fmt: skip
+            clock.tell(f"{item.name}: {output.percent(after.gap)} gap, {after.status}", done, len(items))
+            if found.status is solvers.Status.INTERRUPTED:
+                status = 130
+                break
+    if as_json:
+        output.print_json({"instances": changes})
+    else:
+        better = sum(change["better"] for change in changes)
+        closed = sum(change["status"] == "proven" for change in changes)
+        print(f"{len(changes)} instances: {better} better than before, {closed} proven")
+    return status
+
+
+def check(
+    folder: Folder,
+    names: Names = None, family: Family = None, variant: Variant = None, budget: Budget = None,
+    least: Least = None, most: Most = None, only_open: Open = False, proven: Proven = False,
+    no_proofs: Annotated[bool, flag("--no-proofs", panel=HOW, help="Leave the certificates alone.")] = False,
+    as_json: Json = False,
+) -> int:  # fmt: skip
+    """Recompute digests and values of a library, and verify its certificates by the independent checker.
+
+    Exit status 1 if anything does not hold, with a line for each.
+
+    For example:
+
+    `cbs instances check instances`
+    """
+    from solvers.instances.evidence import check as run
+
+    library = _library(folder)
+    items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
+    wrong: dict[str, list[str]] = {}
+    with output.telling_interruption(), _Clock("instance") as clock:
+        for done, item in enumerate(items):
+            if found := run(library, item, proofs=not no_proofs):
+                wrong[item.name] = found
+            clock.tell(item.name, done, len(items))
+    if as_json:
+        output.print_json({"checked": len(items), "wrong": wrong})
+    else:
+        print(f"{len(items)} instances checked, {len(items) - len(wrong)} hold")
+    for name, lines in wrong.items():
+        for line in lines:
+            output.complain(line if line.startswith(f"instance {name!r}") else f"instance {name!r}: {line}")
+    return 1 if wrong else 0
+
+
+def claim(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the instance.")],
+    mask: Annotated[
+        Path | None,
+        option(panel=INPUT, metavar="FILE", help="A better mask: `cbs solve --json`, or .npz with `mask`."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, option(panel=INPUT, metavar="FILE", help="A proof of a better bound.")
+    ] = None,
+    by: Annotated[str, option(panel=INPUT, metavar="WHO", help="Whose find it is.")] = "",
+    as_json: Json = False,
+) -> int:
+    """Check a better mask or bound, and take it into the library.
+
+    The value of a mask is recomputed; a bound must come with a certificate that the independent checker
+    verifies. What is no better than what is known is refused.
+
+    For example:
+
+    `cbs instances claim instances digits-0-r2-joint-row-75 --mask found.json --by me`
+    """
+    from solvers.instances.evidence import claim as run
+    from solvers.instances.evidence import read_masks
+
+    library = _library(folder)
+    item = library[name]
+    masks = None if mask is None else read_masks(mask, item)
+    taken = run(library, name, masks=masks, certificate=certificate, by=by)
+    before, after = taken.before, taken.after
+    if as_json:
+        output.print_json(
+            {
+                "name": name, "value": after.value, "bound": after.bound, "gap": after.gap,
+                "status": after.status, "before": {"value": before.value, "bound": before.bound},
+            }
+        )  # fmt: skip
+        return 0
+    for what, old, new in (("value", before.value, after.value), ("bound", before.bound, after.bound)):
+        if old != new:
+            print(f"{what} {_number(old)} -> {_number(new)}")
+    print(f"gap {output.percent(before.gap)} -> {output.percent(after.gap)}: {after.status}")
+    return 0
+
+
+def _library(folder: Path) -> Library:
+    from solvers.instances.library import Library
+
+    return Library(folder)
+
+
+def _items(
+    library: Library, names: list[str] | None, family: str | None, variant: str | None, budget: str | None,
+    least: int | None, most: int | None, only_open: bool, proven: bool,
+) -> Iterable[Item]:  # fmt: skip
+    if only_open and proven:
+        raise ValueError("--open and --proven leave nothing; give one of them")
+    status = "open" if only_open else "proven" if proven else None
+    return library.items(
+        names=names or None, family=family, variant=variant, budget=budget, n=(least, most), status=status
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else output.number(value)
+
+
+class _Clock:
+    """A line on standard error: how far the work is, and how long what is left may take.
+
+    On a terminal it is kept up to date; elsewhere a line is written at most every `EVERY` seconds.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._started, self._shown = what, time.perf_counter(), -EVERY
+        self._console = output.progress()
+        self._live: Live | None = None
+        self._text = ""
+
+    def __enter__(self) -> _Clock:
+        if output.is_live(self._console):
+            self._live = Live(console=self._console, get_renderable=lambda: Text(self._text), transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def tell(self, text: str, index: int, count: int) -> None:
+        """A piece of work, one of `count`, is done."""
+        spent = time.perf_counter() - self._started
+        left = spent / (index + 1) * (count - index - 1)
+        self._text = f"{spent:8.1f} s   {self._what} {index + 1} of {count}   {left:6.0f} s left   {text}"
+        if self._live is None and (spent >= self._shown + EVERY or index + 1 == count):
+            self._shown = spent
+            self._console.print(self._text)
+
+
+GROUP = Group(
+    "One problem",
+    "Libraries of instances: rows, layers and networks with best values, bounds and certificates.",
+    {"make": make, "list": list_, "export": export, "solve": solve, "check": check, "claim": claim},
+)
+"""Commands of `cbs instances`."""

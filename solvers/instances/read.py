@@ -1,0 +1,108 @@
+"""Reading a problem from a file of any format: `.npz`, or a model in `.mps`, `.lp` or `.qplib`."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from solvers.instances.carried import find_carried
+from solvers.instances.files import load
+from solvers.instances.mixed_programme import MixedProgramme
+from solvers.instances.qplib import parse_qplib
+from solvers.problem import SubsetProblem
+
+SIGNS = {".mps": "*", ".lp": "\\", ".qplib": "#"}
+"""With which a comment begins, by the ending of a model file's name."""
+
+
+def read_problem(path: str | os.PathLike[str]) -> SubsetProblem:
+    """Read a problem from an instance file, or from a model file.
+
+    A model file written here carries its instance, which is read back bit for bit. Of others that are
+    selection problems (`MixedProgramme.selection`) the problem is made; `.mps` and `.lp` files are then read
+    by HiGHS.
+
+    Args:
+        path: of the file; without one of the endings `.mps`, `.lp` and `.qplib` it is an instance file.
+
+    Raises:
+        ValueError: in one line, for a file that can't be read, or holds no subset-selection problem.
+    """
+    path = Path(path)
+    sign = SIGNS.get(path.suffix.lower())
+    if sign is None:
+        return load(path)
+    text = _text(path)
+    found = find_carried(path, text, sign)
+    if found is not None:
+        return found
+    what = f"model file {str(path)!r}"
+    programme = parse_qplib(text, what) if path.suffix.lower() == ".qplib" else _by_highs(path, what)
+    try:
+        return programme.selection()
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def read_programme(path: str | os.PathLike[str]) -> MixedProgramme:
+    """Read a model file as a mixed-integer programme; `.mps` and `.lp` files are read by HiGHS.
+
+    Raises:
+        ValueError: in one line, for a file that can't be read.
+    """
+    path = Path(path)
+    what = f"model file {str(path)!r}"
+    if path.suffix.lower() not in SIGNS:
+        raise ValueError(f"{what} must end in {', '.join(SIGNS)}")
+    text = _text(path)
+    return parse_qplib(text, what) if path.suffix.lower() == ".qplib" else _by_highs(path, what)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        told = getattr(error, "strerror", None) or "it is not a text"
+        raise ValueError(f"model file {str(path)!r} can't be read: {told}") from None
+
+
+def _by_highs(path: Path, what: str) -> MixedProgramme:
+    if find_spec("highspy") is None:
+        raise ValueError(
+            f"{what} carries no instance, and to read one of others takes HiGHS: pip install 'highspy>=1.15'"
+        )
+    import highspy
+
+    made: Any = highspy.Highs
+    highs: Any = made()
+    highs.silent()
+    if highs.readModel(str(path)) == highspy.HighsStatus.kError:
+        raise ValueError(
+            f"{what} can't be read by HiGHS: it has no quadratic constraints, and QMATRIX is known to it"
+        )
+    model: Any = highs.getModel()
+    lp, hessian = model.lp_, model.hessian_
+    N, M = lp.num_col_, lp.num_row_
+    parts = (np.array(lp.a_matrix_.value_), np.array(lp.a_matrix_.index_), np.array(lp.a_matrix_.start_))
+    columns = lp.a_matrix_.format_ == highspy.MatrixFormat.kColwise
+    A = sp.csc_array(parts, shape=(M, N)) if columns else sp.csr_array(parts, shape=(M, N))
+    Q = sp.csr_array((N, N))
+    if hessian.dim_:
+        inner = (np.array(hessian.value_), np.array(hessian.index_), np.array(hessian.start_))
+        lower = sp.csc_array(inner, shape=(hessian.dim_, hessian.dim_))
+        lower.resize((N, N))
+        Q = sp.csr_array(lower + sp.tril(lower, -1).T)
+    whole = np.zeros(N, dtype=bool)
+    kinds = list(lp.integrality_)
+    if kinds:
+        whole = np.array([kind == highspy.HighsVarType.kInteger for kind in kinds])
+    return MixedProgramme(
+        path.stem, Q, np.array(lp.col_cost_), float(lp.offset_), sp.csr_array(A), np.array(lp.row_lower_),
+        np.array(lp.row_upper_), np.array(lp.col_lower_), np.array(lp.col_upper_), whole,
+        lp.sense_ == highspy.ObjSense.kMaximize, names=tuple(lp.col_names_),
+    )  # fmt: skip

@@ -18,7 +18,18 @@ import typer
 import typer.main
 
 from cbs.cli import (
-    bench, curve, diagnose, doctor, export, instances, listing, peers, prune, quantize, solve, verify,
+    bench,
+    curve,
+    diagnose,
+    doctor,
+    export,
+    instances,
+    listing,
+    peers,
+    prune,
+    quantize,
+    solve,
+    verify,
 )  # fmt: skip
 from cbs.cli.everywhere import Command, Group, shared
 from cbs.cli.output import complain, telling_of_plugins

@@ -29,6 +29,7 @@ from cbs.cli import (
     prune,
     quantize,
     solve,
+    study,
     verify,
 )  # fmt: skip
 from cbs.cli.everywhere import Command, Group, shared
@@ -56,7 +57,9 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
 }  # fmt: skip
 """By panel of the help."""
-GROUPS: dict[str, Group] = {"instances": instances.GROUP, "peers": peers.GROUP}
+GROUPS: dict[str, Group] = {
+    "study": study.GROUP, "instances": instances.GROUP, "peers": peers.GROUP,
+}  # fmt: skip
 """Commands with commands of their own."""
 
 app = typer.Typer(

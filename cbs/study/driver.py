@@ -1,0 +1,390 @@
+"""The driver of a study: claims planned cells, hands them to workers, and alone writes what comes back.
+
+Whenever driver or worker is killed, the store holds every cell that was finished; those in flight are run
+again. A cell is claimed by an update of the table that succeeds once, so that drivers that share a store
+never run one twice at the same time. A driver says every few seconds that it is alive; the cells of one that
+fell silent, or whose process on this machine is gone, are planned again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cbs.study.cell import Answer, Cell
+from cbs.study.grid import Grid, grid
+from cbs.study.machine import machine, revision, version
+from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Full, Store
+from cbs.study.studyfile import Study
+from cbs.study.work import work
+from solvers.executors import MemoryLimitExceeded, ProcessDied, TimeLimitExceeded, executor
+
+if TYPE_CHECKING:
+    from solvers.executors import Measured
+    from solvers.executors.base import Workers
+
+BEAT = 5.0
+"""Seconds between two signs of life."""
+SILENCE = 60.0
+"""Seconds without one, as this driver's clock has it, after which another machine's driver is taken for
+dead.
+"""
+ROOM = 60.0
+"""Seconds for which a full disk is waited for before the driver gives up."""
+POLL = 0.5
+"""Seconds between two looks at what else there is to do."""
+
+
+@dataclass
+class Standing:
+    """Where a run stands, for whoever shows it.
+
+    Attributes:
+        total: cells of the study.
+        done: finished, in this run or before.
+        failed: of them, those without a result.
+        fresh: finished in this run.
+        running: in work here.
+        elsewhere: in work by other drivers.
+        left: seconds that the rest may take, or None where nothing is known.
+        last: the cell that ended last, in words.
+        lost: attempts that ended with their worker and are made again.
+        left_out: see `cbs.study.grid.Grid`.
+    """
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    fresh: int = 0
+    running: int = 0
+    elsewhere: int = 0
+    left: float | None = None
+    last: str = ""
+    lost: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+Shown = Callable[[Standing], None]
+
+
+def run(
+    study: Study | str | os.PathLike[str],
+    *,
+    store: str | os.PathLike[str] | None = None,
+    on: str | None = None,
+    workers: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    retry: bool = False,
+    only: str | None = None,
+    shown: Shown = lambda standing: None,
+    told: Callable[[str], None] = lambda what: None,
+) -> Standing:
+    """Run what is missing of a study.
+
+    Args:
+        study: it, or the path of its file.
+        store: path or URL of the store; by default what the study says.
+        on: where the work is done, see `solvers.executor`; by default what the study says, else processes of
+            this machine.
+        workers: how many cells at once; by default as many as there are cores for their threads.
+        data_dir: folder of data sets; by default that of `CBS_DATA`.
+        retry: whether failed cells are run again.
+        only: of the study's cells those whose instance or solver has this text, or matches this pattern; the
+            others stay what they are.
+        shown: hears where the run stands, about twice a second.
+        told: hears what is being read or made before the work.
+
+    Returns:
+        Where it stands at the end. After Ctrl-C it raises KeyboardInterrupt, with all that was finished in
+        the store.
+
+    Raises:
+        ValueError: in one line, for bad input, a store or cluster that can't be reached, before any work.
+        OSError: if the store's disk stays full; everything that it took is kept.
+    """
+    study = study if isinstance(study, Study) else Study.load(study)
+    folder = data_dir or os.environ.get("CBS_DATA")
+    top = study.top
+    place, planned = store or study.store, False
+    made = "://" not in os.fspath(place) and not Path(place).exists()
+    with Store.open(place, create=True) as there:
+        spec = on or top["executor"] or "processes"
+        try:
+            with executor(spec, workers=workers, threads=top["threads"], memory=top["memory"]) as pool:
+                found = grid(study, Path(folder) if folder else None, told).only(only)
+                planned = True
+                return Driver(study, found, there, pool, shown).go(retry)
+        finally:
+            if made and not planned:
+                there.close()
+                Path(place).unlink(missing_ok=True)
+
+
+class Driver:
+    """One run of a study: see `run`.
+
+    Args:
+        study: for names and limits.
+        found: its cells.
+        store: where they are kept.
+        pool: where they are run.
+        shown: hears where the run stands.
+    """
+
+    def __init__(self, study: Study, found: Grid, store: Store, pool: Workers, shown: Shown) -> None:
+        self.study, self.found, self.store, self.pool, self.shown = study, found, store, pool, shown
+        self.owner = owner()
+        self.code, self.machine = study.top["version"] or version(), study.top["machine"] or machine()
+        self.cells = {cell.key(self.code, self.machine): cell for cell in found.cells}
+        self.standing = Standing(total=len(self.cells), left_out=found.left_out)
+        self.waiting: deque[str] = deque()
+        self.running: dict[Future[Measured[Answer]], str] = {}
+        self.elsewhere: dict[str, tuple[float | None, float]] = {}
+        self.kept: deque[tuple[str, Answer | str, str]] = deque()
+        self.costs: dict[str, list[float]] = {}
+        self._beaten = self._looked = -float("inf")
+
+    def go(self, retry: bool) -> Standing:
+        """Run all planned cells."""
+        self.store.plan(
+            self.found.cells, study=self.study.name, version=self.code, machine=self.machine,
+            revision=revision(), whole=self.found.whole,
+        )  # fmt: skip
+        if retry:
+            self.store.retry(list(self.cells))
+        try:
+            self._look()
+            while self.waiting or self.running or self.elsewhere or self.kept:
+                self._submit()
+                self._beat()
+                self._tell()
+                if self.running:
+                    ended, _ = wait(self.running, timeout=POLL, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        self._take(future)
+                else:
+                    time.sleep(POLL if self.elsewhere else 0.0)
+                self._write()
+                self._look()
+        finally:
+            self._abandon()
+        self._tell()
+        return self.standing
+
+    def _submit(self) -> None:
+        """Keep the workers busy, with one cell more than there are, so that none waits for the store."""
+        while self.waiting and len(self.running) < self.pool.workers + 1:
+            key = self.waiting.popleft()
+            if not self.store.claim(key, self.owner):
+                continue
+            cell = self.cells[key]
+            assert cell.payload is not None
+            try:
+                payload = cell.payload()
+            except Exception as error:
+                self.kept.append((key, _line(error), ""))
+                continue
+            future = self.pool.call(work, cell.kind, payload, seconds=self._limit(cell), key=key)
+            self.running[future] = key
+
+    def _limit(self, cell: Cell) -> float | None:
+        """Seconds after which a worker is stopped from outside."""
+        if cell.time_limit is None:
+            return None
+        return 1.5 * cell.time_limit + float(self.study.top["grace"])
+
+    def _take(self, future: Future[Measured[Answer]]) -> None:
+        """What a cell came to."""
+        key = self.running.pop(future)
+        cell, attempts = self.cells[key], self.store.states([key])[key][3]
+        try:
+            measured = future.result()
+        except (TimeLimitExceeded, MemoryLimitExceeded) as error:
+            self.kept.append((key, _line(error), ""))
+        except (ProcessDied, CancelledError) as error:
+            if attempts < self.study.top["attempts"]:
+                self.standing.lost += 1
+                if self.store.release(key, self.owner, _line(error)):
+                    self.waiting.append(key)
+            else:
+                self.kept.append((key, f"{_line(error)}, {attempts} times", ""))
+        except Exception as error:
+            self.kept.append((key, _line(error), ""))
+        else:
+            answer = measured.value
+            columns = {"cpu_seconds": measured.cpu_seconds, "memory": measured.memory, **answer.columns}
+            self.costs.setdefault(cell.solver, []).append(measured.seconds)
+            self.kept.append((key, Answer(columns, answer.result, answer.arrays), measured.host))
+
+    def _write(self) -> None:
+        """Put what came back into the store; a full disk is waited for."""
+        late = time.monotonic() + ROOM
+        while self.kept:
+            key, found, host = self.kept[0]
+            try:
+                if isinstance(found, str):
+                    mine = self.store.fail(key, self.owner, found, host)
+                else:
+                    mine = self.store.finish(key, self.owner, found, host)
+            except Full as error:
+                if time.monotonic() > late:
+                    raise OSError(
+                        f"{error}; what is in it is whole, {len(self.kept)} finished cells are not in "
+                        "it and will be run again"
+                    ) from None
+                self.standing.last = f"{error}; waiting for room"
+                self._tell()
+                time.sleep(POLL)
+                continue
+            self.kept.popleft()
+            if mine:
+                self.standing.done += 1
+                self.standing.fresh += 1
+                self.standing.failed += isinstance(found, str)
+                self.standing.last = _words(self.cells[key], found)
+
+    def _look(self) -> None:
+        """Find out what there is to do, now and then, and whose drivers are gone."""
+        now = time.monotonic()
+        if self.waiting or (self.running and now < self._looked + 10 * POLL):
+            return
+        self._looked = now
+        states = self.store.states(list(self.cells))
+        mine = set(self.running.values()) | {key for key, *_ in self.kept}
+        others: dict[str, tuple[float | None, float]] = {}
+        for key, (state, who, heartbeat, _) in states.items():
+            if state != RUNNING or key in mine:
+                continue
+            before, since = self.elsewhere.get(key, (heartbeat, now))
+            since = since if before == heartbeat else now
+            if who is None or gone(who) or now > since + SILENCE:
+                self.store.release(key, who or "", "its driver is gone")
+                states[key] = (PLANNED, None, None, 0)
+            else:
+                others[key] = (heartbeat, since)
+        self.elsewhere = others
+        self.waiting = deque(key for key in self.cells if states[key][0] == PLANNED)
+        self.standing.done = sum(state in (DONE, FAILED) for state, *_ in states.values())
+        self.standing.failed = sum(state == FAILED for state, *_ in states.values())
+
+    def _beat(self) -> None:
+        if self.running and time.monotonic() > self._beaten + BEAT:
+            self._beaten = time.monotonic()
+            try:
+                self.store.beat(self.owner)
+            except Full:  # what is finished says so, too
+                pass
+
+    def _tell(self) -> None:
+        self.standing.running, self.standing.elsewhere = len(self.running), len(self.elsewhere)
+        self.standing.left = self._left()
+        self.shown(self.standing)
+
+    def _left(self) -> float | None:
+        """Seconds that the rest may take, by what cells of the same solver took."""
+        known = [cost for costs in self.costs.values() for cost in costs]
+        if not known:
+            return None
+        usual = sum(known) / len(known)
+        means = {solver: sum(costs) / len(costs) for solver, costs in self.costs.items()}
+        rest = [*self.waiting, *self.running.values()]
+        return sum(means.get(self.cells[key].solver, usual) for key in rest) / max(self.pool.workers, 1)
+
+    def _abandon(self) -> None:
+        """Stop what runs, and plan it again."""
+        if not (self.running or self.kept):
+            return
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for key in [*self.running.values(), *(key for key, *_ in self.kept)]:
+            try:
+                self.store.release(key, self.owner, "interrupted")
+            except (OSError, ValueError):  # its silence says the same
+                return
+
+
+@cache
+def owner() -> str:
+    """This process, told apart from an earlier one of the same number."""
+    import psutil
+
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def gone(who: str) -> bool:
+    """Whether an owner was a process of this machine that is no more."""
+    import psutil
+
+    host, _, rest = who.partition(":")
+    number, _, born = rest.partition(":")
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" != born
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    told = isinstance(error, ValueError | ProcessDied | TimeLimitExceeded | MemoryLimitExceeded)
+    return f"{name}: {text}" if text and not told else text or name
+
+
+def _words(cell: Cell, found: Answer | str) -> str:
+    head = f"{cell.instance}, {cell.solver}"
+    if isinstance(found, str):
+        return f"{head}: failed: {found}"
+    columns: dict[str, Any] = dict(found.columns)
+    parts = [str(columns["status"])] if columns.get("status") else []
+    if isinstance(columns.get("gap"), float):
+        parts.append(f"gap {columns['gap']:.2%}")
+    if isinstance(columns.get("accuracy"), float):
+        parts.append(f"accuracy {columns['accuracy']:.2%}")
+    if isinstance(columns.get("seconds"), float):
+        parts.append(f"{columns['seconds']:.2f} s")
+    return f"{head}: {', '.join(parts) or 'done'}"
+
+
+def planned(
+    study: Study,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    told: Callable[[str], None] = lambda what: None,
+) -> dict[str, Any]:
+    """What a study asks for, and what of it is missing; nothing is written.
+
+    Args:
+        study: what is asked.
+        store: see `run`.
+        data_dir: see `run`.
+        told: see `run`.
+
+    Returns:
+        `solvers`: cells and missing ones by solver; `left_out`: see `cbs.study.grid.Grid`.
+    """
+    folder = data_dir or os.environ.get("CBS_DATA")
+    found = grid(study, Path(folder) if folder else None, told)
+    code, where = study.top["version"] or version(), study.top["machine"] or machine()
+    states: dict[str, Any] = {}
+    try:
+        with Store.open(store or study.store) as there:
+            states = there.states()
+    except ValueError:
+        if "://" in str(store or study.store) or Path(store or study.store).exists():
+            raise
+    solvers: dict[str, tuple[int, int]] = {}
+    for cell in found.cells:
+        state = states.get(cell.key(code, where), (PLANNED,))[0]
+        cells, missing = solvers.get(cell.solver, (0, 0))
+        solvers[cell.solver] = (cells + 1, missing + (state not in (DONE, FAILED)))
+    return {"solvers": solvers, "left_out": found.left_out}

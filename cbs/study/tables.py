@@ -1,0 +1,178 @@
+"""Tables that a study declares: values of its cells, aggregated over rows and columns, as Markdown."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cbs.names import check_name
+from cbs.study.calls import absolute, function
+from cbs.study.frames import column, exploded
+from cbs.study.store import DONE
+from solvers.runtime.writing import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHIFT = 1.0
+"""Of the shifted geometric mean, in the unit of its values."""
+CAPPED = ("time_limit", "patience", "memory_limit", "node_limit")
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def geometric(values: Values) -> float:
+    """The geometric mean `exp(mean(log x))`."""
+    return float(np.exp(np.log(values).mean()))
+
+
+def shifted(values: Values) -> float:
+    """The shifted geometric mean `exp(mean(log(x + 1))) - 1`."""
+    return float(np.exp(np.log(values + SHIFT).mean()) - SHIFT)
+
+
+AGGREGATES: dict[str, Callable[[Values], float]] = {
+    "mean": lambda values: float(values.mean()), "median": lambda values: float(np.median(values)),
+    "least": lambda values: float(values.min()), "greatest": lambda values: float(values.max()),
+    "sum": lambda values: float(values.sum()), "count": lambda values: float(len(values)),
+    "geometric": geometric, "shifted": shifted,
+    "deviation": lambda values: float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+}  # fmt: skip
+"""By name: ways to make one number of several. `only` besides them takes what is one and the same."""
+
+
+def table(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path) -> str:
+    """A declared table as Markdown.
+
+    Args:
+        frame: of the study's cells.
+        asked: a `[[tables]]` of its file.
+        folder: of that, for a function's file.
+
+    Raises:
+        ValueError: for an unknown column or aggregate, or a format that is none.
+    """
+    if asked["function"] is not None:
+        made = function(absolute(asked["function"], folder))(frame)
+        if not isinstance(made, str):
+            raise ValueError(f"table {asked['name']!r}: its function must give Markdown, a text")
+        return made.strip() + "\n"
+    try:
+        return _pivot(frame, asked)
+    except ValueError as error:
+        raise ValueError(f"table {asked['name']!r}: {error}") from None
+
+
+def _pivot(frame: pd.DataFrame, asked: Mapping[str, Any]) -> str:
+    check_name("aggregate", asked["aggregate"], [*AGGREGATES, "only"])
+    frame = frame[frame["state"] == DONE]
+    if asked["each"] is not None:
+        frame = exploded(frame, asked["each"])
+    for name, wanted in asked["where"].items():
+        values = wanted if isinstance(wanted, list) else [wanted]
+        frame = frame[[_meets(value, values) for value in column(frame, name)]]
+    rows, columns, several = asked["rows"] or (), asked["columns"] or (), len(asked["value"]) > 1
+    keys = [tuple(_word(column(frame, name).iloc[i]) for name in rows) for i in range(len(frame))]
+    across = [tuple(_word(column(frame, name).iloc[i]) for name in columns) for i in range(len(frame))]
+    cells: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Any]]] = {}
+    heads: dict[tuple[Any, ...], None] = {}
+    for value in asked["value"]:
+        for key, head, found in zip(keys, across, column(frame, value), strict=True):
+            place = (*head, value) if several or not head else head
+            heads[place] = None
+            cells.setdefault(key, {}).setdefault(place, []).append(found)
+    order = (
+        sorted(heads, key=lambda head: tuple(_sortable(word) for word in head))
+        if not several
+        else list(heads)
+    )
+    lines = [
+        "| " + " | ".join([*rows, *(" ".join(head) for head in order)]) + " |",
+        "|---" * (len(rows) + len(order)) + "|",
+    ]
+    for key in sorted(cells, key=lambda key: tuple(_sortable(word) for word in key)):
+        made = [_number(cells[key].get(head, []), asked) for head in order]
+        known = [value for value in made if isinstance(value, float) and math.isfinite(value)]
+        pick = {"least": min, "greatest": max}.get(asked["best"])
+        best = pick(known) if pick and known else None
+        texts = [_text(value, asked["format"]) for value in made]
+        texts = [
+            f"**{text}**" if best is not None and value == best else text
+            for text, value in zip(texts, made, strict=True)
+        ]
+        lines.append("| " + " | ".join([*key, *texts]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _meets(value: Any, wanted: list[Any]) -> bool:
+    """Whether a value is one of those wanted; texts may be patterns."""
+    return any(
+        fnmatch.fnmatchcase(value, one) if isinstance(one, str) and isinstance(value, str) else value == one
+        for one in wanted
+    )
+
+
+def _word(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sortable(word: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(word), "")
+    except ValueError:
+        return (1, 0.0, word)
+
+
+def _number(values: list[Any], asked: Mapping[str, Any]) -> Any:
+    """One value of several; None where there is none."""
+    known = [
+        value
+        for value in values
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    ]
+    if asked["aggregate"] == "count":
+        return float(len(known))
+    if not known:
+        return None
+    if asked["aggregate"] == "only" or isinstance(known[0], str):
+        return known[0] if len({repr(value) for value in known}) == 1 else "several"
+    return AGGREGATES[asked["aggregate"]](np.array(known, dtype=np.float64))
+
+
+def _text(value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    try:
+        return format(value, form)
+    except ValueError:
+        raise ValueError(f"format {form!r} is none of Python's for numbers") from None
+
+
+def put(path: str | os.PathLike[str], name: str, text: str) -> None:
+    """Replace what stands in a document between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Raises:
+        ValueError: if these are not there, once each.
+    """
+    path = Path(path)
+    try:
+        document = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"document {str(path)!r} can't be read ({error.strerror})") from None
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if document.count(begin) != 1 or document.count(end) != 1 or document.index(begin) > document.index(end):
+        raise ValueError(f"document {str(path)!r} must have {begin} and after it {end}, once each")
+    before, rest = document.split(begin)
+    made = f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}"
+    if made != document:
+        with replacing(path) as file:
+            file.write(made.encode())

@@ -1,0 +1,253 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from cbs.study import driver
+from cbs.study.driver import gone, owner, planned, run
+from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Store
+from cbs.study.studyfile import Study
+
+WORK = Path(__file__).with_name("work_for_tests.py")
+
+
+def study(folder, text, name="s"):
+    path = folder / f"{name}.toml"
+    path.write_text(f'name = "{name}"\n{textwrap.dedent(text)}')
+    return path
+
+
+def calls(function, grid):
+    return f"""
+        [[calls]]
+        function = "{WORK}:{function}"
+        grid = {{{grid}}}
+        """
+
+
+def test_every_cell_is_run_once_and_then_no_more(tmp_path):
+    path = study(tmp_path, "seeds = [0, 1]" + calls("double", "a = [1, 2, 3]"))
+    heard = []
+    standing = run(path, workers=2, shown=lambda s: heard.append((s.done, s.total)))
+    assert (standing.total, standing.done, standing.fresh, standing.failed) == (6, 6, 6, 0)
+    assert heard[-1] == (6, 6)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        frame = store.frame(store.members("s"))
+        assert frame["value"].tolist() == [2, 2, 4, 4, 6, 6]
+        assert frame["seed"].tolist() == [0, 1] * 3
+        assert [result["text"] for result in frame["result"]] == ["x0", "x1"] * 3
+        assert store.arrays(frame["key"].iloc[5])["squares"].tolist() == [0, 1, 4]
+        assert (frame["memory"] > 1).all()
+        assert (frame["cpu_seconds"] >= 0).all()
+        assert frame["host"].notna().all()
+    assert run(path, workers=1).fresh == 0
+    path = study(tmp_path, "seeds = [0, 1]" + calls("double", "a = [2, 3, 4]"))
+    assert planned(Study.load(path))["solvers"] == {"double": (6, 2)}
+    assert run(path, workers=1).fresh == 2
+
+
+def test_problems_are_solved_and_networks_pruned(tmp_path):
+    path = study(
+        tmp_path,
+        """
+        [[instances]]
+        random = true
+        n = 6
+        count = 2
+        variants = ["joint", "selection"]
+
+        [[solvers]]
+        name = "branch-and-bound"
+        certify = true
+
+        [[solvers]]
+        name = "brute-force"
+
+        [[models]]
+        name = "digits"
+        samples = 100
+
+        [[methods]]
+        name = "magnitude"
+        sparsities = [0.5]
+        """,
+    )
+    assert run(path, workers=1).failed == 0
+    with Store.open(tmp_path / "s.sqlite") as store:
+        frame = store.frame(store.members("s"))
+        solved = frame[frame["kind"] == "solve"]
+        assert len(solved) == 8
+        assert set(solved["status"]) == {"optimal"}
+        for _, of in solved.groupby("digest"):
+            assert of["value"].max() == pytest.approx(of["value"].min(), rel=1e-4)
+            assert of["bound"].max() <= of["value"].min() * (1 + 1e-9)
+        ours = solved[solved["solver"] == "branch-and-bound"]
+        assert ours["certified"].astype(bool).all()
+        assert solved[solved["solver"] == "brute-force"]["certified"].isna().all()
+        arrays = store.arrays(ours["key"].iloc[0])
+        assert arrays["mask_shape"].tolist() == [1, 6]
+        assert np.isclose(arrays["trace_value"][-1], ours["value"].iloc[0])
+        (pruned,) = frame[frame["kind"] == "prune"].to_dict("records")
+        assert 0.3 < pruned["accuracy"] < pruned["result"]["dense_accuracy"] < 1
+        assert pruned["result"]["achieved_sparsity"] == pytest.approx(0.5, abs=0.01)
+        assert {name for name in store.arrays(pruned["key"]) if not name.endswith("_shape")} == {
+            "mask:0", "mask:2", "mask:4",
+        }  # fmt: skip
+
+
+def test_what_fails_says_why_and_is_run_again_when_asked(tmp_path):
+    path = study(tmp_path, calls("fails", "number = [0, 1, 2]") + calls("wrong", ""))
+    standing = run(path, workers=1)
+    assert (standing.done, standing.failed) == (4, 2)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        frame = store.frame(store.members("s"))
+        assert frame["state"].tolist() == [DONE, FAILED, DONE, FAILED]
+        assert frame["error"].iloc[1] == "RuntimeError: number 1 is odd"
+        assert "must give a mapping" in frame["error"].iloc[3]
+    assert run(path, workers=1).fresh == 0
+    assert run(path, workers=1, retry=True, only="number=1").fresh == 1
+
+
+def test_limits_are_kept_from_outside_and_a_dead_worker_is_tried_again(tmp_path):
+    path = study(
+        tmp_path,
+        "grace = 0.5"
+        + calls("dies", f'folder = "{tmp_path}"')
+        + calls("stubborn", "")
+        + "time_limit = 0.5\n"
+        + calls("greedy", "mebibytes = 2000"),
+    )
+    text = path.read_text().replace("grace =", "memory = 1000\ngrace =")
+    path.write_text(text)
+    standing = run(path, workers=1)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        frame = store.frame(store.members("s")).set_index("solver")
+    assert frame["state"].to_dict() == {"dies": DONE, "stubborn": FAILED, "greedy": FAILED}
+    assert frame["attempts"].to_dict() == {"dies": 2, "stubborn": 1, "greedy": 1}
+    assert standing.lost == 1
+    assert "1.25" in frame["error"]["stubborn"]
+    assert "1000" in frame["error"]["greedy"]
+
+
+def driving(path, *, start_new_session=True):
+    code = f"from cbs.study import run; run({str(path)!r}, workers=2)"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path.cwd(), start_new_session=start_new_session)
+
+
+def until(met, seconds=60):
+    late = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < late, "it did not come to that"
+        time.sleep(0.05)
+
+
+def test_a_killed_driver_loses_the_cells_in_flight_and_no_others(tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    path = study(
+        tmp_path,
+        calls("noted", f'folder = "{notes}", number = [{", ".join(map(str, range(8)))}], seconds = 0.3'),
+    )
+    first = driving(path)
+    until(lambda: len(list(notes.glob("*.runs"))) >= 3)
+    children = psutil.Process(first.pid).children(recursive=True)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    until(
+        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    )
+    with Store.open(tmp_path / "s.sqlite") as store:
+        counts = store.counts()
+        done = set(store.frame().query("state == 'done'")["instance"])
+    assert counts[DONE] >= 2
+    assert 1 <= counts[RUNNING] <= 3
+    for mark in notes.glob("*.running"):
+        mark.unlink()
+    standing = run(path, workers=2)
+    assert standing.done == 8
+    assert standing.fresh == 8 - len(done)
+    for name in done:
+        number = name.split("number=")[1].split()[0]
+        assert len((notes / f"{number}.runs").read_text().split()) == 1
+
+
+def test_two_drivers_share_a_store_and_no_cell_runs_twice(tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    path = study(
+        tmp_path,
+        calls("noted", f'folder = "{notes}", number = [{", ".join(map(str, range(10)))}], seconds = 0.1'),
+    )
+    other = driving(path)
+    standing = run(path, workers=1)
+    assert other.wait(60) == 0
+    assert standing.done == 10
+    assert standing.failed == 0
+    assert all(len(runs.read_text().split()) == 1 for runs in notes.glob("*.runs"))
+    assert len(list(notes.glob("*.runs"))) == 10
+
+
+def test_ctrl_c_keeps_what_is_finished_and_plans_the_rest(tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    path = study(tmp_path, calls("noted", f'folder = "{notes}", number = [0, 1, 2, 3], seconds = 1.0'))
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from cbs.study import run; run({str(path)!r}, workers=1)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    until(lambda: len(list(notes.glob("*.runs"))) >= 1)
+    first.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in first.communicate(timeout=60)[1]
+    with Store.open(tmp_path / "s.sqlite") as store:
+        counts = store.counts()
+    assert counts[DONE] >= 1
+    assert counts[RUNNING] == 0
+    assert counts[PLANNED] == 4 - counts[DONE]
+
+
+def test_a_silent_driver_of_another_machine_is_taken_for_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "SILENCE", 1.0)
+    path = study(tmp_path, calls("double", "a = [1, 2]"))
+    assert run(path, workers=1, only="a=1").done == 1
+    with Store.open(tmp_path / "s.sqlite") as store:
+        run(path, workers=1)
+        store.retry(states=(DONE,))
+        key = store.members("s")[0]
+        assert store.claim(key, "elsewhere:1:0.00")
+    assert run(path, workers=1).done == 2
+
+
+def test_owners_are_processes():
+    assert not gone(owner())
+    host, number, born = owner().split(":")
+    assert gone(f"{host}:{number}:{float(born) - 5:.2f}")
+    assert not gone(f"another-{host}:{number}:{born}")
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    assert gone(f"{host}:{child.pid}:0.00")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('executor = "dask:tcp://127.0.0.1:9"', "127.0.0.1:9"),
+        ('executor = "proceses:2"', "did you mean 'processes'"),
+        ('store = "postgresql://127.0.0.1:9/x"', "can't be opened"),
+    ],
+)
+def test_what_can_t_be_reached_is_told_before_any_work(tmp_path, text, told):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    path = study(tmp_path, text + calls("noted", f'folder = "{notes}", number = [1]'))
+    with pytest.raises(ValueError, match=told) as raised:
+        run(path)
+    assert "\n" not in str(raised.value)
+    assert not list(notes.iterdir())

@@ -1,0 +1,52 @@
+"""Functions that cells of tests call."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def double(a, b="x", seed=0):
+    return {"value": 2.0 * a, "status": "done", "text": f"{b}{seed}", "squares": np.arange(a) ** 2}
+
+
+def noted(folder, number, seconds=0.0):
+    """Note beginning and end in a folder, so that runs at the same time show."""
+    mark = Path(folder) / f"{number}.running"
+    with open(mark, "x"):
+        time.sleep(seconds)
+    mark.unlink()
+    with open(Path(folder) / f"{number}.runs", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return {"value": float(number)}
+
+
+def fails(number):
+    if number % 2:
+        raise RuntimeError(f"number {number} is odd")
+    return {"value": 0.0}
+
+
+def stubborn():
+    while True:
+        pass
+
+
+def greedy(mebibytes):
+    kept = np.ones(mebibytes * 2**17)
+    time.sleep(60)
+    return {"value": float(kept.sum())}
+
+
+def dies(folder):
+    """Die at the first attempt."""
+    mark = Path(folder) / "died"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return {"value": 1.0}
+
+
+def wrong():
+    return 3

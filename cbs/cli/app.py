@@ -28,6 +28,7 @@ from cbs.cli import (
     peers,
     prune,
     quantize,
+    report,
     solve,
     study,
     verify,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "One problem": {
         "solve": solve.solve, "bound": solve.bound, "curve": curve.curve, "verify": verify.verify,
     },
+    "Studies": {"report": report.report},
     "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
 }  # fmt: skip
 """By panel of the help."""

@@ -1,0 +1,26 @@
+"""All figures of a report in their order: to add one, write a function that draws it and name it here."""
+
+from __future__ import annotations
+
+from cbs.report.page import draw_gaps, draw_masks, draw_prunings, draw_races
+from cbs.report.page.figure import Drawing, Evidence, Figure
+
+DRAWINGS: tuple[Drawing, ...] = (
+    draw_prunings.against_sparsity,
+    draw_prunings.by_layer,
+    draw_prunings.by_stage,
+    draw_races.profiles,
+    draw_races.averages,
+    draw_races.over_time,
+    draw_gaps.gaps,
+    draw_gaps.heuristics,
+    draw_gaps.times,
+    draw_gaps.contradictions,
+    draw_masks.masks,
+)
+"""Each gives no figure where the cells have nothing for it."""
+
+
+def figures(evidence: Evidence) -> list[Figure]:
+    """The figures that there is data for."""
+    return [figure for draw in DRAWINGS for figure in draw(evidence)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cbs.study.store import JSON, TEXTS, Store, typed
+from cbs.study.store import DONE, JSON, TEXTS, Store, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,3 +118,18 @@ def exploded(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     for _, row in frame.iterrows():
         rows += [{**row.to_dict(), **entry} for entry in row["result"].get(name, ())]
     return pd.DataFrame(rows)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every finished cell as one mapping, for functions that make tables.
+
+    Args:
+        frame: of cells.
+
+    Returns:
+        Its columns; over them a called function's parameters, and over these what is in `result`.
+    """
+    return [
+        {**row, **(row["parameters"].get("parameters") or {}), **row["result"]}
+        for row in frame[frame["state"] == DONE].to_dict("records")
+    ]

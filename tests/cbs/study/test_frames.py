@@ -3,7 +3,7 @@ import pytest
 
 from cbs.study.cell import Answer, Cell
 from cbs.study.export import export
-from cbs.study.frames import column, columns_of, exploded, read
+from cbs.study.frames import column, columns_of, exploded, read, records
 from cbs.study.store import JSON, Store
 
 
@@ -52,6 +52,15 @@ def test_entries_of_mappings_are_columns_too(tmp_path, store):
     rows = exploded(frame, "rows")
     assert rows["x"].tolist() == [1, 10, 2, 20]
     assert rows["value"].tolist() == [1 / 3, 1 / 3, 2 / 3, 2 / 3]
+
+
+def test_finished_cells_are_flat_mappings(tmp_path, store):
+    key = store.plan([Cell("call", "a=3", "", "f")], study="t", version="1", machine="m")[0][0]
+    found = records(read(tmp_path / "s.sqlite"))
+    assert key not in [row["key"] for row in found]
+    assert [(row["a"], row["value"], row["text"], row["rows"][1]["x"]) for row in found] == [
+        (1, 1 / 3, "ä\n", 10), (2, 2 / 3, "ä\n", 20),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

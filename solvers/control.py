@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from numbers import Real
@@ -51,6 +52,7 @@ class Control:
         lift: turns a mask of the reduced problem into one of the original.
         certify: whether `Outcome.proof` is asked for.
         checkpoint: the file to go on from and to keep the search in, or None.
+        executor: whose workers rows are searched on; None for threads of this process.
     """
 
     gap: float = 1e-4
@@ -66,6 +68,7 @@ class Control:
     lift: Callable[[Mask], Mask] = lambda mask: mask
     certify: bool = False
     checkpoint: Checkpoint | None = None
+    executor: Executor | None = None
     started: float = field(default_factory=time.perf_counter)
     trace: list[Progress] = field(default_factory=list)
     interrupted: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from solvers.certificate import certify as make_certificate
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
 from solvers.exact.branch_and_bound import compile_kernels
 from solvers.exact.curves.layer import share_budget
+from solvers.exact.curves.rows import warm
 from solvers.exact.enumeration import least_together
+from solvers.executors.door import borrowed
 from solvers.form.reduction import reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
@@ -80,6 +83,7 @@ def solve_together(
     certify: bool = False,
     widest: int | None = WIDEST,
     device: str = "cpu",
+    executor: str | Executor | None = None,
 ) -> Together:
     """Prune several layers under one budget: the sum of what their `per_layer` budgets prune.
 
@@ -101,12 +105,16 @@ def solve_together(
             `stats["certificate"]`, if a curvature is too close to singular for rigorous arithmetic.
         widest: rows of more inputs are not searched; None searches all.
         device: torch device for batched array work.
+        executor: whose workers prepare and search the rows: a `concurrent.futures.Executor`, or what
+            `solvers.executor` makes one of, such as `processes` or `dask:tcp://host:8786`. What is found is
+            the same as without, but for what a time limit or Ctrl-C cuts off. None for threads of this
+            process.
 
     Returns:
         A `Together`. After a time limit or Ctrl-C, the best found and a valid bound.
 
     Raises:
-        ValueError: no problems, a budget of another kind, or a bad limit.
+        ValueError: no problems, a budget of another kind, a bad limit, or an executor that can't be reached.
     """
     check_limits(time_limit, gap, seed)
     if not problems:
@@ -116,10 +124,20 @@ def solve_together(
             raise ValueError(
                 f"problem {i} has a {problem.budget.kind} budget; only per_layer ones can be shared"
             )
+    with borrowed(executor) as workers:
+        return _together(problems, workers, gap, time_limit, seed, callback, certify, widest, device)
+
+
+def _together(
+    problems: Sequence[SubsetProblem], executor: Executor | None, gap: float, time_limit: float | None,
+    seed: int, callback: Callback | None, certify: bool, widest: int | None, device: str,
+) -> Together:  # fmt: skip
+    """`solve_together` of checked arguments."""
     if any(tensors_help(problem, device) for problem in problems):
         load_torch()
     spare_full_disks()
     compile_kernels()
+    warm(executor)
     start = time.perf_counter()
     reductions = [reduce(problem) for problem in problems]
     deadline, late = share_limit(start, time_limit, certify)
@@ -128,7 +146,7 @@ def solve_together(
         offset=sum(reduction.offset for reduction in reductions), certify=certify,
         margin=sum(reduction.margin for reduction in reductions),
         noise=sum(reduction.problem.rounding for reduction in reductions),
-        floor=sum(problem.floor for problem in problems),
+        floor=sum(problem.floor for problem in problems), executor=executor,
     )  # fmt: skip
     with interruptible(control):
         found = share_budget([reduction.problem for reduction in reductions], control, widest=widest)

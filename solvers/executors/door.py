@@ -99,8 +99,11 @@ def borrowed(given: str | Executor | None) -> Iterator[Executor | None]:
         raise ValueError(
             f"executor must be a text such as {FORMS}, or a concurrent.futures.Executor, got {given!r}"
         )
-    with executor(given) as made:
+    made = executor(given)
+    try:
         yield made
+    finally:
+        made.shutdown(cancel_futures=True)  # what nobody waits for any more
 
 
 def _count(spec: str, told: str, workers: int | None, threads: int) -> int:

@@ -145,6 +145,14 @@ class Process:
             raise watch.ended(TimeLimitExceeded) if watch.asked else CancelledError()
         raise loads(body)
 
+    def interrupt(self) -> None:
+        """Interrupt the call at work, if any, as Ctrl-C would; it may still answer."""
+        if self.pid is not None:
+            try:
+                os.kill(self.pid, signal.SIGINT)
+            except ProcessLookupError:
+                pass
+
     def close(self) -> None:
         """Kill the process and what it started."""
         self._end()

@@ -88,6 +88,11 @@ class Processes(Workers):
         )
         return found.value if bare else found
 
+    def interrupt(self) -> None:
+        """Interrupt the calls at work, as Ctrl-C would; they may still answer."""
+        for process in list(self._processes):
+            process.interrupt()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and end the processes; see `Workers.shutdown`."""
         if cancel_futures:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from solvers.executors.spread import chunks, spread
 from solvers.greedy.elimination import BLOCK, Inverses, accumulate, eliminate
 from solvers.hessian import Array, Hessian, as_hessian
 from solvers.problem import Mask
@@ -45,6 +47,7 @@ def row_curves(
     refit: bool = True,
     gradient: Array | None = None,
     memory: int = MEMORY,
+    executor: Executor | None = None,
 ) -> GreedyCurves:
     """Greedy pruning of every row from nothing to everything.
 
@@ -59,6 +62,7 @@ def row_curves(
         gradient: `G [m, n]` of a selection problem, or None for zero.
         memory: bytes that joint elimination may take beyond curvature and curves: a matrix `[n, n]` for
             every row in work, of which there is at least one, and the inverse of a shared curvature.
+        executor: whose workers take the rows, parts of them each; None for threads of this process.
 
     Raises:
         ValueError: as `SubsetProblem` does.
@@ -66,11 +70,26 @@ def row_curves(
     W = np.ascontiguousarray(weights, dtype=np.float64)
     m, n = W.shape
     H = as_hessian(hessian, m, n, definite=refit)
+    if executor is not None and H.shared:
+        parts = [
+            (W[rows], H, refit, None if gradient is None else gradient[rows], memory)
+            for rows in chunks(range(m), executor)
+        ]
+        found = [curves for curves in spread(executor, _part, parts) if curves is not None]
+        return GreedyCurves(
+            np.concatenate([each.values for each in found]), np.concatenate([each.order for each in found])
+        )
     values, order = np.zeros((m, n + 1)), np.zeros((m, n), np.int64)
     one_pool, everything = np.zeros(n, np.int64), np.array([n])
     prune = _pruning(W, H, refit, gradient, memory)
     side_by_side(lambda r: prune(r, one_pool, everything, order[r], values[r]), range(m))
     return GreedyCurves(values, order)
+
+
+def _part(item: tuple[Array, Hessian, bool, Array | None, int]) -> GreedyCurves:
+    """The curves of some rows, on a worker."""
+    W, H, refit, gradient, memory = item
+    return row_curves(W, H, refit=refit, gradient=gradient, memory=memory)
 
 
 def greedy_in_pools(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -178,9 +179,11 @@ def _search(
     while True:
         left = None if node_limit is None else node_limit - sum(row.nodes for row in rows)
         ended = close_curves(
-            [rows[r] for r, _ in wanted], [[k] for _, k in wanted], lambda row, k: gap_of(row, k, gap),
+            [rows[r] for r, _ in wanted], [[k] for _, k in wanted], partial(gap_of, gap=gap),
             lambda: control.stopped() or (Status.FEASIBLE if keeper.due() else None),
             progress=control.stopped, node_limit=left,
+            executor=None if control.checkpoint is not None else control.executor,
+            remaining=lambda: control.remaining,
         )  # fmt: skip
         if ended is not Status.FEASIBLE:
             break

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from solvers.bounds.curves import WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
-from solvers.control import Control
+from solvers.control import Control, interruptible
 from solvers.exact.curves.search import CurveSearch
 from solvers.exact.tree.block_tree import DEFAULT, RESPLIT, Settings
+from solvers.executors.spread import chunks, spread, workers_of
 from solvers.form.blocks import blocks
 from solvers.greedy.curves import row_curves
 from solvers.problem import SubsetProblem
@@ -26,6 +29,8 @@ POLL = 0.05
 """Seconds between two looks at the limits."""
 
 Item = TypeVar("Item")
+Gaps = Callable[[CurveSearch, int], float]
+Part = tuple[Sequence[tuple[Any, ...]], float | None]
 
 
 def start_curves(problem: SubsetProblem, control: Control, settings: Settings = DEFAULT) -> list[CurveSearch]:
@@ -41,7 +46,10 @@ def start_curves(problem: SubsetProblem, control: Control, settings: Settings = 
     """
     settings = replace(settings, record=control.certify)
     m, n = problem.W.shape
-    greedy = row_curves(problem.W, problem.hessian, refit=problem.refit, gradient=problem.G)
+    greedy = row_curves(
+        problem.W, problem.hessian, refit=problem.refit, gradient=problem.G,
+        executor=control.executor if n > WIDE else None,
+    )  # fmt: skip
     found = blocks(problem, np.full(m, n // 2))
     values = [None if n <= WIDE else greedy.values[r] for r in range(m)]
     rows = [CurveSearch(block, greedy.order[r], values[r], settings) for r, block in enumerate(found)]
@@ -52,15 +60,20 @@ def start_curves(problem: SubsetProblem, control: Control, settings: Settings = 
     if n > 1 and not control.stopped():
         learn(rows, [n // 2] * m, control)
 
-    def ready(row: CurveSearch) -> None:
-        row.polish(control.stopped)
-        for k in [*range(n // 2, n + 1), *range(n // 2, -1, -1)]:
-            if control.stopped():
-                return
-            row.root(k)
-
-    beside(ready, rows, control.stopped)
+    if control.executor is not None:
+        _elsewhere(_readied, [(row,) for row in rows], control.executor, control.remaining, control.stopped)
+        return rows
+    beside(lambda row: _ready(row, control.stopped), rows, control.stopped)
     return rows
+
+
+def _ready(row: CurveSearch, stopped: Callable[[], object]) -> None:
+    """Masks that no swap improves, and a split, at every count."""
+    row.polish(stopped)
+    for k in [*range(row.n // 2, row.n + 1), *range(row.n // 2, -1, -1)]:
+        if stopped():
+            return
+        row.root(k)
 
 
 def learn(rows: Sequence[CurveSearch], counts: Sequence[int], control: Control) -> None:
@@ -80,10 +93,12 @@ def learn(rows: Sequence[CurveSearch], counts: Sequence[int], control: Control) 
 def close_curves(
     rows: Sequence[CurveSearch],
     counts: Sequence[Sequence[int]],
-    gaps: Callable[[CurveSearch, int], float],
+    gaps: Gaps,
     stopped: Callable[[], Status | None],
     progress: Callable[[], object] = lambda: None,
     node_limit: int | None = None,
+    executor: Executor | None = None,
+    remaining: Callable[[], float | None] = lambda: None,
 ) -> Status:
     """Search every row at some counts; why it ended.
 
@@ -97,6 +112,8 @@ def close_curves(
         stopped: polled often; a status ends the work.
         progress: called now and then from this thread.
         node_limit: nodes of all rows together, from now on.
+        executor: that searches them, if there is no node limit; None for threads of this process.
+        remaining: seconds that its workers have; None for no limit.
     """
     before = sum(row.nodes for row in rows)
 
@@ -107,22 +124,108 @@ def close_curves(
 
     def search(item: tuple[CurveSearch, Sequence[int], int | None]) -> None:
         row, wanted, limit = item
-        for k in wanted:
-            if halt():
-                return
-            row.prove(k, gaps(row, k), halt, limit)
-            row.follow(k, 1)
+        _search(row, wanted, limit, gaps, halt)
 
     for limit in LIMITS:
         work = [
             (row, [k for k in wanted if not row.closed(k, gaps(row, k))], limit)
             for row, wanted in zip(rows, counts, strict=True)
         ]
-        beside(search, [item for item in work if item[1]], progress)
+        work = [item for item in work if item[1]]
+        if executor is not None and node_limit is None:
+            sent = [(row, wanted, limit, gaps) for row, wanted, limit in work]
+            _elsewhere(_searched, sent, executor, remaining(), lambda: _why(stopped), progress)
+        else:
+            beside(search, work, progress)
         if reason := halt():
             return reason
     done = all(row.closed(k, gaps(row, k)) for row, wanted in zip(rows, counts, strict=True) for k in wanted)
     return Status.OPTIMAL if done else Status.NODE_LIMIT
+
+
+def _search(
+    row: CurveSearch, wanted: Sequence[int], limit: int | None, gaps: Gaps, halt: Callable[[], object]
+) -> None:
+    for k in wanted:
+        if halt():
+            return
+        row.prove(k, gaps(row, k), halt, limit)
+        row.follow(k, 1)
+
+
+def _why(stopped: Callable[[], Status | None]) -> Status | None:
+    """Why to stop for good; not only to keep what is found."""
+    reason = stopped()
+    return None if reason is Status.FEASIBLE else reason
+
+
+def _elsewhere(
+    work: Callable[[Part], list[dict[str, Any]]],
+    items: Sequence[tuple[Any, ...]],
+    executor: Executor,
+    seconds: float | None,
+    stopped: Callable[[], Status | None],
+    progress: Callable[[], object] = lambda: None,
+) -> None:
+    """Have rows worked on by an executor's workers, and take over what became of them.
+
+    Args:
+        work: on a part of the items, and how many seconds it may take.
+        items: of which the first entry is a row.
+        executor: whose workers.
+        seconds: that are left, or None.
+        stopped: why to stop; rows that are not back by then stay as they are.
+        progress: called now and then.
+    """
+    parts = chunks(items, executor) if items else []
+    until = None if seconds is None else time.time() + seconds
+    found = spread(executor, work, [(part, until) for part in parts], progress=progress, stopped=stopped)
+    for part, states in zip(parts, found, strict=True):
+        for item, state in zip(part, states or (), strict=states is not None):
+            vars(item[0]).update(state)
+
+
+def warm(executor: Executor | None) -> None:
+    """Have an executor's workers import and compile what a search takes."""
+    if executor is not None:
+        spread(executor, _warmed, range(workers_of(executor)))
+
+
+def _warmed(number: int) -> None:
+    from solvers.exact.branch_and_bound import compile_kernels
+
+    compile_kernels()
+
+
+def _readied(part: Part) -> list[dict[str, Any]]:
+    """What becomes of rows by `_ready`, on a worker."""
+    items, until = part
+    with one_thread_each(), working(until) as control:
+        for (row,) in items:
+            _ready(row, control.stopped)
+    return [row.state() for (row,) in items]
+
+
+def _searched(part: Part) -> list[dict[str, Any]]:
+    """What becomes of rows by `_search`, on a worker."""
+    items, until = part
+    with one_thread_each(), working(until) as control:
+        for row, wanted, limit, gaps in items:
+            _search(row, wanted, limit, gaps, control.stopped)
+    return [row.state() for row, *_ in items]
+
+
+@contextmanager
+def working(until: float | None) -> Iterator[Control]:
+    """The limits of a part of a search on a worker; an interruption there is a polite request.
+
+    Args:
+        until: `time.time()` at which to stop, by a clock that agrees with the worker's to a moment; or None.
+    """
+    deadline = None if until is None else time.perf_counter() + max(0.0, until - time.time())
+    control = Control(deadline=deadline)
+    with interruptible(control):
+        yield control
 
 
 def gap_of(row: CurveSearch, k: int, gap: float, offset: float = 0.0, margin: float = 0.0) -> float:

@@ -35,6 +35,8 @@ NOISE = 1e-12
 """Rounding in a search, as a share of the row's scale; see `CurveSearch.noise`."""
 TRUST = 1.0
 """Branchings that a neighbour's pseudo-costs count for."""
+FIXED = ("block", "n", "order", "settings", "keeps", "unfinished", "_data")
+"""Attributes of a row that no search changes, and what stays where it is."""
 PROOF = tuple(field.name for field in fields(Proof) if field.name != "blocks")
 """Fields of a tree's proof; its splits are diagonal."""
 
@@ -235,6 +237,10 @@ class CurveSearch:
             if k not in self.searches or len(self.searches[k].entry) > 1
         ]
         return [*roots, *self.searches.values()]
+
+    def state(self) -> dict[str, Any]:
+        """What a search changes, but for an unfinished tree; `vars(row).update(state)` takes it over."""
+        return {name: value for name, value in vars(self).items() if name not in FIXED}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What its further course depends on, by name, but for its proofs and its unfinished tree."""

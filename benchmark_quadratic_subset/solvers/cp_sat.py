@@ -1,0 +1,9 @@
+"""OR-Tools' CP-SAT on the linearised selection."""
+
+from benchmark_utils.solving import Once
+
+
+class Solver(Once):
+    """OR-Tools' CP-SAT on the linearised selection."""
+
+    name = "cp-sat"

@@ -1,0 +1,9 @@
+"""Gurobi on the big-M model."""
+
+from benchmark_utils.solving import Once
+
+
+class Solver(Once):
+    """Gurobi on the big-M model."""
+
+    name = "gurobi-plain"

@@ -1,0 +1,19 @@
+"""Branch and bound for k-sparse ridge regression (Liu et al. 2023)."""
+
+from benchmark_utils.solving import Once
+
+from solvers.peers.known import OKRidge
+
+
+class Solver(Once):
+    """Branch and bound for k-sparse ridge regression (Liu et al. 2023).
+
+    In an environment of its own, made by `cbs peers install okridge`. With `trust` its claim of a bound is shown as one.
+    """
+
+    name = "okridge"
+    parameters = {"trust": [True]}
+
+    def chosen(self):
+        """The peer, taken at its word or not."""
+        return OKRidge(trust=self.trust)

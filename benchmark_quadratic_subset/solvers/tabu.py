@@ -1,0 +1,9 @@
+"""Tabu search."""
+
+from benchmark_utils.solving import ByCallback
+
+
+class Solver(ByCallback):
+    """Tabu search."""
+
+    name = "tabu"

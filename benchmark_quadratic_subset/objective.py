@@ -5,15 +5,13 @@ import math
 import numpy as np
 from benchopt import BaseObjective
 
-from solvers.heuristics.greedy import greedy_mask
-
 
 class Objective(BaseObjective):
     """Prune a layer of weights W with curvature H: minimise `sum_r 1/2 d_r' H_r d_r` over masks of a budget.
 
-    In the joint variant the survivors move to the least cost, in the selection variant they stay. A solver gives a
-    mask, True where pruned, and the lower bound that it has proven, if any. Nothing it says of the value is
-    believed: the value is computed here.
+    In the joint variant the survivors move to the least cost, in the selection variant they stay. A solver
+    gives a mask, True where pruned, and the lower bound that it has proven, if any. Nothing it says of the
+    value is believed: the value is computed here.
     """
 
     name = "Quadratic subset selection"
@@ -58,10 +56,6 @@ class Objective(BaseObjective):
         }
 
     def get_one_result(self):
-        """The greedy mask."""
-        return {"mask": greedy_mask(self.problem), "bound": 0.0} if not self._movable() else {
-            "mask": self.problem.pools.expand(self.problem.pools.smallest(np.abs(self.problem.W)), self.problem.m)
-        }
-
-    def _movable(self):
-        return self.problem.G is not None
+        """The mask of the smallest weights."""
+        pools = self.problem.pools
+        return {"mask": pools.expand(pools.smallest(abs(self.problem.W)), self.problem.m), "bound": 0.0}

@@ -3,9 +3,16 @@
 from benchopt import BaseSolver
 from benchopt.stopping_criterion import NoCriterion
 
-from solvers import get_solver, solve
+from solvers import available, get_solver, solve
 from solvers.instances import random_problem
 from solvers.solve import check_support
+
+
+def needs(name):
+    """Raise ImportError, which benchopt takes for "not installed", unless a solver of the package is."""
+    facts = available()[name]
+    if not facts["installed"]:
+        raise ImportError(f"{name} is not installed: {facts['install']}")
 
 
 class Ours(BaseSolver):
@@ -18,7 +25,7 @@ class Ours(BaseSolver):
         return self.name
 
     def skip(self, problem, gap, time_limit):
-        """A problem that the solver does not take, or that lacks an installation, is left out with the reason."""
+        """A problem that the solver does not take is left out, with the reason."""
         try:
             check_support(get_solver(self.chosen()), problem)
         except ValueError as reason:

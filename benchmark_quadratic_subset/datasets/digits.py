@@ -3,9 +3,6 @@
 from benchmark_utils.budgets import VARIANTS
 from benchopt import BaseDataset
 
-from cbs.curvature import Gram
-from cbs.network.network import Network
-from cbs.zoo import trained
 from solvers import Budget, SubsetProblem
 
 
@@ -17,11 +14,21 @@ class Dataset(BaseDataset):
 
     name = "digits"
     requirements = ["pip::combinatorial-brain-surgeon"]
-    parameters = {"layer": [0], "row": [0, 1], "sparsity": [0.75], "variant": ["joint"], "network": ["digits"]}
+    parameters = {
+        "layer": [0],
+        "row": [0, 1],
+        "sparsity": [0.75],
+        "variant": ["joint"],
+        "network": ["digits"],
+    }
     test_config = {"layer": 2, "row": 0, "sparsity": 0.5}
 
     def get_data(self):
         """The problem of the row."""
+        from cbs.curvature import Gram
+        from cbs.network.network import Network
+        from cbs.zoo import trained
+
         found = trained(self.network)
         layers = {
             int(objective.name): objective

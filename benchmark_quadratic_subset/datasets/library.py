@@ -1,23 +1,24 @@
 """A folder of instance files, one data set a file."""
 
-import json
 import os
 from pathlib import Path
 
 from benchopt import BaseDataset
 
 from solvers.instances import load
+from solvers.instances.index import read_index
 
 FOLDER = os.environ.get("CBS_INSTANCES")
 """Folder with instances, as `cbs instances make` writes it, or any with .npz files in it."""
+CLOSED = 1e-9
+"""Relative gap below which a value is the optimum."""
 FILES = sorted(str(path.relative_to(FOLDER)) for path in Path(FOLDER).rglob("*.npz")) if FOLDER else []
 
 
 class Dataset(BaseDataset):
     """A file of the folder that the environment variable CBS_INSTANCES names.
 
-    The best known value is taken for the optimum where a file beside it, or an `index.json` of the folder, says that
-    it is proven.
+    Where the folder is a library, its best known value is the optimum of an instance whose gap is closed.
     """
 
     name = "library"
@@ -29,4 +30,16 @@ class Dataset(BaseDataset):
         if self.file == "none":
             return {"problem": None, "reason": "set CBS_INSTANCES to a folder with instance files (.npz)"}
         path = Path(FOLDER or ".") / self.file
-        return {"problem": load(path)}
+        return {"problem": load(path), "optimum": optimum(path)}
+
+
+def optimum(path):
+    """The value of an instance whose gap is closed, by the index of its library; else None."""
+    try:
+        index = read_index(FOLDER)
+    except ValueError:  # a folder of files alone
+        return None
+    facts = index["instances"].get(path.stem, {})
+    value, bound = facts.get("value"), facts.get("bound")
+    closed = value is not None and bound is not None and value - bound <= CLOSED * abs(value)
+    return value if closed else None

@@ -12,8 +12,8 @@ class Dataset(BaseDataset):
     name = "random"
     requirements = ["pip::combinatorial-brain-surgeon"]
     parameters = {
-        "rows": [1], "inputs": [32], "sparsity": [0.75], "budget": ["per_row"], "variant": ["joint", "selection"],
-        "correlation": [0.7], "seed": [0],
+        "rows": [1], "inputs": [32], "sparsity": [0.75], "budget": ["per_row"],
+        "variant": ["joint", "selection"], "correlation": [0.7], "seed": [0],
     }  # fmt: skip
     test_config = {"rows": 1, "inputs": 12}
 

@@ -9,10 +9,10 @@ from solvers import Budget, SubsetProblem
 class Dataset(BaseDataset):
     """`min |y - X b|^2 / (2 N) + ridge |b|^2 / 2` over b with `k` entries, as a joint problem.
 
-    Rows of X are normal with covariance `rho^|i - j|`; `k` equally spaced coefficients are 1; the noise has the
-    variance that gives the signal-to-noise ratio (Bertsimas, King, Mazumder 2016; Hastie, Tibshirani,
-    Tibshirani 2020). With `H = X'X / N + ridge I` and `w = H^-1 X'y / N` the loss is that of moving w, up to a
-    constant.
+    Rows of X are normal with covariance `rho^|i - j|`; `k` equally spaced coefficients are 1; the noise has
+    the variance that gives the signal-to-noise ratio (Bertsimas, King, Mazumder 2016; Hastie, Tibshirani,
+    Tibshirani 2020). With `H = X'X / N + ridge I` and `w = H^-1 X'y / N` the loss is that of moving w,
+    up to a constant.
     """
 
     name = "regression"

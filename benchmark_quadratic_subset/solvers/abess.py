@@ -1,6 +1,8 @@
 """Splicing, a heuristic (Zhu et al. 2020)."""
 
-from benchmark_utils.solving import Once
+from benchmark_utils.solving import Once, needs
+
+needs("abess")
 
 
 class Solver(Once):

@@ -7,3 +7,4 @@ class Solver(Once):
     """OR-Tools' CP-SAT on the linearised selection."""
 
     name = "cp-sat"
+    test_config = {"dataset": {"variant": "selection"}}

@@ -1,14 +1,17 @@
 """Branch and bound with a price on every entry (Guyard et al. 2024)."""
 
-from benchmark_utils.solving import Once
+from benchmark_utils.solving import Once, needs
 
 from solvers.peers.known import El0ps
+
+needs("el0ps")
 
 
 class Solver(Once):
     """Branch and bound with a price on every entry (Guyard et al. 2024).
 
-    In an environment of its own, made by `cbs peers install el0ps`. With `trust` its claim of a bound is shown as one.
+    In an environment of its own, made by `cbs peers install el0ps`. With `trust` its claim is shown as
+    its bound.
     """
 
     name = "el0ps"

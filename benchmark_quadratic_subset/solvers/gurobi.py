@@ -1,6 +1,8 @@
 """Gurobi on the split-strengthened model."""
 
-from benchmark_utils.solving import Once
+from benchmark_utils.solving import Once, needs
+
+needs("gurobi")
 
 
 class Solver(Once):

@@ -1,6 +1,8 @@
 """Gurobi on the big-M model."""
 
-from benchmark_utils.solving import Once
+from benchmark_utils.solving import Once, needs
+
+needs("gurobi-plain")
 
 
 class Solver(Once):

@@ -1,6 +1,8 @@
 """SCIP on the split-strengthened model."""
 
-from benchmark_utils.solving import Once
+from benchmark_utils.solving import Once, needs
+
+needs("scip")
 
 
 class Solver(Once):

@@ -72,6 +72,7 @@ def test_a_damaged_environment_is_none(here, damage):
     assert state("abess") is None
 
 
+@pytest.mark.slow
 def test_a_failed_installation_leaves_nothing_and_says_what_failed(here, offline):
     with pytest.raises(
         ValueError, match=r"^peer 'abess' is not installed: pip failed: [^\n]*abess==0"

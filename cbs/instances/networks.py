@@ -47,6 +47,7 @@ class LayerInstance:
         data: rows and curvature.
         about: provenance, as JSON can hold it.
         drawn: places in `data` of the rows that are instances of their own.
+        whole: name of all layers together.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LayerInstance:
     data: LayerData
     about: dict[str, Any]
     drawn: list[int]
+    whole: str
 
 
 def of_network(
@@ -180,7 +182,7 @@ def layer_instances(
         }  # fmt: skip
         plain = damping == 1e-2 and seed == 0
         extra = "" if plain else f"-d{damping:g}-s{seed}"
-        yield LayerInstance(f"{name}-{layer.name}{extra}", layer.name, data, about, drawn)
+        yield LayerInstance(f"{name}-{layer.name}{extra}", layer.name, data, about, drawn, f"{name}{extra}")
 
 
 def layer_entries(
@@ -231,8 +233,7 @@ def network_entries(
             shares = [size * total // sum(sizes) for size in sizes]
             shares[int(np.argmax(sizes))] += total - sum(shares)
             facts = {"kind": NETWORK, "prune": total, "shares": shares}
-            prefix = layers[0].name.removesuffix(layers[0].layer).rstrip("-") or network
-            name = f"{prefix}-{variant}-network-{_percent(sparsity)}"
+            name = f"{layers[0].whole}-{variant}-network-{_percent(sparsity)}"
             yield _entry(name, network, layers, every, variant, facts, total / sum(sizes))
 
 

@@ -95,8 +95,12 @@ def read_masks(path: str | os.PathLike[str], item: Item) -> list[Mask]:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has {path.stat().st_size} bytes")
         if path.suffix in (".npz", ".npy"):
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {"mask": file} if isinstance(file, np.ndarray) else {key: file[key] for key in file}
+            found = np.load(path, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                arrays = {"mask": found}
+            else:
+                with found as file:
+                    arrays = {key: file[key] for key in file}
             names = ["mask"] if len(shapes) == 1 else [f"mask_{i}" for i in range(len(shapes))]
             if missing := [name for name in names if name not in arrays]:
                 raise ValueError(f"it has no array {missing[0]!r}")
@@ -218,8 +222,8 @@ def check(library: Library, item: Item, *, proofs: bool = True) -> list[str]:
     except ValueError as error:
         return [str(error)]
     known = item.known
-    if (known.value is None) != (masks is None):
-        wrong.append("it has a value without a mask" if masks is None else "it has a mask without a value")
+    if known.value is not None and masks is None:
+        wrong.append("it has a value without a mask")
     elif masks is not None and known.value is not None:
         try:
             cost, _ = value_of(item, masks)

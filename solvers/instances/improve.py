@@ -81,7 +81,7 @@ def improve(
         better = [found.mask]
     value, better = value_of(item, better)
     by = f"cbs {name}"
-    after, taken = replace(known, seconds=known.seconds + found.seconds), None
+    after, taken = replace(known, seconds=round(known.seconds + found.seconds, 2)), None
     if known.value is None or value < known.value - 1e-12 * abs(known.value):
         after, taken = replace(after, value=value, value_by=by_whom(by)), better
     assert after.value is not None

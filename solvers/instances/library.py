@@ -243,7 +243,7 @@ class Library:
             facts = {
                 "value": known.value, "bound": known.bound, "value_by": known.value_by,
                 "bound_by": known.bound_by, "certificate": known.certificate,
-                "seconds": round(known.seconds, 2),
+                "seconds": known.seconds,
             }  # fmt: skip
             entry = self.index["instances"][name]
             self.index["instances"][name] = entry | facts

@@ -1,0 +1,127 @@
+"""`cbs instances`, from making a library to taking in a claim."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cbs.cli import main
+from solvers import solve
+from solvers.instances import Library, digest, load, read_problem, read_solu
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lib")
+    recipe = folder / "r.toml"
+    recipe.write_text(
+        'name = "r"\n[[networks]]\nnetwork = "wine"\nrows = 1\nsparsities = [0.5]\n'
+        'budgets = ["per_row", "columns", "network"]\nlayers = ["0", "2"]\n'
+    )
+    assert main(["instances", "make", str(recipe), "-o", str(folder / "lib"), "--quiet"]) == 0
+    return folder / "lib"
+
+
+def run(capsys, *argv):
+    status = main(["instances", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_listing_filters_and_names_what_is_open(made, capsys):
+    status, out, _ = run(capsys, "list", made, "--json")
+    assert status == 0
+    assert len(json.loads(out)["instances"]) == 10
+    status, out, _ = run(
+        capsys, "list", made, "--open", "--variant", "joint", "--budget", "per_row", "--json"
+    )
+    assert {item["n"] for item in json.loads(out)["instances"]} == {13, 32}
+    status, out, _ = run(capsys, "list", made, "--wide", "--least", 20, "--name", "wine-2-*")
+    assert out.splitlines()[0].split() == ["instance", "m", "n", "value", "bound", "gap", "status"]
+    assert len(out.splitlines()) == 5
+    status, _, err = run(capsys, "list", made, "--variant", "join")
+    assert (status, err) == (2, "cbs: unknown variant 'join'; did you mean 'joint'?\n")
+    status, _, err = run(capsys, "list", made, "--open", "--proven")
+    assert (status, err.count("\n")) == (2, 1)
+    status, _, err = run(capsys, "list", made.parent)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has no index.json; make one with" in err
+
+
+def test_making_again_keeps_everything(made, capsys):
+    recipe = made.parent / "r.toml"
+    status, out, _ = run(capsys, "make", recipe, "-o", made, "--json")
+    assert (status, json.loads(out)) == (0, {"instances": [], "kept": 10, "data": [], "differing": []})
+
+
+@pytest.mark.parametrize("format", ["npz", "mps", "lp", "qplib"])
+def test_exported_files_are_the_instances(made, tmp_path, capsys, format):
+    status, out, _ = run(
+        capsys, "export", made, "--format", format, "-o", tmp_path / "x", "--family", "wine/0"
+    )
+    assert status == 0
+    assert "4 files of 4 instances" in out
+    for item in Library(made).items(family="wine/0"):
+        path = tmp_path / "x" / f"{item.name}.{format}"
+        problem = load(path) if format == "npz" else read_problem(path)
+        assert digest(problem) == item.digest
+    assert set(read_solu(tmp_path / "x" / "index.solu")) == {
+        i.name for i in Library(made).items(family="wine/0")
+    }
+    status, _, err = run(capsys, "export", made, "--format", "nl", "-o", tmp_path / "y")
+    assert (status, err) == (2, "cbs: --format must be one of npz, mps, lp, qplib, got 'nl'\n")
+    assert not (tmp_path / "y").exists()
+
+
+def test_models_are_solved_as_their_instances(made, tmp_path, capsys):
+    name = "wine-0-joint-columns-50"
+    run(capsys, "export", made, "--format", "qplib", "-o", tmp_path, "--name", name)
+    assert main(["solve", str(tmp_path / f"{name}.qplib"), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)["value"]
+    assert value == solve(Library(made)[name].problem()).value
+    assert main(["bound", str(tmp_path / f"{name}.qplib"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bound"] <= value
+
+
+def test_solving_checking_and_claiming(made, tmp_path, capsys):
+    name = next(item.name for item in Library(made).items(budget="per_row", variant="joint", n=32))
+    problem = Library(made)[name].problem()
+    weak = np.zeros(problem.W.shape, bool)
+    weak[0, np.argsort(-np.abs(problem.W[0]))[:16]] = True
+    np.savez(tmp_path / "weak.npz", mask=weak)
+    status, out, _ = run(capsys, "claim", made, name, "--mask", tmp_path / "weak.npz", "--by", "me", "--json")
+    assert status == 0
+    assert json.loads(out)["value"] == pytest.approx(problem.value(weak), rel=1e-12)
+    status, _, err = run(capsys, "claim", made, name, "--mask", tmp_path / "weak.npz")
+    assert status == 2
+    assert "no better than what is known" in err
+    status, out, _ = run(capsys, "solve", made, "--name", name, "--time-limit", 20, "--json")
+    assert status == 0
+    (change,) = json.loads(out)["instances"]
+    assert (change["status"], change["better"]) == ("proven", True)
+    assert change["certificate"] == f"{name}.npz"
+    status, out, _ = run(capsys, "check", made)
+    assert (status, out) == (0, "10 instances checked, 10 hold\n")
+    status, out, _ = run(capsys, "solve", made, "--new", "--name", name)
+    assert out.startswith("0 instances")
+    path = Library(made).certificate_path(name)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    status, _, err = run(capsys, "check", made, "--quiet")
+    path.write_bytes(raw)
+    assert status == 1
+    assert err.startswith(f"cbs: instance {name!r}: certificate ")
+    assert err.count("\n") == 1
+
+
+def test_bad_input_is_one_line(made, capsys):
+    for argv, message in (
+        (["solve", made, "--solver", "nobody"], "unknown solver 'nobody'"),
+        (["solve", made, "--time-limit", "-1"], "time_limit"),
+        (["claim", made, "wine-0-r1"], "has no instance 'wine-0-r1'"),
+        (["claim", made, "wine-0-joint-columns-50"], "claim a mask, a certificate, or both"),
+        (["make", "digit"], "did you mean 'digits'?"),
+    ):
+        status, _, err = run(capsys, *argv)
+        assert (status, err.count("\n")) == (2, 1), err
+        assert message in err

@@ -6,7 +6,6 @@ Each figure has a function below; without names all are drawn, in about a minute
 """
 
 import csv
-import json
 import math
 import statistics
 import sys
@@ -15,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from cbs.study.calls import function
+from cbs.study.frames import read, records
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent
@@ -39,17 +41,17 @@ def bound() -> Figure:
     shown = {
         "magnitude": RED, "wanda": ORANGE, "cbs": PINK, "sparsegpt": SKY, "obc": GREEN, "joint": BLUE,
     }  # fmt: skip
-    facts = json.loads((EXPERIMENTS / "methods_table/results/results.json").read_text())["results"]
+    facts = records(read(EXPERIMENTS / "methods_table/results/cells.csv"))
     figure, (left, right) = sheet(9.0, 3.4, columns=2)
     bounds = {}
     for method, colour in shown.items():
-        mine = sorted((fact for fact in facts if fact["method"] == method), key=lambda fact: fact["asked"])
-        x = [100 * fact["asked"] for fact in mine]
-        accuracy = [100 * fact["measured"]["test_after"]["accuracy"] for fact in mine]
+        mine = sorted((fact for fact in facts if fact["solver"] == method), key=lambda fact: fact["sparsity"])
+        x = [100 * fact["sparsity"] for fact in mine]
+        accuracy = [100 * fact["accuracy"] for fact in mine]
         left.plot(x, accuracy, "o-", color=colour, label=method, lw=1.6, ms=4)
         right.plot(x, [fact["value"] for fact in mine], "o-", color=colour, lw=1.6, ms=4)
         bounds |= {
-            100 * fact["asked"]: max(fact["bound"], bounds.get(100 * fact["asked"], 0)) for fact in mine
+            100 * fact["sparsity"]: max(fact["bound"], bounds.get(100 * fact["sparsity"], 0)) for fact in mine
         }
     right.set_yscale("log")
     floor = right.get_ylim()[0]
@@ -97,14 +99,15 @@ def accuracy() -> Figure:
 
 def solvers() -> Figure:
     """How many times as long as ours other exact solvers take, rows of trained networks."""
-    with (EXPERIMENTS / "exact/results/ratios.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if not row["peer"].startswith("better")]
+    ratios_of = function(f"{EXPERIMENTS / 'exact/tables.py'}:ratios")
+    rows, _ = ratios_of(read(EXPERIMENTS / "exact/results/cells.csv"))
+    rows = [row for row in rows if not row["peer"].startswith("better")]
     figure, axes = sheet(10.0, 3.6, columns=2)
     for one, variant in zip(axes, ("joint", "selection"), strict=True):
         ratios = {}
         for row in rows:
-            if row["variant"] == variant and int(row["inputs"]) >= 30:
-                ratios.setdefault(row["peer"], []).append((float(row["ratio_alone"]), row["capped"] == "1"))
+            if row["variant"] == variant and row["inputs"] >= 30:
+                ratios.setdefault(row["peer"], []).append((row["ratio_alone"], row["capped"]))
         means = {
             peer: math.exp(statistics.mean(math.log(ratio) for ratio, _ in values))
             for peer, values in ratios.items()

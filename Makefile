@@ -49,7 +49,8 @@ bench: $(STAMP)  ## time every solver on fixed instances, and the parts that wid
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
 
 table: $(STAMP)  ## rerun the README's table of methods
-	$(BIN)/python experiments/methods_table/run.py
+	$(BIN)/cbs study run experiments/methods_table/study.toml --workers 1
+	$(BIN)/cbs study show experiments/methods_table/study.toml --write
 
 recompile:  ## forget compiled code: for a change to a compiled function that other modules call
 	find solvers cbs -name '*.nb[ic]' -delete

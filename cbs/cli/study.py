@@ -118,7 +118,7 @@ def show(
     tables: Annotated[
         bool, flag("--tables", panel=OUTPUT, help="The tables that the file declares, as Markdown.")
     ] = False,
-    write: Annotated[
+    put: Annotated[
         bool, flag("--write", panel=OUTPUT, help="Put these tables into the documents that they name.")
     ] = False,
     cells: Annotated[
@@ -144,7 +144,7 @@ def show(
     from cbs.study.frames import read
     from cbs.study.store import FAILED
     from cbs.study.studyfile import Study
-    from cbs.study.tables import put, table
+    from cbs.study.tables import table, write
 
     if cells is not None:
         asked = Study.load(place) if place.endswith(".toml") else None
@@ -158,15 +158,16 @@ def show(
     elif failed:
         for _, row in frame[frame["state"] == FAILED].iterrows():
             output.results().print(f"{row['instance']}, {row['solver']}: {row['error']}")
-    elif tables or write:
+    elif tables or put:
         if asked is None or not asked.tables:
             raise ValueError(f"{place!r} declares no tables; give a study's file with [[tables]]")
         for declared in asked.tables:
-            text = table(frame, declared, asked.folder)
-            if write and declared["into"]:
-                put(asked.folder / declared["into"], declared["name"], text)
+            if put and declared["into"]:
+                for path in write(frame, declared, asked.folder):
+                    output.progress().print(f"{declared['name']} in {path}")
             if tables or not declared["into"]:
-                print(f"{declared['title'] or declared['name']}\n\n{text}")
+                title = declared["title"] or declared["name"]
+                print(f"{title}\n\n{table(frame, declared, asked.folder)}")
     else:
         _print_standing(name, frame)
 

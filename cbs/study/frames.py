@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbs.study.store import DONE, JSON, TEXTS, Store, typed
+from cbs.study.store import DONE, JSON, Store, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def read(place: str | os.PathLike[str]) -> pd.DataFrame:
         frame = (
             pd.read_parquet(path)
             if path.suffix == ".parquet"
-            else pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+            else pd.read_csv(path, dtype=str)  # whose numbers would not all be the nearest ones
         )
     except ImportError:
         raise ValueError(

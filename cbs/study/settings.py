@@ -132,6 +132,12 @@ def several(check: Check) -> Check:
     return each
 
 
+def integers(value: Any) -> int | tuple[int, ...]:
+    """A whole number from 0, or a list of such."""
+    found: tuple[int, ...] = several(integer(0))(value)
+    return found if isinstance(value, list | tuple) else found[0]
+
+
 def mapping(value: Any) -> dict[str, Any]:
     """A table of whatever keys."""
     if not isinstance(value, Mapping):

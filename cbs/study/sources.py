@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cbs.study.calls import absolute, function
+from cbs.study.store import FACTS
 from solvers import Budget, SubsetProblem
-from solvers.certificate.original import stored
-from solvers.instances import load, planted, random_problem
+from solvers.instances import digest, load, planted, random_problem
+
+if TYPE_CHECKING:
+    from solvers.instances.item import Item
 
 
 @dataclass(frozen=True)
@@ -139,43 +144,87 @@ def _planted(table: Mapping[str, Any], folder: Path, data_dir: Path | None) -> I
 def _library(table: Mapping[str, Any], folder: Path, data_dir: Path | None) -> Iterator[Instance]:
     from solvers.instances.library import Library
 
-    wanted = {
-        name: table[name]
-        for name in ("names", "family", "n", "m", "variants", "budgets", "sparsity", "status")
-        if table[name] is not None
-    }
-    found = list(Library(folder / table["library"]).items(**wanted))[: table["most"]]
-    if not found:
-        raise ValueError(f"library {table['library']!r} has no instance of these")
-    for item in found:
-        yield Instance(item.name, item.digest, {name: getattr(item, name) for name in FACTS}, item.problem)
-
-
-FACTS = ("family", "m", "n", "variant", "budget", "sparsity")
+    wanted = {name: table[name] for name in ("names", "n", "family", "status") if table[name] is not None}
+    there = Library(folder / table["library"]).items(**wanted)
+    yield from _picked(there, table, f"library {table['library']!r}")
 
 
 def _network(table: Mapping[str, Any], folder: Path, data_dir: Path | None) -> Iterator[Instance]:
     from cbs.instances import of_network
 
-    asked = {name: table[name] for name in ("layers", "rows", "n", "samples") if table[name] is not None}
-    found = False
-    for item in of_network(
+    asked = {
+        name: table[name] for name in ("layers", "rows", "samples", "layer_rows") if table[name] is not None
+    }
+    there = of_network(
         table["network"], variants=table["variants"], sparsities=table["sparsities"],
-        budgets=table["budgets"],
-        damping=table["damping"], seed=table["seed"], data_dir=data_dir, **asked,
-    ):  # fmt: skip
-        found = True
-        yield Instance(item.name, item.digest, {name: getattr(item, name) for name in FACTS}, item.problem)
-    if not found:
-        raise ValueError(f"network {table['network']!r} has no rows of these")
+        budgets=table["budgets"], damping=table["damping"], seed=table["seed"], data_dir=data_dir, **asked,
+    )  # fmt: skip
+    yield from _picked(there, table, f"network {table['network']!r}")
+
+
+def _picked(items: Iterable[Item], table: Mapping[str, Any], who: str) -> Iterator[Instance]:
+    """Of a library's or network's items those that a table wants, but for budgets of several layers."""
+    low, high = table["n"] or (0, sys.maxsize)
+    count = 0
+    for item in items:
+        kinds = (item.budget, item.name.rpartition("-")[2])
+        if (
+            len(item.layers) > 1
+            or not low <= item.n <= high
+            or (table["variants"] and item.variant not in table["variants"])
+            or (table["source"] == "library" and table["budgets"] and not set(kinds) & set(table["budgets"]))
+            or (
+                table["source"] == "library"
+                and table["sparsities"]
+                and not any(
+                    abs(item.sparsity - share) <= 0.5 / item.n + 1e-9 for share in table["sparsities"]
+                )
+            )
+        ):
+            continue
+        count += 1
+        facts = {name: getattr(item, name) for name in FACTS}
+        if item.value is not None:
+            facts["known"] = {"value": item.value, "bound": item.bound, "status": item.status}
+        yield Instance(item.name, item.digest, facts, item.problem)
+        if count == table.get("most"):
+            return
+    if not count:
+        raise ValueError(f"{who} has no instance of these")
+
+
+def _wanted(item: Item, table: Mapping[str, Any]) -> bool:
+    """Whether a library's item has a variant, budget and sparsity asked for; a network's was made so."""
+    if table["source"] == "network":
+        return True
+    shares = table["sparsities"]
+    return (
+        (not table["variants"] or item.variant in table["variants"])
+        and (not table["budgets"] or item.budget in table["budgets"])
+        and (not shares or any(abs(item.sparsity - share) <= 0.5 / item.n + 1e-9 for share in shares))
+    )
+
+
+def _own(table: Mapping[str, Any], folder: Path, data_dir: Path | None) -> Iterator[Instance]:
+    place = absolute(table["made"], folder)
+    if data_dir is not None:
+        os.environ["CBS_DATA"] = str(data_dir)
+    for pair in function(place)(**table["parameters"]):
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], SubsetProblem):
+            raise ValueError(
+                f"made {table['made']!r} must yield (name, SubsetProblem), got {type(pair).__name__}"
+            )
+        name, problem = pair
+        family = str(name).rpartition("/")[0] or table["made"].rpartition(":")[2]
+        yield Instance(str(name), digest(problem), facts_of(problem, family), partial(_same, problem))
+
+
+def _same(problem: SubsetProblem) -> SubsetProblem:
+    return problem
 
 
 SOURCES: dict[str, Callable[[Mapping[str, Any], Path, Path | None], Iterator[Instance]]] = {
     "files": _files, "library": _library, "random": _random, "planted": _planted, "network": _network,
+    "made": _own,
 }  # fmt: skip
 """By the key that names them."""
-
-
-def digest(problem: SubsetProblem) -> str:
-    """Of a problem's numbers, budget and variant."""
-    return stored(problem).digest

@@ -67,7 +67,6 @@ CELLS = sql.Table(
 """Infinite numbers are stored as they are; a column that a cell has nothing for is null."""
 JSON = ("options", "parameters", "result")
 COLUMNS = tuple(column.name for column in CELLS.columns)
-TEXTS = tuple(column.name for column in CELLS.columns if isinstance(column.type, sql.String))
 RESULTS = (
     "status", "value", "bound", "gap", "seconds", "cpu_seconds", "memory", "nodes", "accuracy", "loss",
     "certified",
@@ -358,13 +357,18 @@ class Store:
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of cells whose columns have the types that the store's have, whatever a file made of them."""
+    import pandas as pd
+
     for column in CELLS.columns:
         if column.name not in frame:
             continue
         if isinstance(column.type, sql.Double):
             frame[column.name] = frame[column.name].astype(float)
         elif isinstance(column.type, sql.Integer):
-            frame[column.name] = frame[column.name].astype("Int64")
+            frame[column.name] = pd.to_numeric(frame[column.name]).astype("Int64")
+        elif isinstance(column.type, sql.Boolean):
+            found = frame[column.name].astype(object)
+            frame[column.name] = found.replace({"True": True, "False": False}).astype("boolean")
         elif column.name in ("digest", "revision"):
             frame[column.name] = frame[column.name].astype(object).fillna("").astype(str)
     return frame

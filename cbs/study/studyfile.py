@@ -28,7 +28,7 @@ from typing import Any
 from cbs.study import settings as s
 from cbs.study.settings import REQUIRED, Key
 
-INSTANCES = ("files", "library", "random", "planted", "network")
+INSTANCES = ("files", "library", "random", "planted", "network", "made")
 """Where instances come from; a table names one of them."""
 VARIANTS = ("joint", "selection")
 _SPARSITIES = s.several(s.number(0, 1))
@@ -37,11 +37,10 @@ _COMMON: dict[str, Key] = {"variants": Key(s.several(s.one_of(*VARIANTS)), ("joi
 SOURCES: dict[str, dict[str, Key]] = {
     "files": {"files": Key(s.texts, REQUIRED)},
     "library": {
-        "library": Key(s.text, REQUIRED), "names": Key(s.texts), "family": Key(s.texts),
-        "n": Key(s.span(s.integer(1))), "m": Key(s.span(s.integer(1))),
-        "variants": Key(s.several(s.one_of(*VARIANTS))), "budgets": Key(_BUDGETS),
-        "sparsity": Key(s.span(s.number(0, 1))), "status": Key(s.one_of("proven", "open")),
-        "most": Key(s.integer(1)),
+        "library": Key(s.text, REQUIRED), "names": Key(s.texts), "family": Key(s.text),
+        "n": Key(s.span(s.integer(1))), "variants": Key(s.several(s.one_of(*VARIANTS))),
+        "budgets": Key(_BUDGETS), "sparsities": Key(_SPARSITIES),
+        "status": Key(s.one_of("proven", "open")), "most": Key(s.integer(1)),
     },
     "random": {
         "random": Key(s.flag, REQUIRED), "n": Key(s.several(s.integer(1)), REQUIRED),
@@ -59,12 +58,13 @@ SOURCES: dict[str, dict[str, Key]] = {
         **_COMMON,
     },
     "network": {
-        "network": Key(s.text, REQUIRED), "layers": Key(s.texts), "rows": Key(lambda value: value),
+        "network": Key(s.text, REQUIRED), "layers": Key(s.texts), "rows": Key(s.integers),
         "sparsities": Key(_SPARSITIES, (0.5,)), "budgets": Key(_BUDGETS, ("per_row",)),
         "damping": Key(s.number(0, open_ends=True), 1e-2), "samples": Key(s.integer(1)),
-        "seed": Key(s.integer(0), 0),
-        "n": Key(s.span(s.integer(1))), **_COMMON,
+        "seed": Key(s.integer(0), 0), "n": Key(s.span(s.integer(1))), "layer_rows": Key(s.integer(1)),
+        "most": Key(s.integer(1)), **_COMMON,
     },
+    "made": {"made": Key(s.text, REQUIRED), "parameters": Key(s.mapping, {})},
 }  # fmt: skip
 SOLVER = {
     "name": Key(s.text, REQUIRED), "label": Key(s.text), "options": Key(s.mapping, {}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import math
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ SHIFT = 1.0
 """Of the shifted geometric mean, in the unit of its values."""
 CAPPED = ("time_limit", "patience", "memory_limit", "node_limit")
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Words = tuple[str, ...]
 
 
 def geometric(values: Values) -> float:
@@ -76,37 +78,51 @@ def _pivot(frame: pd.DataFrame, asked: Mapping[str, Any]) -> str:
     for name, wanted in asked["where"].items():
         values = wanted if isinstance(wanted, list) else [wanted]
         frame = frame[[_meets(value, values) for value in column(frame, name)]]
-    rows, columns, several = asked["rows"] or (), asked["columns"] or (), len(asked["value"]) > 1
-    keys = [tuple(_word(column(frame, name).iloc[i]) for name in rows) for i in range(len(frame))]
-    across = [tuple(_word(column(frame, name).iloc[i]) for name in columns) for i in range(len(frame))]
-    cells: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Any]]] = {}
-    heads: dict[tuple[Any, ...], None] = {}
+    rows, columns = asked["rows"] or (), asked["columns"] or ()
+    several = len(asked["value"]) > 1 or not columns
+    keys, across = _words(frame, rows), _words(frame, columns)
+    cells: dict[Words, dict[Words, list[Any]]] = {}
+    heads: dict[Words, None] = {}
     for value in asked["value"]:
         for key, head, found in zip(keys, across, column(frame, value), strict=True):
-            place = (*head, value) if several or not head else head
+            place = (*head, _last(value)) if several else head
             heads[place] = None
             cells.setdefault(key, {}).setdefault(place, []).append(found)
-    order = (
-        sorted(heads, key=lambda head: tuple(_sortable(word) for word in head))
-        if not several
-        else list(heads)
-    )
-    lines = [
-        "| " + " | ".join([*rows, *(" ".join(head) for head in order)]) + " |",
-        "|---" * (len(rows) + len(order)) + "|",
-    ]
-    for key in sorted(cells, key=lambda key: tuple(_sortable(word) for word in key)):
+    order = list(heads) if several else sorted(heads, key=_order)
+    lines = [_line([*map(_last, rows), *map(" ".join, order)]), "|---" * (len(rows) + len(order)) + "|"]
+    for key in sorted(cells, key=_order):
         made = [_number(cells[key].get(head, []), asked) for head in order]
-        known = [value for value in made if isinstance(value, float) and math.isfinite(value)]
-        pick = {"least": min, "greatest": max}.get(asked["best"])
-        best = pick(known) if pick and known else None
-        texts = [_text(value, asked["format"]) for value in made]
-        texts = [
-            f"**{text}**" if best is not None and value == best else text
-            for text, value in zip(texts, made, strict=True)
-        ]
-        lines.append("| " + " | ".join([*key, *texts]) + " |")
+        lines.append(_line([*key, *_texts(made, asked)]))
     return "\n".join(lines) + "\n"
+
+
+def _words(frame: pd.DataFrame, names: Sequence[str]) -> list[Words]:
+    """For every cell what it has in some columns, in words."""
+    found = [column(frame, name).tolist() for name in names]
+    return [tuple(_word(values[i]) for values in found) for i in range(len(frame))]
+
+
+def _last(name: str) -> str:
+    """A column's name without the mapping that it is in."""
+    return name.rpartition(".")[2]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _texts(values: Sequence[Any], asked: Mapping[str, Any]) -> list[str]:
+    """The numbers of a row as they are shown, the best one in bold."""
+    known = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+    best = None
+    if asked["best"] and known:
+        best = min(known) if asked["best"] == "least" else max(known)
+    return [
+        f"**{_text(value, asked['format'])}**"
+        if best is not None and value == best
+        else _text(value, asked["format"])
+        for value in values
+    ]
 
 
 def _meets(value: Any, wanted: list[Any]) -> bool:
@@ -121,6 +137,10 @@ def _word(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _order(words: Words) -> tuple[tuple[int, float, str], ...]:
+    return tuple(_sortable(word) for word in words)
 
 
 def _sortable(word: str) -> tuple[int, float, str]:
@@ -157,8 +177,35 @@ def _text(value: Any, form: str) -> str:
         raise ValueError(f"format {form!r} is none of Python's for numbers") from None
 
 
+def write(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    """Put a declared table into the document that it names, or one for every value of a column into its own.
+
+    Where `into` has a column's name in braces, as `methods/{solver}.md`, there is a document for every value,
+    with the table of the cells that have it.
+
+    Yields:
+        The documents.
+
+    Raises:
+        ValueError: for a document that can't be read or has no place for it.
+    """
+    found = re.search(r"\{([\w.]+)\}", asked["into"])
+    if found is None:
+        put(folder / asked["into"], asked["name"], table(frame, asked, folder))
+        yield folder / asked["into"]
+        return
+    done = frame[frame["state"] == DONE]
+    of = [_word(value) for value in column(done, found[1])]
+    for value in dict.fromkeys(of):
+        path = folder / asked["into"].replace(found[0], value)
+        put(path, asked["name"], table(done[[word == value for word in of]], asked, folder))
+        yield path
+
+
 def put(path: str | os.PathLike[str], name: str, text: str) -> None:
     """Replace what stands in a document between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Both may have a remark after begin and end, as `(written by ...)`.
 
     Raises:
         ValueError: if these are not there, once each.
@@ -168,11 +215,14 @@ def put(path: str | os.PathLike[str], name: str, text: str) -> None:
         document = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"document {str(path)!r} can't be read ({error.strerror})") from None
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    if document.count(begin) != 1 or document.count(end) != 1 or document.index(begin) > document.index(end):
-        raise ValueError(f"document {str(path)!r} must have {begin} and after it {end}, once each")
-    before, rest = document.split(begin)
-    made = f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}"
+    mark = re.escape(name)
+    places = [list(re.finditer(rf"<!-- {mark}: {end}\b[^>]*-->", document)) for end in ("begin", "end")]
+    if any(len(found) != 1 for found in places) or places[0][0].end() > places[1][0].start():
+        raise ValueError(
+            f"document {str(path)!r} must have <!-- {name}: begin --> and after it <!-- {name}: end -->, "
+            "once each"
+        )
+    made = f"{document[: places[0][0].end()]}\n\n{text.strip()}\n\n{document[places[1][0].start() :]}"
     if made != document:
         with replacing(path) as file:
             file.write(made.encode())

@@ -66,6 +66,30 @@ def test_what_can_t_be_had_is_told(tmp_path, text, told):
     assert "[[instances]] 1" in str(raised.value)
 
 
+def test_problems_of_networks_libraries_and_one_s_own_functions(tmp_path):
+    text = '[[instances]]\nnetwork = "digits"\nlayers = "2"\nrows = 2\nsparsities = [0.5, 0.75]\n'
+    found = sources(tmp_path, text)
+    assert len(found) == 4
+    assert {one.facts["family"] for one in found} == {"digits/2"}
+    for one in found:
+        problem = one.problem()
+        assert facts_of(problem, "digits/2") == {name: one.facts[name] for name in facts_of(problem, "x")}
+    with pytest.raises(ValueError, match="has no instance of these"):
+        sources(tmp_path, text + "n = [1000, 2000]\n")
+    (tmp_path / "own.py").write_text(
+        "from solvers import Budget\nfrom solvers.instances import random_problem\n"
+        "def problems(count=1):\n"
+        "    for i in range(count):\n"
+        "        yield f'mine/{i}', random_problem(1, 6, Budget.per_row(3), seed=i)\n"
+        "def wrong():\n    yield 3\n"
+    )
+    own = sources(tmp_path, '[[instances]]\nmade = "own.py:problems"\nparameters = {count = 2}\n')
+    assert [(one.name, one.facts["family"]) for one in own] == [("mine/0", "mine"), ("mine/1", "mine")]
+    assert np.array_equal(own[1].problem().W, random_problem(1, 6, Budget.per_row(3), seed=1).W)
+    with pytest.raises(ValueError, match="must yield"):
+        sources(tmp_path, '[[instances]]\nmade = "own.py:wrong"\n')
+
+
 def test_budgets_by_name():
     assert budget("per_row", 2, 8, 0.25).describe() == Budget.per_row(2).describe()
     assert budget("per_layer", 2, 8, 0.25).describe() == Budget.per_layer(4).describe()

@@ -7,7 +7,7 @@ import pytest
 
 from cbs.study.settings import taken
 from cbs.study.studyfile import TABLE
-from cbs.study.tables import AGGREGATES, put, table
+from cbs.study.tables import AGGREGATES, put, table, write
 
 
 def frame():
@@ -82,6 +82,17 @@ def test_mistakes_name_the_table(keys, told):
 def test_tables_may_be_functions(tmp_path):
     (tmp_path / "t.py").write_text("def made(frame):\n    return f'{len(frame)} rows\\n\\n'\n")
     assert table(frame(), asked(function="t.py:made"), tmp_path) == "7 rows\n"
+
+
+def test_tables_go_into_one_document_or_one_for_every_value(tmp_path):
+    for solver in ("x", "y"):
+        (tmp_path / f"{solver}.md").write_text("<!-- t: begin (by a study) -->\n<!-- t: end -->\n")
+    made = list(write(frame(), asked(rows="family", value="value", into="{solver}.md"), tmp_path))
+    assert made == [tmp_path / "x.md", tmp_path / "y.md"]
+    assert "| a | 4.67 |" in (tmp_path / "x.md").read_text()
+    assert "| a | 0.5 |" in (tmp_path / "y.md").read_text()
+    assert "begin (by a study)" in (tmp_path / "y.md").read_text()
+    assert list(write(frame(), asked(rows="n", value="value", into="x.md"), tmp_path)) == [tmp_path / "x.md"]
 
 
 def test_documents_keep_what_is_around_a_table(tmp_path):

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from cbs.names import unknown
+from cbs.study.settings import REQUIRED, Key, integer, taken
 
 
 def function(place: str) -> Callable[..., Any]:
@@ -64,11 +65,12 @@ def grid(table: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """Every combination of a grid's values, each with every case.
 
     Args:
-        table: with `grid`, lists of values by parameter, where what is no list is one value; and `cases`, a
-            list of mappings of parameters, or None.
+        table: with `grid`, lists of values by parameter, where what is no list is one value, but for a range
+            `{from = 0, to = 100, step = 10}`, whose end is left out; and `cases`, a list of mappings of
+            parameters, or None.
         where: it stands, for complaints.
     """
-    axes = {name: value if isinstance(value, list) else [value] for name, value in table["grid"].items()}
+    axes = {name: _axis(value, f"{where}: grid {name}") for name, value in table["grid"].items()}
     if empty := next((name for name, values in axes.items() if not values), None):
         raise ValueError(f"{where}: grid {empty} is empty")
     cases = table["cases"] if table["cases"] is not None else [{}]
@@ -76,6 +78,14 @@ def grid(table: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         raise ValueError(f"{where}: cases must be a list of tables of parameters")
     crossed = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     return [{**each, **case} for case in cases for each in crossed]
+
+
+def _axis(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, Mapping) or "from" not in value:
+        return value if isinstance(value, list) else [value]
+    keys = {"from": Key(integer(0), REQUIRED), "to": Key(integer(1), REQUIRED), "step": Key(integer(1), 1)}
+    ends = taken(value, keys, where)
+    return list(range(ends["from"], ends["to"], ends["step"]))
 
 
 def _file(path: Path) -> ModuleType:

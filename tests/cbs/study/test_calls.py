@@ -53,5 +53,10 @@ def test_grids_are_crossed_with_cases():
         {"a": 1, "b": "x", "c": 1}, {"a": 2, "b": "x", "c": 1},
         {"a": 1, "b": "y", "c": 2}, {"a": 2, "b": "y", "c": 2},
     ]  # fmt: skip
+    ranges = {"grid": {"a": {"from": 0, "to": 25, "step": 10}, "b": [{"c": 1}]}, "cases": None}
+    assert [each["a"] for each in grid(ranges, "here")] == [0, 10, 20]
+    assert grid(ranges, "here")[0]["b"] == {"c": 1}
+    with pytest.raises(ValueError, match="here: grid a: unknown key 'stop'"):
+        grid({"grid": {"a": {"from": 0, "stop": 3}}, "cases": None}, "here")
     with pytest.raises(ValueError, match="cases must be a list of tables"):
         grid({"grid": {}, "cases": [3]}, "here")

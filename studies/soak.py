@@ -86,8 +86,8 @@ def _budget(rng: np.random.Generator, kind: str, m: int, p: int) -> Budget:
 def consistent(first: int, count: int) -> dict[str, object]:
     """Put problems to every solver, and hold all that they say against each other and against brute force.
 
-    A bound may not lie above anybody's value, a value not below anybody's bound, and what is called optimal not
-    above the best value by more than the gap; each but for `CLAMP`, the rounding that statements may have.
+    No bound may lie above anybody's value, and what is called optimal not above the best value by more than
+    the gap; each but for `CLAMP`, the rounding that statements may have.
 
     Args:
         first: seed of the first problem.

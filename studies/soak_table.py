@@ -38,7 +38,8 @@ def _solvers(of):
     yield "| solver | problems solved | proven | mean ms |"
     yield "|---|---:|---:|---:|"
     for name, row in sorted(counts.items(), key=lambda pair: (-pair[1]["solves"], pair[0])):
-        yield f"| {name} | {row['solves']:,} | {row['proven']:,} | {1000 * row['seconds'] / row['solves']:.1f} |"
+        mean = 1000 * row["seconds"] / row["solves"]
+        yield f"| {name} | {row['solves']:,} | {row['proven']:,} | {mean:.1f} |"
 
 
 def _held(of):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import math
 import os
 import re
@@ -48,19 +49,21 @@ AGGREGATES: dict[str, Callable[[Values], float]] = {
 """By name: ways to make one number of several. `only` besides them takes what is one and the same."""
 
 
-def table(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path) -> str:
+def table(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path, value: str | None = None) -> str:
     """A declared table as Markdown.
 
     Args:
         frame: of the study's cells.
         asked: a `[[tables]]` of its file.
         folder: of that, for a function's file.
+        value: of the column that `into` names, for a function of two parameters.
 
     Raises:
         ValueError: for an unknown column or aggregate, or a format that is none.
     """
     if asked["function"] is not None:
-        made = function(absolute(asked["function"], folder))(frame)
+        maker = function(absolute(asked["function"], folder))
+        made = maker(frame, value) if _takes_two(maker) else maker(frame)
         if not isinstance(made, str):
             raise ValueError(f"table {asked['name']!r}: its function must give Markdown, a text")
         return made.strip() + "\n"
@@ -68,6 +71,10 @@ def table(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path) -> str:
         return _pivot(frame, asked)
     except ValueError as error:
         raise ValueError(f"table {asked['name']!r}: {error}") from None
+
+
+def _takes_two(maker: Callable[..., Any]) -> bool:
+    return len(inspect.signature(maker).parameters) == 2
 
 
 def _pivot(frame: pd.DataFrame, asked: Mapping[str, Any]) -> str:
@@ -181,7 +188,7 @@ def write(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path) -> Iterat
     """Put a declared table into the document that it names, or one for every value of a column into its own.
 
     Where `into` has a column's name in braces, as `methods/{solver}.md`, there is a document for every value,
-    with the table of the cells that have it.
+    with the table of the cells that have it; a function of two parameters is given all cells and the value.
 
     Yields:
         The documents.
@@ -198,7 +205,9 @@ def write(frame: pd.DataFrame, asked: Mapping[str, Any], folder: Path) -> Iterat
     of = [_word(value) for value in column(done, found[1])]
     for value in dict.fromkeys(of):
         path = folder / asked["into"].replace(found[0], value)
-        put(path, asked["name"], table(done[[word == value for word in of]], asked, folder))
+        whole = asked["function"] and _takes_two(function(absolute(asked["function"], folder)))
+        some = frame if whole else done[[word == value for word in of]]
+        put(path, asked["name"], table(some, asked, folder, value))
         yield path
 
 

@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from solvers.solution import CLAMP
 if TYPE_CHECKING:
     from cbs.data import Samples
     from cbs.result import PruneResult
-    from solvers import Solution, SubsetProblem
+    from solvers import Solution, Solver, SubsetProblem
 
 
 def work(kind: str, payload: Mapping[str, Any]) -> Answer:
@@ -42,6 +43,7 @@ def _solve(payload: Mapping[str, Any]) -> Answer:
     from solvers import solve
 
     problem, certify = payload["problem"], payload["certify"]
+    _warm(payload["solver"], problem.refit)
     solution: Solution = solve(
         problem, payload["solver"], time_limit=payload["time_limit"], gap=payload["gap"],
         seed=payload["seed"],
@@ -58,6 +60,21 @@ def _solve(payload: Mapping[str, Any]) -> Answer:
     if solution.rows is not None and problem.m > 1:
         arrays["row_bounds"] = solution.rows.bound
     return Answer(columns, {"stats": _shown(solution.stats)}, arrays)
+
+
+_WARM: set[tuple[str, bool]] = set()
+
+
+def _warm(solver: Solver, refit: bool) -> None:
+    """Let the first solve of a process, which imports and compiles, be of a tiny problem."""
+    from solvers import Budget, solve
+    from solvers.instances import random_problem
+
+    if (solver.name, refit) in _WARM:
+        return
+    _WARM.add((solver.name, refit))
+    with suppress(ValueError, ArithmeticError):  # it does not take that one
+        solve(random_problem(2, 6, Budget.per_row(3), refit=refit, seed=0), solver, time_limit=5.0)
 
 
 def _verified(solution: Solution, problem: SubsetProblem) -> bool:
@@ -95,14 +112,22 @@ def _prune(payload: Mapping[str, Any]) -> Answer:
 
 def pruned(result: PruneResult) -> Answer:
     """A pruning in columns: accuracy and loss are those of test data where there are some."""
+    from cbs.quantization.stored import pruned_bytes
+
+    last = result.history[-1]
     before, after = result.test_before or result.before, result.test_after or result.after
     columns = {
         "status": result.status, "value": result.value, "bound": result.bound, "gap": result.gap,
         "seconds": result.seconds, "accuracy": after.accuracy, "loss": after.loss,
     }  # fmt: skip
     facts = {
-        "dense_accuracy": before.accuracy, "dense_loss": before.loss, "achieved_sparsity": result.sparsity,
-        "loss_increase": result.loss_increase, "measured_on": "test" if result.test_after else "calibration",
+        "share": result.share, "dense_accuracy": before.accuracy, "dense_loss": before.loss,
+        "achieved_sparsity": result.sparsity, "loss_increase": result.loss_increase,
+        "bytes": pruned_bytes(result.model), "divergence": last.refitted_divergence,
+        "pruned_accuracy": None if last.test_pruned is None else last.test_pruned.accuracy,
+        "pruned_loss": None if last.test_pruned is None else last.test_pruned.loss,
+        "refit_seconds": sum(stage.refit_seconds for stage in result.history),
+        "measured_on": "test" if result.test_after else "calibration",
         "layers": [
             {"name": layer.name, "shape": list(layer.shape), "kept": layer.kept, "value": layer.value,
              "bound": layer.bound, "seconds": layer.seconds, "status": layer.status}

@@ -99,9 +99,9 @@ def prune(
     three quarters and nine tenths of every row's weights, unless options say otherwise. Named, as `digits`,
     it is pruned by row as well; every other network has one budget for all of its layers.
 
-    Writes a run folder with the pruned weights and masks (safetensors), table.md, report.json, plots, and
-    config.toml, which asks for the same again. Every result is in the folder as soon as it is there: whatever
-    ends the run, the same command with `--resume` computes only the rest.
+    Writes a run folder with the pruned weights and masks (safetensors), report.html, table.md, report.json,
+    plots, and config.toml, which asks for the same again. Every result is in the folder as soon as it is
+    there: whatever ends the run, the same command with `--resume` computes only the rest.
 
     For example:
 
@@ -197,8 +197,9 @@ def prune(
                 console.print(report.stages_terminal(several))
             if quiet():
                 return
+            first = "report.html" if whole else "table.md"
             where = f"not all of it could be written to {path}" if keeper.status else f"written to {path}"
-            console.print(f"\n{_dense(results[0])}{where}: begin with table.md", soft_wrap=True)
+            console.print(f"\n{_dense(results[0])}{where}: begin with {first}", soft_wrap=True)
             if keeper.status:
                 return
             for result in report.best(results):

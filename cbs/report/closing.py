@@ -22,6 +22,7 @@ FILES = """\
 | `plot.png` | accuracy, loss and layer objectives against sparsity, over the certified bound |
 | `layers.png` | sparsity and certified gap of every layer, of the best at every sparsity |
 | `table.md` | this page |
+| `report.html` | the same to look at: figures, tables, layers, masks, in one file that a browser opens |
 """
 LONG = 200
 """Characters of a setting that a page has."""

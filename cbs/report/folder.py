@@ -21,6 +21,7 @@ from cbs.network.layers import named_layers
 from cbs.report.closing import best, page
 from cbs.report.environment import environment
 from cbs.report.layers_plot import draw_layers
+from cbs.report.page.run import write_run_page
 from cbs.report.plot import draw
 from cbs.report.stages import staged
 from cbs.report.stages_plot import draw_stages
@@ -190,7 +191,7 @@ class RunFolder:
         return self._facts()
 
     def finish(self, *, plot: bool = True) -> None:
-        """Write the report that was concluded, a page to read, and plots if there is time for them.
+        """Write the report that was concluded and a page to read; if there is time, plots and `report.html`.
 
         Raises:
             OSError: if a file can't be written.
@@ -206,6 +207,7 @@ class RunFolder:
             if several := staged(list(self.results.values())):
                 with replacing(self.path / "stages.png") as file:
                     draw_stages(several).savefig(file, format="png")
+            write_run_page(self._facts(), self.path)
 
     def _write_config(self, identity: Mapping[str, Any]) -> None:
         if self._config:

@@ -20,8 +20,8 @@ READ = 40_000
 """Cells whose arrays are read at most."""
 SHAPE = "_shape"
 """Ending of the name of a packed mask's shape."""
-LARGE = 1 << 21
-"""Entries of the largest mask that a page holds."""
+LARGE, TOTAL = 1 << 21, 1 << 25
+"""Entries of the largest mask that a page holds, and of all of them together."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def gather(cells: pd.DataFrame, arrays: Arrays | None) -> Details:
         return Details()
     done = cells[cells["state"] == "done"]
     read, traces, wrong = done.head(READ), dict[int, Trace](), dict[int, str]()
-    wanted = _best(read)
+    wanted, room = _best(read), TOTAL
     masks: dict[str, tuple[int, Mapping[str, NDArray[np.bool_]]]] = {}
     fields = ["cell", "key", "kind", "value", "bound", "seconds"]
     for row, key, kind, value, bound, seconds in read[fields].itertuples(index=False):
@@ -62,7 +62,9 @@ def gather(cells: pd.DataFrame, arrays: Arrays | None) -> Details:
             if "trace_seconds" in found:
                 traces[row] = Trace.of(found, value, bound, seconds)
             if row in wanted and (mine := masks_of(found)):
-                masks[wanted[row]] = row, mine
+                room -= sum(mask.size for mask in mine.values())
+                if room >= 0:
+                    masks[wanted[row]] = row, mine
         except (KeyError, ValueError, TypeError, OSError) as error:
             wrong[row] = f"{type(error).__name__}: {error}"
     return Details(traces, masks, len(done) - len(read), wrong)

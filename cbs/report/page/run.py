@@ -17,6 +17,8 @@ from cbs.report.page.sources import PAGE, Source
 if TYPE_CHECKING:
     import pandas as pd
 
+KEPT = ("layers", "measured", "history", "neurons")
+"""Parts of a result that figures are drawn from."""
 SHOWN = (
     "scope", "budget", "granularity", "pipeline", "refit", "stages", "solver", "time_limit", "data", "test",
     "weights",
@@ -97,7 +99,7 @@ def frame(report: Mapping[str, Any]) -> pd.DataFrame:
                 "loss": after["loss"],
                 "version": machine.get("combinatorial-brain-surgeon", ""),
                 "machine": f"{machine.get('machine', '')}, {machine.get('processors', '?')} processors",
-                "result": record,
+                "result": {name: record[name] for name in KEPT if name in record},
                 "options": {},
             }
         )

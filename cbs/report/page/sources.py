@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -70,12 +69,16 @@ def read(
 
         yield of_run(path)
     elif is_table:
-        frame = _study().read(path)
+        from cbs.study import read as read_table
+
+        frame = read_table(path)
         if study is not None:
             frame = _of_study(frame, study, sorted(set(map(str, frame.get("study", ())))))
         yield Source(frame, _folder(path, arrays), path.with_suffix(".html"))
     else:
-        with _study().Store.open(text) as store:
+        from cbs.study import Store
+
+        with Store.open(text) as store:
             keys = None
             if study is not None:
                 known = store.studies()
@@ -84,10 +87,6 @@ def read(
                 keys = store.members(study)
             page = Path("report.html") if "://" in text else path.with_suffix(".html")
             yield Source(store.frame(keys), store.arrays, page, study)
-
-
-def _study() -> Any:
-    return importlib.import_module("cbs.study")
 
 
 def _of_study(frame: Any, study: str, known: list[str]) -> Any:

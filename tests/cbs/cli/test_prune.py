@@ -105,7 +105,7 @@ def test_table_has_a_line_a_method_and_sparsity(capsys, here):
         ["50.0%", "magnitude"], ["50.0%", "random"], ["75.0%", "magnitude"], ["75.0%", "random"],
     ]  # fmt: skip
     assert lines[5].startswith("dense accuracy ")
-    assert lines[5].endswith("written to out: begin with table.md")
+    assert lines[5].endswith("written to out: begin with report.html")
     assert "magnitude at 50%: " in captured.err
     assert "random at 75%: " in captured.err
 

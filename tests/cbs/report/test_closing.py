@@ -47,7 +47,7 @@ def test_the_next_steps_run_as_printed(here, capsys):
     argv += ["--scope", "row"]
     assert main(argv) == 0
     text = capsys.readouterr().out
-    assert "[out]: begin with table.md" in text
+    assert "[out]: begin with report.html" in text
     assert "best by accuracy: " in text
     mine = followed(text)
     zeros = sum(int((p == 0).sum()) for p in mine["model"].parameters())

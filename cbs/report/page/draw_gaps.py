@@ -11,7 +11,7 @@ import pandas as pd
 from cbs.report.page.cells import bounding, solved
 from cbs.report.page.figure import Evidence, Figure
 from cbs.report.page.fits import growth
-from cbs.report.page.optima import consistency, excess, excess_table
+from cbs.report.page.optima import excess, excess_table
 from cbs.report.page.style import layout, text
 from cbs.report.page.words import joined, listed, percent, seconds, several
 
@@ -280,7 +280,7 @@ def distribution(values: np.ndarray[Any, Any], end: float) -> tuple[list[float],
 
 def contradictions(evidence: Evidence) -> Iterator[Figure]:
     """Bounds above others' values: there should be none."""
-    found = consistency(evidence.cells)
+    found = evidence.consistency
     if not found.pairs:
         return
     by, worst = found.by_solver, found.contradictions

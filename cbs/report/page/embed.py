@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbs.report.page.details import Details
 
@@ -60,6 +61,8 @@ CELLS = (
     "result",
 )
 """Columns that the page has of every cell."""
+OBJECTS = ("parameters", "result")
+"""Of these, those that hold mappings."""
 TEXT = 400
 """Characters of a result that the page has."""
 
@@ -83,16 +86,26 @@ def plain(item: Any) -> Any:
     return item
 
 
+def column(series: pd.Series) -> list[Any]:
+    """The values of a column for JSON."""
+    values = series.to_numpy()
+    if values.dtype.kind == "f":
+        found = values.astype(object)
+        found[~np.isfinite(values)] = None
+        return list(found.tolist())
+    if values.dtype.kind in "iub":
+        return list(values.tolist())
+    return [item if type(item) is str else plain(item) for item in values.tolist()]
+
+
 def cells_table(cells: pd.DataFrame) -> dict[str, Any]:
     """The columns of all cells; mappings as short JSON, or left out where all are empty."""
     made = {}
     for name in CELLS:
-        column = cells[name]
-        if name in ("parameters", "result"):
-            if any(len(item) for item in column):
-                made[name] = [_short(item) for item in column]
-            continue
-        made[name] = [plain(item) for item in column.tolist()]
+        if name not in OBJECTS:
+            made[name] = column(cells[name])
+        elif any(map(len, cells[name])):
+            made[name] = [_short(item) for item in cells[name]]
     return made
 
 
@@ -104,16 +117,18 @@ def _short(item: Mapping[str, Any]) -> str:
 
 def table(frame: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
     """A figure's table: `columns` in their order, and `data` of those that the cells don't have."""
-    data: dict[str, Any] = {}
     rows = frame["cell"].to_numpy() if "cell" in frame else None
+    data = {}
     for name in frame.columns:
-        column = [plain(item) for item in frame[name].tolist()]
-        if rows is not None and name in CELLS and name not in ("cell", "parameters", "result"):
-            there = [plain(item) for item in cells[name].to_numpy()[rows].tolist()]
-            if column == there:
-                continue
-        data[str(name)] = column
+        known = rows is not None and name in CELLS and name not in ("cell", *OBJECTS)
+        if not known or not _same(frame[name].to_numpy(), cells[name].to_numpy()[rows]):
+            data[str(name)] = column(frame[name])
     return {"columns": [str(name) for name in frame.columns], "data": data, "rows": len(frame)}
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    numbers = one.dtype.kind == "f" and other.dtype.kind == "f"
+    return bool(np.array_equal(one, other, equal_nan=numbers))
 
 
 def details_table(details: Details) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cbs.report.page.details import Details
+from cbs.report.page.optima import Consistency
 from cbs.report.page.style import Look
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ class Evidence:
         details: traces and masks.
         looks: colour, marker and dash of every label.
         shift: of the shifted geometric means, in seconds.
-        dense: facts of a pruning run that are in no cell, such as its settings.
+        consistency: of all bounds with all values.
     """
 
     cells: pd.DataFrame
     details: Details
     looks: Mapping[str, Look]
+    consistency: Consistency
     shift: float = 1.0
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 Drawing = Callable[[Evidence], Iterable[Figure]]

@@ -64,7 +64,7 @@ class Fit:
 
 def fit(n: Array, seconds: Array, model: str) -> Fit | None:
     """Least squares; None with fewer than three sizes or five runs."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     n, seconds = np.asarray(n, float), np.maximum(np.asarray(seconds, float), FLOOR)
     if len(n) < RUNS or len(np.unique(n)) < SIZES:
@@ -74,7 +74,7 @@ def fit(n: Array, seconds: Array, model: str) -> Fit | None:
     slope = float(np.sum((x - x.mean()) * (y - y.mean())) / spread)
     intercept = float(y.mean() - slope * x.mean())
     residual = math.sqrt(float(np.sum((y - intercept - slope * x) ** 2)) / (len(n) - 2))
-    reach = float(student.ppf(0.5 + LEVEL / 2, len(n) - 2)) * residual / math.sqrt(spread)
+    reach = float(stdtrit(len(n) - 2, 0.5 + LEVEL / 2)) * residual / math.sqrt(spread)
     return Fit(
         model,
         slope,

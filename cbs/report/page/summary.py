@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cbs.report.page.cells import solved
-from cbs.report.page.details import Details
-from cbs.report.page.optima import consistency
+from cbs.report.page.figure import Evidence
 from cbs.report.page.words import listed, seconds, several
 
 if TYPE_CHECKING:
@@ -34,8 +33,9 @@ class Summary:
     errors: Sequence[tuple[int, str, str]] = field(default=())
 
 
-def summary(cells: pd.DataFrame, details: Details, facts: Mapping[str, Any] | None = None) -> Summary:
-    """Facts, warnings and errors of prepared cells, after `facts` of the caller's."""
+def summary(evidence: Evidence, facts: Mapping[str, Any] | None = None) -> Summary:
+    """Facts, warnings and errors, after `facts` of the caller's."""
+    cells = evidence.cells
     states = Counter(cells["state"])
     missing = states["planned"] + states["running"]
     runs = cells[cells["state"] == "done"]
@@ -75,11 +75,11 @@ def summary(cells: pd.DataFrame, details: Details, facts: Mapping[str, Any] | No
     spent = runs["seconds"].sum()
     if spent > 0:
         lines.append(("computing", f"{seconds(float(spent))} of runs in all"))
-    return Summary(lines, _warnings(cells, details, states["failed"], missing), _errors(cells))
+    return Summary(lines, _warnings(evidence, states["failed"], missing), _errors(cells))
 
 
-def _warnings(cells: pd.DataFrame, details: Details, failed: int, missing: int) -> list[str]:
-    told = []
+def _warnings(evidence: Evidence, failed: int, missing: int) -> list[str]:
+    told, cells, details = [], evidence.cells, evidence.details
     machines, versions = _words(cells["machine"]), _words(cells["version"])
     if len(machines) > 1:
         told.append(
@@ -95,7 +95,7 @@ def _warnings(cells: pd.DataFrame, details: Details, failed: int, missing: int) 
         told.append(f"{several(failed, 'cell')} failed: a failed run counts as one that reached nothing.")
     if missing:
         told.append(f"{several(missing, 'cell is', 'cells are')} missing: not run yet, or running.")
-    wrong = consistency(cells).contradictions
+    wrong = evidence.consistency.contradictions
     if len(wrong):
         told.append(
             f"{several(len(wrong), 'bound contradicts', 'bounds contradict')} another run's value: see "

@@ -19,6 +19,7 @@ from cbs.report.page.details import Arrays, gather
 from cbs.report.page.embed import cells_table, details_table, packed, plain, table
 from cbs.report.page.figure import Evidence, Figure
 from cbs.report.page.figures import figures
+from cbs.report.page.optima import consistency
 from cbs.report.page.style import THEMES, looks
 from cbs.report.page.summary import Summary, summary
 from solvers.runtime.writing import replacing
@@ -77,10 +78,10 @@ def compose(
         raise ValueError("there are no cells to report on: the table is empty")
     details = gather(cells, arrays)
     names = sorted({name for name in cells["study"] if name})
-    evidence = Evidence(cells, details, looks(cells["label"]), shift, facts or {})
+    evidence = Evidence(cells, details, looks(cells["label"]), consistency(cells), shift)
     return Report(
         title or (names[0] if len(names) == 1 else "Report"), evidence, figures(evidence),
-        summary(cells, details, facts),
+        summary(evidence, facts),
     )  # fmt: skip
 
 

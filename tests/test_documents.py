@@ -73,7 +73,10 @@ def commands(name):
     blocks += ["\n".join(re.findall(r"^(?: {4}|\t)(.*)$", plain, re.MULTILINE))]
     for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
         if found := re.match(r"\s*(?:\$ )?cbs ([a-z-]+)(.*)", line):
-            yield found[1], re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", found[2].split(" #")[0].split("|")[0])
+            yield (
+                (found[1], *found[2].split()[:1]),
+                re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", found[2].split(" #")[0].split("|")[0]),
+            )
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if any(commands(name))])
@@ -83,9 +86,13 @@ def test_commands_and_options_exist(name):
     from cbs.cli.app import app
 
     known = typer.main.get_command(app).commands
-    for command, options in commands(name):
+    for (command, *rest), options in commands(name):
         assert command in known, f"{name}: cbs {command}"
-        takes = {flag for one in known[command].params for flag in (*one.opts, *one.secondary_opts)}
+        called = known[command]
+        if inner := getattr(called, "commands", None):
+            assert set(rest) <= set(inner), f"{name}: cbs {command} {rest}"
+            called = inner[rest[0]] if rest else called
+        takes = {flag for one in called.params for flag in (*one.opts, *one.secondary_opts)}
         assert set(options) <= {*takes, "--help"}, f"{name}: cbs {command}"
 
 

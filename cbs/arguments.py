@@ -13,6 +13,8 @@ from cbs.names import unknown
 from cbs.request import Finetune, Request
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from cbs.network.losses import Loss
     from cbs.schedule.growth import Schedule
     from solvers import Solver
@@ -52,6 +54,7 @@ class Options(TypedDict, total=False):
     seed: int
     memory: float | None
     device: str
+    executor: str | Executor | None
 
 
 def helps() -> dict[str, str]:

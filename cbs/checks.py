@@ -27,6 +27,7 @@ TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "validation", "p
 def check_request(request: Request) -> None:
     """Raise ValueError, in one line, for a value outside its range, or two that don't go together."""
     from solvers.control import check_limits, is_number  # imports SciPy: `--help` need not wait
+    from solvers.executors.door import check_kind
 
     check_name("scope", request.scope, SCOPES)
     check_name("pipeline", request.pipeline, PIPELINES)
@@ -85,6 +86,7 @@ def check_request(request: Request) -> None:
         )
     if request.padding is not None and not isinstance(request.padding, str):
         raise ValueError(f"padding must be the name of an entry of a batch or None, got {request.padding!r}")
+    check_kind(request.executor)
     for name in ("certify", "labels"):
         if not _is_flag(value := getattr(request, name)):
             raise ValueError(f"{name} must be True or False, got {value!r}")

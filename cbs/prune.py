@@ -37,6 +37,7 @@ from cbs.schedule.training import check_options as check_training
 from cbs.watch import Callback, Step, Watch
 from solvers import get_solver
 from solvers.control import interruptible, is_number
+from solvers.executors.door import borrowed, spec_of
 
 
 class ScopeIgnored(UserWarning):
@@ -133,81 +134,87 @@ def compare(
             raise TypeError(f"{name} must be a function, got {told!r}")
     asked = requests(sparsities, methods, **_applying(options, stacklevel=5))
     first = asked[0][0]
-    if callback is not None:
-        callback(Step(first.name, "measure", asked=first.fraction))
-    training = None if first.finetune is None else gather(data, seed=first.seed, model=model)
-    if training is not None and training.labelled:
-        training = training.with_padding(first.padding)
-    data, training = (data, None) if training is None else (training, training if training.labelled else None)
-    network = Network(
-        model, data, loss=named_loss(first.loss), layers=first.layers, exclude=first.exclude,
-        damping=first.damping, samples=first.samples, seed=first.seed, device=first.device,
-        output=first.output, padding=first.padding, across=first.across, unfit=first.unfit,
-    )  # fmt: skip
-    if test is not None:
-        network.hold_out(gather(test, seed=first.seed, model=model))
-    asked = [[request.of(network.layers) for request in row] for row in asked]
-    failures: dict[str, ValueError] = {}
-    if not network.labelled:
+    if first.executor is not None:
+        asked = [[replace(each, executor=spec_of(each.executor)) for each in row] for row in asked]
+    with borrowed(first.executor) as workers:
+        if callback is not None:
+            callback(Step(first.name, "measure", asked=first.fraction))
+        training = None if first.finetune is None else gather(data, seed=first.seed, model=model)
+        if training is not None and training.labelled:
+            training = training.with_padding(first.padding)
+        data, training = (
+            (data, None) if training is None else (training, training if training.labelled else None)
+        )
+        network = Network(
+            model, data, loss=named_loss(first.loss), layers=first.layers, exclude=first.exclude,
+            damping=first.damping, samples=first.samples, seed=first.seed, device=first.device,
+            output=first.output, padding=first.padding, across=first.across, unfit=first.unfit,
+        )  # fmt: skip
+        if test is not None:
+            network.hold_out(gather(test, seed=first.seed, model=model))
+        network.executor = workers
+        asked = [[request.of(network.layers) for request in row] for row in asked]
+        failures: dict[str, ValueError] = {}
+        if not network.labelled:
+            for request in (request for row in asked for request in row):
+                if lack := get_method(request.method).lacks_labels(request):
+                    failures[request.name] = ValueError(lack)
         for request in (request for row in asked for request in row):
-            if lack := get_method(request.method).lacks_labels(request):
-                failures[request.name] = ValueError(lack)
-    for request in (request for row in asked for request in row):
-        if request.neurons:
-            try:
-                groups = network.neurons
-            except ValueError as error:
-                failures.setdefault(request.name, error)
-            else:
-                request.neuron_counts(groups, network.gone)
-            continue
-        for layer in network.layers:
-            request.layer_budget(layer)
-        check_earlier(request, network.layers, network.earlier)
-    lone = isinstance(finished, PruneResult)
-    if lone or not all(isinstance(result, PruneResult) for result in finished):
-        raise ValueError(f"finished must be a list of results, got {'one' if lone else finished!r}")
-    references, handed = References(network), Handing(network)
-    hand_out = on_result or (lambda result: None)
-    there = {_place(done.request): done for done in finished if done.status != "interrupted"}
-    results: list[PruneResult] = []
-    for row in asked:
-        runs: dict[str, Run] = {}
-        for request in row:
-            if (done := there.get(_place(request))) is not None:
-                if done.history[-1].method != _in_words(get_method(request.method)):
-                    raise ValueError(
-                        f"finished: the result of {request.name!r} is by another method of that name"
-                    )
-                request = replace(request, sparsity=done.request.sparsity) if request.limited else request
-                watch = Watch(request.name, request, len(network.layers), callback)
-                runs[request.name] = take_up(done, request, watch, references)
-        left = [request for request in row if request.name not in {**runs, **failures}]
-        for request in sorted(left, key=lambda request: not get_method(request.method).proves(request)):
-            once = partial(_once, network, references, network.samples if training is None else training)
-            try:
-                if request.limited:
-                    runs[request.name] = search(network, request, callback, once)
+            if request.neurons:
+                try:
+                    groups = network.neurons
+                except ValueError as error:
+                    failures.setdefault(request.name, error)
                 else:
-                    runs[request.name] = once(request, callback)
-            except ValueError as error:
-                failures.setdefault(request.name, error)
+                    request.neuron_counts(groups, network.gone)
                 continue
-            hand_out(handed(certify_result(runs[request.name], references, compute=False)))
-            if runs[request.name].watch.interrupted:
+            for layer in network.layers:
+                request.layer_budget(layer)
+            check_earlier(request, network.layers, network.earlier)
+        lone = isinstance(finished, PruneResult)
+        if lone or not all(isinstance(result, PruneResult) for result in finished):
+            raise ValueError(f"finished must be a list of results, got {'one' if lone else finished!r}")
+        references, handed = References(network), Handing(network)
+        hand_out = on_result or (lambda result: None)
+        there = {_place(done.request): done for done in finished if done.status != "interrupted"}
+        results: list[PruneResult] = []
+        for row in asked:
+            runs: dict[str, Run] = {}
+            for request in row:
+                if (done := there.get(_place(request))) is not None:
+                    if done.history[-1].method != _in_words(get_method(request.method)):
+                        raise ValueError(
+                            f"finished: the result of {request.name!r} is by another method of that name"
+                        )
+                    request = replace(request, sparsity=done.request.sparsity) if request.limited else request
+                    watch = Watch(request.name, request, len(network.layers), callback)
+                    runs[request.name] = take_up(done, request, watch, references)
+            left = [request for request in row if request.name not in {**runs, **failures}]
+            for request in sorted(left, key=lambda request: not get_method(request.method).proves(request)):
+                once = partial(_once, network, references, network.samples if training is None else training)
+                try:
+                    if request.limited:
+                        runs[request.name] = search(network, request, callback, once)
+                    else:
+                        runs[request.name] = once(request, callback)
+                except ValueError as error:
+                    failures.setdefault(request.name, error)
+                    continue
+                hand_out(handed(certify_result(runs[request.name], references, compute=False)))
+                if runs[request.name].watch.interrupted:
+                    break
+            ordered = [runs[request.name] for request in row if request.name in runs]
+            stopped = any(run.watch.interrupted for run in ordered)
+            for run in ordered:
+                results.append(handed(certify_result(run, references, compute=not stopped)))
+                hand_out(results[-1])
+                stopped = stopped or run.watch.interrupted
+            if stopped:
                 break
-        ordered = [runs[request.name] for request in row if request.name in runs]
-        stopped = any(run.watch.interrupted for run in ordered)
-        for run in ordered:
-            results.append(handed(certify_result(run, references, compute=not stopped)))
-            hand_out(results[-1])
-            stopped = stopped or run.watch.interrupted
-        if stopped:
-            break
-    if failures and not results:
-        raise next(iter(failures.values()))
-    for name, failure in failures.items():
-        warnings.warn(f"method {name!r} is left out: {failure}", LeftOut, stacklevel=4)
+        if failures and not results:
+            raise next(iter(failures.values()))
+        for name, failure in failures.items():
+            warnings.warn(f"method {name!r} is left out: {failure}", LeftOut, stacklevel=4)
     return results
 
 
@@ -314,6 +321,7 @@ def _once(
 def _run(network: Network, request: Request, references: References, callback: Callback | None) -> Run:
     method = get_method(request.method)
     watch = Watch(method.name, request, len(network.layers), callback)
+    watch.control.executor = network.executor
     network.memo.reset()
     start, spent = time.perf_counter(), network.memo.spent
     with interruptible(watch.control):

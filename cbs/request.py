@@ -12,8 +12,11 @@ from cbs.checks import check_request
 from cbs.names import place
 from cbs.schedule.growth import Schedule
 from solvers import Budget
+from solvers.executors.door import spec_of
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from cbs.method import Method
     from cbs.network.layers import Layer
     from cbs.network.losses import Loss
@@ -116,6 +119,9 @@ class Request:
             parts; if absent 2.5, or 100 bytes a parameter of larger networks, but no more than half of what
             the machine has free.
         device: torch device for the network and for batched array work.
+        executor: whose workers solve layers and search rows, where they can be had side by side: in a shell
+            what `solvers.executor` takes, such as `processes:4` or `dask:tcp://host:8786`, in Python also any
+            `concurrent.futures.Executor`; if absent threads of this process. The result is the same.
 
     Raises:
         ValueError: for a value outside its range, in one line.
@@ -153,6 +159,7 @@ class Request:
     seed: int = 0
     memory: float | None = None
     device: str = "cpu"
+    executor: str | Executor | None = None
 
     def __post_init__(self) -> None:
         check_request(self)
@@ -193,6 +200,7 @@ class Request:
             "solver": solver,
             "layers": layers,
             "loss": place(self.loss),
+            "executor": spec_of(self.executor),
             "output": place(self.output) if callable(self.output) else self.output,
             "stages": self.schedule.count if plain else self.schedule.to_dict(),
             "finetune": place(self.finetune) if callable(self.finetune) else self.finetune,

@@ -25,6 +25,7 @@ from solvers import (
 )  # fmt: skip
 from solvers.auto import Auto
 from solvers.control import Control
+from solvers.executors.solving import Task, solve_all
 from solvers.runtime.rehearsal import rehearse_arithmetic
 from solvers.runtime.tensors import load_torch
 
@@ -178,6 +179,37 @@ class Watch:
             self.control.interrupted = True
         return solution
 
+    def solve_all(
+        self, problems: Sequence[SubsetProblem], solvers: Sequence[str | Solver], starts: Sequence[Any]
+    ) -> list[Solution | None]:
+        """`solvers.solve` on several problems at once, by the workers of the executor, without a time limit.
+
+        Args:
+            problems: what to solve.
+            solvers: of each.
+            starts: masks to start from, or None.
+
+        Returns:
+            A solution for each; None for those that Ctrl-C left undone.
+        """
+        assert self.control.executor is not None
+        tasks = [
+            Task(problem, Auto(patience=self._request.patience) if solver == "auto" else solver, {
+                "gap": self.control.gap, "seed": self.control.seed, "device": self.control.device,
+                "warm_start": start,
+            })
+            for problem, solver, start in zip(problems, solvers, starts, strict=True)
+        ]  # fmt: skip
+
+        def progress() -> None:
+            if time.perf_counter() - self._told > HEARTBEAT:
+                self.tell("select")
+
+        found = solve_all(self.control.executor, tasks, progress=progress, stopped=self.control.stopped)
+        if any(solution is not None and solution.status is Status.INTERRUPTED for solution in found):
+            self.control.interrupted = True
+        return found
+
     def solve_together(
         self, problems: Sequence[SubsetProblem], *, share: float, patience: bool, widest: int
     ) -> Together:
@@ -194,6 +226,7 @@ class Watch:
         found = solve_together(
             problems, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
             time_limit=self._request.patience if patient else limit, widest=widest,
+            executor=self.control.executor,
             callback=lambda progress: self.tell("select", progress=progress),
         )  # fmt: skip
         if found.status is Status.INTERRUPTED:

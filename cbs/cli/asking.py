@@ -64,6 +64,7 @@ SHORT = {
     "memory": "GiB to take beyond what the process holds; if absent 2.5 or so.",
     "seed": "Of every random choice.",
     "device": "Torch device for the network and for array work.",
+    "executor": "Whose workers solve: `processes:4`, `dask:tcp://HOST:PORT` ...",
 }
 """A line about a field; of others the help has the first sentence of what `Request` says."""
 TYPED = {"output": "model_output"}

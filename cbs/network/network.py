@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,7 @@ class Network:
         opened = open_model(model) if rewrite else Opened(model, (), {})
         found = survey(opened.model).without(opened.left_out)
         self.across = across
+        self.executor: Executor | None = None
         found.choose(layers, exclude)
         self._take(model, opened, device)
         self.layers = self._layers(found.choose(layers, exclude))

@@ -31,7 +31,7 @@ from solvers.runtime.writing import replacing
 REPORT, CONFIG = "report.json", "config.toml"
 LAYOUT = 4
 """Of the report, which counts up when an older one can't be read any more."""
-ASIDE = ("weights", "data_dir", "output", "identity")
+ASIDE = ("weights", "data_dir", "output", "identity", "executor")
 """Settings that a run that goes on need not share: they name places, and what lies there is compared."""
 
 

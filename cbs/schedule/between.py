@@ -40,6 +40,7 @@ def stage_network(model: nn.Module, dense: Network, request: Request) -> Network
         seed=dense.seed, device=dense.device, reference=reference, output=request.output,
         padding=request.padding, across=dense.across,
     )  # fmt: skip
+    network.executor = dense.executor
     if dense.held_out is not None:
         network.hold_out(dense.held_out)
     return network

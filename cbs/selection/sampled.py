@@ -8,6 +8,8 @@ What a row's own weights are so still decides its share of a budget.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+
 import numpy as np
 
 from solvers.greedy.curves import GreedyCurves, row_curves
@@ -15,7 +17,9 @@ from solvers.greedy.elimination import invert
 from solvers.hessian import Array, Hessian
 
 
-def sampled_curves(W: Array, H: Hessian, count: int, seed: int = 0) -> GreedyCurves:
+def sampled_curves(
+    W: Array, H: Hessian, count: int, executor: Executor | None = None, seed: int = 0
+) -> GreedyCurves:
     """Greedy curves of joint problems: exact in `count` rows, estimated by these in the others.
 
     With `s_r(k)` the sum of a row's k smallest saliencies and `g_r(k)` what greedy pruning of k costs, rows
@@ -26,11 +30,12 @@ def sampled_curves(W: Array, H: Hessian, count: int, seed: int = 0) -> GreedyCur
         W: `[m, n]`.
         H: curvature that the rows share, positive definite.
         count: rows to eliminate, 1 to m.
+        executor: whose workers eliminate them; None for threads of this process.
         seed: of the draw of these rows.
     """
     m, n = W.shape
     rows = np.sort(np.random.default_rng(seed).choice(m, size=count, replace=False))
-    exact = row_curves(W[rows], H)
+    exact = row_curves(W[rows], H, executor=executor)
     saliency = W * W / (2.0 * np.diagonal(invert(H.dense(0))))
     order = np.argsort(saliency, axis=1, kind="stable")
     values = np.zeros((m, n + 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+
 import numpy as np
 
 from cbs.curvature.output import row_scales
@@ -97,19 +99,21 @@ def greedy_curves(job: Job, *, refit: bool = True, bias: bool = True) -> list[Gr
 
     def compute() -> list[GreedyCurves]:
         return [
-            separable_curves(model) if isinstance(model.H, Diagonal) else _curves(model, refit, bias)
+            separable_curves(model)
+            if isinstance(model.H, Diagonal)
+            else _curves(model, refit, bias, job.network.executor)
             for model in job.quadratics
         ]
 
     return job.network.memo(("curves", job.curvature, refit, bias), compute)
 
 
-def _curves(model: Quadratic, refit: bool, bias: bool) -> GreedyCurves:
+def _curves(model: Quadratic, refit: bool, bias: bool, executor: Executor | None) -> GreedyCurves:
     """A layer's greedy row curves."""
     problem = reduce(model.problem(Budget.per_layer(0), refit=refit, bias=bias)).problem
     count = max(FEWEST, int(WORK / problem.n**3))
     if refit and problem.hessian.shared and count < problem.m:
         from cbs.selection.sampled import sampled_curves
 
-        return sampled_curves(problem.W, problem.hessian, count)
-    return row_curves(problem.W, problem.hessian, refit=refit, gradient=problem.G)
+        return sampled_curves(problem.W, problem.hessian, count, executor)
+    return row_curves(problem.W, problem.hessian, refit=refit, gradient=problem.G, executor=executor)

@@ -35,7 +35,7 @@ class Turn:
         solver: that solves it.
         start: a mask to start from, or None.
         weight: of its objective beside the other layers'.
-        taken: told what was found, once it is.
+        taken: told what was found, once it is; the turns after this one may depend on it.
         solution: the best so far, with the seconds of all turns.
         tired: whether its last turn gained nothing.
     """
@@ -46,7 +46,7 @@ class Turn:
     solver: str | Solver
     start: Mask | None = None
     weight: float = 1.0
-    taken: Callable[[Solution], object] = lambda solution: None
+    taken: Callable[[Solution], object] | None = None
     solution: Solution | None = None
     tired: bool = False
 
@@ -80,6 +80,9 @@ def in_turns(turns: Sequence[Turn], gap: float, watch: Watch, references: Refere
     """
     total = watch.control.remaining
     if total is None or references is None or get_solver(turns[0].solver).proves == "nothing":
+        if watch.control.executor is not None and total is None:
+            _at_once(turns, watch, references)
+            turns = [turn for turn in turns if turn.solution is None]
         sizes = np.array([turn.problem.W.size for turn in turns], dtype=float)
         for i, turn in enumerate(turns):
             _solve(turn, watch, references, float(sizes[i] / sizes[i:].sum()))
@@ -100,6 +103,22 @@ def in_turns(turns: Sequence[Turn], gap: float, watch: Watch, references: Refere
         widest.tired = (widest.answer.value, _bound(widest, references)) == before
 
 
+def _at_once(turns: Sequence[Turn], watch: Watch, references: References | None) -> None:
+    """Solve problems of layers side by side on the watch's executor, unless they depend on each other."""
+    if len(turns) < 2 or watch.interrupted or any(turn.taken is not None for turn in turns):
+        return
+    watch.tell("select")
+    found = watch.solve_all(
+        [turn.problem for turn in turns], [turn.solver for turn in turns], [turn.start for turn in turns]
+    )
+    for turn, solution in zip(turns, found, strict=True):
+        if solution is None:
+            continue
+        if references is not None:
+            references.learn(turn.index, turn.problem, solution)
+        turn.take(solution)
+
+
 def _solve(turn: Turn, watch: Watch, references: References | None, share: float) -> None:
     watch.tell("select", turn.name, turn.index)
     start = turn.start if turn.solution is None else turn.solution.mask
@@ -110,7 +129,8 @@ def _solve(turn: Turn, watch: Watch, references: References | None, share: float
     if references is not None:
         references.learn(turn.index, turn.problem, solution)
     turn.take(solution)
-    turn.taken(solution)
+    if turn.taken is not None:
+        turn.taken(solution)
 
 
 def _bound(turn: Turn, references: References) -> float:

@@ -92,18 +92,30 @@ def borrowed(given: str | Executor | None) -> Iterator[Executor | None]:
     Raises:
         ValueError: as `executor`; or what is given is no executor.
     """
-    if given is None or isinstance(given, Executor):
+    check_kind(given)
+    if not isinstance(given, str):
         yield given
         return
-    if not isinstance(given, str):
-        raise ValueError(
-            f"executor must be a text such as {FORMS}, or a concurrent.futures.Executor, got {given!r}"
-        )
     made = executor(given)
     try:
         yield made
     finally:
         made.shutdown(cancel_futures=True)  # what nobody waits for any more
+
+
+def check_kind(given: object) -> None:
+    """Raise ValueError, in one line, for what is neither a setting nor an executor nor None."""
+    if given is not None and not isinstance(given, str | Executor):
+        raise ValueError(
+            f"executor must be a text such as {FORMS}, or a concurrent.futures.Executor, got {given!r}"
+        )
+
+
+def spec_of(given: str | Executor | None) -> str | None:
+    """An executor in words: its setting, or the class of one that was made otherwise."""
+    if given is None or isinstance(given, str):
+        return given
+    return given.spec if isinstance(given, Workers) else type(given).__name__
 
 
 def _count(spec: str, told: str, workers: int | None, threads: int) -> int:

@@ -12,7 +12,7 @@ class Clock:
     """The parts of a watch and its references that turns ask for."""
 
     def __init__(self, left, bounds):
-        self.remaining, self.control, self.interrupted = left, self, False
+        self.remaining, self.control, self.interrupted, self.executor = left, self, False, None
         self.bounds, self.known_, self.log = bounds, {}, []
 
     def tell(self, *where):

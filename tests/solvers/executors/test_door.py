@@ -1,0 +1,94 @@
+"""Settings of executors: what they make, and what is refused in one line."""
+
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import solvers
+from solvers.executors import door
+from solvers.executors.door import borrowed, executor, spec_of
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "told"),
+    [
+        ("proceses:4", {}, "unknown executor 'proceses:4'; did you mean 'processes'?"),
+        ("http://host", {}, "unknown executor 'http://host'; write one of processes, processes:4, dask:tcp"),
+        ("", {}, "executor must be a text such as processes, processes:4"),
+        (3, {}, "executor must be a text such as processes, processes:4"),
+        ("processes:", {}, "executor 'processes:': write a whole number of processes, such as processes:4"),
+        ("processes:0", {}, "executor 'processes:0': write a whole number of processes"),
+        ("processes:-1", {}, "executor 'processes:-1': write a whole number of processes"),
+        ("processes:1000000", {}, "1000000 processes are too many for this machine; at most "),
+        (
+            "processes:2",
+            {"workers": 3},
+            "executor 'processes:2' has 2 processes, and workers=3 says otherwise",
+        ),
+        ("processes", {"workers": 0}, "executor 'processes': workers must be a whole number from 1, got 0"),
+        (
+            "processes",
+            {"threads": 1.5},
+            "executor 'processes': threads must be a whole number from 1, got 1.5",
+        ),
+        ("processes", {"memory": -1}, "executor 'processes': memory must be MiB, a positive number, got -1"),
+        ("processes", {"queue": "a"}, "executor 'processes' takes no option 'queue'; only slurm has options"),
+        ("tcp://host:1", {"workers": 2}, "has as many workers as its cluster; leave workers=2 out"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(spec, options, told):
+    with pytest.raises(ValueError) as caught:
+        executor(spec, **options)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("spec", "extra"), [("ray", "ray"), ("tcp://host:1", "dask"), ("slurm", "slurm")])
+def test_a_missing_package_is_told_with_its_extra(spec, extra, monkeypatch):
+    monkeypatch.setattr(door, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=rf"pip install 'combinatorial-brain-surgeon\[{extra}\]'"):
+        executor(spec)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"seconds": 0}, {"seconds": "1"}, {"memory": -2}, {"grace": -1}, {"key": ""}]
+)
+def test_bad_limits_of_a_call_are_refused(limit):
+    (name,) = limit
+    with executor("processes:1") as workers, pytest.raises(ValueError, match=f"{name} must be"):
+        workers.call(abs, 1, **limit)
+
+
+def test_it_is_exported_and_counts_as_told():
+    assert solvers.executor is executor
+    with executor("processes", workers=3, threads=2, memory=100) as workers:
+        assert (workers.workers, workers.threads, workers.memory) == (3, 2, 100)
+        assert spec_of(workers) == "processes"
+        assert "3 at once, 2 threads each" in repr(workers)
+
+
+def test_an_executor_that_was_lent_stays_open():
+    with ThreadPoolExecutor(1) as pool:
+        with borrowed(pool) as lent:
+            assert lent is pool
+        assert pool.submit(abs, -1).result() == 1
+        assert spec_of(pool) == "ThreadPoolExecutor"
+    with borrowed(None) as none:
+        assert none is None
+    with borrowed("processes:1") as made:
+        assert made.submit(abs, -1).result() == 1
+    with pytest.raises(RuntimeError):
+        made.submit(abs, -1)
+    with pytest.raises(ValueError, match=r"or a concurrent.futures.Executor, got 5"), borrowed(5):
+        pass
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_ray_runs_calls_within_limits():
+    from tests.solvers.executors.test_processes import burn
+
+    with executor("ray") as workers:
+        assert workers.submit(abs, -3).result() == 3
+        with pytest.raises(solvers.executors.TimeLimitExceeded):
+            workers.call(burn, seconds=0.3).result()

@@ -207,6 +207,8 @@ class SelectionRow(FactorRow):
         """
         costs = self.costs()
         sides = [np.flatnonzero(self.pruned), np.flatnonzero(~self.pruned)]
+        if not all(map(len, sides)):  # all of the row stays, or goes
+            return np.zeros(0, dtype=np.int64)
         leaving, entering = (side[np.argsort(margin[side], kind="stable")[:NEAR]] for side in sides)
         Y = (space.Z[leaving, :SKETCH] * self.image.w[leaving, None]).astype(np.float32)
         best, partner = np.empty(len(entering)), np.empty(len(entering), np.int64)
@@ -263,7 +265,10 @@ class JointRow(FactorRow):
         w, e = self.image.w, self.image.ridge
         move = self._pull + e * w
         rest = np.maximum(e - self._h, np.finfo(float).tiny)
-        return np.asarray(np.where(self.pruned, -(move**2) / (2.0 * (e + self._h)), move**2 / (2.0 * rest)))
+        with np.errstate(over="ignore"):  # one that carries all of the rest can't go at any price
+            return np.asarray(
+                np.where(self.pruned, -(move**2) / (2.0 * (e + self._h)), move**2 / (2.0 * rest))
+            )
 
     def data(self, window: Items) -> RowData:
         """The window's Schur complement, and its weights when nothing of it is pruned."""

@@ -71,6 +71,8 @@ class FactorSearch(Solver):
             return "its curvature is no factor; take local-search"
         if isinstance(hessian, BlockDiagonalHessian) and not hessian.factored:
             return "a block of its curvature is no factor; take local-search"
+        if len(problem.movable) and not hessian.implicit:  # whose elimination leaves a dense complement
+            return "with columns that only move its curvature is no factor; take local-search"
         if problem.refit and not (hessian.ridge > 0).all():
             return "its curvature has no damping; give one > 0"
         if problem.m > 1 and problem.pools.coupled:

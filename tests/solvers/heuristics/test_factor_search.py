@@ -285,3 +285,24 @@ def test_some_of_the_time_is_left_to_search(rng, monkeypatch):
     monkeypatch.setattr(FactorSearch, "prepare", lambda self: None)
     found = solve(make(rng, refit=False, n=40), FactorSearch(opening=0), time_limit=1.0, gap=0.0)
     assert found.stats["windows"] > 0
+
+
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("prune", [0, 7])
+def test_there_may_be_nothing_to_choose(refit, gradient, prune, rng):
+    G = rng.standard_normal((2, 7)) if gradient else None
+    H = FactorHessian(rng.standard_normal((20, 7)), 0.1)
+    problem = SubsetProblem(rng.standard_normal((2, 7)), H, Budget.per_row(prune), refit=refit, gradient=G)
+    solution = solve(problem, "factor-search", time_limit=1.0)
+    assert solution.mask.all() == (prune == 7)
+    assert solution.mask.any() == (prune == 7)
+    assert solution.bound <= solution.value == problem.value(solution.mask)
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_columns_that_only_move_are_refused_before_the_search(refit, rng):
+    H = FactorHessian(rng.standard_normal((20, 5)), 0.1)
+    problem = SubsetProblem(rng.standard_normal((1, 5)), H, Budget.per_row(2), refit=refit, movable=[4])
+    with pytest.raises(ValueError, match="can't take this problem: with columns that only move"):
+        solve(problem, "factor-search")

@@ -81,8 +81,9 @@ def l0bnb(p: Any) -> dict[str, Any]:
         time_limit=p["seconds"],
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    done = found.gap <= gap or seconds < p["seconds"]  # an empty queue leaves the gap as it was
-    bound = found.cost - (min(found.gap, gap) if done else found.gap) * abs(found.cost)
+    # an empty queue leaves the gap as it was, and it may be below zero: nodes are cut off within the gap
+    done = found.gap <= gap or seconds < p["seconds"]
+    bound = found.cost - (gap if done else found.gap) * abs(found.cost)
     return {
         "seconds": seconds, "support": np.flatnonzero(found.beta), "done": done,
         "bound": (bound - offset) / scale, "nodes": search.number_of_nodes,

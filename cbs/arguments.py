@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
     labels: bool
     norms: bool | None
     reselect: bool | None
-    stages: int | Schedule
+    stages: int | str | Schedule
     finetune: int | Mapping[str, Any] | Finetune | None
     max_loss_increase: float | None
     max_accuracy_drop: float | None

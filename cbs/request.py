@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbs.checks import check_request
 from cbs.names import place
-from cbs.schedule.growth import Schedule
+from cbs.schedule.growth import Schedule, as_schedule
 from solvers import Budget
 from solvers.executors.door import spec_of
 
@@ -98,7 +98,7 @@ class Request:
             methods that choose by any solver, as `joint` does, for as long as `patience` where there is no
             time limit.
         stages: number of prunings that lead to the sparsity, each of the network that the one before left,
-            and of the same fraction of what is left; in Python also a `cbs.Schedule`, in a shell
+            and of the same fraction of what is left; in Python also a `cbs.Schedule`, or as in a shell
             `NUMBER:cubic` or `NUMBER:linear`, or the sparsities of all stages, `0.5,0.8,0.9`, and `:return`
             after either, for other ways. With refit `network` every stage is held against the dense outputs.
             Value, bound and gap are those of the last pruning, against the network as it was just before it.
@@ -152,7 +152,7 @@ class Request:
     labels: bool = False
     norms: bool | None = None
     reselect: bool | None = None
-    stages: int | Schedule = 1
+    stages: int | str | Schedule = 1
     finetune: int | Mapping[str, Any] | Finetune | None = None
     max_loss_increase: float | None = None
     max_accuracy_drop: float | None = None
@@ -167,6 +167,8 @@ class Request:
     @property
     def schedule(self) -> Schedule:
         """In what stages it is pruned."""
+        if isinstance(self.stages, str):
+            return as_schedule(self.stages)
         return self.stages if isinstance(self.stages, Schedule) else Schedule(self.stages)
 
     @property

@@ -5,7 +5,6 @@
 Each figure has a function below; without names all are drawn, in about a minute. See README.md.
 """
 
-import csv
 import math
 import statistics
 import sys
@@ -67,11 +66,13 @@ def bound() -> Figure:
 
 def accuracy() -> Figure:
     """Accuracy after the network refit, beside published figures."""
-    sys.path.insert(0, str(EXPERIMENTS / "accuracy"))
-    from cases import PUBLISHED
+    sys.path.insert(0, str(EXPERIMENTS / "accuracy/table"))
+    from tables import PUBLISHED
 
-    with (EXPERIMENTS / "accuracy/table/results/rows.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["labels"] == "False"]
+    from cbs.study.frames import read, records
+
+    found = records(read(EXPERIMENTS / "accuracy/table/results/cells.csv"))
+    rows = [row for row in found if not row["labels"]]
     titles = {
         "mlpnet": "MLPNet on MNIST",
         "resnet20": "ResNet20 on CIFAR-10",
@@ -82,8 +83,8 @@ def accuracy() -> Figure:
         mine = {}
         for row in rows:
             if row["network"] == name:
-                mine.setdefault(100 * float(row["sparsity"]), []).append(float(row["accuracy"]))
-        dense = next(float(row["dense_accuracy"]) for row in rows if row["network"] == name)
+                mine.setdefault(100 * row["sparsity"], []).append(100 * row["accuracy"])
+        dense = next(100 * row["dense_accuracy"] for row in rows if row["network"] == name)
         one.axhline(dense, color="0.5", ls=":", lw=1.2)
         one.text(max(mine), dense, " dense", color="0.4", va="bottom", ha="right")
         one.plot(

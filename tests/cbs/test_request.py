@@ -8,6 +8,7 @@ from torch import nn
 from cbs.network.layers import Layer, find_layers
 from cbs.network.losses import named_loss
 from cbs.request import Request
+from cbs.schedule.growth import Schedule
 from solvers.heuristics.portfolio import Portfolio
 
 LAYER = Layer("fc", nn.Linear(10, 7))
@@ -127,3 +128,11 @@ def test_a_single_layer_has_the_networks_budget_to_itself():
     assert asked.of([layer]).scope == "layer"
     assert asked.of([layer, layer]) is asked
     assert Request(0.5, scope="row").of([layer]).scope == "row"
+
+
+def test_stages_may_be_as_typed():
+    """As files of studies say them."""
+    assert Request(0.9, stages="3:late:return").schedule == Schedule(3, growth="late", deleted="return")
+    assert Request(0.9, stages="3").to_dict() == Request(0.9, stages=3).to_dict()
+    with pytest.raises(ValueError, match=r"stages '3:lat'.*not 'lat'"):
+        Request(0.9, stages="3:lat")

@@ -19,6 +19,8 @@ SECTION, GROWTH = "Gaps", "Growth"
 FACTS = ["cell", "instance", "label", "family", "n", "sparsity"]
 DRAWN = 4000
 """Points of a figure: of more, every so manieth is drawn; medians are of all."""
+STEP = 0.05
+"""Of shares pruned, of which medians are taken: rows of different sizes rarely share one exactly."""
 DODGE = 0.012
 """By which solvers' points at one size lie apart, in the logarithm."""
 LEAST = 1e-5
@@ -42,20 +44,23 @@ def gaps(evidence: Evidence) -> Iterator[Figure]:
         mine = runs[np.isfinite(runs[column])]
         if mine[column].nunique() < 2:
             continue
-        medians = mine.groupby(["label", column])["gap"].median()
-        largest = mine[column].max()
+        group = "n" if column == "n" else "share"
+        mine = mine.assign(share=(mine["sparsity"] / STEP).round() * STEP)
+        medians = mine.groupby(["label", group])["gap"].median()
+        largest = mine[group].max()
         there = {label: value for (label, x), value in medians.items() if x == largest}
         best, worst = (f(there, key=there.__getitem__) for f in (min, max))
+        steps = "" if column == "n" else f" (shares in steps of {percent(STEP, 0)})"
         where = f"n = {largest:g}" if column == "n" else f"{percent(largest)} pruned"
         yield Figure(
             name, SECTION, title,
             f"The certified gap at the end of {several(len(mine), 'run')}, each a point, with the median of "
-            f"every solver as a line{_drawn(len(mine))}.",
+            f"every solver as a line{steps}{_drawn(len(mine))}.",
             f"At {where} the median gap is between {percent(there[best], 2)} ({best}) and "
             f"{percent(there[worst], 2)} ({worst}).",
-            {"data": _points(evidence, mine, column, "gap", ".2%"), "layout": layout(
+            {"data": _points(evidence, mine, column, "gap", ".2%", group), "layout": layout(
                 axis, {"title": {"text": "gap"}, "tickformat": ".0%", "range": [-0.03, 1.03]})},
-            mine[[*FACTS, "gap", "outcome", "seconds"]],
+            mine[[*FACTS, *(["share"] if group == "share" else []), "gap", "outcome", "seconds"]],
         )  # fmt: skip
 
 
@@ -64,9 +69,9 @@ def _drawn(count: int) -> str:
 
 
 def _points(
-    evidence: Evidence, runs: pd.DataFrame, x: str, y: str, form: str, median: bool = True
+    evidence: Evidence, runs: pd.DataFrame, x: str, y: str, form: str, median: str | None = None
 ) -> list[dict[str, Any]]:
-    """Points and medians of every label; points of many solvers at one place lie beside each other."""
+    """Points of every label, and their medians over `median`; those of many at one place lie side by side."""
     labels = sorted(set(runs["label"]))
     stride = -(-len(runs) // DRAWN)
     data: list[dict[str, Any]] = []
@@ -87,19 +92,19 @@ def _points(
                 "y": shown[y].tolist(),
                 "marker": look.points(6.5, opacity=0.55),
                 "legendgroup": label,
-                "showlegend": not median,
+                "showlegend": median is None,
                 "customdata": [[text(i), a] for i, a in shown[["instance", x]].itertuples(index=False)],
                 "meta": {"label": label, "rule": "points", "x": x, "y": y, "stride": stride, **dodge},
                 "hovertemplate": f"%{{fullData.name}}, %{{customdata[0]}}<br>{x} %{{customdata[1]}}: "
                 f"%{{y:{form}}}<extra></extra>",
             }
         )
-        if median:
-            middle = mine.groupby(x)[y].median()
+        if median is not None:
+            middle = mine.groupby(median)[y].median()
             data.append({
                 "type": "scatter", "mode": "lines+markers", "name": text(label), "x": middle.index.tolist(),
                 "y": middle.tolist(), "line": look.line(), "marker": look.points(7), "legendgroup": label,
-                "meta": {"label": label, "rule": "median", "x": x, "y": y},
+                "meta": {"label": label, "rule": "median", "x": median, "y": y},
                 "hovertemplate": f"%{{fullData.name}}, median at {x} %{{x}}: %{{y:{form}}}<extra></extra>",
             })  # fmt: skip
     return data
@@ -115,7 +120,7 @@ def times(evidence: Evidence) -> Iterator[Figure]:
         return
     table, fits = growth(runs)
     runs["seconds"] = runs["seconds"].clip(lower=1e-4)
-    data = _points(evidence, runs, "n", "seconds", ".3g", median=False)
+    data = _points(evidence, runs, "n", "seconds", ".3g")
     for label, found in fits.items():
         sizes = np.geomspace(found[0].least, found[0].most * 1.3, 40)
         look = evidence.looks[label]

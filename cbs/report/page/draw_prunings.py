@@ -16,6 +16,8 @@ from cbs.report.page.words import listed, percent, seconds
 SECTION = "Pruned networks"
 FACTS = ["cell", "instance", "label", "family", "sparsity", "seed"]
 SHOWN = ["sparsity", "label", "accuracy", "loss", "value", "bound", "gap", "seconds"]
+PATTERNS = ("", "/", "x", ".", "-")
+"""Of bars of one colour."""
 SPARSITY = {"title": {"text": "share pruned"}, "tickformat": ".0%"}
 
 
@@ -169,7 +171,9 @@ def by_layer(evidence: Evidence) -> Iterator[Figure]:
                 data.append({
                     "type": "bar", "name": text(method), "x": [text(layer) for layer in part["layer"]],
                     "y": part[column].tolist(),
-                    "marker": {"color": look.colour, "opacity": 1 - 0.22 * (rank % 4)},
+                    "marker": {"color": look.colour, "pattern": {
+                        "shape": PATTERNS[rank % len(PATTERNS)], "fgcolor": "#ffffff", "fgopacity": 0.6,
+                        "fillmode": "overlay", "size": 8}},
                     "hovertemplate": "%{x}: %{y:.2%} (%{fullData.name})<extra></extra>",
                 })  # fmt: skip
             top, low = mine.loc[mine[column].idxmax()], mine.loc[mine[column].idxmin()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,8 +51,8 @@ def write_figures(
     except ModuleNotFoundError:
         return "no PNG files: they need kaleido, pip install 'combinatorial-brain-surgeon[figures]'"
     except Exception as error:  # a browser fails in ways of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"no PNG files: they need a browser such as chromium ({reason[:200]})"
+        reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
+        return f"no PNG files: they need a browser such as chromium ({reason.rstrip('.'):.200})"
     for figure, picture in zip(figures, pictures, strict=True):
         _keep(place / f"{figure.name}.png", picture)
     return None
@@ -62,6 +63,9 @@ def draw(specs: Sequence[tuple[dict[str, Any], int, str]]) -> list[bytes]:
     import asyncio
 
     import kaleido
+
+    for name in ("kaleido", "choreographer"):  # they tell of every tab
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     async def drawn() -> list[bytes]:
         async with kaleido.Kaleido(n=1) as browser:

@@ -20,7 +20,8 @@ def prune(method, sparsity, accuracy, value=1.0, bound=0.5, **more):
     return {
         "kind": "prune", "state": "done", "study": "hand", "instance": "net", "digest": "d-net",
         "family": "network", "solver": method, "options": {}, "seed": 0, "sparsity": sparsity,
-        "accuracy": accuracy, "loss": 1 - accuracy, "value": value, "bound": bound, "status": "feasible",
+        "accuracy": accuracy, "loss": None if accuracy is None else 1 - accuracy,
+        "value": value, "bound": bound, "status": "feasible",
         "gap": (value - bound) / value, "seconds": 0.1, "budget": "unstructured",
         "key": f"{method}-{sparsity}",
         "result": {"dense_accuracy": 0.97, "layers": [

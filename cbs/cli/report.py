@@ -22,7 +22,7 @@ Place = Annotated[
 
 def report(
     store: Place,
-    out: Annotated[
+    page: Annotated[
         Path | None,
         option(
             "--output",
@@ -82,7 +82,7 @@ def report(
     if figures is not None and figures.exists() and not figures.is_dir():
         raise ValueError(f"figures {str(figures)!r} is no folder; give one, or a name that is free")
     with read(store, arrays=arrays, study=study) as source:
-        place = source.page if out is None else out
+        place = source.page if page is None else page
         check_place("output", place)
         if place.exists() and Path(store).exists() and place.samefile(store):
             raise ValueError(f"output {str(place)!r} is the store itself; give another name")

@@ -24,7 +24,7 @@ LIMITED = "branch-and-bound"
 def heuristics(network: str, layer: str, sparsity: float) -> dict[str, Any]:
     """Every heuristic on all rows of a layer, held against each row's proven optimum."""
     problem = posed(network, layer, sparsity)
-    m, n = problem.W.shape
+    m, n = problem.m, len(problem.prunable)  # without a bias
     best = solve(problem, "branch-and-bound", gap=GAP, time_limit=SECONDS)
     assert best.rows is not None
     optima, proven = problem.row_values(best.mask), best.rows.proven

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ STUDIES = sorted(
 )
 
 
+@cache
+def committed(name):
+    return read(EXPERIMENTS / name / "results/cells.csv")
+
+
 @pytest.fixture
 def apart():
     """Modules of one experiment's folder are not taken for those of another's."""
@@ -33,7 +39,7 @@ def apart():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_committed_cells_have_the_keys_of_what_they_say(name):
-    frame = read(EXPERIMENTS / name / "results/cells.csv")
+    frame = committed(name)
     assert len(frame)
     assert not frame["key"].duplicated().any()
     for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
@@ -48,7 +54,7 @@ def test_committed_cells_have_the_keys_of_what_they_say(name):
 @pytest.mark.parametrize("name", STUDIES)
 def test_documents_show_the_tables_of_committed_cells(name, apart):
     study = Study.load(EXPERIMENTS / name / "study.toml")
-    frame = read(EXPERIMENTS / name / "results/cells.csv")
+    frame = committed(name)
     assert any(asked["into"] for asked in study.tables)
     for asked in study.tables:
         named = re.search(r"\{([\w.]+)\}", asked["into"] or "")
@@ -71,6 +77,6 @@ def test_documents_show_the_tables_of_committed_cells(name, apart):
 def test_committed_calls_are_among_those_that_the_study_asks_for(name, apart):
     study = Study.load(EXPERIMENTS / name / "study.toml")
     asked = {(cell.solver, cell.instance): dict(cell.parameters) for cell in _calls(study, None)}
-    frame = read(EXPERIMENTS / name / "results/cells.csv")
+    frame = committed(name)
     for row in frame[frame["kind"] == "call"].to_dict("records"):
         assert asked[row["solver"], row["instance"]] == row["parameters"]

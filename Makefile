@@ -8,7 +8,7 @@ CURVLINOPS := curvlinops-for-pytorch backpack-for-pytorch einconv einops jaxtypi
 	tqdm unfoldnd wadler-lindig
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format docs serve-docs notebooks bench table recompile clean help
+.PHONY: demo study test test-slow lint format docs serve-docs notebooks bench table recompile clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## train the digits network, prune it with every method, write runs/
 	$(BIN)/cbs prune
+
+study: $(STAMP)  ## run a study of five minutes, exact against heuristic selection, and write its page
+	mkdir -p runs
+	$(BIN)/cbs study run studies/quick.toml --store runs/study.sqlite --report runs/study.html
 
 test: $(STAMP)  ## the default test run
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,37 @@ def test_two_drivers_share_a_store_and_no_cell_runs_twice(tmp_path):
     assert standing.failed == 0
     assert all(len(runs.read_text().split()) == 1 for runs in notes.glob("*.runs"))
     assert len(list(notes.glob("*.runs"))) == 10
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_and_then_its_driver_loses_nothing(tmp_path):
+    pytest.importorskip("distributed")
+    from tests.solvers.executors.test_on_dask import Cluster
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    numbers = ", ".join(map(str, range(12)))
+    path = study(tmp_path, calls("lasting", f'folder = "{notes}", number = [{numbers}], seconds = 0.5'))
+    cluster = Cluster(3)
+    try:
+        cluster.connect(3).shutdown()
+        code = f"from cbs.study import run; run({str(path)!r}, on='dask:{cluster.address}')"
+        first = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        until(lambda: len(list(notes.glob("*.runs"))) >= 3)
+        cluster.workers[0].kill()
+        until(lambda: len(list(notes.glob("*.runs"))) >= 6)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        with Store.open(tmp_path / "s.sqlite") as store:
+            finished = set(store.frame().query("state == 'done'")["instance"])
+        assert len(finished) >= 6 - 3  # a cell of each worker may have ended, and not been told
+        standing = run(path, on=f"dask:{cluster.address}")
+    finally:
+        cluster.end()
+    assert (standing.done, standing.failed, standing.fresh) == (12, 0, 12 - len(finished))
+    for note in notes.glob("*.runs"):  # beginning and end of every run; of one number never two at once
+        runs = sorted(tuple(map(float, line.split())) for line in note.read_text().splitlines())
+        assert all(one[1] <= two[0] for one, two in pairwise(runs))
 
 
 def test_ctrl_c_keeps_what_is_finished_and_plans_the_rest(tmp_path):

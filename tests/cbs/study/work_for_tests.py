@@ -22,6 +22,15 @@ def noted(folder, number, seconds=0.0):
     return {"value": float(number)}
 
 
+def lasting(folder, number, seconds):
+    """Note when it began and ended."""
+    begun = time.time()
+    time.sleep(seconds)
+    with open(Path(folder) / f"{number}.runs", "a") as file:
+        file.write(f"{begun} {time.time()}\n")
+    return {"value": float(number)}
+
+
 def fails(number):
     if number % 2:
         raise RuntimeError(f"number {number} is odd")

@@ -12,7 +12,7 @@ import typer
 
 from cbs.cli import output
 from cbs.cli.everywhere import Group
-from cbs.cli.options import HOW, LIMITS, OUTPUT, DataDir, Json, flag, option
+from cbs.cli.options import HOW, INPUT, LIMITS, OUTPUT, DataDir, Json, flag, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +68,15 @@ def run(
     workers: WorkersOption = None,
     data_dir: DataDir = None,
     only: OnlyOption = None,
+    known: Annotated[
+        Path | None,
+        option(
+            "--known",
+            panel=INPUT,
+            metavar="FILE",
+            help="An exported table, whose results are taken and not computed again.",
+        ),
+    ] = None,
     plan: Annotated[bool, flag("--plan", panel=LIMITS, help="Only say what there is to do.")] = False,
     report: ReportOption = None,
 ) -> None:
@@ -86,7 +95,7 @@ def run(
     if plan:
         _print_plan(planned(asked, store=store, data_dir=data_dir, told=_told))
         return
-    _run(asked, store, executor, workers, data_dir, only, retry=False)
+    _run(asked, store, executor, workers, data_dir, only, known, retry=False)
     if report is not None:
         from cbs.cli.report import report as write
 
@@ -109,7 +118,7 @@ def retry(
     """
     from cbs.study.studyfile import Study
 
-    _run(Study.load(study), store, executor, workers, data_dir, only, retry=True)
+    _run(Study.load(study), store, executor, workers, data_dir, only, None, retry=True)
 
 
 def show(
@@ -208,6 +217,7 @@ def _run(
     workers: int | None,
     data_dir: Path | None,
     only: str | None,
+    known: Path | None,
     *,
     retry: bool,
 ) -> None:
@@ -222,6 +232,7 @@ def _run(
             data_dir=data_dir,
             retry=retry,
             only=only,
+            known=known,
             shown=shown,
             told=_told,
         )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbs.study.cell import Answer, Cell
+from cbs.study.frames import read
 from cbs.study.grid import Grid, grid
 from cbs.study.machine import machine, revision, version
 from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Full, Store
@@ -28,6 +29,8 @@ from cbs.study.work import work
 from solvers.executors import MemoryLimitExceeded, ProcessDied, TimeLimitExceeded, executor
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from solvers.executors import Measured
     from solvers.executors.base import Workers
 
@@ -84,6 +87,7 @@ def run(
     data_dir: str | os.PathLike[str] | None = None,
     retry: bool = False,
     only: str | None = None,
+    known: str | os.PathLike[str] | None = None,
     shown: Shown = lambda standing: None,
     told: Callable[[str], None] = lambda what: None,
 ) -> Standing:
@@ -99,6 +103,8 @@ def run(
         retry: whether failed cells are run again.
         only: of the study's cells those whose instance or solver has this text, or matches this pattern; the
             others stay what they are.
+        known: a table that `cbs study export` wrote, perhaps elsewhere: what it has of the study's cells is
+            taken, and not run again.
         shown: hears where the run stands, about twice a second.
         told: hears what is being read or made before the work.
 
@@ -120,8 +126,9 @@ def run(
         try:
             with executor(spec, workers=workers, threads=top["threads"], memory=top["memory"]) as pool:
                 found = grid(study, Path(folder) if folder else None, told).only(only)
+                results = None if known is None else read(known)
                 planned = True
-                return Driver(study, found, there, pool, shown).go(retry)
+                return Driver(study, found, there, pool, shown).go(retry, results)
         finally:
             if made and not planned:
                 there.close()
@@ -152,12 +159,14 @@ class Driver:
         self.costs: dict[str, list[float]] = {}
         self._beaten = self._looked = -float("inf")
 
-    def go(self, retry: bool) -> Standing:
-        """Run all planned cells."""
+    def go(self, retry: bool, known: pd.DataFrame | None = None) -> Standing:
+        """Run all planned cells but those whose results are known."""
         self.store.plan(
             self.found.cells, study=self.study.name, version=self.code, machine=self.machine,
             revision=revision(), whole=self.found.whole,
         )  # fmt: skip
+        if known is not None:
+            self.store.take_in(known)
         if retry:
             self.store.retry(list(self.cells))
         try:

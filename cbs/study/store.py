@@ -319,6 +319,30 @@ class Store:
                 count += connection.execute(query.values(state=PLANNED, attempts=0, **_CLEAN)).rowcount
         return count
 
+    def take_in(self, frame: pd.DataFrame) -> int:
+        """Take the results of an exported table for those cells that are planned here; arrays are not in it.
+
+        Args:
+            frame: see `cbs.study.read`.
+
+        Returns:
+            How many cells are done by that.
+        """
+        import pandas as pd
+
+        names = ("host", "started", "finished", "revision", "attempts", *RESULTS, *FACTS)
+        count = 0
+        with self._told("can't be written"), self._engine.begin() as connection:
+            for row in frame[frame["state"] == DONE].to_dict("records"):
+                values = {name: _plain(row[name]) for name in names if name in row and not pd.isna(row[name])}
+                taken = connection.execute(
+                    CELLS.update()
+                    .where(CELLS.c.key == row["key"], CELLS.c.state == PLANNED)
+                    .values(**values, state=DONE, error=None, result=canonical(row["result"]))
+                )
+                count += taken.rowcount
+        return count
+
     def counts(self) -> dict[str, int]:
         """How many cells are in each state."""
         query = sql.select(CELLS.c.state, sql.func.count()).group_by(CELLS.c.state)

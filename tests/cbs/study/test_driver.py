@@ -103,6 +103,33 @@ def test_problems_are_solved_and_networks_pruned(tmp_path):
         }  # fmt: skip
 
 
+def test_results_of_elsewhere_are_taken_and_not_computed_again(tmp_path):
+    from cbs.study.export import export
+
+    path = study(tmp_path, calls("double", "a = [1, 2, 3]"))
+    assert run(path, workers=1, only="a=2").done == 1
+    with Store.open(tmp_path / "s.sqlite") as store:
+        export(store, tmp_path / "known.csv", keys=store.members("s"))
+        before = store.frame(store.members("s")).iloc[0]
+    (tmp_path / "s.sqlite").unlink()
+    standing = run(path, workers=1, known=tmp_path / "known.csv")
+    assert (standing.done, standing.fresh) == (3, 2)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        after = store.frame([before["key"]]).iloc[0]
+    for name in (
+        "value",
+        "status",
+        "cpu_seconds",
+        "memory",
+        "host",
+        "started",
+        "finished",
+        "result",
+        "revision",
+    ):
+        assert after[name] == before[name]
+
+
 def test_what_fails_says_why_and_is_run_again_when_asked(tmp_path):
     path = study(tmp_path, calls("fails", "number = [0, 1, 2]") + calls("wrong", ""))
     standing = run(path, workers=1)

@@ -99,7 +99,7 @@ def run(
     if report is not None:
         from cbs.cli.report import report as write
 
-        write(store or asked.store, out=report, title=asked.top["title"], study=asked.name)
+        write(store or asked.store, report, title=asked.top["title"], study=asked.name)
 
 
 def retry(

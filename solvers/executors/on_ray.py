@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -13,6 +14,8 @@ from solvers.executors.message import Measured, dumps
 
 AGAIN = 3
 """Times that a call is made again whose worker was lost."""
+CONNECT = 8.0
+"""Seconds within which an address must answer."""
 
 
 class RayCluster(Workers):
@@ -31,6 +34,8 @@ class RayCluster(Workers):
         import ray
 
         address = spec if spec.startswith("ray://") else spec.partition(":")[2] or None
+        if address is not None:
+            _reach(spec, address.removeprefix("ray://"))
         self._started = not ray.is_initialized()
         try:
             if self._started:
@@ -105,6 +110,19 @@ class RayCluster(Workers):
 
         if self._started:
             ray.shutdown()
+
+
+def _reach(spec: str, address: str) -> None:
+    """Raise ValueError, in one line, unless something answers at an address: Ray itself waits for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not (host and port.isdecimal()):
+        raise ValueError(f"executor {spec!r}: write the address with its port, such as ray://host:10001")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"executor {spec!r}: no Ray cluster answers there ({error})") from None
 
 
 def in_worker(

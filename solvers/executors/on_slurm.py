@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -102,6 +103,6 @@ def settings(
     told.setdefault("python", sys.executable)
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if paths:
-        where = os.pathsep.join(paths)
+        where = shlex.quote(os.pathsep.join(paths))
         told["job_script_prologue"] = [f"export PYTHONPATH={where}", *told.get("job_script_prologue", [])]
     return told

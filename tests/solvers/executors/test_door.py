@@ -1,6 +1,5 @@
 """Settings of executors: what they make, and what is refused in one line."""
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -82,13 +81,3 @@ def test_an_executor_that_was_lent_stays_open():
         made.submit(abs, -1)
     with pytest.raises(ValueError, match=r"or a concurrent.futures.Executor, got 5"), borrowed(5):
         pass
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_ray_runs_calls_within_limits():
-    from tests.solvers.executors.test_processes import burn
-
-    with executor("ray") as workers:
-        assert workers.submit(abs, -3).result() == 3
-        with pytest.raises(solvers.executors.TimeLimitExceeded):
-            workers.call(burn, seconds=0.3).result()

@@ -172,7 +172,7 @@ class Watch:
             solver = Auto(patience=self._request.patience)
         solution = solve(
             problem, solver, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
-            time_limit=limit, warm_start=warm_start,
+            time_limit=limit, warm_start=warm_start, executor=self.control.executor,
             callback=lambda progress: self.tell(stage, layer, index, progress),
         )  # fmt: skip
         if solution.status is Status.INTERRUPTED:

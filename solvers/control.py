@@ -222,3 +222,16 @@ def interruptible(control: Control) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def working(until: float | None) -> Iterator[Control]:
+    """The limits of a part of a search on a worker; an interruption there is a polite request.
+
+    Args:
+        until: `time.time()` at which to stop, by a clock that agrees with the worker's to a moment; or None.
+    """
+    deadline = None if until is None else time.perf_counter() + max(0.0, until - time.time())
+    control = Control(deadline=deadline)
+    with interruptible(control):
+        yield control

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -20,6 +21,8 @@ from solvers.certificate import check_certifiable
 from solvers.certificate.original import stored
 from solvers.control import Callback, Control, check_limits, interruptible, is_number, share_limit
 from solvers.exact.enumeration import least
+from solvers.executors.door import borrowed
+from solvers.executors.spread import warm
 from solvers.form.reduction import reduce
 from solvers.problem import SubsetProblem
 from solvers.runtime.caches import spare_full_disks
@@ -173,6 +176,7 @@ def solve(
     device: str = "cpu",
     certify: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
+    executor: str | Executor | None = None,
 ) -> Solution:
     """Prune a layer: find a mask of the budget with the least loss increase, and a bound on it.
 
@@ -197,6 +201,9 @@ def solve(
             problem, solver, gap, seed and `certify`; a finished one gives the answer again at once. The
             solution's seconds are those of all runs. A full disk does not end the search:
             `stats["checkpoint_error"]` says why the file is not up to date.
+        executor: whose workers search the rows in branch and bound: a `concurrent.futures.Executor`, or what
+            `solvers.executor` makes one of, such as `processes`. What is found is the same. None for threads
+            of this process, as for all that keeps a checkpoint.
 
     Returns:
         A `Solution` whose value is recomputed from the problem and whose bound is valid. Running out
@@ -205,7 +212,8 @@ def solve(
 
     Raises:
         ValueError: unknown, missing or unsuitable solver; a bad limit or seed; a warm start off the budget;
-            a checkpoint that can't be written, is damaged, or belongs to something else.
+            a checkpoint that can't be written, is damaged, or belongs to something else; an executor that
+            can't be reached.
     """
     check_limits(time_limit, gap, seed)
     chosen = get_solver(solver)
@@ -216,29 +224,43 @@ def solve(
     if checkpoint is not None:
         file = _checkpoint(checkpoint, problem, chosen, gap=gap, seed=seed, certify=certify)
         file.check()
+    with borrowed(executor) as workers:
+        return _solve(
+            problem, chosen, workers, time_limit, gap, seed, warm_start, callback, device, certify, file
+        )
+
+
+def _solve(
+    problem: SubsetProblem, chosen: Solver, executor: Executor | None, time_limit: float | None, gap: float,
+    seed: int, warm_start: ArrayLike | None, callback: Callback | None, device: str, certify: bool,
+    file: Checkpoint | None,
+) -> Solution:  # fmt: skip
+    """`solve` of checked arguments."""
     if chosen.makes_tensors(problem, device):
         load_torch()
     spare_full_disks()
     rehearse_arithmetic()
     chosen.prepare()
+    warm(executor, chosen)
     if certify:
         get_solver("relaxation").prepare()
     log.debug("%s begins on %r", chosen.name, problem)
     start = time.perf_counter()
-    warm = None if warm_start is None else problem.check(warm_start)
+    given = None if warm_start is None else problem.check(warm_start)
     reduction = reduce(problem)
     deadline, late = share_limit(start, time_limit, certify)
     control = Control(
         gap=gap, seed=seed, device=device, callback=callback, started=start, deadline=deadline,
-        warm_start=None if warm is None else reduction.lower(warm),
+        warm_start=None if given is None else reduction.lower(given),
         offset=reduction.offset, margin=reduction.margin, noise=reduction.problem.rounding,
         floor=problem.floor, lift=reduction.lift, certify=certify, checkpoint=file,
+        executor=executor,
     )  # fmt: skip
     with interruptible(control):
         outcome = _checked(chosen.run(reduction.problem, control), chosen, reduction.problem)
         mask = reduction.lift(outcome.mask)
-        if warm is not None and problem.value(warm) < problem.value(mask):
-            mask = warm
+        if given is not None and problem.value(given) < problem.value(mask):
+            mask = given
         bound = control.told(outcome.bound)
         finished = outcome.reason in (Status.OPTIMAL, Status.FEASIBLE)
         proving = chosen.proves == "optimality" and finished

@@ -12,11 +12,11 @@ from solvers.budget import Budget
 from solvers.certificate import Certificate, together
 from solvers.certificate import certify as make_certificate
 from solvers.control import Callback, Control, check_limits, interruptible, share_limit
-from solvers.exact.branch_and_bound import compile_kernels
+from solvers.exact.branch_and_bound import BranchAndBound, compile_kernels
 from solvers.exact.curves.layer import share_budget
-from solvers.exact.curves.rows import warm
 from solvers.exact.enumeration import least_together
 from solvers.executors.door import borrowed
+from solvers.executors.spread import warm
 from solvers.form.reduction import reduce
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
@@ -137,7 +137,7 @@ def _together(
         load_torch()
     spare_full_disks()
     compile_kernels()
-    warm(executor)
+    warm(executor, BranchAndBound())
     start = time.perf_counter()
     reductions = [reduce(problem) for problem in problems]
     deadline, late = share_limit(start, time_limit, certify)

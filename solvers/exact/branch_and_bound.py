@@ -197,8 +197,10 @@ class BranchAndBound(Solver):
 
         keeper = Keeper(control.checkpoint, lambda: pack("tree", [tree.arrays() for tree in trees]))
         reason = grow_forest(
-            trees, control.stopped, progress, self.node_limit, due=keeper.due, save=keeper.save
-        )
+            trees, control.stopped, progress, self.node_limit, due=keeper.due, save=keeper.save,
+            executor=None if control.checkpoint is not None else control.executor,
+            remaining=control.remaining,
+        )  # fmt: skip
         keeper.save()
         mask = assemble(problem, found, [tree.pruned for tree in trees])
         bound = float(sum(tree.bound for tree in trees))

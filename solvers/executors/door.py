@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import parse_qsl
 
 from solvers.executors.base import Workers
 from solvers.runtime.parallel import workers as cores
@@ -34,7 +36,8 @@ def executor(
     Args:
         spec: `processes` or `processes:4`, this machine; `dask:tcp://host:8786` or `tcp://host:8786`, a Dask
             cluster by the address of its scheduler; `ray` (the cluster that this machine belongs to, or one
-            of its own) or `ray://host:10001`; `slurm:queue?cores=4&walltime=01:00:00`, jobs of a queue.
+            of its own) or `ray://host:10001`; `slurm:queue?cores=4&walltime=01:00:00`, jobs of a queue. All
+            but Slurm's take `?threads=4&memory=8000` at the end, for the arguments of these names.
         workers: processes, or jobs on Slurm; by default as many as this machine has cores for. A Dask or Ray
             cluster has as many as it has.
         threads: that a call may take.
@@ -47,11 +50,20 @@ def executor(
     """
     if not isinstance(spec, str) or not spec:
         raise ValueError(f"executor must be a text such as {FORMS}, got {spec!r}")
-    scheme, _, rest = spec.partition(":")
+    scheme = re.split("[:?]", spec)[0]
+    rest = spec[len(scheme) :].removeprefix(":")
     if scheme not in SCHEMES:
         near = difflib.get_close_matches(scheme, SCHEMES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"write one of {FORMS}"
         raise ValueError(f"unknown executor {spec!r}; {hint}")
+    if scheme != "slurm":
+        rest, _, query = rest.partition("?")
+        for name, told in parse_qsl(query, keep_blank_values=True):
+            if name not in ("threads", "memory"):
+                raise ValueError(f"executor {spec!r}: unknown option {name!r}; write threads or memory")
+            if not told.isdecimal():
+                raise ValueError(f"executor {spec!r}: {name} must be a whole number, got {told!r}")
+            threads, memory = (int(told), memory) if name == "threads" else (threads, float(told))
     for name, count in (("workers", workers), ("threads", threads)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise ValueError(f"executor {spec!r}: {name} must be a whole number from 1, got {count!r}")
@@ -79,10 +91,10 @@ def executor(
     if scheme == "ray":
         from solvers.executors.on_ray import RayCluster
 
-        return RayCluster(spec, threads, memory)
+        return RayCluster(spec, rest, threads, memory)
     from solvers.executors.on_dask import connect
 
-    return connect(spec, rest if scheme == "dask" else spec, threads, memory)
+    return connect(spec, rest if scheme == "dask" else f"{scheme}:{rest}", threads, memory)
 
 
 @contextmanager
@@ -120,7 +132,7 @@ def spec_of(given: str | Executor | None) -> str | None:
 
 def _count(spec: str, told: str, workers: int | None, threads: int) -> int:
     """How many processes: as the setting or the argument says, else as many as there are cores for."""
-    if ":" in spec and not (told.isdecimal() and int(told) >= 1):
+    if spec.startswith("processes:") and not (told.isdecimal() and int(told) >= 1):
         raise ValueError(f"executor {spec!r}: write a whole number of processes, such as processes:4")
     if told and workers is not None and int(told) != workers:
         raise ValueError(f"executor {spec!r} has {told} processes, and workers={workers} says otherwise")

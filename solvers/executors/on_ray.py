@@ -22,7 +22,8 @@ class RayCluster(Workers):
     """Calls on a Ray cluster: the one that this machine belongs to, one at an address, or one of its own.
 
     Args:
-        spec: `ray`, `ray:HOST:PORT` or `ray://HOST:PORT`.
+        spec: what it was made from.
+        rest: of the setting, after the colon: nothing, `HOST:PORT` or `//HOST:PORT`.
         threads: that a call may take; so many processors it is given.
         memory: MiB that a call may hold.
 
@@ -30,10 +31,10 @@ class RayCluster(Workers):
         ValueError: the cluster can't be reached.
     """
 
-    def __init__(self, spec: str, threads: int, memory: float | None) -> None:
+    def __init__(self, spec: str, rest: str, threads: int, memory: float | None) -> None:
         import ray
 
-        address = spec if spec.startswith("ray://") else spec.partition(":")[2] or None
+        address = f"ray:{rest}" if rest.startswith("//") else rest or None
         if address is not None:
             _reach(spec, address.removeprefix("ray://"))
         self._started = not ray.is_initialized()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from solvers.executors.failures import ProcessDied
 from solvers.executors.message import dumps, loads
 from solvers.solution import Status
+from solvers.solver import Solver
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -119,3 +120,13 @@ def spread(
         results[i] = function(items[i])
         progress()
     return results
+
+
+def warm(executor: Executor | None, solver: Solver) -> None:
+    """Have an executor's workers import and compile what a solver takes, before its clock starts."""
+    if executor is not None:
+        spread(executor, _warmed, [solver] * workers_of(executor))
+
+
+def _warmed(solver: Solver) -> None:
+    solver.prepare()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,10 +12,10 @@ import numpy as np
 
 from solvers.bounds.curves import WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
-from solvers.control import Control, interruptible
+from solvers.control import Control, working
 from solvers.exact.curves.search import CurveSearch
 from solvers.exact.tree.block_tree import DEFAULT, RESPLIT, Settings
-from solvers.executors.spread import chunks, spread, workers_of
+from solvers.executors.spread import chunks, spread
 from solvers.form.blocks import blocks
 from solvers.greedy.curves import row_curves
 from solvers.problem import SubsetProblem
@@ -185,18 +184,6 @@ def _elsewhere(
             vars(item[0]).update(state)
 
 
-def warm(executor: Executor | None) -> None:
-    """Have an executor's workers import and compile what a search takes."""
-    if executor is not None:
-        spread(executor, _warmed, range(workers_of(executor)))
-
-
-def _warmed(number: int) -> None:
-    from solvers.exact.branch_and_bound import compile_kernels
-
-    compile_kernels()
-
-
 def _readied(part: Part) -> list[dict[str, Any]]:
     """What becomes of rows by `_ready`, on a worker."""
     items, until = part
@@ -213,19 +200,6 @@ def _searched(part: Part) -> list[dict[str, Any]]:
         for row, wanted, limit, gaps in items:
             _search(row, wanted, limit, gaps, control.stopped)
     return [row.state() for row, *_ in items]
-
-
-@contextmanager
-def working(until: float | None) -> Iterator[Control]:
-    """The limits of a part of a search on a worker; an interruption there is a polite request.
-
-    Args:
-        until: `time.time()` at which to stop, by a clock that agrees with the worker's to a moment; or None.
-    """
-    deadline = None if until is None else time.perf_counter() + max(0.0, until - time.time())
-    control = Control(deadline=deadline)
-    with interruptible(control):
-        yield control
 
 
 def gap_of(row: CurveSearch, k: int, gap: float, offset: float = 0.0, margin: float = 0.0) -> float:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from solvers.control import Control
-from solvers.exact.tree.block_tree import BlockTree
+from solvers.control import Control, working
+from solvers.exact.tree.block_tree import BlockTree, Settings
+from solvers.executors.spread import spread
+from solvers.form.blocks import Block
 from solvers.runtime.parallel import one_thread_each, workers
 from solvers.solution import Status
 
 POLL = 0.05
 """Seconds between two looks at the limits."""
+LIMITS = (500, 5_000, 50_000, None)
+"""Nodes that an executor's worker may give a tree before the others get as many, where time is limited."""
 
 
 def grow_forest(
@@ -26,6 +32,8 @@ def grow_forest(
     node_limit: int | None = None,
     due: Callable[[], bool] = lambda: False,
     save: Callable[[], object] = lambda: None,
+    executor: Executor | None = None,
+    remaining: float | None = None,
 ) -> Status:
     """Work on all trees until they are proven or a limit stops them; why it ended.
 
@@ -41,7 +49,12 @@ def grow_forest(
         node_limit: nodes over all trees at which to stop, give or take a slice of each thread's.
         due: polled often; if true, `save` is called as soon as no tree is at work.
         save: keeps the trees as they are.
+        executor: whose workers grow the trees, where there is no node limit, as far as their own memory goes;
+            what they leave is gone on with here. None for threads of this process.
+        remaining: seconds that they have, or None.
     """
+    if executor is not None and node_limit is None and len(trees) > 1:
+        _grow_elsewhere(trees, executor, stopped, progress, remaining)
     threads = min(workers(), len(trees))
     memory = sum(tree.memory for tree in trees)
     running: dict[Future[None], int] = {}
@@ -83,6 +96,38 @@ def grow_forest(
                 future.result()
             progress()
     return Status.MEMORY_LIMIT if any(tree.full for tree in trees) else Status.OPTIMAL
+
+
+def _grow_elsewhere(
+    trees: Sequence[BlockTree],
+    executor: Executor,
+    stopped: Callable[[], Status | None],
+    progress: Callable[[], None],
+    remaining: float | None,
+) -> None:
+    """Have every tree grown by a worker, and take over what became of it."""
+    until = None if remaining is None else time.time() + remaining
+    for limit in LIMITS if remaining is not None else LIMITS[-1:]:
+        live = [tree for tree in trees if _goes_on(tree)]
+        items = [(tree.block, tree.settings, tree.arrays(), limit, until) for tree in live]
+        grown = spread(executor, _grown, items, progress=progress, stopped=stopped)
+        for tree, arrays in zip(live, grown, strict=True):
+            if arrays is not None:
+                tree.restore(arrays)
+        if stopped():
+            return
+
+
+def _grown(
+    item: tuple[Block, Settings, dict[str, NDArray[Any]], int | None, float | None],
+) -> dict[str, NDArray[Any]]:
+    """What becomes of a tree, on a worker."""
+    block, settings, arrays, limit, until = item
+    tree = BlockTree(block, settings).restore(arrays)
+    with one_thread_each(), working(until) as control:
+        while _goes_on(tree) and (limit is None or tree.nodes < limit) and not control.stopped():
+            tree.work()
+    return tree.arrays()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Settings of executors: what they make, and what is refused in one line."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -33,6 +34,13 @@ from solvers.executors.door import borrowed, executor, spec_of
         ),
         ("processes", {"memory": -1}, "executor 'processes': memory must be MiB, a positive number, got -1"),
         ("processes", {"queue": "a"}, "executor 'processes' takes no option 'queue'; only slurm has options"),
+        (
+            "processes?cores=2",
+            {},
+            "executor 'processes?cores=2': unknown option 'cores'; write threads or memory",
+        ),
+        ("processes:2?threads=x", {}, "threads must be a whole number, got 'x'"),
+        ("processes:2?threads=0", {}, "threads must be a whole number from 1, got 0"),
         ("tcp://host:1", {"workers": 2}, "has as many workers as its cluster; leave workers=2 out"),
     ],
 )
@@ -65,6 +73,13 @@ def test_it_is_exported_and_counts_as_told():
         assert (workers.workers, workers.threads, workers.memory) == (3, 2, 100)
         assert spec_of(workers) == "processes"
         assert "3 at once, 2 threads each" in repr(workers)
+
+
+def test_threads_and_memory_may_be_in_the_setting():
+    for spec in ("processes:1?threads=2&memory=500", "processes?memory=500&threads=2"):
+        with executor(spec) as workers:
+            assert (workers.threads, workers.memory) == (2, 500)
+            assert workers.submit(os.getenv, "OMP_NUM_THREADS").result() == "2"
 
 
 def test_an_executor_that_was_lent_stays_open():

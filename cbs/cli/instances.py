@@ -94,6 +94,9 @@ def list_(
     folder: Folder,
     names: Names = None, family: Family = None, variant: Variant = None, budget: Budget = None,
     least: Least = None, most: Most = None, only_open: Open = False, proven: Proven = False,
+    summary: Annotated[
+        bool, flag("--summary", panel=OUTPUT, help="A line for every network, budget and variant.")
+    ] = False,
     wide: Wide = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """List instances with their best values, bounds and gaps; with --open the widest gaps first.
@@ -101,10 +104,15 @@ def list_(
     For example:
 
     `cbs instances list instances --open --variant joint`
+
+    `cbs instances list instances --summary`
     """
     items = [*_items(_library(folder), names, family, variant, budget, least, most, only_open, proven)]
     if only_open:
         items.sort(key=lambda item: -item.known.gap)
+    if summary:
+        _summarise(items, wide, as_json)
+        return
     if as_json:
         output.print_json({"instances": [item.facts() for item in items]})
         return
@@ -310,6 +318,39 @@ def claim(
             print(f"{what} {_number(old)} -> {_number(new)}")
     print(f"gap {output.percent(before.gap)} -> {output.percent(after.gap)}: {after.status}")
     return 0
+
+
+def _summarise(items: list[Item], wide: bool, as_json: bool) -> None:
+    """How many instances of each kind there are, how many are proven, and the gaps of those that are open."""
+    kinds: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        kinds.setdefault((item.network, item.budget, item.variant), []).append(item)
+    told: list[dict[str, Any]] = []
+    for (network, budget, variant), group in kinds.items():
+        gaps = sorted(item.known.gap for item in group if item.status == "open")
+        told.append(
+            {
+                "network": network, "budget": budget, "variant": variant, "instances": len(group),
+                "inputs": sorted({item.n for item in group}), "proven": len(group) - len(gaps),
+                "median_gap": gaps[len(gaps) // 2] if gaps else None,
+                "widest_gap": gaps[-1] if gaps else None,
+            }
+        )  # fmt: skip
+    if as_json:
+        output.print_json({"summary": told})
+        return
+    headings = ("network", "budget", "variant", "inputs", "instances", "proven", "median gap", "widest gap")
+    rows = []
+    for line in told:
+        gaps = [line["median_gap"], line["widest_gap"]]
+        rows.append(
+            (
+                line["network"], line["budget"], line["variant"], ", ".join(map(str, line["inputs"])),
+                str(line["instances"]), str(line["proven"]),
+                *("-" if gap is None else output.percent(gap) for gap in gaps),
+            )
+        )  # fmt: skip
+    output.print_table(headings, rows, right=True, wide=wide)
 
 
 def _library(folder: Path) -> Library:

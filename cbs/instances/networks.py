@@ -28,10 +28,12 @@ from cbs.zoo import trained
 from solvers.instances.identity import digest_together
 from solvers.instances.item import NETWORK, VARIANTS, Item, budget_of
 from solvers.instances.layer_data import LayerData
-from solvers.problem import SubsetProblem
+from solvers.problem import Mask, SubsetProblem
 
 SAMPLES = 10_000
 """Samples that a Gram is taken over, unless asked otherwise."""
+TINY = 1e-12
+"""Weights below this, relative to the layer's largest, are zero: weight decay has left them."""
 SPARSITIES = (0.5, 0.75, 0.9)
 KINDS = ("per_row", "per_layer", "columns", NETWORK)
 PATTERN = re.compile(r"(\d+):(\d+)")
@@ -169,11 +171,12 @@ def layer_instances(
         raise ValueError(f"network {name!r}: layer {idle[0]!r} saw no input of its data; leave it out")
     for layer in chosen:
         dense, H = layer_weights(layer), grams[layer.name].numpy()
-        W, n = dense.W, dense.W.shape[1]
+        W, n = np.where(np.abs(dense.W) > TINY * np.abs(dense.W).max(), dense.W, 0.0), dense.W.shape[1]
         H[np.arange(n), np.arange(n)] += damping * float(np.diagonal(H)[:n].mean())
         if dense.bias is not None:
             H = H[:n, :n] - np.outer(H[:n, n], H[n, :n]) / H[n, n]
-        there, drawn = _drawn(name, layer.name, len(W), rows, seed, layer_rows)
+        alive = np.count_nonzero(W, axis=1) > n / 2
+        there, drawn = _drawn(name, layer.name, alive, rows, seed, layer_rows)
         data = LayerData.rounded(W[there], H, there)
         about = {
             "network": name, "layer": layer.name, "m": len(there), "n": n, "of_rows": len(W),
@@ -301,12 +304,16 @@ def _layers(
 
 
 def _drawn(
-    network: str, layer: str, m: int, rows: int | Sequence[int], seed: int, most: int | None
+    network: str, layer: str, alive: Mask, rows: int | Sequence[int], seed: int, most: int | None
 ) -> tuple[list[int], list[int]]:
-    """Which rows of a layer are in its data, and the places among these of rows that stand alone."""
+    """Which rows of a layer are in its data, and the places among these of rows that stand alone.
+
+    Rows of which weight decay has left little are not drawn: they say nothing.
+    """
+    m = len(alive)
     order = np.random.default_rng(seed).permutation(m).tolist()
     if isinstance(rows, int):
-        alone = sorted(order[:rows])
+        alone = sorted([row for row in order if alive[row]][:rows])
     else:
         alone = list(rows)
         if beyond := [row for row in alone if row >= m]:

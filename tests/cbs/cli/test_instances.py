@@ -39,6 +39,10 @@ def test_listing_filters_and_names_what_is_open(made, capsys):
     status, out, _ = run(capsys, "list", made, "--wide", "--least", 20, "--name", "wine-2-*")
     assert out.splitlines()[0].split() == ["instance", "m", "n", "value", "bound", "gap", "status"]
     assert len(out.splitlines()) == 5
+    status, out, _ = run(capsys, "list", made, "--summary", "--json")
+    lines = json.loads(out)["summary"]
+    assert sum(line["instances"] for line in lines) == 10
+    assert {line["budget"] for line in lines} == {"per_row", "columns", "network"}
     status, _, err = run(capsys, "list", made, "--variant", "join")
     assert (status, err) == (2, "cbs: unknown variant 'join'; did you mean 'joint'?\n")
     status, _, err = run(capsys, "list", made, "--open", "--proven")
@@ -84,10 +88,10 @@ def test_models_are_solved_as_their_instances(made, tmp_path, capsys):
 
 
 def test_solving_checking_and_claiming(made, tmp_path, capsys):
-    name = next(item.name for item in Library(made).items(budget="per_row", variant="joint", n=32))
+    name = next(item.name for item in Library(made).items(budget="per_row", variant="joint", n=13))
     problem = Library(made)[name].problem()
     weak = np.zeros(problem.W.shape, bool)
-    weak[0, np.argsort(-np.abs(problem.W[0]))[:16]] = True
+    weak[0, np.argsort(-np.abs(problem.W[0]))[: problem.pools.prune[0]]] = True
     np.savez(tmp_path / "weak.npz", mask=weak)
     status, out, _ = run(capsys, "claim", made, name, "--mask", tmp_path / "weak.npz", "--by", "me", "--json")
     assert status == 0

@@ -55,14 +55,27 @@ def test_every_budget_and_variant():
 
 def test_rows_are_drawn_by_the_seed():
     def names(**settings):
-        asked = {"layers": ["0"], "variants": ["joint"], "sparsities": [0.5], "rows": 3} | settings
-        return [item.name for item in of_network("digits", **asked)]
+        asked = {"layers": ["2"], "variants": ["joint"], "sparsities": [0.5], "rows": 3} | settings
+        return [item.name for item in of_network("wine", **asked)]
 
     assert names() == names()
     assert names(seed=1) != names()
-    assert names(rows=[5, 2]) == ["digits-0-r5-joint-row-50", "digits-0-r2-joint-row-50"]
-    few = list(of_network("digits", layers=["0"], rows=1, layer_rows=4, budgets=["per_layer"]))
+    assert names(rows=[5, 2]) == ["wine-2-r5-joint-row-50", "wine-2-r2-joint-row-50"]
+    few = list(of_network("wine", layers=["2"], rows=1, layer_rows=4, budgets=["per_layer"]))
     assert {item.m for item in few} == {4}
+
+
+def test_rows_that_weight_decay_left_nothing_of_are_not_drawn(monkeypatch):
+    found = zoo.trained("wine")
+    with torch.no_grad():
+        found.model[2].weight[3, 5:] = 1e-20
+        found.model[2].weight[4] *= 1e-20
+    monkeypatch.setattr("cbs.instances.networks.trained", lambda *_: found)
+    items = list(of_network("wine", layers=["2"], rows=16, variants=["joint"], sparsities=[0.5]))
+    assert len(items) == 14
+    assert not {item.name for item in items} & {f"wine-2-r{row}-joint-row-50" for row in (3, 4)}
+    (item,) = of_network("wine", layers=["2"], rows=[3], variants=["joint"], sparsities=[0.5])
+    assert np.count_nonzero(item.problem().W) == 5
 
 
 def test_numbers_are_single_precision():

@@ -1,0 +1,94 @@
+"""Tables of the studies: heuristics' excess over proven optima, and who proves what, by size."""
+
+import math
+
+import numpy as np
+
+from cbs.report.page.cells import prepared
+from cbs.report.page.optima import excess
+from cbs.study.frames import records
+from cbs.study.markdown import markdown
+from cbs.study.tables import shifted
+
+
+def heuristics(frame):
+    """By heuristic and sparsity: how often it finds an optimum, median and greatest excess over it."""
+    runs = excess(prepared(frame))
+    head = ["heuristic", "rows", "optimal"]
+    shares = sorted(set(runs["sparsity"].round(2)))
+    lines = []
+    for label, mine in sorted(runs.groupby("label"), key=lambda pair: pair[1]["excess"].mean()):
+        line = [label, len(mine), f"{mine['exact'].mean():.0%}"]
+        for share in shares:
+            part = mine[mine["sparsity"].round(2) == share]["excess"]
+            line.append(f"{part.median():.1%} / {part.max():.1%}" if len(part) else None)
+        lines.append(line)
+    return markdown([*head, *(f"{share:.0%} pruned: median / greatest excess" for share in shares)], lines)
+
+
+def where_heuristics_fail(frame):
+    """By family of rows: the median excess of every heuristic."""
+    runs = excess(prepared(frame))
+    order = runs.groupby("label")["excess"].median().sort_values().index
+    families = sorted(set(runs["family"]))
+    lines = []
+    for family in families:
+        mine = runs[runs["family"] == family]
+        medians = mine.groupby("label")["excess"].median()
+        width = "-".join(str(n) for n in dict.fromkeys([mine["n"].min(), mine["n"].max()]))
+        lines.append([family, width, mine["problem"].nunique(), *(
+            f"{medians[label]:.1%}" if label in medians else None for label in order
+        )])  # fmt: skip
+    return markdown(["rows of", "inputs", "problems", *order], lines)
+
+
+def proofs(frame):
+    """By solver, variant and sparsity: rows proven of those tried, and the shifted geometric mean of seconds."""
+    rows = [row for row in records(frame) if row["kind"] == "solve"]
+    shares = sorted({round(row["sparsity"], 1) for row in rows})
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["solver"]), []).append(row)
+    lines = []
+    for (variant, solver), mine in sorted(groups.items(), key=lambda pair: (pair[0][0], _mean(pair[1]))):
+        proven = [row for row in mine if row["status"] == "optimal"]
+        line = [variant, solver, f"{len(proven)} of {len(mine)}", f"{_mean(mine):.2f}"]
+        for share in shares:
+            part = [row for row in mine if round(row["sparsity"], 1) == share]
+            done = sum(row["status"] == "optimal" for row in part)
+            line.append(f"{done} of {len(part)}, {_mean(part):.2f}" if part else None)
+        lines.append(line)
+    return markdown(
+        ["variant", "solver", "proven", "mean s", *(f"{share:.0%} pruned" for share in shares)], lines
+    )
+
+
+def growth(frame):
+    """By solver, variant and inputs: median seconds where all were proven, and how many were."""
+    rows = [row for row in records(frame) if row["kind"] == "solve"]
+    sizes = sorted({row["n"] for row in rows})
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["sparsity"], row["solver"]), []).append(row)
+    lines = []
+    for (variant, share, solver), mine in sorted(groups.items()):
+        line = [variant, f"{share:.0%}", solver]
+        for n in sizes:
+            part = [row for row in mine if row["n"] == n]
+            done = [row["seconds"] for row in part if row["status"] == "optimal"]
+            gaps = [row["gap"] for row in part if row["status"] != "optimal" and math.isfinite(row["gap"])]
+            told = (
+                f"{np.median(done):.2f}"
+                if len(done) == len(part)
+                else f"{np.median(gaps):.0%} left"
+                if gaps
+                else "-"
+            )
+            line.append(told if part else None)
+        lines.append(line)
+    return markdown(["variant", "pruned", "solver", *(f"n = {n}" for n in sizes)], lines)
+
+
+def _mean(rows):
+    """The shifted geometric mean of seconds; a capped run counts with what it took."""
+    return shifted(np.array([row["seconds"] for row in rows], dtype=float))

@@ -10,20 +10,25 @@ from cbs.study.frames import records
 from cbs.study.markdown import markdown
 from cbs.study.tables import shifted
 
+SHARES = (0.5, 0.75, 0.9)
+"""Sparsities that the studies ask for; counts round them on narrow rows."""
+
 
 def heuristics(frame):
     """By heuristic and sparsity: how often it finds an optimum, median and greatest excess over it."""
     runs = excess(prepared(frame))
     head = ["heuristic", "rows", "optimal"]
-    shares = sorted(set(runs["sparsity"].round(2)))
+    near = np.array(SHARES)[np.abs(runs["sparsity"].to_numpy()[:, None] - SHARES).argmin(axis=1)]
+    runs = runs.assign(share=near)
+    shares = sorted(set(near))
     lines = []
     for label, mine in sorted(runs.groupby("label"), key=lambda pair: pair[1]["excess"].mean()):
         line = [label, len(mine), f"{mine['exact'].mean():.0%}"]
         for share in shares:
-            part = mine[mine["sparsity"].round(2) == share]["excess"]
+            part = mine[mine["share"] == share]["excess"]
             line.append(f"{part.median():.1%} / {part.max():.1%}" if len(part) else None)
         lines.append(line)
-    return markdown([*head, *(f"{share:.0%} pruned: median / greatest excess" for share in shares)], lines)
+    return markdown([*head, *(f"{share:.0%} pruned" for share in shares)], lines)
 
 
 def where_heuristics_fail(frame):
@@ -35,7 +40,7 @@ def where_heuristics_fail(frame):
     for family in families:
         mine = runs[runs["family"] == family]
         medians = mine.groupby("label")["excess"].median()
-        width = "-".join(str(n) for n in dict.fromkeys([mine["n"].min(), mine["n"].max()]))
+        width = "-".join(f"{n:.0f}" for n in dict.fromkeys([mine["n"].min(), mine["n"].max()]))
         lines.append([family, width, mine["problem"].nunique(), *(
             f"{medians[label]:.1%}" if label in medians else None for label in order
         )])  # fmt: skip
@@ -43,9 +48,11 @@ def where_heuristics_fail(frame):
 
 
 def proofs(frame):
-    """By solver, variant and sparsity: rows proven of those tried, and the shifted geometric mean of seconds."""
+    """By solver, variant and sparsity: rows proven of those tried, and the shifted mean of seconds."""
     rows = [row for row in records(frame) if row["kind"] == "solve"]
-    shares = sorted({round(row["sparsity"], 1) for row in rows})
+    for row in rows:
+        row["share"] = min(SHARES, key=lambda share: abs(share - row["sparsity"]))
+    shares = sorted({row["share"] for row in rows})
     groups = {}
     for row in rows:
         groups.setdefault((row["variant"], row["solver"]), []).append(row)
@@ -54,7 +61,7 @@ def proofs(frame):
         proven = [row for row in mine if row["status"] == "optimal"]
         line = [variant, solver, f"{len(proven)} of {len(mine)}", f"{_mean(mine):.2f}"]
         for share in shares:
-            part = [row for row in mine if round(row["sparsity"], 1) == share]
+            part = [row for row in mine if row["share"] == share]
             done = sum(row["status"] == "optimal" for row in part)
             line.append(f"{done} of {len(part)}, {_mean(part):.2f}" if part else None)
         lines.append(line)
@@ -77,14 +84,10 @@ def growth(frame):
             part = [row for row in mine if row["n"] == n]
             done = [row["seconds"] for row in part if row["status"] == "optimal"]
             gaps = [row["gap"] for row in part if row["status"] != "optimal" and math.isfinite(row["gap"])]
-            told = (
-                f"{np.median(done):.2f}"
-                if len(done) == len(part)
-                else f"{np.median(gaps):.0%} left"
-                if gaps
-                else "-"
-            )
-            line.append(told if part else None)
+            if part and len(done) == len(part):
+                line.append(f"{np.median(done):.2f}")
+            else:
+                line.append(f"{np.median(gaps):.0%} left" if gaps else None)
         lines.append(line)
     return markdown(["variant", "pruned", "solver", *(f"n = {n}" for n in sizes)], lines)
 

@@ -24,9 +24,10 @@ class Figure:
         title: in a few words.
         caption: what it shows, in one sentence.
         finding: what is seen in it, computed from the data, in one sentence.
-        spec: `data` and `layout` as Plotly has them. A trace that belongs to a solver says so in
-            `meta.label`; what is to be drawn anew when the page's filters change says by which rule in
-            `meta.rule` (see `page.js`): `points`, `median`, `mean`, `profile`, `shifted`, `distribution`.
+        spec: `data` and `layout` as Plotly has them; None where there is a table alone. A trace that belongs
+            to a solver says so in `meta.label`; what is to be drawn anew when the page's filters change says
+            by which rule in `meta.rule` (see `assets/rules.js`): `points`, `median`, `mean`, `profile`,
+            `shifted`, `distribution`.
         table: the data behind it, to download. With a column `cell`, the row of the table of cells, the
             page's filters act on it.
         summary: a small table shown below the figure, or None.
@@ -38,7 +39,7 @@ class Figure:
     title: str
     caption: str
     finding: str
-    spec: dict[str, Any]
+    spec: dict[str, Any] | None
     table: pd.DataFrame
     summary: pd.DataFrame | None = None
     height: int = 440

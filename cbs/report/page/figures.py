@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cbs.report.page import draw_gaps, draw_masks, draw_prunings, draw_races
+from cbs.report.page import draw_calls, draw_gaps, draw_masks, draw_prunings, draw_races
 from cbs.report.page.figure import Drawing, Evidence, Figure
 
 DRAWINGS: tuple[Drawing, ...] = (
@@ -17,6 +17,7 @@ DRAWINGS: tuple[Drawing, ...] = (
     draw_gaps.times,
     draw_gaps.contradictions,
     draw_masks.masks,
+    draw_calls.measurements,
 )
 """Each gives no figure where the cells have nothing for it."""
 

@@ -44,16 +44,17 @@ def write_figures(
         _keep(place / f"{figure.name}.csv", as_csv(figure.table).encode())
         if figure.summary is not None:
             _keep(place / f"{figure.name}-summary.csv", as_csv(figure.summary).encode())
-    if not png or not figures:
+    drawn = [figure for figure in figures if figure.spec is not None]
+    if not png or not drawn:
         return None
     try:
-        pictures = draw([(figure.spec, figure.height, figure.title) for figure in figures])
+        pictures = draw([(figure.spec or {}, figure.height, figure.title) for figure in drawn])
     except ModuleNotFoundError:
         return "no PNG files: they need kaleido, pip install 'combinatorial-brain-surgeon[figures]'"
     except Exception as error:  # a browser fails in ways of its own
         reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
         return f"no PNG files: they need a browser such as chromium ({reason.rstrip('.'):.200})"
-    for figure, picture in zip(figures, pictures, strict=True):
+    for figure, picture in zip(drawn, pictures, strict=True):
         _keep(place / f"{figure.name}.png", picture)
     return None
 

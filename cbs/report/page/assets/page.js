@@ -69,6 +69,7 @@
 
   // ---- figures
   const figures = new Map(data.figures.map((figure) => [figure.name, figure]));
+  const drawable = data.figures.filter((figure) => figure.spec);
   const place = (name) => document.querySelector(`[data-figure="${name}"]`);
   function traces(figure) {
     const get = (name) => column(figure.table, name);
@@ -107,7 +108,7 @@
     await Plotly.react(where, drawn, layout, CONFIG);
   }
   async function drawAll() {
-    for (const figure of figures.values()) {
+    for (const figure of drawable) {
       await draw(figure);
       await new Promise((done) => setTimeout(done));
     }
@@ -364,7 +365,7 @@
     find("instance").hidden = true;
     find("instance").replaceChildren();
     if (was) {
-      for (const figure of figures.values()) Plotly.Plots.resize(place(figure.name));
+      for (const figure of drawable) Plotly.Plots.resize(place(figure.name));
       document.getElementById(window.location.hash.slice(1))?.scrollIntoView();
     }
   }

@@ -63,3 +63,12 @@ def study(seed=0):
             }  # fmt: skip
         rows += runs
     return pd.DataFrame(rows), arrays
+
+
+def call(function, parameters, result, **more):
+    """One call of a function, as a study keeps it."""
+    return {
+        "kind": "call", "state": "done", "study": "hand", "instance": str(parameters), "solver": function,
+        "seed": 0, "options": {}, "parameters": {"parameters": parameters, "revision": 0}, "result": result,
+        "key": f"{function}-{parameters}", **more,
+    }  # fmt: skip

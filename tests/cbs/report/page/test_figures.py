@@ -83,7 +83,7 @@ def test_contradictions_are_told():
 def test_little_data_is_no_error(rows):
     report = compose(frame(*rows))
     names = {figure.name.removesuffix("-net") for figure in report.figures}
-    assert names <= {"value", "seconds", "layers-sparsity", "layers-gap"}
+    assert names <= {"value", "seconds", "layers-sparsity", "layers-gap", "calls-f-0"}
     assert "</html>" in report.html()
 
 

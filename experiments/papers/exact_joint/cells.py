@@ -1,10 +1,9 @@
-"""OR-Tools and CVXPY as exact solvers of the joint problem, beside branch and bound: see README.md."""
+"""Rows of small trained networks, as problems that every exact solver can prove: see README.md."""
 
-from functools import cache
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-import psutil
 import torch
 from sklearn.datasets import load_breast_cancer, load_wine
 from torch import nn
@@ -13,31 +12,22 @@ import cbs
 from cbs.curvature import Gram
 from cbs.data import Samples
 from cbs.network.network import Network
-from solvers import Budget, SubsetProblem, solve
-from solvers.foreign.cvxpy import Cvxpy
+from cbs.study.frames import records
+from cbs.study.markdown import markdown
+from solvers import Budget, SubsetProblem
 
 OURS = "branch-and-bound"
-MADE = {
-    "cvxpy": Cvxpy(back_end="SCIP"),
-    "cvxpy-plain": Cvxpy(back_end="SCIP", strengthen=False),
-    "cvxpy (HIGHS)": Cvxpy(back_end="HIGHS"),
-}
-"""Solvers that are not one by name alone."""
-NETWORKS = {
-    "breast cancer 30-24-12-2": (load_breast_cancer, (30, 24, 12, 2)),
-    "wine 13-20-16-3": (load_wine, (13, 20, 16, 3)),
-}
-GAP, SEED = 1e-4, 0
+SEED = 0
 
 
-@cache
-def objectives(name: str):
-    """The layer objectives of a trained network, by the layers' names."""
-    if name.startswith("digits"):
-        model, split = cbs.trained_digits_mlp()
-        samples = split.train
-    else:
-        load, widths = NETWORKS[name]
+def networks() -> Iterator[tuple[str, Network]]:
+    """Trained networks with layers of 10 to 30 inputs."""
+    model, split = cbs.trained_digits_mlp()
+    yield "digits 64-32-16-10", Network(model, split.train, damping=1e-2)
+    for name, load, widths in (
+        ("breast cancer 30-24-12-2", load_breast_cancer, (30, 24, 12, 2)),
+        ("wine 13-20-16-3", load_wine, (13, 20, 16, 3)),
+    ):
         data = load()
         X = torch.tensor(data.data, dtype=torch.float32)
         samples = Samples((X - X.mean(dim=0)) / X.std(dim=0), torch.tensor(data.target))
@@ -47,56 +37,35 @@ def objectives(name: str):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         model = nn.Sequential(*layers[:-1])
         cbs.train(model, samples, epochs=20, seed=SEED)
-    return {objective.name: objective for objective in Network(model, samples, damping=1e-2)(Gram())}
+        yield name, Network(model, samples, damping=1e-2)
 
 
-@cache
-def warmed(solver: str) -> None:
-    """A first problem, so that what a solver imports is not measured."""
-    solve(SubsetProblem(np.ones((1, 5)), np.eye(5) + 0.1, Budget.per_row(2)), MADE.get(solver, solver))
-
-
-def prove(solver: str, cap: float, network: str, layer: str, drawn: int, sparsity: float):
-    """One row solved, the `drawn`-th of those that are drawn of its layer, within `cap` seconds."""
-    objective = objectives(network)[layer]
-    m, n = objective.dense[0].W.shape
-    row = int(np.random.default_rng(SEED).permutation(m)[drawn])
-    problem = objective.problem(Budget.per_row(round(sparsity * n))).row(row)
-    warmed(solver)
-    before = cpu()
-    found = solve(problem, MADE.get(solver, solver), gap=GAP, time_limit=cap, seed=SEED)
-    return {
-        "family": network, "m": 1, "n": n, "variant": "joint", "budget": "per_row", "row": row,
-        "status": found.status.value, "value": found.value, "bound": found.bound, "gap": found.gap,
-        "seconds": found.seconds, "cpu_seconds": max(cpu() - before, 0.0), "nodes": found.stats.get("nodes"),
-    }  # fmt: skip
-
-
-def cpu() -> float:
-    """Seconds of processor time of this process and of those it has started."""
-    me = psutil.Process()
-    times = [me.cpu_times(), *(child.cpu_times() for child in me.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+def problems(rows: int) -> Iterator[tuple[str, SubsetProblem]]:
+    """Up to so many rows of every layer, drawn with seed 0, at three sparsities."""
+    for name, network in networks():
+        for objective in network(Gram()):
+            m, n = objective.dense[0].W.shape
+            if not 10 <= n <= 30:
+                continue
+            for row in np.random.default_rng(SEED).permutation(m)[:rows].tolist():
+                for share in (0.5, 0.75, 0.9):
+                    problem = objective.problem(Budget.per_row(round(share * n))).row(row)
+                    yield f"{name}/layer {objective.name}, row {row}, {share:.0%} pruned", problem
 
 
 def table(frame):
     """A line a solver: rows solved, whether the values agree, and times beside branch and bound's."""
-    from cbs.study.frames import records
-    from cbs.study.markdown import markdown
-
-    rows: dict[str, dict[tuple, dict]] = {}
+    rows: dict[str, dict[str, dict]] = {}
     for row in records(frame):
-        place = row["network"], row["layer"], row["drawn"], row["sparsity"]
-        row["spent"] = max(row["cpu_seconds"], 1e-3)
-        rows.setdefault(row["solver"], {})[place] = row
+        rows.setdefault(row["solver"], {})[row["instance"]] = row | {"spent": max(row["cpu_seconds"], 1e-3)}
     best, lines, wrong = rows[OURS], [], 0
     for name, of in rows.items():
-        pairs = [(row, best[place]) for place, row in of.items()]
+        pairs = [(row, best[instance]) for instance, row in of.items()]
         done = [(row, mine) for row, mine in pairs if row["status"] == "optimal"]
         apart = max(abs(row["value"] / mine["value"] - 1.0) for row, mine in done)
         wrong += sum(row["bound"] > mine["value"] * (1.0 + 1e-9) for row, mine in pairs)
         seconds = [row["spent"] for row in of.values()]
-        hard = [row["spent"] for row in of.values() if row["sparsity"] == 0.75]
+        hard = [row["spent"] for instance, row in of.items() if "75%" in instance]
         ratio = np.exp(np.mean([np.log(row["spent"] / mine["spent"]) for row, mine in pairs]))
         lines.append([
             name, len(of), len(done), f"{apart:.1e}", f"{np.median(seconds):.3f}", f"{np.median(hard):.3f}",

@@ -52,12 +52,15 @@ def gaps(evidence: Evidence) -> Iterator[Figure]:
         best, worst = (f(there, key=there.__getitem__) for f in (min, max))
         steps = "" if column == "n" else f" (shares in steps of {percent(STEP, 0)})"
         where = f"n = {largest:g}" if column == "n" else f"{percent(largest)} pruned"
+        low, high = percent(there[best], 2), percent(there[worst], 2)
+        told = f"the median gap is between {low} ({best}) and {high} ({worst})"
+        if low == high:
+            told = f"the median gap of {listed(sorted(there))} is {low}"
         yield Figure(
             name, SECTION, title,
             f"The certified gap at the end of {several(len(mine), 'run')}, each a point, with the median of "
             f"every solver as a line{steps}{_drawn(len(mine))}.",
-            f"At {where} the median gap is between {percent(there[best], 2)} ({best}) and "
-            f"{percent(there[worst], 2)} ({worst}).",
+            f"At {where} {told}.",
             {"data": _points(evidence, mine, column, "gap", ".2%", group), "layout": layout(
                 axis, {"title": {"text": "gap"}, "tickformat": ".0%", "range": [-0.03, 1.03]})},
             mine[[*FACTS, *(["share"] if group == "share" else []), "gap", "outcome", "seconds"]],

@@ -119,7 +119,9 @@ def test_nothing_breaks_out_of_the_page(made):
 def test_a_reader_filters_sorts_clicks_and_downloads(made, opens, tmp_path):
     path, report = made
     page = opens(path)
-    figures = {figure.name: figure for figure in report.figures}
+    tables = [figure for figure in report.figures if figure.spec is None]
+    assert [page.locator(f"#{figure.name} table").count() for figure in tables] == [1]
+    figures = {figure.name: figure for figure in report.figures if figure.spec is not None}
     # all figures are drawn, with all their points
     for name, figure in figures.items():
         drawn = page.evaluate(

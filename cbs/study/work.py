@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cbs.result import PruneResult
     from solvers import Solution, Solver, SubsetProblem
 
+WORDS = ("status", "family", "variant", "budget")
+"""Columns of text among those that a function may fill."""
+
 
 def work(kind: str, payload: Mapping[str, Any]) -> Answer:
     """Do a cell.
@@ -160,19 +163,29 @@ def called(found: Any) -> Answer:
     """What a function gave: known columns, other facts, and arrays, told apart by name and kind.
 
     Raises:
-        TypeError: if it is no mapping, or holds what JSON does not have.
+        TypeError: if it is no mapping, holds what JSON does not have, or gives something else than a number
+            under the name of a column of numbers.
     """
     if not isinstance(found, Mapping):
         raise TypeError(f"the function must give a mapping of names to values, got {type(found).__name__}")
     columns, result, arrays = {}, {}, {}
     for name, value in found.items():
         if name in (*RESULTS, *FACTS):
-            columns[name] = value.item() if isinstance(value, np.generic) else value
+            columns[name] = _of_column(name, value.item() if isinstance(value, np.generic) else value)
         elif isinstance(value, np.ndarray):
             arrays[str(name)] = value
         else:
             result[str(name)] = plain(value)
     return Answer(columns, result, arrays)
+
+
+def _of_column(name: str, value: Any) -> Any:
+    """A value, if it is of its column's kind."""
+    kind = str if name in WORDS else bool if name == "certified" else float
+    if value is None or isinstance(value, kind) or (kind is float and isinstance(value, int)):
+        return value
+    right = {str: "a text", bool: "true or false", float: "a number"}[kind]
+    raise TypeError(f"{name!r} is a column, so the function must give {right} for it, got {value!r:.60}")
 
 
 def _shown(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,15 @@ scheduler forgets it, its worker sees that, and kills it.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,6 +29,8 @@ from solvers.runtime.caches import PACKAGE
 
 CONNECT = 8.0
 """Seconds within which a scheduler must answer."""
+LOOK = 2.0
+"""Seconds between two looks at how many workers there are."""
 PREFIX = "solvers-call-"
 """What the keys of this package's calls begin with on a cluster."""
 
@@ -84,13 +89,24 @@ class DaskCluster(Workers):
         close: Callable[[], Any] | None = None,
     ) -> None:
         check_alike(spec, client)
-        count = sum(client.nthreads().values())
-        super().__init__(spec, max(1, count), threads, memory)
-        self._client = client
+        self._closed = False
+        self._client, self._least, self._count, self._counted = client, 1, 0, -math.inf
+        super().__init__(spec, 1, threads, memory)
         self._close = close
         self._under_way: dict[Future[Any], Any] = {}
-        self._closed = False
         self._idle = threading.Condition()
+
+    @property
+    def workers(self) -> int:
+        """Threads of the cluster's workers, as they come and go; of a Slurm queue those that are to come."""
+        if time.monotonic() > self._counted + LOOK and not self._closed:
+            with suppress(Exception):  # its scheduler is gone; calls say so
+                self._count, self._counted = sum(self._client.nthreads().values()), time.monotonic()
+        return max(self._least, self._count)
+
+    @workers.setter
+    def workers(self, least: int) -> None:
+        self._least = least
 
     def _send(
         self,
@@ -113,21 +129,31 @@ class DaskCluster(Workers):
                 key=PREFIX + (key or uuid.uuid4().hex), pure=False,
             )  # fmt: skip
         self._under_way[future] = there
-        future.set_running_or_notify_cancel()
+        future.add_done_callback(lambda done: done.cancelled() and self._client.cancel([there]))
         there.add_done_callback(lambda done: self._hand_over(done, future, bare))
         return future
 
     def _hand_over(self, there: Any, future: Future[Any], bare: bool) -> None:
         """Give a call's future what came of it on the cluster."""
+        found: Measured[Any] | None = None
+        failed: BaseException | None = None
         try:
-            found: Measured[Any] = there.result()
-            future.set_result(found.value if bare else found)
+            found = there.result()
         except BaseException as error:
-            future.set_exception(self._as_ours(there, error))
+            failed = self._as_ours(there, error)
         there.release()
+        with suppress(Exception):  # the key is free before anyone can ask for it again
+            self._client.sync(_nothing)
         with self._idle:
             self._under_way.pop(future, None)
             self._idle.notify_all()
+        if not future.set_running_or_notify_cancel():
+            return
+        if failed is not None:
+            future.set_exception(failed)
+        else:
+            assert found is not None
+            future.set_result(found.value if bare else found)
 
     def _as_ours(self, there: Any, error: BaseException) -> BaseException:
         """What a call's end on the cluster is in this package's terms."""
@@ -150,6 +176,10 @@ class DaskCluster(Workers):
         self._client.close()
         if self._close is not None:
             self._close()
+
+
+async def _nothing() -> None:
+    """Come after all that the client's loop was given before."""
 
 
 def in_worker(request: bytes, threads: int, limits: tuple[float | None, float | None, float]) -> Any:

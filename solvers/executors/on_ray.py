@@ -70,28 +70,29 @@ class RayCluster(Workers):
         future: Future[Any] = Future()
         there = self._remote.remote(dumps((function, args, kwargs)), self.threads, limits)
         self._under_way[future] = there
-        future.set_running_or_notify_cancel()
+        future.add_done_callback(lambda done: done.cancelled() and self._ray.cancel(there, force=True))
         there.future().add_done_callback(lambda done: self._hand_over(done, future, bare))
         return future
 
     def _hand_over(self, done: Future[Any], future: Future[Any], bare: bool) -> None:
         """Give a call's future what came of it on the cluster."""
         try:
-            error, found = done.result()
-            if error is not None:
-                future.set_exception(error)
-            else:
-                measured: Measured[Any] = found
-                future.set_result(measured.value if bare else measured)
+            failed, found = done.result()
         except BaseException as lost:
-            told = " ".join(str(lost).split())[:160]
-            ended = (
+            told, found = " ".join(str(lost).split())[:160], None
+            failed = (
                 CancelledError() if self._closed else ProcessDied(f"the call's Ray worker was lost: {told}")
             )
-            future.set_exception(ended)
         with self._idle:
             self._under_way.pop(future, None)
             self._idle.notify_all()
+        if not future.set_running_or_notify_cancel():
+            return
+        if failed is not None:
+            future.set_exception(failed)
+        else:
+            measured: Measured[Any] = found
+            future.set_result(measured.value if bare else measured)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and leave the cluster; see `Workers.shutdown`."""

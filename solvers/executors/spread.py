@@ -62,8 +62,9 @@ def spread(
         function: importable by the workers; the same for the same item wherever it runs.
         items: what to call it with.
         progress: called now and then, and after every item.
-        stopped: polled often. Once it says why to stop, nothing is begun any more, and what is at work has
-            `LAST` seconds; after Ctrl-C it is interrupted, where the executor can do that.
+        stopped: polled often. Once it says why to stop, there are `LAST` seconds for what is under way, which
+            knows of a time limit itself. After Ctrl-C nothing is begun any more, and what is at work is
+            interrupted, where the executor can do that.
 
     Returns:
         A result for every item, None where there was no time.
@@ -102,10 +103,8 @@ def spread(
             reason = stopped()
             if reason and left is None:
                 left = LAST / POLL
-                for future in list(waiting):
-                    if future.cancel():
-                        del waiting[future]
                 if reason is Status.INTERRUPTED:
+                    waiting = {future: i for future, i in waiting.items() if not future.cancel()}
                     getattr(executor, "interrupt", lambda: None)()
             if left is not None and not ended:
                 left -= 1

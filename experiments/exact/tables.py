@@ -117,6 +117,7 @@ def conflicts(frame: pd.DataFrame) -> list[str]:
 
 def cell(chosen: Sequence[Mapping[str, Any]]) -> str:
     """Geometric mean of the ratios, as a lower bound if any is; how many were capped, at what gap."""
+    chosen = [row for row in chosen if math.isfinite(row["ratio_in_layer"])]  # whose layer is done, too
     if not chosen:
         return "-"
     mean = math.exp(np.mean([math.log(row["ratio_in_layer"]) for row in chosen]))

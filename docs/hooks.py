@@ -1,7 +1,7 @@
 """What mkdocs is told of this repository: pages outside docs/, notebooks, names that no page has listed.
 
 Links in the documents are those that work in a clone: from docs/ to `../experiments/...` and back. Here the
-experiments' pages and figures become part of the site, and links are made to follow them.
+pages and figures of experiments and studies become part of the site, and links are made to follow them.
 """
 
 import ast
@@ -15,14 +15,16 @@ from mkdocs.structure.pages import Page
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
+FOLDERS = ("experiments", "studies", "instances", "benchmark_quadratic_subset")
+"""Of the root, whose pages, figures, settings and rows are part of the site."""
 SHOWN = {".md", ".png", ".csv", ".txt", ".toml", ".py"}
 LINK = re.compile(r"(\]\()([^)\s#]+)")
 
 
 def on_files(files: Files, config) -> Files:
-    """Adds the experiments, the pages of the repository's root, and the notebooks as pages."""
-    experiments = (path for path in (ROOT / "experiments").rglob("*") if path.suffix in SHOWN)
-    for path in [*(ROOT / name for name in OUTSIDE), *sorted(experiments)]:
+    """Adds experiments and studies, the pages of the repository's root, and the notebooks as pages."""
+    shown = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SHOWN)
+    for path in [*(ROOT / name for name in OUTSIDE), *sorted(shown)]:
         if "__pycache__" not in path.parts:
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
@@ -46,7 +48,7 @@ def notebook(path: Path):
 def on_page_markdown(markdown: str, page: Page, config, files: Files) -> str:
     """Turns links of the clone into those of the site; lists the public names that an API page lacks."""
     uri = page.file.src_uri
-    outside = uri.startswith("experiments/") or uri in OUTSIDE
+    outside = uri.partition("/")[0] in FOLDERS or uri in OUTSIDE
     folder = ((ROOT if outside else DOCS) / uri).parent
 
     def follow(link: re.Match) -> str:

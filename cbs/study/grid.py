@@ -16,7 +16,9 @@ from cbs.names import unknown
 from cbs.study import calls
 from cbs.study.cell import Cell, canonical
 from cbs.study.sources import Instance, instances
+from cbs.study.store import FACTS
 from cbs.study.studyfile import Study
+from cbs.study.work import fits
 from solvers import Solver, get_solver
 from solvers.solve import check_support, registry
 
@@ -221,15 +223,16 @@ def _calls(study: Study, data_dir: Path | None) -> Iterator[Cell]:
         made = calls.function(place)
         label = table["label"] or place.rpartition(":")[2]
         seeded = "seed" in inspect.signature(made).parameters
-        for parameters, seed in product(calls.grid(table, where), study.top["seeds"] if seeded else (0,)):
-            given = {**parameters, "seed": seed} if seeded and "seed" not in parameters else parameters
+        spanned = [
+            (parameters, {**parameters, "seed": seed} if own else parameters)
+            for parameters in calls.grid(table, where)
+            for own in [seeded and "seed" not in parameters]
+            for seed in (study.top["seeds"] if own else (0,))
+        ]
+        for parameters, given in spanned:
             calls.check_parameters(place, made, given)
             case = " ".join(f"{name}={_short(value)}" for name, value in parameters.items())
-            facts = {
-                name: parameters[name]
-                for name in ("family", "m", "n", "variant", "budget", "sparsity")
-                if name in parameters
-            }
+            facts = {name: parameters[name] for name in FACTS if fits(name, parameters.get(name))}
             yield Cell(
                 "call", case or label, "", label, {}, table["time_limit"], None, int(given.get("seed", 0)),
                 {"parameters": parameters, "revision": table["revision"]}, facts,

@@ -171,7 +171,7 @@ def called(found: Any) -> Answer:
     columns, result, arrays = {}, {}, {}
     for name, value in found.items():
         if name in (*RESULTS, *FACTS):
-            columns[name] = _of_column(name, value.item() if isinstance(value, np.generic) else value)
+            columns[name] = _entry(name, value.item() if isinstance(value, np.generic) else value)
         elif isinstance(value, np.ndarray):
             arrays[str(name)] = value
         else:
@@ -179,13 +179,27 @@ def called(found: Any) -> Answer:
     return Answer(columns, result, arrays)
 
 
-def _of_column(name: str, value: Any) -> Any:
-    """A value, if it is of its column's kind."""
-    kind = str if name in WORDS else bool if name == "certified" else float
-    if value is None or isinstance(value, kind) or (kind is float and isinstance(value, int)):
-        return value
-    right = {str: "a text", bool: "true or false", float: "a number"}[kind]
-    raise TypeError(f"{name!r} is a column, so the function must give {right} for it, got {value!r:.60}")
+def fits(name: str, value: Any) -> bool:
+    """Whether a value is of the kind of a column: a text, true or false, a whole number or a number."""
+    if name in WORDS:
+        return isinstance(value, str)
+    if name == "certified" or isinstance(value, bool):
+        return name == "certified" and isinstance(value, bool)
+    whole = name in ("m", "n", "nodes")
+    return isinstance(value, int) or (isinstance(value, float) and (not whole or value.is_integer()))
+
+
+def _entry(name: str, value: Any) -> Any:
+    """A value for a column of the table.
+
+    Raises:
+        TypeError: in one line, if it is not of the column's kind.
+    """
+    if value is not None and not fits(name, value):
+        raise TypeError(
+            f"{name!r} is a column of the table, whose values can't be {value!r:.60}; call it otherwise"
+        )
+    return int(value) if name in ("m", "n", "nodes") and value is not None else value
 
 
 def _shown(stats: Mapping[str, Any]) -> dict[str, Any]:

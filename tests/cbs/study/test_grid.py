@@ -107,6 +107,11 @@ def test_functions_are_called_with_every_combination(tmp_path):
         ("a=2 b=y", 1),
     ]
     assert [c.instance for c in found.cells[4::2]] == ["a=5", "a=6 b=z"]
+    of_its_own = of(
+        tmp_path,
+        f'seeds = [0, 1]\n[[calls]]\nfunction = "{WORK}:double"\ngrid = {{a = 1, seed = [5, 6, 7]}}\n',
+    )
+    assert [c.seed for c in of_its_own.cells] == [5, 6, 7]
     assert found.cells[-1].payload()["parameters"] == {"a": 6, "b": "z", "seed": 1}
 
 

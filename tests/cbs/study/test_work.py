@@ -41,6 +41,19 @@ def test_functions_say_columns_facts_and_arrays_by_name():
     assert answer.arrays["x"].tolist() == [0, 1]
     with pytest.raises(TypeError, match="must give a mapping of names to values, got int"):
         called(3)
+    for bad in (
+        {"seconds": [1.0]},
+        {"status": 3},
+        {"n": 2.5},
+        {"certified": 1},
+        {"value": "x"},
+        {"gap": True},
+    ):
+        with pytest.raises(TypeError, match="is a column of the table, whose values"):
+            called(bad)
+    assert called({"n": 4.0, "certified": np.bool_(True), "gap": None}).columns == {
+        "n": 4, "certified": True, "gap": None,
+    }  # fmt: skip
     with pytest.raises(TypeError, match="no data that JSON has"):
         called({"x": object()})
     for wrong, right in (

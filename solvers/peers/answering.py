@@ -121,10 +121,11 @@ def el0ps(p: Any) -> dict[str, Any]:
 def abess(p: Any) -> dict[str, Any]:
     """Best subsets by abess (Zhu et al. 2020), by splicing, a heuristic, on `X'X = H`, `X'y = H w`.
 
-    It subtracts the columns' means, intercept or none, so that every sample is given with both signs.
+    It subtracts the columns' means, intercept or none, so that every sample is given with both signs; and it
+    takes no exchange that gains less than an absolute amount, so that costs are scaled to a million.
     """
     package = importlib.import_module("abess")
-    scale = len(p["w"]) / np.trace(p["H"])
+    scale = 1e6 / p["value"]
     root = np.linalg.cholesky(0.5 * scale * p["H"]).T
     X = np.vstack([root, -root])
     start = time.perf_counter()

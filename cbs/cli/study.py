@@ -223,19 +223,24 @@ def _run(
 ) -> None:
     from cbs.study.driver import run as drive
 
-    with _shown() as shown:
-        standing = drive(
-            asked,
-            store=store,
-            on=executor,
-            workers=workers,
-            data_dir=data_dir,
-            retry=retry,
-            only=only,
-            known=known,
-            shown=shown,
-            told=_told,
-        )
+    last: Standing | None = None
+
+    def heard(standing: Standing) -> None:
+        nonlocal last
+        last = standing
+        shown(standing)
+
+    try:
+        with _shown() as shown:
+            standing = drive(
+                asked, store=store, on=executor, workers=workers, data_dir=data_dir, retry=retry, only=only,
+                known=known, shown=heard, told=_told,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        if last is not None:
+            kept = f"{last.done} of {last.total} cells are in {store or asked.store}"
+            output.remark(f"interrupted: {kept}; the same command goes on")
+        raise
     for why, count in standing.left_out.items():
         output.progress().print(f"left out{f', {count} cells' if count else ''}: {why}")
     where = store or asked.store
@@ -268,7 +273,7 @@ def _shown() -> Iterator[Callable[[Standing], None]]:
         text = _line(standing)
         bar.update(task, description=text, completed=standing.done, total=standing.total)
         if bar.disable and (time.monotonic() >= spoken[0] + EVERY or standing.done == standing.total):
-            line = f"{standing.done} of {standing.total}: {text}"
+            line = f"{standing.done} of {standing.total}" + (f": {text}" if text else "")
             if line != spoken[1]:
                 console.print(line)
             spoken = (time.monotonic(), line)

@@ -258,18 +258,21 @@ def test_ctrl_c_keeps_what_is_finished_and_plans_the_rest(tmp_path):
     notes.mkdir()
     path = study(tmp_path, calls("noted", f'folder = "{notes}", number = [0, 1, 2, 3], seconds = 1.0'))
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"from cbs.study import run; run({str(path)!r}, workers=1)"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from cbs.cli.app import main; sys.exit(main(['study', 'run', {str(path)!r}, '--workers', '1']))"
     )
     first = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     until(lambda: len(list(notes.glob("*.runs"))) >= 1)
     first.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in first.communicate(timeout=60)[1]
+    last = first.communicate(timeout=60)[1].decode().splitlines()[-1]
+    assert first.returncode == 130
     with Store.open(tmp_path / "s.sqlite") as store:
         counts = store.counts()
-    assert counts[DONE] >= 1
     assert counts[RUNNING] == 0
     assert counts[PLANNED] == 4 - counts[DONE]
+    assert counts[DONE] < 4
+    assert last.startswith("cbs: interrupted: ")
+    assert last.endswith(f"of 4 cells are in {tmp_path / 's.sqlite'}; the same command goes on")
 
 
 def test_a_silent_driver_of_another_machine_is_taken_for_dead(tmp_path, monkeypatch):

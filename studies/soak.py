@@ -28,8 +28,10 @@ SLOW = (
 """Solvers that begin a process, or take tenths of a second on the smallest problem."""
 EVERY = 25
 """They get one problem in so many."""
-LIMIT, BRIEF = 20.0, 0.2
-"""Seconds of a solve, and of one by a solver that looks for better masks as long as it may."""
+SEARCHING = ("factor-search", "tabu", "portfolio")
+"""Solvers that look for better masks as long as they may."""
+LIMIT, BRIEF = 20.0, 0.05
+"""Seconds of a solve, and of one of theirs."""
 
 
 def problem(seed: int) -> SubsetProblem:
@@ -113,7 +115,7 @@ def consistent(first: int, count: int) -> dict[str, object]:
             start = time.perf_counter()
             try:
                 found[name] = solve(
-                    posed, solver, time_limit=BRIEF if name == "factor-search" else LIMIT, seed=seed
+                    posed, solver, time_limit=BRIEF if name in SEARCHING else LIMIT, seed=seed
                 )
             except Exception as error:
                 wrong.append(f"seed {seed}: {name}: {type(error).__name__}: {' '.join(str(error).split())}")

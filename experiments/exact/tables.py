@@ -58,6 +58,11 @@ def placed(frame: pd.DataFrame) -> list[Row]:
     return found
 
 
+def other_count(run: Row) -> bool:
+    """Whether a peer with a price solved the row for another number of entries than was asked."""
+    return "completed" in (run["result"].get("stats") or {})
+
+
 def ratios(frame: pd.DataFrame) -> tuple[list[Row], int]:
     """How many times longer every peer took on every row that we proved, and rows that we did not prove.
 
@@ -77,7 +82,7 @@ def ratios(frame: pd.DataFrame) -> tuple[list[Row], int]:
         if mine["status"] != "optimal":
             unproven += 1
             continue
-        answered = [run for run in peers[place] if run["status"] in ANSWERED]
+        answered = [run for run in peers[place] if run["status"] in ANSWERED and not other_count(run)]
         better = []
         for name, pair in BETTER.items():
             two = [run for run in answered if run["solver"] in pair]

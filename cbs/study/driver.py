@@ -213,12 +213,13 @@ class Driver:
     def _take(self, future: Future[Measured[Answer]]) -> None:
         """What a cell came to."""
         key = self.running.pop(future)
-        cell, attempts = self.cells[key], self.store.states([key])[key][3]
+        cell = self.cells[key]
         try:
             measured = future.result()
         except (TimeLimitExceeded, MemoryLimitExceeded) as error:
             self.kept.append((key, _line(error), ""))
         except (ProcessDied, CancelledError) as error:
+            attempts = self.store.states([key])[key][3]
             if attempts < self.study.top["attempts"]:
                 self.standing.lost += 1
                 if self.store.release(key, self.owner, _line(error)):

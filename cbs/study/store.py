@@ -444,7 +444,7 @@ def _engine(url: sql.URL, name: str) -> sql.Engine:
 
 
 def _write_ahead(connection: Any, _record: Any) -> None:
-    """Keep commits in a log beside the file: a killed process loses none, a machine without power the last ones."""
+    """Keep commits in a log beside the file: a killed process loses none, a power cut the last ones."""
     cursor = connection.cursor()
     try:
         cursor.execute("PRAGMA journal_mode=WAL")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 Arrays = Callable[[str], Mapping[str, NDArray[Any]]]
 """Gives the arrays of a cell by its key; an empty mapping where it has none."""
+UNREADABLE = (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What damaged arrays raise."""
 READ = 40_000
 """Cells whose arrays are read at most."""
 SHAPE = "_shape"
@@ -65,7 +69,7 @@ def gather(cells: pd.DataFrame, arrays: Arrays | None) -> Details:
                 room -= sum(mask.size for mask in mine.values())
                 if room >= 0:
                     masks[wanted[row]] = row, mine
-        except (KeyError, ValueError, TypeError, OSError) as error:
+        except UNREADABLE as error:
             wrong[row] = f"{type(error).__name__}: {error}"
     return Details(traces, masks, len(done) - len(read), wrong)
 

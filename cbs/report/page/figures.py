@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cbs.report.page import draw_calls, draw_gaps, draw_masks, draw_prunings, draw_races
 from cbs.report.page.figure import Drawing, Evidence, Figure
 
@@ -23,5 +25,13 @@ DRAWINGS: tuple[Drawing, ...] = (
 
 
 def figures(evidence: Evidence) -> list[Figure]:
-    """The figures that there is data for."""
-    return [figure for draw in DRAWINGS for figure in draw(evidence)]
+    """The figures that there is data for, each with a name of its own."""
+    found: dict[str, Figure] = {}
+    for draw in DRAWINGS:
+        for figure in draw(evidence):
+            name, count = figure.name, 1
+            while name in found:
+                count += 1
+                name = f"{figure.name}-{count}"
+            found[name] = replace(figure, name=name)
+    return list(found.values())

@@ -91,7 +91,7 @@ def picture(spec: dict[str, Any], height: int, title: str) -> dict[str, Any]:
             "width": WIDTH,
             "height": plot + top + TITLE + below,
             "margin": {**layout["margin"], "t": top + TITLE, "b": below},
-            "legend": {**layout.get("legend", {}), "y": -54 / plot},
+            "legend": {**layout.get("legend", {}), "y": -62 / plot},
             "title": {
                 "text": text(title),
                 "x": 0.02,
@@ -110,7 +110,7 @@ def _legend(spec: dict[str, Any]) -> int:
     if len(names) < 2 or not spec["layout"].get("showlegend", True):
         return 0
     columns = max(1, (WIDTH - 90) // (48 + 7 * max(map(len, names))))
-    return int(66 + 20 * -(-len(names) // columns))
+    return int(74 + 20 * -(-len(names) // columns))
 
 
 def as_csv(frame: pd.DataFrame) -> str:

@@ -38,6 +38,7 @@ THEMES: dict[str, dict[str, str]] = {
         "grid": "#2a313a", "accent": "#74b8f2", "warn": "#ffb27a", "warned": "#33261a",
     },
 }  # fmt: skip
+AXIS = {"automargin": True, "showline": True, "ticks": "outside", "exponentformat": "power"}
 KEPT, PRUNED = (50, 118, 178), (222, 226, 231)
 """Colours of weights that are kept and that are pruned."""
 
@@ -102,8 +103,8 @@ def themed(layout: dict[str, Any], theme: str = "light") -> dict[str, Any]:
 def layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Axes that make room for their labels, and a legend below."""
     return {
-        "xaxis": {"automargin": True, "showline": True, "ticks": "outside", **x},
-        "yaxis": {"automargin": True, "showline": True, "ticks": "outside", **y},
+        "xaxis": {**AXIS, **x},
+        "yaxis": {**AXIS, **y},
         "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "xanchor": "left", "x": 0.0},
         "margin": {"l": 60, "r": 20, "t": 16, "b": 50},
         "hovermode": "closest",

@@ -92,9 +92,9 @@
     const one = layout.showlegend === false || names.length < 2;
     const columns = Math.max(1, Math.floor((width - 90) / (48 + 7 * Math.max(0, ...names.map((n) => n.length)))));
     const rows = one ? 0 : Math.ceil(names.length / columns), top = layout.margin.t, plot = height - 70 - top;
-    layout.margin.b = Math.max(layout.margin.b, rows ? 66 + 20 * rows : 0);
+    layout.margin.b = Math.max(layout.margin.b, rows ? 74 + 20 * rows : 0);
     layout.height = plot + top + layout.margin.b;
-    if (layout.legend) layout.legend.y = -54 / plot;
+    if (layout.legend) layout.legend.y = -62 / plot;
   }
   async function draw(figure) {
     const where = place(figure.name), drawn = traces(figure), width = where.clientWidth;

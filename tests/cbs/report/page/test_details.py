@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -40,10 +42,11 @@ def test_the_most_accurate_network_of_every_sparsity():
     assert {page: row for page, (row, _) in found.masks.items()} == {"d-net@0.5": 1, "d-net@0.9": 2}
 
 
-def test_arrays_that_cannot_be_read_are_told():
+@pytest.mark.parametrize("error", [ValueError, zipfile.BadZipFile, OSError])
+def test_arrays_that_cannot_be_read_are_told(error):
     def broken(key):
-        raise ValueError("no archive")
+        raise error("no archive")
 
     found = gather(prepared(frame(solve("p", "a"))), broken)
-    assert found.unreadable == {0: "ValueError: no archive"}
+    assert found.unreadable == {0: f"{error.__name__}: no archive"}
     assert gather(prepared(frame(solve("p", "a"))), None).traces == {}

@@ -96,3 +96,11 @@ def test_looks_are_the_same_in_all_figures(figures):
             if label and colour and name != "masks":
                 assert seen.setdefault(label, colour) == colour, name
     assert len(seen) == 7
+
+
+def test_names_are_unique_whatever_networks_are_called():
+    rows = [
+        prune("a", s, 0.9, instance=name) for name in ("net-1", "net", "net 1", "<b>") for s in (0.5, 0.9)
+    ]
+    names = [figure.name for figure in compose(frame(*rows)).figures]
+    assert len(names) == len(set(names)) > 12

@@ -30,7 +30,7 @@ from solvers.foreign.models import WIDENING
 from solvers.heuristics.greedy import greedy_mask
 from solvers.heuristics.local_search import LocalSearch
 from solvers.peers.environment import outdated, state
-from solvers.peers.process import Overdue, PeerFailed, PeerProcess, expiring, running
+from solvers.peers.process import Overdue, PeerProcess, expiring, running
 from solvers.problem import Mask, SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
@@ -98,7 +98,11 @@ class Peer(Solver):
         return None
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
-        """See `Solver.run`."""
+        """See `Solver.run`.
+
+        Raises:
+            ChildProcessError: in one line, if the peer fails: its answers to other rows are lost then.
+        """
         search = _Search(self, problem, control)
         with running(self.name) as process:
             search.run(process)
@@ -171,8 +175,6 @@ class _Search:
             except Overdue:
                 self.killed += 1
                 row.cut = True
-            except PeerFailed as error:
-                raise RuntimeError(str(error)) from None
             self._report()
         self._report()
 

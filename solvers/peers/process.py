@@ -33,8 +33,8 @@ class Overdue(Exception):
     """The process was killed: its time was over, or the search was stopped."""
 
 
-class PeerFailed(RuntimeError):
-    """The peer raised an error, or its process died; in one line."""
+class PeerFailed(ChildProcessError):
+    """The peer raised an error, or its process died; in one line, which `cbs` prints as it is."""
 
 
 class PeerProcess:
@@ -124,6 +124,8 @@ class PeerProcess:
             with suppress(ValueError):
                 answer = json.loads(line)
         if not isinstance(answer, dict):
+            with suppress(subprocess.TimeoutExpired):  # its output has ended, which it does last
+                self._process.wait(timeout=1.0)
             status = self._process.poll()
             self.close()
             raise PeerFailed(f"{self.name}'s process died" + (f" (status {status})" if status else ""))

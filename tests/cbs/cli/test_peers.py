@@ -3,6 +3,8 @@ import json
 import pytest
 
 from cbs.cli import main
+from solvers import Budget
+from solvers.instances import random_problem, save
 from solvers.peers.known import PEERS
 from tests.solvers.peers import standins
 
@@ -51,3 +53,10 @@ def test_names_that_are_none_are_refused_before_any_work(here, capsys, name, tol
     assert captured.err.count("\n") == 1
     assert not here.exists()
     assert main(["peers", "remove", name]) == 2
+
+
+def test_a_peer_that_fails_is_one_line_and_no_traceback(here, capsys, tmp_path):
+    standins.make(here, "abess").write_text("raise")
+    save(tmp_path / "row.npz", random_problem(1, 8, Budget.per_row(5), seed=0))
+    assert main(["solve", str(tmp_path / "row.npz"), "--solver", "abess"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "cbs: abess failed: RuntimeError: no luck at all"

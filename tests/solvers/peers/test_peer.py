@@ -124,7 +124,7 @@ def test_a_callback_stops_it_between_rows(behaviours):
 )
 def test_a_peer_that_fails_is_an_error_in_one_line(behave, act, told):
     behave("abess", act)
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(ChildProcessError, match=told):
         solve(random_problem(1, 8, Budget.per_row(5), seed=3), "abess")
 
 

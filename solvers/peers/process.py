@@ -182,9 +182,10 @@ def running(name: str) -> Iterator[Callable[..., PeerProcess]]:
     says whether to give up.
     """
     held: list[PeerProcess] = []
+    place = str(interpreter(name))  # whose folder may be named anew
     with _lock:
-        if _idle.get(name):
-            held.append(_idle[name].pop())
+        if _idle.get(place):
+            held.append(_idle[place].pop())
 
     def process(over: Callable[[], bool] = lambda: False) -> PeerProcess:
         if held and not held[0].alive:
@@ -202,7 +203,7 @@ def running(name: str) -> Iterator[Callable[..., PeerProcess]]:
     finally:
         if held and held[0].alive and held[0].version:
             with _lock:
-                _idle.setdefault(name, []).append(held[0])
+                _idle.setdefault(place, []).append(held[0])
         elif held:
             held[0].close()
 

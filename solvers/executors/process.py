@@ -76,6 +76,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: psutil.Process | None = None
         self._keeper: int | None = None
+        self._interrupted = self._working = False
         self._end: Callable[[], Any] = lambda: None
 
     def run(
@@ -127,6 +128,7 @@ class Process:
             header = channel.receive()
             if header == b"loaded":
                 watch.loaded(self._seen)
+                self._working = True
                 self._wait(channel, watch, stopped)
                 header = channel.receive()
             done, took, cpu, peak = pickle.loads(header)
@@ -136,8 +138,11 @@ class Process:
                 raise self._died(watch) from None
             self.close()
             raise
+        finally:
+            self._working = False
         peak = max(peak, watch.memory)
-        if self._holds() > max(KEPT, (memory or 0.0) / 2):
+        disturbed = watch.asked or self._interrupted or done is None  # perhaps in the middle of an import
+        if disturbed or self._holds() > max(KEPT, (memory or 0.0) / 2):
             self.close()
         if done:
             return Measured(loads(body), took, cpu, peak, node())
@@ -147,7 +152,8 @@ class Process:
 
     def interrupt(self) -> None:
         """Interrupt the call at work, if any, as Ctrl-C would; it may still answer."""
-        if self.pid is not None:
+        if self.pid is not None and self._working:
+            self._interrupted = True
             try:
                 os.kill(self.pid, signal.SIGINT)
             except ProcessLookupError:
@@ -157,6 +163,7 @@ class Process:
         """Kill the process and what it started."""
         self._end()
         self.pid = self.cores = self._channel = self._process = self._seen = self._keeper = None
+        self._interrupted = False
 
     def _start(self, watch: Watch, stopped: Callable[[], bool]) -> Channel:
         if os.name != "posix":

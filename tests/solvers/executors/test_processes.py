@@ -93,6 +93,19 @@ def test_a_call_is_measured(pool):
     assert big.memory > idle.memory + 150  # MiB, the array's 153
 
 
+def test_a_process_that_was_interrupted_is_not_kept():
+    with executor("processes:1") as made:
+        before = made.submit(os.getpid).result()
+        call = made.submit(time.sleep, 60)
+        while not call.running():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        made.interrupt()  # perhaps in the middle of an import
+        with pytest.raises(CancelledError):
+            call.result(20)
+        assert made.submit(os.getpid).result() != before
+
+
 def test_time_is_up_for_a_function_that_asks_no_one(pool):
     with pytest.raises(TimeLimitExceeded, match=r"longer than its limit of 0.3 s") as caught:
         pool.call(burn, seconds=0.3).result()

@@ -14,7 +14,7 @@ from cbs.cli.options import HOW, SOURCE, Json, flag
 if TYPE_CHECKING:
     from cbs.deploy.export import Exported
 
-INSTANCES = (".mps", ".lp")
+INSTANCES = (".mps", ".lp", ".qplib")
 NETWORKS = (".safetensors", ".onnx")
 
 
@@ -29,7 +29,8 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="Where to: .safetensors or .onnx for a network, .mps or .lp for an instance."
+            metavar="OUT",
+            help="Where to: .safetensors or .onnx for a network, .mps, .lp or .qplib for an instance.",
         ),
     ],
     result: Result = None,
@@ -88,7 +89,15 @@ def _instance(path: Path, out: Path, split: bool, as_json: bool) -> None:
     from solvers import instances
 
     output.check_places([path], model=out)
-    unit = instances.export(out, instances.load(path), split=split)
+    if out.suffix == ".qplib":
+        if split:
+            raise ValueError("--split has cones, which a .qplib file's readers rarely take; give .mps or .lp")
+        instances.write_qplib(
+            out, instances.load(path), "".join(c if c.isalnum() else "_" for c in path.stem)
+        )
+        unit = 1.0
+    else:
+        unit = instances.export(out, instances.load(path), split=split)
     if as_json:
         output.print_json({"file": out, "unit": unit})
     else:

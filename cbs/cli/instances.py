@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +69,7 @@ def make(
     from cbs.instances import read_recipe
 
     asked = read_recipe(recipe)
-    with output.telling_interruption(), _Clock("network") as clock:
+    with _keeping(), _Clock("network") as clock:
         done = run(
             asked, to, data_dir=data_dir,
             callback=lambda step: clock.tell(f"{step.network}/{step.layer}", step.index, step.count),
@@ -214,7 +215,7 @@ def solve(
     items = [item for item in items if not (unsolved and item.known.seconds)]
     changes: list[dict[str, Any]] = []
     status = 0
-    with output.telling_interruption(), _Clock("instance") as clock:
+    with _keeping(), _Clock("instance") as clock:
         for done, item in enumerate(items):
             found = improve(
                 library, item, solver=solver, time_limit=time_limit, seed=seed, certify=not no_certificates
@@ -373,6 +374,16 @@ def _items(
 
 def _number(value: float | None) -> str:
     return "-" if value is None else output.number(value)
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """Say so on standard error when Ctrl-C ends a command that keeps what is done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.remark("interrupted; what is done is kept, and the same command goes on from there")
+        raise
 
 
 class _Clock:

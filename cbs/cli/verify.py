@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +13,32 @@ import typer
 from cbs.cli import output
 from cbs.cli.options import Json
 
+
+@contextmanager
+def as_instances(files: list[Path]) -> Iterator[list[Path]]:
+    """Instance files as they are; of model files that carry an instance, files with that instance."""
+    from solvers.instances import read_problem, save
+    from solvers.instances.read import SIGNS
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for i, file in enumerate(files):
+            if file.suffix.lower() in SIGNS:
+                problem = read_problem(file)
+                file = Path(folder) / f"{i}.npz"
+                save(file, problem)
+            found.append(file)
+        yield found
+
+
 Certificate = Annotated[
     Path, typer.Argument(metavar="CERTIFICATE", help="What `cbs solve --certificate` wrote.")
 ]
 Files = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE.npz...", help="The instance it is about; several in the order of its writing."
+        metavar="FILE.npz...",
+        help="The instance it is about, or a model that carries it; several in the order of its writing.",
     ),
 ]
 
@@ -36,8 +58,8 @@ def verify(certificate: Certificate, files: Files, as_json: Json = False) -> int
     from solvers.runtime.parallel import one_thread_each
 
     try:
-        with one_thread_each():
-            verdict = checker.verify(certificate, *files)
+        with one_thread_each(), as_instances(files) as stored:
+            verdict = checker.verify(certificate, *stored)
     except checker.Refuted as error:
         output.complain(f"not proven: {error}")
         return 1

@@ -89,7 +89,7 @@ class Library:
         self,
         *,
         names: str | Sequence[str] | None = None,
-        n: tuple[int | None, int | None] | int | None = None,
+        n: Sequence[int | None] | int | None = None,
         variant: str | None = None,
         budget: str | None = None,
         family: str | None = None,
@@ -118,7 +118,7 @@ class Library:
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise ValueError(f"unknown {what} {value!r}; {hint}")
         patterns = [names] if isinstance(names, str) else names
-        low, high = n if isinstance(n, tuple) else (n, n)
+        low, high = (n, n) if n is None or isinstance(n, int) else n
         for name, entry in self.index["instances"].items():
             layers, width = entry["layers"], entry["n"]
             home = entry["network"] if len(layers) > 1 else f"{entry['network']}/{layers[0]}"

@@ -83,6 +83,17 @@ def test_models_are_solved_as_their_instances(made, tmp_path, capsys):
     assert main(["solve", str(tmp_path / f"{name}.qplib"), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)["value"]
     assert value == solve(Library(made)[name].problem()).value
+    certificate = tmp_path / "c.cert"
+    assert main(["solve", str(tmp_path / f"{name}.qplib"), "--certificate", str(certificate), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(certificate), str(tmp_path / f"{name}.qplib"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bound"] <= value
+    run(capsys, "export", made, "-o", tmp_path, "--name", name)
+    assert main(["export", str(tmp_path / f"{name}.npz"), str(tmp_path / "again.qplib")]) == 0
+    assert digest(read_problem(tmp_path / "again.qplib")) == Library(made)[name].digest
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / f"{name}.npz"), str(tmp_path / "x.qplib"), "--split"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert main(["bound", str(tmp_path / f"{name}.qplib"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bound"] <= value
 

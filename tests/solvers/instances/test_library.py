@@ -49,6 +49,7 @@ def test_filters(library):
     assert "a-r0" not in names(library.items(status="open"))
     assert names(library.items(sparsity=0.625)) == ["a-r0"]
     assert names(library.items(n=(9, None))) == []
+    assert len(names(library.items(n=[6, 8]))) == 5
     assert len(names(library.items(n=8))) == 5
     with pytest.raises(ValueError, match=r"unknown variant 'join'; did you mean 'joint'\?"):
         next(library.items(variant="join"))

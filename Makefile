@@ -53,7 +53,7 @@ bench: $(STAMP)  ## time every solver on fixed instances, and the parts that wid
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
 
 table: $(STAMP)  ## rerun the README's table of methods
-	$(BIN)/cbs study run experiments/methods_table/study.toml --workers 1
+	$(BIN)/cbs study run experiments/methods_table/study.toml
 	$(BIN)/cbs study show experiments/methods_table/study.toml --write
 
 recompile:  ## forget compiled code: for a change to a compiled function that other modules call

@@ -25,6 +25,8 @@ NEEDS = {
     "slurm": ("dask_jobqueue", "slurm"),
 }
 """Package that a scheme needs, and the extra that installs it."""
+LENT = "given:"
+"""What the words for an executor begin with that was not made of a setting."""
 FORMS = "processes, processes:4, dask:tcp://host:8786, ray, ray://host:10001, slurm:queue"
 
 
@@ -50,12 +52,8 @@ def executor(
     """
     if not isinstance(spec, str) or not spec:
         raise ValueError(f"executor must be a text such as {FORMS}, got {spec!r}")
-    scheme = re.split("[:?]", spec)[0]
+    scheme = _scheme(spec)
     rest = spec[len(scheme) :].removeprefix(":")
-    if scheme not in SCHEMES:
-        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"write one of {FORMS}"
-        raise ValueError(f"unknown executor {spec!r}; {hint}")
     if scheme != "slurm":
         rest, _, query = rest.partition("?")
         for name, told in parse_qsl(query, keep_blank_values=True):
@@ -115,8 +113,20 @@ def borrowed(given: str | Executor | None) -> Iterator[Executor | None]:
         made.shutdown(cancel_futures=True)  # what nobody waits for any more
 
 
+def _scheme(spec: str) -> str:
+    """What a setting begins with."""
+    scheme = re.split("[:?]", spec)[0]
+    if scheme not in SCHEMES:
+        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"write one of {FORMS}"
+        raise ValueError(f"unknown executor {spec!r}; {hint}")
+    return scheme
+
+
 def check_kind(given: object) -> None:
-    """Raise ValueError, in one line, for what is neither a setting nor an executor nor None."""
+    """Raise ValueError, in one line, for what is no setting, no executor and not None; nothing is started."""
+    if isinstance(given, str) and not given.startswith(LENT):
+        _scheme(given)
     if given is not None and not isinstance(given, str | Executor):
         raise ValueError(
             f"executor must be a text such as {FORMS}, or a concurrent.futures.Executor, got {given!r}"
@@ -124,10 +134,10 @@ def check_kind(given: object) -> None:
 
 
 def spec_of(given: str | Executor | None) -> str | None:
-    """An executor in words: its setting, or the class of one that was made otherwise."""
+    """An executor in words: its setting, or for one that was made otherwise `given:` and its class."""
     if given is None or isinstance(given, str):
         return given
-    return given.spec if isinstance(given, Workers) else type(given).__name__
+    return given.spec if isinstance(given, Workers) else LENT + type(given).__name__
 
 
 def _count(spec: str, told: str, workers: int | None, threads: int) -> int:

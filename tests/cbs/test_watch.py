@@ -1,5 +1,7 @@
 """A pruning's searches on an executor: what becomes of the network is the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,15 @@ def test_a_small_network_is_the_same_on_workers(pool):
         assert same(here, there)
     assert there.request.executor == "processes:1"
     assert there.to_dict()["request"]["executor"] == "processes:1"
+
+
+def test_an_executor_of_another_kind_does_and_is_told_by_its_class():
+    model, data = small()
+    with ThreadPoolExecutor(1) as threads:
+        result = cbs.prune(model, data, sparsity=0.5, executor=threads)
+    assert result.request.executor == "given:ThreadPoolExecutor"
+    assert cbs.Request(**result.to_dict()["request"]) == result.request
+    assert same(cbs.prune(model, data, sparsity=0.5), result)
 
 
 def test_an_executor_that_is_none_is_refused_before_any_work():

@@ -7,7 +7,7 @@ import pytest
 
 import solvers
 from solvers.executors import door
-from solvers.executors.door import borrowed, executor, spec_of
+from solvers.executors.door import borrowed, check_kind, executor, spec_of
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,13 @@ def test_it_is_exported_and_counts_as_told():
         assert "3 at once, 2 threads each" in repr(workers)
 
 
+def test_a_setting_is_checked_without_starting_anything():
+    for known in (None, "processes:4", "tcp://nowhere:1", "given:ThreadPoolExecutor"):
+        check_kind(known)
+    with pytest.raises(ValueError, match="did you mean 'dask'"):
+        check_kind("dsk:tcp://nowhere:1")
+
+
 def test_threads_and_memory_may_be_in_the_setting():
     for spec in ("processes:1?threads=2&memory=500", "processes?memory=500&threads=2"):
         with executor(spec) as workers:
@@ -87,7 +94,7 @@ def test_an_executor_that_was_lent_stays_open():
         with borrowed(pool) as lent:
             assert lent is pool
         assert pool.submit(abs, -1).result() == 1
-        assert spec_of(pool) == "ThreadPoolExecutor"
+        assert spec_of(pool) == "given:ThreadPoolExecutor"
     with borrowed(None) as none:
         assert none is None
     with borrowed("processes:1") as made:

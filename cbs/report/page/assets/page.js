@@ -25,11 +25,10 @@
   function column(table, name) {
     if (table.data[name]) return table.data[name];
     if (!table.columns.includes(name) && !(table.data.cell && cells[name])) return null;
-    const key = `${name}`;
     if (!caches.has(table)) caches.set(table, {});
     const cache = caches.get(table);
-    cache[key] ??= table.data.cell.map((row) => cells[name][row]);
-    return cache[key];
+    cache[name] ??= table.data.cell.map((row) => cells[name][row]);
+    return cache[name];
   }
   const all = (n) => Array.from({ length: n }, (_, i) => i);
 
@@ -39,16 +38,14 @@
     !finite(v) || ((low === null || v >= low) && (high === null || v <= high));
   const filtered = () => filters.labels !== null || filters.families !== null
     || [...filters.n, ...filters.sparsity].some((v) => v !== null);
-  function passes(get, row) {
+  // Whether a row passes, for a table whose columns `get` gives.
+  function passer(get) {
     const label = get("label"), family = get("family"), n = get("n"), sparsity = get("sparsity");
-    return (!filters.labels || !label || filters.labels.has(label[row]))
+    return (row) => (!filters.labels || !label || filters.labels.has(label[row]))
       && (!filters.families || !family || filters.families.has(family[row]))
       && (!n || within(filters.n, n[row])) && (!sparsity || within(filters.sparsity, sparsity[row]));
   }
-  const kept = (table) => {
-    const get = (name) => column(table, name);
-    return all(table.rows).filter((row) => passes(get, row));
-  };
+  const kept = (table) => all(table.rows).filter(passer((name) => column(table, name)));
 
   // ---- themes
   const system = window.matchMedia("(prefers-color-scheme: dark)");
@@ -200,7 +197,7 @@
   function update() {
     clearTimeout(waiting);
     waiting = setTimeout(async () => {
-      const left = all(count).filter((row) => passes((name) => cells[name], row));
+      const left = all(count).filter(passer((name) => cells[name]));
       find("filtered-count").textContent = filtered() ? `${left.length.toLocaleString("en")} of ${count.toLocaleString("en")} cells` : "";
       const rows = new Set(left);
       cellsTable.restrict((row) => rows.has(row));
@@ -259,7 +256,7 @@
     document.querySelector('nav a[href="#instances"]').parentElement.hidden = true;
   }
   const cellsTable = new Table(find("cells-table"), {
-    columns: CELLS.filter((name) => cells[name] && told(cells[name])), get: (name) => cells[name], rows: all(count),
+    columns: CELLS.filter((name) => cells[name] && told(cells[name]) && (name !== "machine" || new Set(cells[name]).size > 1)), get: (name) => cells[name], rows: all(count),
     name: "cells", selects: ["kind", "label", "family", "state", "status"], label: "All cells",
     link: (name, row) => (name === "instance" && cells.page[row] ? address(cells.page[row]) : null),
   });
@@ -386,8 +383,8 @@
   });
   system.addEventListener("change", () => { dress(); drawAll(); });
   find("print").addEventListener("click", () => window.print());
-  window.addEventListener("beforeprint", () => { printing = true; drawAll(); });
-  window.addEventListener("afterprint", () => { printing = false; drawAll(); });
+  window.addEventListener("beforeprint", () => { printing = true; drawable.forEach(draw); });
+  window.addEventListener("afterprint", () => { printing = false; drawable.forEach(draw); });
   if (window.innerWidth <= 800) find("contents").open = false;
 
   dress();

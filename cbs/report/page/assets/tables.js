@@ -1,8 +1,10 @@
 // Tables that are filtered by text and by column, sorted by a click on a heading, and downloaded as CSV.
 "use strict";
 const Tables = (() => {
-  const STEP = 100;
+  const STEP = 100, MANY = 5000;
 
+  const counted = new Intl.NumberFormat("en");
+  const collator = new Intl.Collator("en", { numeric: true });
   const isNumber = (v) => typeof v === "number";
 
   // A CSV field (RFC 4180).
@@ -35,7 +37,7 @@ const Tables = (() => {
     if (isNumber(v) && SHARES.test(column)) return `${Number((100 * v).toPrecision(Math.abs(v) < 1e-5 ? 2 : 4))}%`;
     if (typeof v === "boolean") return v ? "yes" : "no";
     if (!isNumber(v)) return String(v);
-    if (Number.isInteger(v) && Math.abs(v) < 1e9) return v.toLocaleString("en");
+    if (Number.isInteger(v) && Math.abs(v) < 1e9) return counted.format(v);
     const size = Math.abs(v);
     return size && (size < 1e-4 || size >= 1e7) ? v.toExponential(3) : String(Number(v.toPrecision(5)));
   }
@@ -45,7 +47,7 @@ const Tables = (() => {
     const none = (v) => v === null || v === undefined || v === "";
     if (none(a) || none(b)) return none(a) - none(b);
     if (isNumber(a) && isNumber(b)) return sign * (a - b);
-    return sign * String(a).localeCompare(String(b), "en", { numeric: true });
+    return sign * collator.compare(String(a), String(b));
   }
 
   const element = (tag, settings = {}, ...children) => {
@@ -59,7 +61,7 @@ const Tables = (() => {
      link(column, row): an address or null; name: of its CSV file; tools: whether it can be filtered. */
   class Table {
     constructor(place, { columns, get, rows, selects = [], link = () => null, name, tools = true, label }) {
-      Object.assign(this, { place, columns, get, link, name, all: rows, base: rows, selects: {} });
+      Object.assign(this, { place, columns, get, link, name, all: rows, base: rows, selects: {}, lines: [] });
       this.sorting = null;
       this.text = "";
       this.limit = STEP;
@@ -71,7 +73,12 @@ const Tables = (() => {
       if (tools) {
         const search = element("input", { type: "search", placeholder: "Filter by text" });
         search.setAttribute("aria-label", `Filter ${label ?? name} by text`);
-        search.addEventListener("input", () => { this.text = search.value.trim().toLowerCase(); this.draw(true); });
+        let waiting = 0;
+        const find = () => { this.text = search.value.trim().toLowerCase(); this.draw(true); };
+        search.addEventListener("input", () => {
+          clearTimeout(waiting);
+          if (rows.length < MANY) find(); else waiting = setTimeout(find, 250);
+        });
         bar.append(search);
         for (const column of selects.filter((c) => columns.includes(c))) this.choice(bar, column);
       }
@@ -131,8 +138,8 @@ const Tables = (() => {
       if (this.text) {
         const words = this.text.split(/\s+/);
         rows = rows.filter((r) => {
-          const line = this.columns.map((c) => shown(this.get(c)[r], c)).join(" ").toLowerCase();
-          return words.every((word) => line.includes(word));
+          this.lines[r] ??= this.columns.map((c) => shown(this.get(c)[r], c)).join(" ").toLowerCase();
+          return words.every((word) => this.lines[r].includes(word));
         });
       }
       if (this.sorting) {
@@ -162,9 +169,9 @@ const Tables = (() => {
         }
         return line;
       }));
-      this.count.textContent = `${rows.length.toLocaleString("en")} of ${this.all.length.toLocaleString("en")} rows`;
+      this.count.textContent = `${counted.format(rows.length)} of ${counted.format(this.all.length)} rows`;
       this.more.hidden = rows.length <= this.limit;
-      this.more.textContent = `Show more (${(rows.length - this.limit).toLocaleString("en")} left)`;
+      this.more.textContent = `Show more (${counted.format(rows.length - this.limit)} left)`;
     }
   }
 

@@ -242,8 +242,14 @@ def test_addresses_narrow_screens_and_keys(made, opens):
     assert page.locator("#instance tbody tr").count() == 2
     page.evaluate("location.hash = '#instance=nobody'")
     page.wait_for_selector("#instance .warning")
-    page.emulate_media(media="print")
+    page.evaluate("location.hash = ''")
+    page.set_viewport_size({"width": 794, "height": 1100})
+    page.emulate_media(media="print", color_scheme="dark")
     assert page.locator("nav").is_hidden()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function("document.querySelector('[data-figure=masks]').layout.paper_bgcolor === '#ffffff'")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 
 from solvers import Budget, available, solve
 from solvers.instances import planted, save
+from solvers.instances.library import Library
 from tests.cbs.study.test_benchopt import MADE_BY_BENCHOPT
 
 pytestmark = pytest.mark.skipif(
@@ -108,9 +109,31 @@ def test_a_folder_of_instances_is_a_data_set_a_file(folder, tmp_path):
     options = ("-d", "library", "-s", "relaxation", "-s", "outer-approximation", "--no-plot")
     benchopt(folder, "run", str(folder), *options, CBS_INSTANCES=str(tmp_path / "instances"))
     found = table(folder)
-    assert found["p_dataset_file"].unique().tolist() == ["one.npz"]
+    assert found["p_dataset_instance"].unique().tolist() == ["one.npz"]
     values = found[found["solver_name"] == "outer-approximation"]["objective_value"]
     np.testing.assert_allclose(values, solve(known.problem, "brute-force").value)
+
+
+@pytest.mark.slow
+def test_a_library_is_a_data_set_an_instance(folder, tmp_path):
+    place = tmp_path / "library"
+    solving = ["--family", "digits/*", "--budget", "per_row", "--variant", "joint", "--time-limit", "5"]
+    command = [sys.executable, "-m", "cbs", "instances"]
+    for arguments in (["make", "digits", "-o", place], ["solve", place, "--no-certificates", *solving]):
+        subprocess.run([*command, *map(str, arguments)], check=True, cwd=ROOT, capture_output=True)
+    library = Library(place)
+    benchopt(
+        folder, "run", str(folder), "-d", "library", "-s", "greedy", "--no-plot", CBS_INSTANCES=str(place)
+    )
+    found = table(folder).set_index("p_dataset_instance")
+    single = [item for item in library if item.budget != "network"]
+    assert set(found.index) == {item.name for item in single}
+    proven = [item for item in single if item.status == "proven"]
+    assert proven
+    for item in proven:
+        (greedy,) = found.loc[[item.name], "objective_value"]
+        assert found.loc[item.name, "objective_excess"] == pytest.approx(greedy / item.value - 1)
+        assert not found.loc[item.name, "objective_contradiction"]
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """Libraries by a recipe: made once, gone on with, and never overwritten by other numbers."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from cbs.instances import make, read_recipe
 from cbs.instances.recipe import Part, Recipe
 from solvers.instances import Library
+from solvers.instances.evidence import check
 from solvers.instances.item import Known
 
 SETTINGS = {
@@ -73,3 +75,28 @@ def test_folders_that_can_not_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="can't be made"):
         make(read_recipe("digits"), tmp_path / "file" / "lib")
+
+
+def repository():
+    """The instances of this repository's library whose data is in it."""
+    library = Library(Path(__file__).parents[3] / "instances")
+    names = [name for name, entry in library.index["instances"].items()
+             if all(library.data_path(data).is_file() for data in entry["data"])]  # fmt: skip
+    return library, names
+
+
+def test_some_of_the_repository_s_library_hold():
+    library, names = repository()
+    assert len(names) > 500
+    for name in names[::40]:
+        assert check(library, library[name], proofs=False) == []
+
+
+@pytest.mark.slow
+def test_all_of_the_repository_s_library_hold():
+    library, names = repository()
+    wrong = {name: found for name in names if (found := check(library, library[name]))}
+    assert wrong == {}
+    assert {Path(item.certificate).name for item in library if item.certificate} == {
+        path.name for path in (library.folder / "certificates").iterdir()
+    }

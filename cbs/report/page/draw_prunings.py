@@ -116,14 +116,15 @@ def _column(
     form = (
         (lambda v: percent(v, 2)) if column == "gap" else seconds if column == "seconds" else "{:.3g}".format
     )
+    told = f"{form(middle[low])} by {low}"
+    if len(middle) > 1:
+        told = f"the least by {low} ({form(middle[low])}) and the most by {high} ({form(middle[high])})"
     yield Figure(
         f"{column}-{place}",
         SECTION,
         f"{title}: {name}",
         f"The {what}, by the share of the weights of {name} that is pruned, a line a method.{floor}",
-        f"In the median over sparsities it is the least by {low} ({form(middle[low])}) and the most "
-        f"by {high} "
-        f"({form(middle[high])}).",
+        f"In the median over sparsities it is {told}.",
         {"data": data, "layout": layout(SPARSITY, axis)},
         mine[[*FACTS, *dict.fromkeys([column, "bound"])]],
     )

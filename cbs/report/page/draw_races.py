@@ -132,12 +132,10 @@ def averages(evidence: Evidence) -> Iterator[Figure]:
 
 
 def _tasks(found: Race) -> str:
-    rest = (
-        f", {found.tasks_left_out} more are not, as not all solvers ran on them"
-        if found.tasks_left_out
-        else ""
+    rest = several(found.tasks_left_out, "task") + " that not all of them ran on left out"
+    return f"{several(len(found.tasks), 'task')} that all {len(found.labels)} solvers have" + (
+        f" ({rest})" if found.tasks_left_out else ""
     )
-    return f"{several(len(found.tasks), 'task')} that all {len(found.labels)} solvers have{rest}"
 
 
 def over_time(evidence: Evidence) -> Iterator[Figure]:
@@ -258,6 +256,7 @@ def _excess(
             "last excess (median)": float(mid[-1]),
         })  # fmt: skip
     summary = pd.DataFrame(integrals).sort_values("primal integral", kind="stable").reset_index(drop=True)
+    last = summary.iloc[-1]
     return Figure(
         "excess-time",
         SECTION,
@@ -267,8 +266,8 @@ def _excess(
         f"{seconds(until)} "
         "(Berthold 2013): 0 is the best mask at once.",
         f"{summary.iloc[0]['solver']} has good masks the earliest: its primal integral is "
-        f"{summary.iloc[0]['primal integral']:.3g}, that of {summary.iloc[-1]['solver']} "
-        f"{summary.iloc[-1]['primal integral']:.3g}.",
+        f"{summary.iloc[0]['primal integral']:.3g}"
+        + (f", that of {last['solver']} {last['primal integral']:.3g}." if len(summary) > 1 else "."),
         {
             "data": data,
             "layout": layout(

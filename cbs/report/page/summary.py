@@ -14,6 +14,8 @@ from cbs.report.page.words import listed, seconds, several
 if TYPE_CHECKING:
     import pandas as pd
 
+UNTOLD = "not recorded"
+"""A machine that a study took over without its name."""
 ERRORS = 12
 """Kinds of errors that are listed."""
 
@@ -80,7 +82,8 @@ def summary(evidence: Evidence, facts: Mapping[str, Any] | None = None) -> Summa
 
 def _warnings(evidence: Evidence, failed: int, missing: int) -> list[str]:
     told, cells, details = [], evidence.cells, evidence.details
-    machines, versions = _words(cells["machine"]), _words(cells["version"])
+    machines = [name for name in _words(cells["machine"]) if name != UNTOLD]
+    versions = _words(cells["version"])
     if len(machines) > 1:
         told.append(
             f"The cells were run on {len(machines)} machines ({listed(machines)}): seconds of one are not "

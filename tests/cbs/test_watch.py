@@ -39,10 +39,9 @@ def small(seed=0):
 
 def test_a_small_network_is_the_same_on_workers(pool):
     model, data = small()
-    for scope in ("layer", "network"):
-        here = cbs.prune(model, data, sparsity=0.5, scope=scope)
-        there = cbs.prune(model, data, sparsity=0.5, scope=scope, executor=pool)
-        assert same(here, there)
+    here = cbs.prune(model, data, sparsity=0.5)
+    there = cbs.prune(model, data, sparsity=0.5, executor=pool)
+    assert same(here, there)
     assert there.request.executor == "processes:1"
     assert there.to_dict()["request"]["executor"] == "processes:1"
 

@@ -39,6 +39,7 @@ def test_a_shared_budget_is_the_same_on_workers(pool, rng, refit):
     assert here.stats["nodes"] == there.stats["nodes"] > 0
 
 
+@pytest.mark.slow
 def test_its_certificate_is_the_same(pool, rng):
     given = problems(rng)
     here, there = solve_together(given, certify=True), solve_together(given, certify=True, executor=pool)
@@ -66,6 +67,7 @@ def test_several_problems_are_solved_whole(pool, rng):
         assert (found.bound, found.solver) == (here.bound, here.solver)
 
 
+@pytest.mark.slow
 def test_a_time_limit_and_a_callback_end_it_with_valid_bounds(pool, rng):
     given = problems(rng, sizes=((12, 48), (8, 40)))
     found = solve_together(given, executor=pool, time_limit=0.5)

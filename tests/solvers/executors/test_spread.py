@@ -74,6 +74,7 @@ def test_what_kills_every_worker_is_done_here_at_last(pool):
     assert spread(pool, always_die, [(1, os.getpid())]) == [1]
 
 
+@pytest.mark.slow
 def test_a_broken_pool_of_another_kind_loses_nothing():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as plain:
         items = [(number, os.getpid()) for number in range(3)]

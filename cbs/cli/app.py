@@ -68,7 +68,8 @@ app = typer.Typer(
     name="cbs",
     help="Prune trained networks by the combinatorial Optimal Brain Surgeon, with certified gaps.",
     epilog="Exit status: 0 done (also at a limit), 1 a certificate refuted (by `cbs doctor --solve` a "
-    "solver), 2 bad input or a file that could not be written, 130 interrupted with the best found written "
+    "solver, by `cbs study` a cell that failed), 2 bad input or a file that could not be written, 130 "
+    "interrupted with the best found written "
     "(143 by SIGTERM, 129 by SIGHUP).",
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -79,10 +79,10 @@ def run(
     ] = None,
     plan: Annotated[bool, flag("--plan", panel=LIMITS, help="Only say what there is to do.")] = False,
     report: ReportOption = None,
-) -> None:
+) -> int:
     """Run what is missing of a study: every cell of its grid once, kept in its store as it ends.
 
-    Ctrl-C stops it; the same command goes on. Several may run at once on one store.
+    Ctrl-C stops it; the same command goes on. Several may run at once on one store. Status 1: cells failed.
 
     For example:
 
@@ -94,12 +94,13 @@ def run(
     asked = Study.load(study)
     if plan:
         _print_plan(planned(asked, store=store, data_dir=data_dir, told=_told))
-        return
-    _run(asked, store, executor, workers, data_dir, only, known, retry=False)
+        return 0
+    failed = _run(asked, store, executor, workers, data_dir, only, known, retry=False)
     if report is not None:
         from cbs.cli.report import report as write
 
         write(store or asked.store, report, title=asked.top["title"], study=asked.name)
+    return int(failed)
 
 
 def retry(
@@ -109,7 +110,7 @@ def retry(
     workers: WorkersOption = None,
     data_dir: DataDir = None,
     only: OnlyOption = None,
-) -> None:
+) -> int:
     """Run the failed cells of a study again, and what is missing of it.
 
     For example:
@@ -118,7 +119,7 @@ def retry(
     """
     from cbs.study.studyfile import Study
 
-    _run(Study.load(study), store, executor, workers, data_dir, only, None, retry=True)
+    return int(_run(Study.load(study), store, executor, workers, data_dir, only, None, retry=True))
 
 
 def show(
@@ -220,7 +221,8 @@ def _run(
     known: Path | None,
     *,
     retry: bool,
-) -> None:
+) -> bool:
+    """Run a study; whether cells failed."""
     from cbs.study.driver import run as drive
 
     last: Standing | None = None
@@ -248,6 +250,7 @@ def _run(
     output.results().print(
         f"{standing.done} of {standing.total} cells done, {standing.fresh} of them now{failed}\n{where}"
     )
+    return standing.failed > 0
 
 
 def _told(what: str) -> None:

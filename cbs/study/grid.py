@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cbs.names import unknown
 from cbs.study import calls
@@ -20,6 +21,8 @@ from cbs.study.store import FACTS
 from cbs.study.studyfile import Study
 from cbs.study.work import fits
 from solvers import Solver, get_solver
+from solvers.peers.environment import state
+from solvers.peers.peer import Peer
 from solvers.solve import check_support, registry
 
 Told = Callable[[str], None]
@@ -138,19 +141,36 @@ def _with_options(table: Mapping[str, Any]) -> tuple[Solver, dict[str, Any]]:
         ValueError: for an unknown solver or option (with the nearest), or one that can't be had.
     """
     solver, options = get_solver(table["name"]), dict(table["options"])
-    known = [field.name for field in fields(solver) if field.init]  # type: ignore[arg-type]
-    for name in options:
+    known = {field.name: field.default for field in fields(solver) if field.init}  # type: ignore[arg-type]
+    kinds = get_type_hints(type(solver))
+    for name, value in options.items():
         if name not in known:
-            said = unknown("option", name, known) if known else f"unknown option {name!r}; it has none"
+            said = unknown("option", name, list(known)) if known else f"unknown option {name!r}; it has none"
             raise ValueError(f"solver {table['name']!r}: {said}")
+        if not _is(value, kinds[name]):
+            told = f"option {name} can't be {value!r:.60}; its default is {known[name]!r}"
+            raise ValueError(f"solver {table['name']!r}: {told}")
     try:
         return replace(solver, **options), options  # type: ignore[type-var]
     except (TypeError, ValueError) as error:
         raise ValueError(f"solver {table['name']!r}: {error}") from None
 
 
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of TOML is of an option's kind; kinds that TOML does not have take anything."""
+    parts = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
+    plain = [part for part in parts if part in (bool, int, float, str)]
+    if len(plain) < len([part for part in parts if part is not type(None)]):
+        return True
+    wanted = tuple(plain) + ((int,) if float in plain else ())
+    return isinstance(value, wanted) and (bool in plain or not isinstance(value, bool))
+
+
 def _wheels(solver: Solver) -> dict[str, str]:
     """Versions of what a solver of others requires, which decide what it does."""
+    if isinstance(solver, Peer):
+        made = state(solver.name)
+        return {} if made is None else {"wheel": f"{solver.name} {made['version']}"}
     found = {}
     wheel = solver.wheel.split(">")[0].split("=")[0].split("[")[0]
     if wheel:

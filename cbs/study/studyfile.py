@@ -25,8 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cbs.names import check_name
 from cbs.study import settings as s
 from cbs.study.settings import REQUIRED, Key
+from cbs.study.store import COLUMNS, JSON
 
 INSTANCES = ("files", "library", "random", "planted", "network", "made")
 """Where instances come from; a table names one of them."""
@@ -68,7 +70,8 @@ SOURCES: dict[str, dict[str, Key]] = {
 }  # fmt: skip
 SOLVER = {
     "name": Key(s.text, REQUIRED), "label": Key(s.text), "options": Key(s.mapping, {}),
-    "time_limits": Key(s.several(s.number(0))), "certify": Key(s.flag, False), "optional": Key(s.flag, False),
+    "time_limits": Key(s.several(s.number(0, open_ends=True))), "certify": Key(s.flag, False),
+    "optional": Key(s.flag, False),
     "seeds": Key(s.several(s.integer(0))), "most_n": Key(s.integer(1)),
 }  # fmt: skip
 MODEL = {
@@ -96,7 +99,7 @@ TABLE = {
 TOP = {
     "name": Key(s.text, REQUIRED), "title": Key(s.text), "store": Key(s.text),
     "seeds": Key(s.several(s.integer(0)), (0,)),
-    "time_limits": Key(s.several(s.number(0)), (None,)), "gap": Key(s.number(0), 1e-4),
+    "time_limits": Key(s.several(s.number(0, open_ends=True)), (None,)), "gap": Key(s.number(0), 1e-4),
     "memory": Key(s.integer(1)),
     "grace": Key(s.number(0, open_ends=True), 120.0), "threads": Key(s.integer(1), 1),
     "executor": Key(s.text),
@@ -237,5 +240,14 @@ def _require_pairs(study: Study, parts: Mapping[str, Any]) -> None:
             "[[methods]], or [[calls]]"
         )
     for i, table in enumerate(study.tables):
+        if not table["each"]:
+            for name in (
+                *(table["rows"] or ()),
+                *(table["columns"] or ()),
+                *(table["value"] or ()),
+                *table["where"],
+            ):
+                if name.partition(".")[0] not in JSON:
+                    check_name(f"[[tables]] {i + 1}: column", name, COLUMNS)
         if (table["function"] is None) == (table["value"] is None):
             raise ValueError(f"[[tables]] {i + 1} must have either value, or function")

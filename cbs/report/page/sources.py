@@ -48,8 +48,8 @@ def read(
     """Open what a report is to be of.
 
     Args:
-        place: a store by path or URL, a `.parquet` or `.csv` file of `cbs study export`, or the folder of a
-            `cbs prune` run.
+        place: a study's file, whose store is meant; a store by path or URL; a `.parquet` or `.csv` file of
+            `cbs study export`; or the folder of a `cbs prune` run.
         arrays: of an exported table, the folder with `KEY.npz` files; by default the one beside the table
             that is named after it, with `-arrays`, if it is there.
         study: of a store, the one study whose cells are wanted; None for all.
@@ -57,7 +57,12 @@ def read(
     Raises:
         ValueError: in one line, if it can't be read or is something else.
     """
-    text = os.fspath(place)
+    text, title = os.fspath(place), None
+    if "://" not in text and text.endswith(".toml"):
+        from cbs.study import Study
+
+        asked = Study.load(text)
+        text, study, title = asked.store, study or asked.name, asked.top["title"]
     path = Path(text)
     is_run, is_table = "://" not in text and path.is_dir(), "://" not in text and path.suffix in TABLES
     if arrays is not None and not is_table:
@@ -86,7 +91,7 @@ def read(
                     _of_study(None, study, list(known))
                 keys = store.members(study)
             page = Path("report.html") if "://" in text else path.with_suffix(".html")
-            yield Source(store.frame(keys), store.arrays, page, study)
+            yield Source(store.frame(keys), store.arrays, page, title or study)
 
 
 def _of_study(frame: Any, study: str, known: list[str]) -> Any:

@@ -56,7 +56,7 @@ def test_a_study_is_planned_run_shown_exported_and_retried(here, capsys):
     told = capsys.readouterr().out
     assert "brute-force      4        4" in told
     assert "left out, 2 cells: solver 'highs' does not do the joint variant" in told
-    assert main(["study", "run", "mine.toml", "--workers", "1"]) == 0
+    assert main(["study", "run", "mine.toml", "--workers", "1"]) == 1
     out, err = capsys.readouterr()
     assert "8 of 8 cells done, 8 of them now, 1 failed: cbs study show mine.toml --failed" in out
     assert "8 of 8: " in err
@@ -76,7 +76,7 @@ def test_a_study_is_planned_run_shown_exported_and_retried(here, capsys):
     (here / "README.md").write_text("<!-- values: begin --><!-- values: end -->")
     assert main(["study", "show", "mine.toml", "--cells", "mine.csv", "--write"]) == 0
     assert (here / "README.md").read_text().strip() in written
-    assert main(["study", "retry", "mine.toml", "--workers", "1"]) == 0
+    assert main(["study", "retry", "mine.toml", "--workers", "1"]) == 1
     assert "8 of 8 cells done, 1 of them now" in capsys.readouterr().out
 
 

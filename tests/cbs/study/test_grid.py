@@ -120,6 +120,10 @@ def test_functions_are_called_with_every_combination(tmp_path):
     [
         (RANDOM + '[[solvers]]\nname = "brnch-and-bound"', "did you mean 'branch-and-bound'"),
         (RANDOM + '[[solvers]]\nname = "tabu"\noptions = {stepps = 3}', "unknown option 'stepps'"),
+        (
+            RANDOM + '[[solvers]]\nname = "tabu"\noptions = {reach = "x"}',
+            "option reach can't be 'x'; its default is",
+        ),
         (PRUNE.replace("magnitude", "magnitud"), "did you mean 'magnitude'"),
         (PRUNE + "options = {scop = 'row'}", "scop"),
         (PRUNE.replace("0.9", "1"), "sparsity"),

@@ -52,6 +52,11 @@ def test_stores_are_beside_the_file_or_anywhere(tmp_path):
         (("[[instances]]", "[[instances]"), "is not TOML"),
         (('name = "good"', ""), "name is missing"),
         (("n = [8, 16]", "n = [8, 'x']"), "n must be a whole number"),
+        (("[1, 10]", "[0]"), "time_limits must be a number above 0, got"),
+        (
+            ('"auto"', '"auto"\n[[tables]]\nname = "t"\nvalue = "gapp"'),
+            r"unknown \[\[tables\]\] 1: column 'gapp'; did",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line_that_names_the_file(tmp_path, change, told):

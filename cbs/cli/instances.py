@@ -205,7 +205,7 @@ def solve(
     `cbs instances solve instances --open --time-limit 600`
     """
     import solvers
-    from solvers.control import check_limits
+    from solvers.control import Control, check_limits, interruptible
     from solvers.instances.improve import improve
 
     solvers.get_solver(solver)
@@ -215,7 +215,8 @@ def solve(
     items = [item for item in items if not (unsolved and item.known.seconds)]
     changes: list[dict[str, Any]] = []
     status = 0
-    with _keeping(), _Clock("instance") as clock:
+    asked = Control()  # hears Ctrl-C also where a search ends by itself at that moment
+    with _keeping(), interruptible(asked), _Clock("instance") as clock:
         for done, item in enumerate(items):
             found = improve(
                 library, item, solver=solver, time_limit=time_limit, seed=seed, certify=not no_certificates
@@ -229,7 +230,8 @@ def solve(
                 }
             )  # fmt: skip
             clock.tell(f"{item.name}: {output.percent(after.gap)} gap, {after.status}", done, len(items))
-            if found.status is solvers.Status.INTERRUPTED:
+            if asked.interrupted or found.status is solvers.Status.INTERRUPTED:
+                output.remark("interrupted; what is done is kept")
                 status = 130
                 break
     if as_json:

@@ -1,6 +1,7 @@
 """`cbs instances`, from making a library to taking in a claim."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -140,3 +141,21 @@ def test_bad_input_is_one_line(made, capsys):
         status, _, err = run(capsys, *argv)
         assert (status, err.count("\n")) == (2, 1), err
         assert message in err
+
+
+def test_ctrl_c_at_the_end_of_a_search_ends_the_command_too(made, capsys, monkeypatch):
+    from solvers.instances import improve as module
+
+    real = module.improve
+
+    def and_then(*args, **options):
+        found = real(*args, **options)
+        signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(module, "improve", and_then)
+    status, out, err = run(capsys, "solve", made, "--family", "wine/0", "--time-limit", 20, "--json")
+    assert status == 130
+    (change,) = json.loads(out)["instances"]
+    assert Library(made)[change["name"]].value == change["value"]
+    assert err.splitlines()[-1] == "cbs: interrupted; what is done is kept"

@@ -88,6 +88,13 @@ def canonical(data: Any) -> str:
     return json.dumps(plain(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def written(text: str) -> str:
+    """A text that can be written anywhere: NUL and halves of characters, as file names have, as escapes."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def plain(data: Any) -> Any:
     """Data as JSON has it: NumPy's numbers as Python's, what is not finite as null, keys as text.
 
@@ -95,13 +102,15 @@ def plain(data: Any) -> Any:
         TypeError: for what is no data.
     """
     if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
+        return {written(str(key)): plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [plain(value) for value in data]
     if isinstance(data, np.ndarray | np.generic):
         return plain(data.tolist())
     if isinstance(data, float):
         return data if math.isfinite(data) else None
-    if data is None or isinstance(data, bool | int | str):
+    if isinstance(data, str):
+        return written(data)
+    if data is None or isinstance(data, bool | int):
         return data
     raise TypeError(f"{type(data).__name__} is no data that JSON has: {data!r:.60}")

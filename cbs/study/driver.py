@@ -15,15 +15,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cbs.study.cell import Answer, Cell
 from cbs.study.frames import read
 from cbs.study.grid import Grid, grid
 from cbs.study.machine import machine, revision, version
-from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Full, Store
+from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Away, Full, Store, Unfit
 from cbs.study.studyfile import Study
 from cbs.study.work import work
 from solvers.executors import MemoryLimitExceeded, ProcessDied, TimeLimitExceeded, executor
@@ -41,7 +42,10 @@ SILENCE = 60.0
 dead.
 """
 ROOM = 60.0
-"""Seconds for which a full disk is waited for before the driver gives up."""
+"""Seconds for which a full disk, a lock or a database that is away is waited for before the driver gives up.
+"""
+LONGEST = 2000
+"""Letters of an error that are kept."""
 POLL = 0.5
 """Seconds between two looks at what else there is to do."""
 
@@ -76,6 +80,8 @@ class Standing:
 
 
 Shown = Callable[[Standing], None]
+Given = TypeVar("Given")
+_drivers = count()
 
 
 def run(
@@ -148,7 +154,7 @@ class Driver:
 
     def __init__(self, study: Study, found: Grid, store: Store, pool: Workers, shown: Shown) -> None:
         self.study, self.found, self.store, self.pool, self.shown = study, found, store, pool, shown
-        self.owner = owner()
+        self.owner = f"{owner()}#{next(_drivers)}"
         self.code, self.machine = study.top["version"] or version(), study.top["machine"] or machine()
         self.cells = {cell.key(self.code, self.machine): cell for cell in found.cells}
         self.standing = Standing(total=len(self.cells), left_out=found.left_out)
@@ -156,8 +162,8 @@ class Driver:
         self.running: dict[Future[Measured[Answer]], str] = {}
         self.elsewhere: dict[str, tuple[float | None, float]] = {}
         self.kept: deque[tuple[str, Answer | str, str]] = deque()
-        self.costs: dict[str, list[float]] = {}
-        self._beaten = self._looked = -float("inf")
+        self.costs: dict[str, tuple[int, float]] = {}
+        self._beaten = self._looked = self._told = -float("inf")
 
     def go(self, retry: bool, known: pd.DataFrame | None = None) -> Standing:
         """Run all planned cells but those whose results are known."""
@@ -185,14 +191,14 @@ class Driver:
                 self._look()
         finally:
             self._abandon()
-        self._tell()
+        self._tell(at_once=True)
         return self.standing
 
     def _submit(self) -> None:
         """Keep the workers busy, with one cell more than there are, so that none waits for the store."""
         while self.waiting and len(self.running) < self.pool.workers + 1:
             key = self.waiting.popleft()
-            if not self.store.claim(key, self.owner):
+            if not self._patiently(partial(self.store.claim, key, self.owner)):
                 continue
             cell = self.cells[key]
             assert cell.payload is not None
@@ -219,10 +225,10 @@ class Driver:
         except (TimeLimitExceeded, MemoryLimitExceeded) as error:
             self.kept.append((key, _line(error), ""))
         except (ProcessDied, CancelledError) as error:
-            attempts = self.store.states([key])[key][3]
+            attempts = self._patiently(partial(self.store.states, [key]))[key][3]
             if attempts < self.study.top["attempts"]:
                 self.standing.lost += 1
-                if self.store.release(key, self.owner, _line(error)):
+                if self._patiently(partial(self.store.release, key, self.owner, _line(error))):
                     self.waiting.append(key)
             else:
                 self.kept.append((key, f"{_line(error)}, {attempts} times", ""))
@@ -231,28 +237,19 @@ class Driver:
         else:
             answer = measured.value
             columns = {"cpu_seconds": measured.cpu_seconds, "memory": measured.memory, **answer.columns}
-            self.costs.setdefault(cell.solver, []).append(measured.seconds)
+            cells, seconds = self.costs.get(cell.solver, (0, 0.0))
+            self.costs[cell.solver] = (cells + 1, seconds + measured.seconds)
             self.kept.append((key, Answer(columns, answer.result, answer.arrays), measured.host))
 
     def _write(self) -> None:
-        """Put what came back into the store; a full disk is waited for."""
-        late = time.monotonic() + ROOM
+        """Put what came back into the store."""
         while self.kept:
             key, found, host = self.kept[0]
+            ended = self.store.fail if isinstance(found, str) else self.store.finish
             try:
-                if isinstance(found, str):
-                    mine = self.store.fail(key, self.owner, found, host)
-                else:
-                    mine = self.store.finish(key, self.owner, found, host)
-            except Full as error:
-                if time.monotonic() > late:
-                    raise OSError(
-                        f"{error}; what is in it is whole, {len(self.kept)} finished cells are not in "
-                        "it and will be run again"
-                    ) from None
-                self.standing.last = f"{error}; waiting for room"
-                self._tell()
-                time.sleep(POLL)
+                mine = self._patiently(partial(ended, key, self.owner, found, host))  # type: ignore[arg-type]
+            except Unfit as error:
+                self.kept[0] = (key, _line(error), host)
                 continue
             self.kept.popleft()
             if mine:
@@ -261,13 +258,33 @@ class Driver:
                 self.standing.failed += isinstance(found, str)
                 self.standing.last = _words(self.cells[key], found)
 
+    def _patiently(self, step: Callable[[], Given]) -> Given:
+        """What a step of the store gives; room on its disk, the end of a lock and its server are waited for.
+
+        Raises:
+            OSError: if there is no room for `ROOM` seconds.
+            ValueError: if it can't be used for as long.
+        """
+        late = time.monotonic() + ROOM
+        while True:
+            try:
+                return step()
+            except (Full, Away) as error:
+                if time.monotonic() > late:
+                    lost = f", {len(self.kept)} finished cells are not in it" if self.kept else ""
+                    told = f"{error}; what is in it is whole{lost}; the same command goes on"
+                    raise (OSError if isinstance(error, Full) else ValueError)(told) from None
+                self.standing.last = f"{error}; waiting for {'room' if isinstance(error, Full) else 'it'}"
+                self._tell(at_once=True)
+                time.sleep(POLL)
+
     def _look(self) -> None:
         """Find out what there is to do, now and then, and whose drivers are gone."""
         now = time.monotonic()
         if self.waiting or (self.running and now < self._looked + 10 * POLL):
             return
         self._looked = now
-        states = self.store.states(list(self.cells))
+        states = self._patiently(partial(self.store.states, list(self.cells)))
         mine = set(self.running.values()) | {key for key, *_ in self.kept}
         others: dict[str, tuple[float | None, float]] = {}
         for key, (state, who, heartbeat, _) in states.items():
@@ -275,8 +292,8 @@ class Driver:
                 continue
             before, since = self.elsewhere.get(key, (heartbeat, now))
             since = since if before == heartbeat else now
-            if who is None or gone(who) or now > since + SILENCE:
-                self.store.release(key, who or "", "its driver is gone")
+            if who in (None, self.owner) or gone(str(who)) or now > since + SILENCE:
+                self._patiently(partial(self.store.release, key, who, "its driver is gone"))
                 states[key] = (PLANNED, None, None, 0)
             else:
                 others[key] = (heartbeat, since)
@@ -290,21 +307,24 @@ class Driver:
             self._beaten = time.monotonic()
             try:
                 self.store.beat(self.owner)
-            except Full:  # what is finished says so, too
+            except (Full, Away):  # what is finished says so, too
                 pass
 
-    def _tell(self) -> None:
+    def _tell(self, *, at_once: bool = False) -> None:
+        """Show where it stands, now and then: what the rest may take is a sum over all that waits."""
+        if not at_once and time.monotonic() < self._told + POLL:
+            return
+        self._told = time.monotonic()
         self.standing.running, self.standing.elsewhere = len(self.running), len(self.elsewhere)
         self.standing.left = self._left()
         self.shown(self.standing)
 
     def _left(self) -> float | None:
         """Seconds that the rest may take, by what cells of the same solver took."""
-        known = [cost for costs in self.costs.values() for cost in costs]
-        if not known:
+        if not self.costs:
             return None
-        usual = sum(known) / len(known)
-        means = {solver: sum(costs) / len(costs) for solver, costs in self.costs.items()}
+        usual = sum(seconds for _, seconds in self.costs.values()) / sum(n for n, _ in self.costs.values())
+        means = {solver: seconds / cells for solver, (cells, seconds) in self.costs.items()}
         rest = [*self.waiting, *self.running.values()]
         return sum(means.get(self.cells[key].solver, usual) for key in rest) / max(self.pool.workers, 1)
 
@@ -322,31 +342,51 @@ class Driver:
 
 @cache
 def owner() -> str:
-    """This process, told apart from an earlier one of the same number."""
-    import psutil
-
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    """This process, told apart from an earlier one of the same number, and from those of other machines."""
+    return f"{_host()}:{os.getpid()}:{_born(os.getpid())}"
 
 
 def gone(who: str) -> bool:
     """Whether an owner was a process of this machine that is no more."""
     import psutil
 
-    host, _, rest = who.partition(":")
+    host, _, rest = who.partition("#")[0].partition(":")
     number, _, born = rest.partition(":")
-    if host != socket.gethostname() or not number.isdigit():
+    if host != _host() or not number.isdigit():
         return False
     try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" != born
+        return _born(int(number)) != born
     except psutil.NoSuchProcess:
         return True
+
+
+@cache
+def _host() -> str:
+    """This machine since it was started, and what of it this process sees; several may have one name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        return f"{socket.gethostname()}/{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _born(number: int) -> str:
+    """When a process began: by a clock that nobody sets, where there is one."""
+    import psutil
+
+    try:
+        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        return f"{int(told[19]) / os.sysconf('SC_CLK_TCK'):.2f}"
+    except OSError:
+        return f"{psutil.Process(number).create_time():.2f}"
 
 
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     told = isinstance(error, ValueError | ProcessDied | TimeLimitExceeded | MemoryLimitExceeded)
-    return f"{name}: {text}" if text and not told else text or name
+    line = f"{name}: {text}" if text and not told else text or name
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def _words(cell: Cell, found: Answer | str) -> str:

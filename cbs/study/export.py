@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cbs.names import check_name
+from cbs.study.arrays import packed
 from cbs.study.cell import canonical
 from cbs.study.store import JSON, Store
 from solvers.runtime.writing import check_place, replacing
@@ -79,8 +80,6 @@ def export_arrays(store: Store, folder: str | os.PathLike[str], keys: list[str] 
     Returns:
         How many files the folder has of these cells.
     """
-    import numpy as np
-
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +93,6 @@ def export_arrays(store: Store, folder: str | os.PathLike[str], keys: list[str] 
             if not arrays:
                 continue
             with replacing(place) as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                file.write(packed(arrays))
         count += 1
     return count

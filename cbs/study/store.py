@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sql
 from numpy.typing import NDArray
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from cbs.study.arrays import packed, unpacked
-from cbs.study.cell import Answer, Cell, canonical
+from cbs.study.cell import Answer, Cell, canonical, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +35,8 @@ PLANNED, RUNNING, DONE, FAILED = "planned", "running", "done", "failed"
 STATES = (PLANNED, RUNNING, DONE, FAILED)
 CONNECT = 5
 """Seconds after which a database that does not answer is unreachable."""
+LARGEST = 900_000_000
+"""Bytes of a cell's arrays, packed, that databases take."""
 BUSY = 30
 """Seconds that SQLite waits for another process's lock."""
 _TABLES = sql.MetaData()
@@ -79,6 +89,14 @@ _CLEAN = dict.fromkeys(("owner", "heartbeat", "error", "started", "finished", "h
 
 class Full(OSError):
     """The disk, or the database's room, is full."""
+
+
+class Away(ValueError):
+    """The database can't be used for now: another process's lock, or a server that is gone for a while."""
+
+
+class Unfit(ValueError):
+    """An answer that the table can't hold, such as a number of more digits than its column."""
 
 
 class Store:
@@ -157,14 +175,18 @@ class Store:
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Database errors in one line: `Full` where there is no room, else ValueError."""
+        """Database errors in one line: `Full`, `Away` where it may be better soon, `Unfit`, else ValueError."""
         try:
             yield
         except SQLAlchemyError as error:
             why = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+            if isinstance(error, DataError):
+                raise Unfit(f"store {self.name!r} can't hold it ({why:.200})") from None
             if "disk is full" in why or "No space left" in why or "could not extend file" in why:
                 raise Full(f"store {self.name!r}: the disk is full") from None
-            raise ValueError(f"store {self.name!r} {what} ({why:.200})") from None
+            remote = self._engine.dialect.name != "sqlite"
+            soon = (remote and isinstance(error, OperationalError | InterfaceError)) or "is locked" in why
+            raise (Away if soon else ValueError)(f"store {self.name!r} {what} ({why:.200})") from None
 
     def plan(
         self,
@@ -199,6 +221,8 @@ class Store:
                 "seed": cell.seed, "parameters": canonical(cell.parameters), "version": version,
                 "revision": revision, "machine": machine, "state": PLANNED, "attempts": 0, **_CLEAN,
             }  # fmt: skip
+            for name in ("study", "instance", "solver", "seed", *FACTS):
+                row[name] = _fitting(name, row[name])
             rows.setdefault(str(row["key"]), row)
         with self._told("can't be written"), self._engine.begin() as connection:
             there: set[str] = set()
@@ -277,21 +301,32 @@ class Store:
             )
 
     def finish(self, key: str, owner: str, answer: Answer, host: str) -> bool:
-        """Keep a cell's answer; False, and nothing changed, if the cell is not this owner's any more."""
+        """Keep a cell's answer; False, and nothing changed, if the cell is not this owner's any more.
+
+        Raises:
+            Unfit: in one line, for an answer that the table can't hold.
+        """
         known = {name: value for name, value in answer.columns.items() if name in (*RESULTS, *FACTS)}
-        values = {name: _plain(value) for name, value in known.items()}
-        values |= {"result": canonical(answer.result), "arrays": packed(answer.arrays) or None, "host": host}
-        return self._end(key, owner, DONE, {**values, "error": None})
+        try:
+            values = {name: _fitting(name, _plain(value)) for name, value in known.items()}
+            values |= {"result": canonical(answer.result), "arrays": packed(answer.arrays) or None}
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Unfit(" ".join(str(error).split()) or type(error).__name__) from None
+        if (size := len(values["arrays"] or b"")) > LARGEST:
+            raise Unfit(f"its arrays take {size / 1e6:.0f} MB, more than a store's {LARGEST / 1e6:.0f} MB")
+        return self._end(key, owner, DONE, {**values, "host": host, "error": None})
 
     def fail(self, key: str, owner: str, error: str, host: str = "") -> bool:
         """Keep why a cell failed."""
-        return self._end(key, owner, FAILED, {"error": error, "host": host})
+        return self._end(key, owner, FAILED, {"error": written(error), "host": host})
 
-    def release(self, key: str, owner: str, error: str | None = None) -> bool:
+    def release(self, key: str, owner: str | None, error: str | None = None) -> bool:
         """Put a cell back among the planned: its work was interrupted or lost."""
-        return self._end(key, owner, PLANNED, {"owner": None, "heartbeat": None, "error": error})
+        return self._end(
+            key, owner, PLANNED, {"owner": None, "heartbeat": None, "error": error and written(error)}
+        )
 
-    def _end(self, key: str, owner: str, state: str, values: Mapping[str, Any]) -> bool:
+    def _end(self, key: str, owner: str | None, state: str, values: Mapping[str, Any]) -> bool:
         with self._told("can't be written"), self._engine.begin() as connection:
             done = connection.execute(
                 CELLS.update()
@@ -405,6 +440,28 @@ def _parts(items: list[Any], size: int = 500) -> list[list[Any]]:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _fitting(name: str, value: Any) -> Any:
+    """A value for its column.
+
+    Raises:
+        ValueError: for a number of more digits than the column has.
+    """
+    kind = CELLS.c[name].type
+    if isinstance(value, str):
+        return written(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(kind, sql.Integer):
+        most = 2 ** (63 if isinstance(kind, sql.BigInteger) else 31)
+        if not -most <= value < most:
+            raise ValueError(f"{name} must be a whole number below {most}, got {value!r:.60}")
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number below 1e308, got {value!r:.60}") from None
 
 
 def _url(text: str) -> tuple[sql.URL, Path | None]:

@@ -186,6 +186,8 @@ def fits(name: str, value: Any) -> bool:
     if name == "certified" or isinstance(value, bool):
         return name == "certified" and isinstance(value, bool)
     whole = name in ("m", "n", "nodes")
+    if name in ("m", "n") and not (isinstance(value, int | float) and abs(value) < 2**31):
+        return False
     return isinstance(value, int) or (isinstance(value, float) and (not whole or value.is_integer()))
 
 

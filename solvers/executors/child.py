@@ -47,7 +47,7 @@ def serve(end: int, life: int, parent: int, threads: int, pin: bool) -> None:
 
 
 def _answer(to_parent: Any, request: bytearray, message: Any) -> None:
-    done, body, seconds, before = False, b"", 0.0, 0.0
+    done, body, seconds, before, this = False, b"", 0.0, 0.0, os.getpid()
     _forget_peak()
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,6 +59,8 @@ def _answer(to_parent: Any, request: bytearray, message: Any) -> None:
             value = function(*args, **kwargs)
         finally:
             seconds = time.perf_counter() - start
+            if os.getpid() != this:  # a fork that did not leave, whose answer nobody asked for
+                os._exit(0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         body, done = message.dumps(value), True
     except BaseException as error:

@@ -141,13 +141,18 @@ class Process:
         finally:
             self._working = False
         peak = max(peak, watch.memory)
-        disturbed = watch.asked or self._interrupted or done is None  # perhaps in the middle of an import
+        interrupted = self._interrupted
+        disturbed = watch.asked or interrupted or done is None  # perhaps in the middle of an import
         if disturbed or self._holds() > max(KEPT, (memory or 0.0) / 2):
             self.close()
         if done:
             return Measured(loads(body), took, cpu, peak, node())
         if done is None:
-            raise watch.ended(TimeLimitExceeded) if watch.asked else CancelledError()
+            if watch.asked:
+                raise watch.ended(TimeLimitExceeded)
+            if not interrupted:
+                raise watch.ended(ProcessDied, "the call was interrupted, by itself or by another program")
+            raise CancelledError()
         raise loads(body)
 
     def interrupt(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cbs.study import driver
 from cbs.study.driver import gone, owner, planned, run
-from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Store
+from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Away, Full, Store
 from cbs.study.studyfile import Study
 
 WORK = Path(__file__).with_name("work_for_tests.py")
@@ -141,6 +141,29 @@ def test_what_fails_says_why_and_is_run_again_when_asked(tmp_path):
         assert "must give a mapping" in frame["error"].iloc[3]
     assert run(path, workers=1).fresh == 0
     assert run(path, workers=1, retry=True, only="number=1").fresh == 1
+
+
+def test_an_answer_that_the_table_can_t_hold_is_a_failed_cell_and_no_more(tmp_path):
+    path = study(
+        tmp_path,
+        "attempts = 1"
+        + calls("odd", 'kind = ["objects", "nodes", "value", "halves", "ctrl-c", "fork", "held"]'),
+    )
+    assert run(path, workers=1).failed == 5
+    with Store.open(tmp_path / "s.sqlite") as store:
+        frame = store.frame(store.members("s"))
+        arrays = store.arrays(frame["key"].iloc[6])
+    errors = frame["error"].tolist()
+    assert errors[0] == "array 'a' holds objects; give numbers"
+    assert errors[1].startswith("nodes must be a whole number below 9223372036854775808, got 1180591620717")
+    assert errors[2].startswith("value must be a number below 1e308, got 1148130695274")
+    assert errors[3].startswith("RuntimeError: half of a character \\ud800, \\x00, and xxx")
+    assert len(errors[3]) < 3000
+    assert errors[4] == "the call was interrupted, by itself or by another program, 1 times"
+    assert frame["value"].tolist()[5:] == [1.0, 1.0]
+    assert frame["status"].iloc[6] == "\\ud800\\x00"
+    assert frame["result"].iloc[6] == {"name": "\\udcff"}
+    assert arrays["file"].tolist() == [1.0, 1.0]
 
 
 def test_limits_are_kept_from_outside_and_a_dead_worker_is_tried_again(tmp_path):
@@ -295,6 +318,54 @@ def test_owners_are_processes():
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
     assert gone(f"{host}:{child.pid}:0.00")
+    assert gone(f"{host}:{child.pid}:0.00#2")
+    assert not gone(f"{owner()}#7")
+
+
+def test_a_clock_that_is_set_makes_no_process_another(monkeypatch):
+    before = driver._born(os.getpid())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+    assert driver._born(os.getpid()) == before or not Path("/proc/self/stat").exists()
+
+
+def test_a_store_that_is_away_is_waited_for(tmp_path, monkeypatch):
+    path = study(tmp_path, calls("double", "a = [1, 2, 3]"))
+    seen, heard = [], []
+    monkeypatch.setattr(driver, "POLL", 0.05)
+    for name, usual in [(name, getattr(Store, name)) for name in ("claim", "finish", "states")]:
+
+        def flaky(self, *args, name=name, usual=usual):
+            seen.append(name)
+            if seen.count(name) == 2:
+                raise Full("the disk is full") if name == "finish" else Away("the server is gone")
+            return usual(self, *args)
+
+        monkeypatch.setattr(Store, name, flaky)
+    standing = run(path, workers=1, shown=lambda s: heard.append(s.last))
+    assert (standing.done, standing.failed) == (3, 0)
+    assert {"the disk is full; waiting for room", "the server is gone; waiting for it"} <= set(heard)
+    monkeypatch.setattr(driver, "ROOM", 0.0)
+    monkeypatch.setattr(Store, "claim", lambda *_: (_ for _ in ()).throw(Away("the server is gone")))
+    path = study(tmp_path, calls("double", "a = [4]"))
+    with pytest.raises(
+        ValueError, match="the server is gone; what is in it is whole; the same command goes on"
+    ):
+        run(path, workers=1)
+
+
+def test_a_cell_that_was_claimed_and_never_begun_is_planned_again_at_once(tmp_path, monkeypatch):
+    path = study(tmp_path, calls("double", "a = [1, 2]"))
+    usual = Store.claim
+
+    def claim(self, key, owner):
+        usual(self, key, owner)
+        monkeypatch.setattr(Store, "claim", usual)
+        return False  # as after a connection that broke between the change and its answer
+
+    monkeypatch.setattr(Store, "claim", claim)
+    begun = time.monotonic()
+    assert run(path, workers=1).done == 2
+    assert time.monotonic() < begun + driver.SILENCE / 2
 
 
 @pytest.mark.parametrize(

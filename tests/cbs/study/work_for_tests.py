@@ -59,3 +59,20 @@ def dies(folder):
 
 def wrong():
     return 3
+
+
+def odd(kind):
+    """Give what a table can't hold, or what is odd and can be held."""
+    if kind == "objects":
+        return {"a": np.array([None, {}], dtype=object)}
+    if kind == "nodes":
+        return {"nodes": 2**70}
+    if kind == "value":
+        return {"value": 2**2000}
+    if kind == "halves":
+        raise RuntimeError("half of a character \ud800, \0, and " + 100_000 * "x")
+    if kind == "ctrl-c":
+        raise KeyboardInterrupt
+    if kind == "fork" and os.fork() == 0:
+        return {"value": -1.0}
+    return {"value": 1.0, "status": "\ud800\0", "name": os.fsdecode(b"\xff"), "file": np.ones(2)}

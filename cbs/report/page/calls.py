@@ -14,6 +14,8 @@ MEASURED = ("status", "value", "bound", "gap", "accuracy", "loss", "seconds", "n
 """Columns of cells that a function may fill."""
 QUALITY, TIME = ("accuracy", "gap", "value", "loss"), "seconds"
 """Of what figures are drawn: the first of these that varies, and seconds."""
+CELL, RENAMED = "cell", "cell_"
+"""The column that says which cell a row is of, and the name that a function's own `cell` has beside it."""
 GROUPS = 10
 """Lines of a figure at most."""
 
@@ -76,7 +78,7 @@ def axes(table: pd.DataFrame, names: Sequence[str]) -> tuple[str | None, str | N
 
 def _scalars(item: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        str(name): value
+        RENAMED if name == CELL else str(name): value
         for name, value in item.items()
         if value is None or isinstance(value, str | bool | int | float)
     }

@@ -63,7 +63,8 @@ def _varies(column: pd.Series) -> bool:
 def _figure(
     name: str, place: str, table: pd.DataFrame, y: str, along: str, group: str | None
 ) -> Iterator[Figure]:
-    rows = table[np.isfinite(pd.to_numeric(table[y], errors="coerce"))]
+    values = pd.to_numeric(table[y], errors="coerce")
+    rows = table.assign(**{y: values})[np.isfinite(values)]
     if rows.empty or rows[along].nunique() < 2:
         return
     numeric = pd.api.types.is_numeric_dtype(rows[along])
@@ -105,7 +106,11 @@ def _figure(
 
 
 def _where(row: pd.Series, along: str, group: str | None) -> str:
-    return " and ".join(f"{name} {row[name]}" for name in (along, group) if name is not None)
+    return " and ".join(f"{name} {_asked(row[name])}" for name in (along, group) if name is not None)
+
+
+def _asked(value: Any) -> str:
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 def _said(value: float, y: str) -> str:

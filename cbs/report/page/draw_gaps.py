@@ -176,7 +176,8 @@ def _law(fit: Any) -> str:
 def _limits(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A line at every time limit."""
     shapes, notes = [], []
-    for limit in sorted(set(runs["time_limit"].dropna()))[-4:]:
+    known = runs["time_limit"][np.isfinite(runs["time_limit"]) & (runs["time_limit"] > 0)]
+    for limit in sorted(set(known))[-4:]:
         shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": limit, "y1": limit,
                        "line": {"dash": "dot", "width": 1, "color": "#7f8896"}})  # fmt: skip
         notes.append(
@@ -231,7 +232,7 @@ def heuristics(evidence: Evidence) -> Iterator[Figure]:
     table = excess_table(runs)
     runs = runs.assign(excess=np.where(runs["exact"], 0.0, runs["excess"]))
     data = []
-    end = max(float(runs["excess"][np.isfinite(runs["excess"])].max()), 10 * LEAST) * 1.5
+    end = max([*runs["excess"][np.isfinite(runs["excess"])], 10 * LEAST]) * 1.5
     for label in sorted(set(runs["label"])):
         mine, look = runs[runs["label"] == label], evidence.looks[label]
         x, y = distribution(mine["excess"].to_numpy(), end)
@@ -249,6 +250,7 @@ def heuristics(evidence: Evidence) -> Iterator[Figure]:
             }
         )
     first, last = table.iloc[0], table.iloc[-1]
+    others = f"; {last['solver']} in {percent(last['share_optimal'])}, {_above(last)}."
     yield Figure(
         "excess",
         SECTION,
@@ -259,8 +261,7 @@ def heuristics(evidence: Evidence) -> Iterator[Figure]:
         "solver proved; at the left end, "
         "the share that found an optimum, up to the gap of its proof.",
         f"{first['solver']} finds the optimum in {percent(first['share_optimal'])} of its runs and is "
-        f"{percent(first['mean_excess'], 2)} above it in the mean; {last['solver']} in "
-        f"{percent(last['share_optimal'])}, {percent(last['mean_excess'], 2)} above.",
+        f"{_above(first)} it in the mean{others if len(table) > 1 else '.'}",
         {
             "data": data,
             "layout": layout(
@@ -276,6 +277,12 @@ def heuristics(evidence: Evidence) -> Iterator[Figure]:
         runs[[*FACTS, "value", "optimum", "excess", "seconds"]],
         table.rename(columns=lambda name: name.replace("_", " ")),
     )
+
+
+def _above(line: pd.Series) -> str:
+    """How far a solver is above the optimum in the mean; infinitely far where one is 0 and it is not."""
+    excess = float(line["mean_excess"])
+    return f"{percent(excess, 2) if np.isfinite(excess) else 'infinitely far'} above"
 
 
 def distribution(values: np.ndarray[Any, Any], end: float) -> tuple[list[float], list[float]]:

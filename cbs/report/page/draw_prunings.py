@@ -119,6 +119,8 @@ def _column(
     told = f"{form(middle[low])} by {low}"
     if len(middle) > 1:
         told = f"the least by {low} ({form(middle[low])}) and the most by {high} ({form(middle[high])})"
+        if form(middle[low]) == form(middle[high]):
+            told = f"{form(middle[low])} by every method"
     yield Figure(
         f"{column}-{place}",
         SECTION,
@@ -178,6 +180,12 @@ def by_layer(evidence: Evidence) -> Iterator[Figure]:
                     "hovertemplate": "%{x}: %{y:.2%} (%{fullData.name})<extra></extra>",
                 })  # fmt: skip
             top, low = mine.loc[mine[column].idxmax()], mine.loc[mine[column].idxmin()]
+            told = (
+                f"It is the most in layer {top['layer']} ({percent(top[column], 2)}, {top['method']}) and "
+                f"the least in layer {low['layer']} ({percent(low[column], 2)}, {low['method']})."
+            )
+            if top[column] == low[column]:
+                told = f"It is {percent(top[column], 2)} in every layer."
             yield Figure(
                 f"layers-{column}-{place}",
                 SECTION,
@@ -185,9 +193,7 @@ def by_layer(evidence: Evidence) -> Iterator[Figure]:
                 f"The {'share pruned' if column == 'sparsity' else 'certified gap'} of every layer of "
                 f"{name}, by "
                 "the method of best accuracy at every sparsity.",
-                f"It is the most in layer {top['layer']} ({percent(top[column], 2)}, {top['method']}) "
-                "and the least in "
-                f"layer {low['layer']} ({percent(low[column], 2)}, {low['method']}).",
+                told,
                 {
                     "data": data,
                     "layout": layout(

@@ -14,7 +14,7 @@ from cbs.report.page.optima import best_known
 from cbs.report.page.races import FLOOR, Race, means, profile, race
 from cbs.report.page.style import layout, text
 from cbs.report.page.traces import Trace, quartiles, times
-from cbs.report.page.words import left_out, listed, percent, seconds, several
+from cbs.report.page.words import leaders, left_out, listed, percent, seconds, several
 
 SECTION = "Solvers compared"
 FACTS = ["cell", "task", "instance", "label", "family", "n", "sparsity"]
@@ -45,20 +45,37 @@ def profiles(evidence: Evidence) -> Iterator[Figure]:
         })  # fmt: skip
     first = {label: float(share[0]) for label, (_, share) in curves.items()}
     last = {label: float(share[-1]) for label, (_, share) in curves.items()}
-    quickest, surest = max(first, key=first.__getitem__), max(last, key=last.__getitem__)
     yield Figure(
         "profile", SECTION, "Performance profile",
         "The share of tasks that a solver brings to the gap asked within a factor (to the right) of the "
         f"quickest solver's seconds, over {_tasks(found)}; a run that did not get there counts as never "
         f"(Dolan and More 2002; times under {seconds(FLOOR)} count as that).{left_out(found.left_out)}",
-        f"{quickest} is the quickest most often ({percent(first[quickest])} of the tasks), and "
-        f"{'it also' if quickest == surest else surest} proves the most ({percent(last[surest])}).",
+        _profile_found(first, last),
         {"data": data, "layout": layout(
             {"type": "log", "title": {"text": "seconds over the quickest solver's"}},
             {"title": {"text": "share of tasks"}, "range": [-0.02, 1.02], "tickformat": ".0%"},
         )},
         found.cells[[*FACTS, "outcome", "seconds", "time_limit", "ratio"]],
     )  # fmt: skip
+
+
+def _profile_found(first: dict[str, float], last: dict[str, float]) -> str:
+    """Who is quickest most often and who proves the most, by the shares of tasks at both ends."""
+    most = max(last.values())
+    if not most:
+        return "None of them brings a task to the gap asked."
+    quickest, surest = leaders(first), leaders(last)
+    if len(quickest) == 1:
+        told = f"{quickest[0]} is the quickest most often ({percent(max(first.values()))} of the tasks)"
+    else:
+        told = (
+            f"{listed(quickest)} are the quickest equally often ({percent(max(first.values()))} of the tasks)"
+        )
+    if len(surest) == len(last):
+        return f"{told}; all prove as many ({percent(most)})."
+    if len(surest) > 1:
+        return f"{told}; {listed(surest)} prove the most ({percent(most)})."
+    return f"{told}, and {'it also' if quickest == surest else surest[0]} proves the most ({percent(most)})."
 
 
 def averages(evidence: Evidence) -> Iterator[Figure]:
@@ -109,8 +126,7 @@ def averages(evidence: Evidence) -> Iterator[Figure]:
         f"{_tasks(found)}; runs that proved less count as their cap, and their solver's bar is "
         f"hatched.{left_out(found.left_out)}",
         f"{best['solver']} needs {seconds(best['mean_seconds'])} in the mean and proves {best['proven']} of "
-        f"{best['tasks']}; {worst['solver']} needs {worst['ratio']:.3g} times as long and proves "
-        f"{worst['proven']}.",
+        f"{best['tasks']}; {worst['solver']} needs {_longer(worst)} and proves {worst['proven']}.",
         {
             "data": data,
             "layout": layout(
@@ -129,6 +145,14 @@ def averages(evidence: Evidence) -> Iterator[Figure]:
         ),
         height=150 + 34 * len(table),
     )
+
+
+def _longer(line: pd.Series) -> str:
+    """How long a solver needs, beside the quickest."""
+    ratio = f"{line['ratio']:.3g}"
+    if ratio == "1":
+        return "as long"
+    return f"{ratio} times as long" if np.isfinite(line["ratio"]) else seconds(line["mean_seconds"])
 
 
 def _tasks(found: Race) -> str:
@@ -154,7 +178,8 @@ def over_time(evidence: Evidence) -> Iterator[Figure]:
     proving = [label for label in bounding(runs) if label in mine]
     if proving:
         yield _gaps(evidence, {label: mine[label] for label in proving}, when, axis)
-    yield _excess(evidence, mine, runs, when, axis)
+    if runs.loc[runs["label"].isin(list(mine)), "problem"].isin(list(best_known(evidence.cells))).any():
+        yield _excess(evidence, mine, runs, when, axis)
 
 
 def _gaps(
@@ -197,7 +222,7 @@ def _gaps(
             }
             for t, a, b, c in zip(when, low, mid, high, strict=True)
         ]
-    best = min(final, key=final.__getitem__)
+    best = leaders(final, min)
     closed = [label for label, gap in final.items() if gap <= EXACT_ENOUGH]
     return Figure(
         "gap-time",
@@ -208,7 +233,8 @@ def _gaps(
         "last gap; each solver's are its own runs.",
         f"In the end the median gap of {listed(closed)} is closed."
         if closed
-        else f"In the end {best} has the least median gap, {percent(final[best], 2)}.",
+        else f"In the end {listed(best)} {'has' if len(best) == 1 else 'have'} the least median gap, "
+        f"{percent(final[best[0]], 2)}.",
         {
             "data": data,
             "layout": layout(axis, {"title": {"text": "gap"}, "tickformat": ".0%", "range": [-0.02, 1.02]}),
@@ -266,8 +292,9 @@ def _excess(
         f"{seconds(until)} "
         "(Berthold 2013): 0 is the best mask at once.",
         f"{summary.iloc[0]['solver']} has good masks the earliest: its primal integral is "
-        f"{summary.iloc[0]['primal integral']:.3g}"
-        + (f", that of {last['solver']} {last['primal integral']:.3g}." if len(summary) > 1 else "."),
+        f"{summary.iloc[0]['primal integral']:.3g}, that of {last['solver']} {last['primal integral']:.3g}."
+        if summary["primal integral"].nunique() > 1
+        else f"The primal integral of {listed(summary['solver'])} is {last['primal integral']:.3g}.",
         {
             "data": data,
             "layout": layout(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 def several(count: int, noun: str, plural: str = "") -> str:
@@ -37,6 +37,12 @@ def seconds(value: float) -> str:
         if value < 36000
         else f"{value / 3600:.3g} h"
     )
+
+
+def leaders(scores: Mapping[str, float], best: Callable[[Iterable[float]], float] = max) -> list[str]:
+    """Names of the best score, all of them where several have it."""
+    top = best(scores.values())
+    return [name for name, score in scores.items() if score == top]
 
 
 def left_out(reasons: dict[str, str]) -> str:

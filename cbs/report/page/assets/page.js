@@ -45,7 +45,10 @@
       && (!filters.families || !family || filters.families.has(family[row]))
       && (!n || within(filters.n, n[row])) && (!sparsity || within(filters.sparsity, sparsity[row]));
   }
-  const kept = (table) => all(table.rows).filter(passer((name) => column(table, name)));
+  // A row with a cell is of that cell's solver and family, whatever a column of its own is called.
+  const whose = (table, name) => (table.data.cell && ["label", "family"].includes(name)
+    ? table.data.cell.map((row) => cells[name][row]) : column(table, name));
+  const kept = (table) => all(table.rows).filter(passer((name) => whose(table, name)));
 
   // ---- themes
   const system = window.matchMedia("(prefers-color-scheme: dark)");
@@ -223,8 +226,10 @@
       ? (a, b) => (cells.accuracy[b] ?? -1) - (cells.accuracy[a] ?? -1)
       : (a, b) => (cells.value[a] ?? Infinity) - (cells.value[b] ?? Infinity);
     const best = [...done].sort((a, b) => better(a, b) || a - b)[0];
-    const bounds = done.map((row) => cells.bound[row]).filter(finite);
-    const values = done.map((row) => cells.value[row]).filter(finite);
+    // Objectives of prunings differ with budget and samples: only a run's own bound is one of its value.
+    const counted = cells.kind[first] === "prune" && best !== undefined ? [best] : done;
+    const bounds = counted.map((row) => cells.bound[row]).filter(finite);
+    const values = counted.map((row) => cells.value[row]).filter(finite);
     const value = values.length ? Math.min(...values) : null, bound = bounds.length ? Math.max(...bounds) : null;
     const proofs = done.filter((row) => cells.outcome[row] === "proven").sort((a, b) => cells.seconds[a] - cells.seconds[b]);
     const gap = value === null || bound === null ? null : value === bound ? 0 : (value - bound) / Math.abs(value);
@@ -354,9 +359,13 @@
       ...(side * side === n && n > 9 ? [element("label", {}, box, "every row as a picture")] : [])), canvas);
   }
 
+  // An address that was damaged on its way is looked for as it is.
+  function decoded(word) {
+    try { return decodeURIComponent(word); } catch { return word; }
+  }
   function route() {
     const match = /^#instance=(.+)$/.exec(window.location.hash);
-    if (match) return show(decodeURIComponent(match[1]));
+    if (match) return show(decoded(match[1]));
     const was = find("overview").hidden;
     find("overview").hidden = false;
     find("instance").hidden = true;

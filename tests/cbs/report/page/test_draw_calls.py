@@ -44,3 +44,16 @@ def test_what_does_not_vary_is_not_drawn():
 def test_entries_have_a_table():
     found = figures(call("path", {"data": "wine"}, {"sizes": [{"k": 1}, {"k": 2}]}))
     assert found["list-path-sizes-0"].finding == "2 entries of 1 call."
+
+
+def test_a_function_may_speak_of_cells_and_give_words():
+    rows = [
+        call("grid", {"cell": c, "n": n}, {"seconds": f"{n}.5", "list": [{"cell": "a"}, {"cell": "b"}]})
+        for c, n in ((7, 1), (9, 2))
+    ]
+    report = compose(frame(*rows))
+    found = {figure.name: figure for figure in report.figures}
+    assert list(found["calls-grid-0"].summary["cell_"]) == [7, 9]
+    assert list(found["list-grid-list-0"].table["cell"]) == [0, 0, 1, 1]
+    assert found["seconds-grid-0"].finding.startswith("It is the least, 1.5 s, at cell_ 7 and n 1")
+    report.html()

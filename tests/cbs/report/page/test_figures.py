@@ -1,5 +1,6 @@
 """Every figure is one that Plotly accepts, says what it found, and is there only where there is data."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -57,6 +58,49 @@ def test_findings_are_those_of_the_data(figures):
     )
     assert "staged at 90.0%" in figures["stages-net"].finding
     assert "-30.00 points" in figures["stages-net"].finding
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "finding"),
+    [
+        (
+            [solve(p, s, bound=1.0) for p in "pq" for s in "abc"], "profile",
+            "a, b and c are the quickest equally often (100.0% of the tasks); all prove as many (100.0%).",
+        ),
+        (
+            [solve(p, s, bound=0.5, status="time_limit") for p in "pq" for s in "ab"], "profile",
+            "None of them brings a task to the gap asked.",
+        ),
+        (
+            [solve("p", s, 1 + (s == "b"), bound=1.0 if s != "c" else 0.5,
+                   status="optimal" if s != "c" else "time_limit") for s in "abc"], "profile",
+            "a is the quickest most often (100.0% of the tasks); a and b prove the most (100.0%).",
+        ),
+        (
+            [solve("p", s, bound=1.0) for s in "ab"], "means",
+            "a needs 1 s in the mean and proves 1 of 1; b needs as long and proves 1.",
+        ),
+        (
+            [solve("p", "a", value=0.0, bound=0.0), solve("p", "b", value=1.0, status="feasible")], "excess",
+            "b finds the optimum in 0.0% of its runs and is infinitely far above it in the mean.",
+        ),
+        (
+            [prune(m, 0.5, 0.9) for m in ("joint", "obc")], "value-net",
+            "In the median over sparsities it is 1 by every method.",
+        ),
+        ([prune("joint", 0.5, 0.9)], "layers-sparsity-net", "It is 50.00% in every layer."),
+    ],
+)  # fmt: skip
+def test_findings_of_what_is_equal_name_all_or_none(rows, name, finding):
+    found = {figure.name: figure for figure in compose(frame(*rows)).figures}
+    assert found[name].finding == finding
+
+
+def test_traces_without_any_mask():
+    traces = {"trace_seconds": [1.0, 2.0], "trace_value": [np.inf, np.inf], "trace_bound": [0.1, 0.5]}
+    rows = [solve(p, "a", value=None, bound=0.5, status="time_limit") for p in "pq"]
+    report = compose(frame(*rows), lambda key: traces)
+    assert "excess-time" not in [figure.name for figure in report.figures]
 
 
 def test_contradictions_are_told():

@@ -19,6 +19,7 @@ from tests.cbs.report.page.cells_for_tests import frame, prune, solve, study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><img src=x onerror=alert(1)>\u2028&amp;"
+LONG = "long" * 60
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,7 @@ def mixed():
     """A study of everything, with a name that would break out of a careless page."""
     table, arrays = study()
     table.loc[table["instance"] == "p0", "instance"] = NASTY
+    table.loc[table["instance"] == "p3", "family"] = LONG
     more = [prune(m, s, a + s / 100) for m, a in (("joint", 0.9), ("obc", 0.8)) for s in (0.5, 0.9)]
     more.append(
         solve("broken", "exact", None, None, state="failed", error="ValueError: <b>no</b>", status=None)
@@ -242,6 +244,8 @@ def test_addresses_narrow_screens_and_keys(made, opens):
     assert page.locator("#instance tbody tr").count() == 2
     page.evaluate("location.hash = '#instance=nobody'")
     page.wait_for_selector("#instance .warning")
+    page.evaluate("location.hash = '#instance=%E0%A4%A'")
+    page.wait_for_selector("#instance .warning:has-text('%E0%A4%A')")
     page.evaluate("location.hash = ''")
     page.set_viewport_size({"width": 794, "height": 1100})
     page.emulate_media(media="print", color_scheme="dark")

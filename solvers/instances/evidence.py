@@ -10,7 +10,6 @@ import datetime
 import json
 import math
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -27,7 +26,6 @@ from solvers.instances.item import NETWORK, Item, Known
 from solvers.instances.library import Library
 from solvers.problem import Mask
 from solvers.runtime.parallel import one_thread_each
-from solvers.runtime.writing import replacing
 from solvers.summary import number
 
 SLACK = 1e-9
@@ -142,13 +140,15 @@ def claim(
     item = library[name]
     before = after = item.known
     taken: list[Mask] | None = None
+    proof: bytes | None = None
+    lost = before.value is not None and not _has_masks(item)
     if masks is None and certificate is None:
         raise ValueError("claim a mask, a certificate, or both; neither was given")
     complaints = []
     if masks is not None:
         value, bits = value_of(item, masks)
         _require_sound(item, value)
-        if _less(value, before.value):
+        if _less(value, before.value) or (lost and _as_good(value, before.value)):
             after, taken = replace(after, value=value, value_by=by_whom(by)), bits
         else:
             complaints.append(f"its value is {number(value)}, the best known {number(before.value or 0.0)}")
@@ -156,7 +156,7 @@ def claim(
         verdict = verified(item, certificate)
         inside = _certified_masks(certificate, item)
         value, bits = value_of(item, inside)
-        if _less(value, after.value):
+        if _less(value, after.value) or (lost and taken is None and _as_good(value, after.value)):
             after, taken = replace(after, value=value, value_by=by_whom(by)), bits
         if after.value is not None and verdict.bound > after.value + SLACK * abs(after.value):
             raise ValueError(
@@ -165,13 +165,13 @@ def claim(
             )
         known = -math.inf if before.bound is None else before.bound
         if verdict.bound > known or (before.certificate is None and verdict.bound >= known):
-            after = keep_certificate(library, after, name, certificate, verdict.bound, by)
+            after = certified(library, after, name, verdict.bound, by)
+            proof = Path(certificate).read_bytes()
         else:
             complaints.append(f"its bound is {number(verdict.bound)}, the best known {number(known)}")
-    if after == before:
+    if after == before and taken is None:
         raise ValueError(f"instance {name!r}: no better than what is known: {'; '.join(complaints)}")
-    library.record(name, after, taken)
-    return Taken(before, after)
+    return Taken(before, library.record(name, after, taken, before=before, proof=proof))
 
 
 def verified(item: Item, certificate: str | os.PathLike[str]) -> checker.Verdict:
@@ -191,16 +191,9 @@ def verified(item: Item, certificate: str | os.PathLike[str]) -> checker.Verdict
             raise ValueError(f"instance {item.name!r}: the certificate is refuted: {error}") from None
 
 
-def keep_certificate(
-    library: Library, known: Known, name: str, certificate: str | os.PathLike[str], bound: float, by: str
-) -> Known:
-    """Put a verified certificate into the library; what is then known."""
-    place = library.certificate_path(name)
-    place.parent.mkdir(exist_ok=True)
-    if Path(certificate).resolve() != place.resolve():
-        with Path(certificate).open("rb") as source, replacing(place) as file:
-            shutil.copyfileobj(source, file)
-    return replace(known, bound=bound, bound_by=by_whom(by), certificate=place.name)
+def certified(library: Library, known: Known, name: str, bound: float, by: str) -> Known:
+    """What is known with a verified certificate in the place that the library has for it."""
+    return replace(known, bound=bound, bound_by=by_whom(by), certificate=library.certificate_path(name).name)
 
 
 def check(library: Library, item: Item, *, proofs: bool = True) -> list[str]:
@@ -257,6 +250,19 @@ def _require_sound(item: Item, value: float) -> None:
 
 def _less(value: float, known: float | None) -> bool:
     return known is None or value < known - 1e-12 * abs(known)
+
+
+def _as_good(value: float, known: float | None) -> bool:
+    return known is not None and value <= known + SLACK * abs(known)
+
+
+def _has_masks(item: Item) -> bool:
+    """Whether the masks of an instance are there, and meet its budget."""
+    try:
+        masks = item.masks()
+        return masks is not None and math.isfinite(value_of(item, masks)[0])
+    except ValueError:
+        return False
 
 
 def _certified_masks(path: str | os.PathLike[str], item: Item) -> list[Mask]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from solvers.control import Callback
-from solvers.instances.evidence import by_whom, keep_certificate, value_of, verified
+from solvers.instances.evidence import SLACK, by_whom, certified, value_of, verified
 from solvers.instances.item import NETWORK, Item, Known
 from solvers.instances.library import Library
 from solvers.problem import Mask
@@ -84,25 +84,30 @@ def improve(
     value, better = value_of(item, better)
     by = f"cbs {name}"
     after, taken = replace(known, seconds=round(known.seconds + found.seconds, 2)), None
-    if known.value is None or value < known.value - 1e-12 * abs(known.value):
+    # a mask that was lost is replaced by one as good
+    room = -1e-12 if masks is not None else SLACK
+    if known.value is None or value < known.value + room * abs(known.value):
         after, taken = replace(after, value=value, value_by=by_whom(by)), better
     assert after.value is not None
     bound = min(float(found.bound), after.value)
     margin = 0.0 if known.certificate is None else 1e-7  # a proof is worth more than a last digit
     if bound > float("-inf") and (known.bound is None or bound > known.bound + margin * abs(known.bound)):
         after = replace(after, bound=bound, bound_by=by_whom(by), certificate=None)
+    proof = None
     if found.certificate is not None and after.bound is not None:
-        after = _with_certificate(library, item, after, found.certificate, by)
-    library.record(item.name, after, taken)
+        after, proof = _with_certificate(library, item, after, found.certificate, by)
+    after = library.record(item.name, after, taken, before=known, proof=proof)
     return Improved(known, after, found.status)
 
 
-def _with_certificate(library: Library, item: Item, known: Known, certificate: Any, by: str) -> Known:
+def _with_certificate(
+    library: Library, item: Item, known: Known, certificate: Any, by: str
+) -> tuple[Known, bytes | None]:
     """What is known with a certificate, if it is small, proves about as much, and the checker agrees."""
     assert known.bound is not None
     lacks = known.bound - certificate.bound
     if lacks > 1e-6 * abs(known.bound) or (known.certificate is not None and lacks > 0):
-        return known
+        return known, None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "certificate.npz"
         certificate.save(path)
@@ -110,6 +115,6 @@ def _with_certificate(library: Library, item: Item, known: Known, certificate: A
             arrays = dict(file)
         np.savez_compressed(path, allow_pickle=False, **arrays)
         if path.stat().st_size > LARGEST:
-            return known
+            return known, None
         verdict = verified(item, path)
-        return keep_certificate(library, known, item.name, path, verdict.bound, by)
+        return certified(library, known, item.name, verdict.bound, by), path.read_bytes()

@@ -13,6 +13,7 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,16 +226,37 @@ class Library:
             self.index["parts"] = [*parts, {"settings": dict(settings), "data": list(data)}]
             self._write()
 
-    def record(self, name: str, known: Known, masks: Sequence[Mask] | None = None) -> None:
-        """Write down the best that is known of an instance; its mask is written before the index.
+    def record(
+        self,
+        name: str,
+        known: Known,
+        masks: Sequence[Mask] | None = None,
+        *,
+        before: Known | None = None,
+        proof: bytes | None = None,
+    ) -> Known:
+        """Write down the best that is known of an instance; mask and proof are written before the index.
 
         Args:
             name: of the instance.
             known: the best value and bound.
             masks: of that value, one a layer; None where the value has not changed.
+            before: what was known when the work began. If somebody has found something since, the better of
+                both is kept, value and bound each for itself.
+            proof: the certificate file of the bound; None where it has not changed.
+
+        Returns:
+            What is known now.
         """
         with locked(self.folder):
             self.index = read_index(self.folder)
+            if before is not None:
+                known, masks, proof = _merged(self.known(name), before, known, masks, proof)
+            if proof is not None:
+                place = self.certificate_path(name)
+                place.parent.mkdir(exist_ok=True)
+                with replacing(place) as file:
+                    file.write(proof)
             if masks is not None:
                 path = self.mask_path(name)
                 path.parent.mkdir(exist_ok=True)
@@ -248,6 +270,7 @@ class Library:
             entry = self.index["instances"][name]
             self.index["instances"][name] = entry | facts
             self._write()
+        return known
 
     def known(self, name: str) -> Known:
         """The best value and bound of an instance."""
@@ -321,6 +344,33 @@ class Library:
             str(entry["budget"].get("kind")), float(entry["sparsity"]), about, known, certificate,
             load=lambda: self.problems(name), load_masks=lambda: self.masks(name),
         )  # fmt: skip
+
+
+def _merged(
+    now: Known, before: Known, found: Known, masks: Sequence[Mask] | None, proof: bytes | None
+) -> tuple[Known, Sequence[Mask] | None, bytes | None]:
+    """What is known now and what was found since `before`: the better value, and the better bound."""
+    after = replace(now, seconds=round(now.seconds + found.seconds - before.seconds, 2))
+    if (
+        masks is not None
+        and now.value != before.value
+        and now.value is not None
+        and (found.value is None or found.value >= now.value)
+    ):
+        masks = None
+    if masks is not None:
+        after = replace(after, value=found.value, value_by=found.value_by)
+    bounds = [(known.bound, known.certificate, known.bound_by) for known in (now, before, found)]
+    if bounds[2] != bounds[1] and (
+        bounds[0] == bounds[1]
+        or now.bound is None
+        or (found.bound is not None and found.bound > now.bound)
+        or (now.bound == found.bound and now.certificate is None)
+    ):
+        after = replace(after, bound=found.bound, bound_by=found.bound_by, certificate=found.certificate)
+    else:
+        proof = None
+    return after, masks, proof
 
 
 def _budgets(entry: Mapping[str, Any]) -> list[Any]:

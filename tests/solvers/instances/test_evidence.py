@@ -163,3 +163,30 @@ def test_checks_find_what_does_not_hold(library, tmp_path):
     library.mask_path("a-r0").unlink()
     library.index["instances"]["a-r0"]["digest"] = item.digest
     assert check(library, library["a-r0"], proofs=False) == ["it has a value without a mask"]
+
+
+def test_what_others_found_meanwhile_is_kept_where_it_is_better(library, tmp_path):
+    item = library["a-r0"]
+    value, best = by_enumeration(item.problem())
+    worse = np.zeros((1, 8), bool)
+    worse[0, np.argsort(-np.abs(item.problem().W[0]))[:5]] = True
+    solve(item.problem(), certify=True).certificate.save(tmp_path / "c.npz")
+    mine = Library(library.folder)  # read before the others' claims
+    claim(library, "a-r0", masks=[best], certificate=tmp_path / "c.npz", by="others")
+    taken = claim(mine, "a-r0", masks=[worse], by="me")
+    found = Library(library.folder)["a-r0"]
+    assert taken.after == found.known == library["a-r0"].known
+    assert found.known.value == pytest.approx(value, rel=1e-9)
+    assert found.known.value_by.startswith("others, ")
+    assert found.status == "proven"
+    assert check(library, found) == []
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
+def test_a_mask_that_was_lost_is_claimed_again(library, damage):
+    _, best = by_enumeration(library["a-r0"].problem())
+    claim(library, "a-r0", masks=[best])
+    damage(library.mask_path("a-r0"))
+    assert len(check(library, library["a-r0"])) == 1
+    claim(library, "a-r0", masks=[best])
+    assert check(library, library["a-r0"]) == []

@@ -33,3 +33,16 @@ def test_what_is_known_is_the_start(tmp_path):
     found = improve(library, library["a-layer"], solver="wanda", certify=False)
     assert found.after.value == best.value
     assert found.after.bound == best.bound
+    library.mask_path("a-layer").unlink()
+    improve(library, library["a-layer"], time_limit=20, certify=False)
+    assert check(library, library["a-layer"]) == []
+
+
+def test_a_search_overwrites_nothing_that_was_found_meanwhile(tmp_path):
+    library = small_library(tmp_path)
+    item = library["a-layer"]  # what is known when a long search begins
+    best = improve(Library(tmp_path), item, time_limit=20).after
+    found = improve(library, item, solver="magnitude", certify=False)
+    assert found.after.value == best.value
+    assert found.after.certificate == best.certificate is not None
+    assert check(library, Library(tmp_path)["a-layer"]) == []

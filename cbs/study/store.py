@@ -35,6 +35,8 @@ PLANNED, RUNNING, DONE, FAILED = "planned", "running", "done", "failed"
 STATES = (PLANNED, RUNNING, DONE, FAILED)
 CONNECT = 5
 """Seconds after which a database that does not answer is unreachable."""
+MAKING = 1936421221
+"""Number of the lock that PostgreSQL holds while tables are made."""
 LARGEST = 900_000_000
 """Bytes of a cell's arrays, packed, that databases take."""
 BUSY = 30
@@ -150,9 +152,7 @@ class Store:
                     raise ValueError(f"store {self.name!r} holds other tables; it is no store of a study")
                 if not create:
                     raise ValueError(f"store {self.name!r} is empty; `cbs study run` fills it")
-                _TABLES.create_all(self._engine)
-                with self._engine.begin() as connection:
-                    connection.execute(META.insert().values(name="layout", value=str(LAYOUT)))
+                self._make()
             with self._engine.connect() as connection:
                 found = connection.scalar(sql.select(META.c.value).where(META.c.name == "layout"))
         if found is None or not str(found).isdigit():
@@ -162,6 +162,17 @@ class Store:
                 f"store {self.name!r} was written by a newer version (layout {found}, this one reads up to "
                 f"{LAYOUT}); update the package"
             )
+
+    def _make(self) -> None:
+        """Make the tables, all or none of them, unless another process does just now."""
+        with self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            elif self._engine.dialect.name == "postgresql":
+                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(sql.literal(MAKING))))
+            _TABLES.create_all(connection)
+            if connection.scalar(sql.select(META.c.value).where(META.c.name == "layout")) is None:
+                connection.execute(META.insert().values(name="layout", value=str(LAYOUT)))
 
     def __enter__(self) -> Store:
         return self
@@ -175,7 +186,7 @@ class Store:
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Database errors in one line: `Full`, `Away` where it may be better soon, `Unfit`, else ValueError."""
+        """Database errors in one line: `Full`, `Away` if it may be better soon, `Unfit`, else ValueError."""
         try:
             yield
         except SQLAlchemyError as error:

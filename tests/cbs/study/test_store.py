@@ -4,6 +4,8 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +181,18 @@ def test_a_full_disk_loses_nothing(tmp_path):
             assert store.arrays(kept[-1])["a"].shape == (5000,)
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_programs_that_make_a_store_at_once_get_one(place):
+    ready = threading.Barrier(4)
+
+    def make(_):
+        ready.wait()
+        with Store.open(place, create=True) as store:
+            return sum(store.counts().values())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(make, range(4))) == [0, 0, 0, 0]
 
 
 def test_a_file_that_can_t_be_written_is_refused(tmp_path):

@@ -154,7 +154,9 @@ def export(
         raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
     to.mkdir(parents=True, exist_ok=True)
     said, count = {}, 0
-    items = [*_items(_library(folder), names, family, variant, budget, least, most, only_open, proven)]
+    library = _library(folder)
+    items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
+    items = _there(library, items)
     with output.telling_interruption(), _Clock("instance") as clock:
         for done, item in enumerate(items):
             problems, unit = item.problems(), 1.0
@@ -212,7 +214,7 @@ def solve(
     check_limits(time_limit, 1e-4, seed)
     library = _library(folder)
     items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
-    items = [item for item in items if not (unsolved and item.known.seconds)]
+    items = _there(library, [item for item in items if not (unsolved and item.known.seconds)])
     changes: list[dict[str, Any]] = []
     status = 0
     asked = Control()  # hears Ctrl-C also where a search ends by itself at that moment
@@ -262,20 +264,34 @@ def check(
 
     library = _library(folder)
     items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
+    items = _there(library, items)
     wrong: dict[str, list[str]] = {}
+    complaint = _solutions(library)
     with output.telling_interruption(), _Clock("instance") as clock:
         for done, item in enumerate(items):
             if found := run(library, item, proofs=not no_proofs):
                 wrong[item.name] = found
             clock.tell(item.name, done, len(items))
+    if complaint:
+        output.complain(complaint)
     if as_json:
-        output.print_json({"checked": len(items), "wrong": wrong})
+        output.print_json({"checked": len(items), "wrong": wrong, "solutions": complaint})
     else:
         print(f"{len(items)} instances checked, {len(items) - len(wrong)} hold")
     for name, lines in wrong.items():
         for line in lines:
             output.complain(line if line.startswith(f"instance {name!r}") else f"instance {name!r}: {line}")
-    return 1 if wrong else 0
+    return 1 if wrong or complaint else 0
+
+
+def _solutions(library: Library) -> str | None:
+    """What is wrong with the solution file of a library, or None."""
+    try:
+        if not library.solutions_agree():
+            return f"library {str(library.folder)!r}: index.solu says other values than index.json"
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def claim(
@@ -372,6 +388,18 @@ def _items(
     return library.items(
         names=names or None, family=family, variant=variant, budget=budget, n=(least, most), status=status
     )
+
+
+def _there(library: Library, items: list[Item]) -> list[Item]:
+    """Those whose data is in the library; of the others standard error tells."""
+    missing = {item.name: library.missing(item.name) for item in items}
+    if names := sorted({part for parts in missing.values() for part in parts}):
+        count = sum(map(bool, missing.values()))
+        output.remark(
+            f"{count} instance{' is' if count == 1 else 's are'} left out, as data {', '.join(names)} is not "
+            f"there; `cbs instances make RECIPE -o {library.folder}` makes it"
+        )
+    return [item for item in items if not missing[item.name]]
 
 
 def _number(value: float | None) -> str:

@@ -211,9 +211,10 @@ def check(library: Library, item: Item, *, proofs: bool = True) -> list[str]:
     try:
         if not item.intact():
             return ["its numbers have another digest"]
+        wrong += _other_facts(item)
         masks = item.masks()
     except ValueError as error:
-        return [str(error)]
+        return [*wrong, str(error)]
     known = item.known
     if known.value is not None and masks is None:
         wrong.append("it has a value without a mask")
@@ -236,6 +237,17 @@ def check(library: Library, item: Item, *, proofs: bool = True) -> list[str]:
         except ValueError as error:
             wrong.append(str(error))
     return wrong
+
+
+def _other_facts(item: Item) -> list[str]:
+    """What the index says of an instance's size that its numbers do not."""
+    problems = item.problems()
+    sizes = {"m": sum(problem.m for problem in problems), "n": max(problem.n for problem in problems)}
+    return [
+        f"its {field} is {size}, not {getattr(item, field)}"
+        for field, size in sizes.items()
+        if getattr(item, field) != size
+    ]
 
 
 def _require_sound(item: Item, value: float) -> None:

@@ -7,7 +7,6 @@ that two processes that work on one library lose nothing of each other's.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sys
@@ -134,8 +133,12 @@ def _wrong(name: str, entry: Any, data: Mapping[str, Any]) -> str | None:
         value = entry.get(field)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
             return f"{field!r} is {value!r:.40}"
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
             return f"{field!r} is not finite"
+    if not 0 <= entry["sparsity"] <= 1:
+        return f"'sparsity' is {entry['sparsity']!r:.40}"
+    if not isinstance(entry["budget"].get("kind"), str):
+        return f"'budget' is {entry['budget']!r:.40}"
     certificate = entry.get("certificate")
     if certificate is not None and not NAME.fullmatch(certificate):
         return f"'certificate' is {certificate!r:.40}"
@@ -143,6 +146,8 @@ def _wrong(name: str, entry: Any, data: Mapping[str, Any]) -> str | None:
         return f"'digest' is {entry['digest']!r:.40}"
     if not (len(entry["layers"]) == len(entry["data"]) == len(entry["rows"]) >= 1):
         return "'layers', 'data' and 'rows' must have one entry a layer"
+    if not all(isinstance(word, str) for word in (*entry["layers"], *entry["data"])):
+        return "'layers' and 'data' must list names"
     for part, rows in zip(entry["data"], entry["rows"], strict=True):
         if part not in data:
             return f"its data {part!r:.40} is not listed"

@@ -23,7 +23,7 @@ from solvers.checker.archive import read_archive
 from solvers.instances.index import INDEX, NAME, empty, locked, read_index, write_index
 from solvers.instances.item import NETWORK, STATUSES, VARIANTS, Item, Known, budget_of
 from solvers.instances.layer_data import LayerData
-from solvers.instances.solu import Solu, write_solu
+from solvers.instances.solu import Solu, read_solu, write_solu
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.writing import replacing
 
@@ -164,6 +164,10 @@ class Library:
     def data_path(self, name: str) -> Path:
         """Where data of a layer is, or would be."""
         return self.folder / "data" / f"{name}.npz"
+
+    def missing(self, name: str) -> list[str]:
+        """Names of an instance's data that are not there, as where they were too large to pass on."""
+        return [part for part in self.index["instances"][name]["data"] if not self.data_path(part).is_file()]
 
     def mask_path(self, name: str) -> Path:
         """Where the best mask of an instance is, or would be."""
@@ -318,14 +322,26 @@ class Library:
 
     def _write(self) -> None:
         write_index(self.folder, self.index)
+        write_solu(self.folder / SOLU, self._solutions())
+
+    def _solutions(self) -> dict[str, Solu]:
+        """What the solution file says."""
         entries = {name: self.known(name) for name in self.index["instances"]}
-        write_solu(
-            self.folder / SOLU,
-            {
-                name: Solu(known.value, known.bound, known.status == "proven")
-                for name, known in entries.items()
-            },
-        )
+        return {
+            name: Solu(known.value, known.bound, known.status == "proven") for name, known in entries.items()
+        }
+
+    def solutions_agree(self) -> bool:
+        """Whether the solution file says what the index says.
+
+        Raises:
+            ValueError: if it can't be read.
+        """
+        said = {
+            name: Solu(known.value, known.value if known.optimal else known.bound, known.optimal)
+            for name, known in self._solutions().items()
+        }
+        return read_solu(self.folder / SOLU) == said
 
     def _item(self, name: str) -> Item:
         entry = self.index["instances"][name]

@@ -19,6 +19,9 @@ from solvers.budget import Budget
 from solvers.hessian import Array
 from solvers.problem import Mask, SubsetProblem
 
+MOST = 20_000
+"""Variables of a programme of which a problem is made: its curvature is a dense matrix."""
+
 
 @dataclass(frozen=True, eq=False)
 class MixedProgramme:
@@ -99,8 +102,10 @@ class MixedProgramme:
             raise ValueError(
                 f"{self._what}: variable {self._named(odd)} is not binary, without the weights of an instance"
             )
+        if free.sum() > MOST:
+            raise ValueError(f"{self._what}: it has {free.sum()} variables; at most {MOST} are taken")
         at = np.where(fixed, self.lower, 0.0)
-        H = self.Q.toarray()[np.ix_(free, free)]
+        H = sp.csr_array(self.Q)[free][:, free].toarray()
         c = (self.c + self.Q @ at)[free]
         labels, counts = self._pools(free, at)
         n = int(free.sum())
@@ -126,7 +131,7 @@ class MixedProgramme:
                     raise ValueError(f"{self._what}: row {row + 1} can't be met")
                 continue
             count = low / values[0]
-            if low != high or (values != values[0]).any() or count != round(count):
+            if low != high or (values != values[0]).any() or not float(count).is_integer():
                 raise ValueError(
                     f"{self._what}: row {row + 1} does not count the variables of a pool; it must be a sum "
                     "of variables that equals a whole number"

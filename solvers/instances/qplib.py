@@ -151,6 +151,7 @@ def parse_qplib(text: str, what: str) -> MixedProgramme:
     read.vector("starting multipliers of variables", N)
     names = read.names("variables", "x", N)
     read.names("rows", "c", M)
+    read.end()
     for limits in (row_lower, row_upper, lower, upper):
         limits[limits >= infinity], limits[limits <= -infinity] = np.inf, -np.inf
     return MixedProgramme(
@@ -288,6 +289,11 @@ def _symmetric(entries: tuple[NDArray[np.int64], Array], N: int) -> sp.csr_array
     return sp.csr_array(sp.coo_array((np.concatenate([values, values[off]]), (rows, columns)), shape=(N, N)))
 
 
+def _is_whole(word: str) -> bool:
+    """Whether a word is a number of digits 0 to 9 alone, of which there are not too many."""
+    return word.isascii() and word.isdigit() and len(word) < 20
+
+
 class _Reader:
     """The records of a file, one after the other."""
 
@@ -311,6 +317,14 @@ class _Reader:
         self._at = len(self._lines)
         raise ValueError(f"{self._what} ends before {wanted}")
 
+    def end(self) -> None:
+        """Complain of records after the last: a count before them was too small."""
+        for at in range(self._at, len(self._lines)):
+            words = self._lines[at].split("#")[0].split()
+            if words and words[0][0] not in "!%":
+                self._at = at + 1
+                raise self.error(f"{' '.join(words)!r:.40} comes after the last record; a count is too small")
+
     def word(self, wanted: str) -> str:
         """The first word of the next record."""
         return self.words(wanted)[0]
@@ -318,7 +332,7 @@ class _Reader:
     def count(self, wanted: str) -> int:
         """A whole number from 0."""
         word = self.word(wanted)
-        if not word.isdigit() or int(word) > LARGEST:
+        if not _is_whole(word) or int(word) > LARGEST:
             raise self.error(f"{wanted} is {word!r:.30}; it must be a whole number up to {LARGEST}")
         return int(word)
 
@@ -331,12 +345,12 @@ class _Reader:
             value = float(word.replace("d", "e").replace("D", "e") if "inf" not in word.lower() else word)
         except ValueError:
             value = np.nan
-        if np.isnan(value):
+        if np.isnan(value) or "_" in word or not word.isascii():
             raise self.error(f"{wanted} has {word!r:.30}, which is not a number")
         return value
 
     def _index(self, word: str, size: int, wanted: str) -> int:
-        if not word.isdigit() or not 1 <= int(word) <= size:
+        if not _is_whole(word) or not 1 <= int(word) <= size:
             raise self.error(f"{wanted} has index {word!r:.30}; it must be from 1 to {size}")
         return int(word) - 1
 

@@ -83,11 +83,14 @@ def _by_highs(path: Path, what: str) -> MixedProgramme:
     highs.silent()
     if highs.readModel(str(path)) == highspy.HighsStatus.kError:
         raise ValueError(
-            f"{what} can't be read by HiGHS: it has no quadratic constraints, and QMATRIX is known to it"
+            f"{what} can't be read by HiGHS, which takes linear rows, binary and integer variables and a "
+            "quadratic objective (in .mps as QMATRIX or QUADOBJ)"
         )
     model: Any = highs.getModel()
     lp, hessian = model.lp_, model.hessian_
     N, M = lp.num_col_, lp.num_row_
+    if not N:
+        raise ValueError(f"{what} has no variables")
     parts = (np.array(lp.a_matrix_.value_), np.array(lp.a_matrix_.index_), np.array(lp.a_matrix_.start_))
     columns = lp.a_matrix_.format_ == highspy.MatrixFormat.kColwise
     A = sp.csc_array(parts, shape=(M, N)) if columns else sp.csr_array(parts, shape=(M, N))

@@ -1,6 +1,7 @@
 """`cbs instances`, from making a library to taking in a claim."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -128,6 +129,23 @@ def test_solving_checking_and_claiming(made, tmp_path, capsys):
     assert status == 1
     assert err.startswith(f"cbs: instance {name!r}: certificate ")
     assert err.count("\n") == 1
+    solutions = made / "index.solu"
+    text = solutions.read_text()
+    solutions.write_text(text.replace("=opt= ", "=best="))
+    status, _, err = run(capsys, "check", made, "--quiet", "--no-proofs")
+    solutions.write_text(text)
+    assert status == 1
+    assert err.endswith("index.solu says other values than index.json\n")
+
+
+def test_instances_whose_data_is_elsewhere_are_left_out(made, tmp_path, capsys):
+    shutil.copytree(made, tmp_path / "lib")
+    (tmp_path / "lib" / "data" / "wine-2.npz").unlink()
+    for argv in (["check"], ["export", "-o", tmp_path / "x"], ["solve", "--name", "wine-2*"]):
+        status, out, err = run(capsys, argv[0], tmp_path / "lib", *argv[1:])
+        assert status == 0
+        assert "left out, as data wine-2 is not there; `cbs instances make RECIPE" in err
+        assert not out.startswith("10 ")
 
 
 def test_bad_input_is_one_line(made, capsys):

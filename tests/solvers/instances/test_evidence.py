@@ -158,6 +158,9 @@ def test_checks_find_what_does_not_hold(library, tmp_path):
     solve(problem, certify=True).certificate.save(library.certificate_path("a-r0"))
     assert "refuted" in check(library, library["a-r0"])[0]
     assert check(library, library["a-r0"], proofs=False) == []
+    library.index["instances"]["a-r0"]["n"] = 9
+    assert check(library, library["a-r0"], proofs=False) == ["its n is 8, not 9"]
+    library.index["instances"]["a-r0"]["n"] = 8
     library.index["instances"]["a-r0"]["digest"] = "1" * 64
     assert check(library, library["a-r0"]) == ["its numbers have another digest"]
     library.mask_path("a-r0").unlink()

@@ -32,6 +32,11 @@ def test_an_index_reads_back(tmp_path):
         (lambda index: index["instances"]["a-r0"].update(rows=[]), "must have one entry a layer"),
         (lambda index: index["instances"]["a-r0"].update(certificate="../x"), r"'certificate' is '\.\./x'"),
         (lambda index: index["instances"].update({"../x": {}}), "a name has letters"),
+        (lambda index: index["instances"]["a-r0"].update(value=10**400), "'value' is not finite"),
+        (lambda index: index["instances"]["a-r0"].update(data=[{}]), "'layers' and 'data' must list names"),
+        (lambda index: index["instances"]["a-r0"].update(layers=[3]), "'layers' and 'data' must list names"),
+        (lambda index: index["instances"]["a-r0"].update(budget={"kind": [1]}), "'budget' is {'kind'"),
+        (lambda index: index["instances"]["a-r0"].update(sparsity=7), "'sparsity' is 7"),
         (lambda index: index.update(parts=[1]), "'parts' is not a list"),
     ],
 )

@@ -203,6 +203,9 @@ def test_quadratic_rows_and_unconstrained_files(tmp_path):
         (("3 3 2.0", "3 3 inf"), "Q has inf"),
         (("2 1\n0.0 # s", "2 7\n0.0 # s"), "types of variables must be 0, 1 or 2"),
         (("3 third\n0\n", ""), "ends before names of variables"),
+        (("3 third\n0\n", "3 third\n0\n7 more\n"), "'7 more' comes after the last record"),
+        (("3 # variables", "\u00b3"), "line 5: the number of variables is '\u00b3'"),
+        (("3 3 2.0", "3 3 2_0"), "'2_0', which is not a number"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, change, message):
@@ -219,3 +222,14 @@ def test_places_and_names_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="must be one word"):
         write_qplib(tmp_path / "x.qplib", problem, "two words")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "message"),
+    [(3, "1e30", "row 1 does not count the variables of a pool"), (10**6, "2", "it has 1000000 variables")],
+)
+def test_programmes_that_are_no_problem(tmp_path, size, limit, message):
+    text = f"x\nLBL\nminimize\n{size}\n1\n1\n0\n0\n2\n1 1 1\n1 2 1\n1e20\n{limit}\n0\n{limit}\n"
+    (tmp_path / "x.qplib").write_text(text + 9 * "0\n")
+    with pytest.raises(ValueError, match=message):
+        read_problem(tmp_path / "x.qplib")

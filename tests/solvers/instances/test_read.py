@@ -66,3 +66,9 @@ def test_what_can_not_be_read_is_told(tmp_path):
         read_problem(tmp_path / "x.mps")
     with pytest.raises(ValueError, match=r"must end in \.mps, \.lp, \.qplib"):
         read_programme(tmp_path / "x.npz")
+
+
+def test_a_file_without_a_model_is_told(tmp_path):
+    (tmp_path / "x.lp").write_text("hello world\n")
+    with pytest.raises(ValueError, match="has no variables"):
+        read_programme(tmp_path / "x.lp")

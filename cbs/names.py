@@ -16,7 +16,7 @@ def check_name(kind: str, name: str, known: Sequence[str]) -> None:
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     """What to say of a name that is not among the known, with the nearest of these."""
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return f"unknown {kind} {name!r}; {hint}"
 
 

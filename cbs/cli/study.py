@@ -93,7 +93,7 @@ def run(
 
     asked = Study.load(study)
     if plan:
-        _print_plan(planned(asked, store=store, data_dir=data_dir, told=_told))
+        _print_plan(planned(asked, store=store, data_dir=data_dir, only=only, told=_told))
         return 0
     failed = _run(asked, store, executor, workers, data_dir, only, known, retry=False)
     if report is not None:

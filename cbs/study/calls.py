@@ -6,8 +6,9 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,9 @@ from typing import Any
 
 from cbs.names import unknown
 from cbs.study.settings import REQUIRED, Key, integer, taken
+
+MOST = 1_000_000
+"""Cells that a grid may span."""
 
 
 def function(place: str) -> Callable[..., Any]:
@@ -46,9 +50,21 @@ def absolute(place: str, folder: Path) -> str:
     return f"{(folder / module).resolve()}:{name}"
 
 
+def signature_of(place: str, made: Callable[..., Any]) -> inspect.Signature:
+    """The parameters of a function.
+
+    Raises:
+        ValueError: in one line, for one of compiled code that does not tell them.
+    """
+    try:
+        return inspect.signature(made)
+    except (TypeError, ValueError):
+        raise ValueError(f"function {place!r} does not tell its parameters; give one of Python") from None
+
+
 def check_parameters(place: str, made: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Raise ValueError, with the nearest name, unless a function can be called with these parameters."""
-    signature = inspect.signature(made)
+    signature = signature_of(place, made)
     try:
         signature.bind(**given)
     except TypeError as error:
@@ -71,21 +87,31 @@ def grid(table: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         where: it stands, for complaints.
     """
     axes = {name: _axis(value, f"{where}: grid {name}") for name, value in table["grid"].items()}
+    spanned = math.prod(map(len, axes.values()))
+    if spanned > MOST:
+        raise ValueError(f"{where}: grid spans {spanned:,} cells, more than {MOST:,}")
     if empty := next((name for name, values in axes.items() if not values), None):
         raise ValueError(f"{where}: grid {empty} is empty")
     cases = table["cases"] if table["cases"] is not None else [{}]
+    if cases == []:
+        raise ValueError(f"{where}: cases is empty")
     if not isinstance(cases, list) or not all(isinstance(case, Mapping) for case in cases):
         raise ValueError(f"{where}: cases must be a list of tables of parameters")
     crossed = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     return [{**each, **case} for case in cases for each in crossed]
 
 
-def _axis(value: Any, where: str) -> list[Any]:
+def _axis(value: Any, where: str) -> Sequence[Any]:
     if not isinstance(value, Mapping) or "from" not in value:
         return value if isinstance(value, list) else [value]
     keys = {"from": Key(integer(0), REQUIRED), "to": Key(integer(1), REQUIRED), "step": Key(integer(1), 1)}
     ends = taken(value, keys, where)
-    return list(range(ends["from"], ends["to"], ends["step"]))
+    return range(ends["from"], ends["to"], ends["step"])
+
+
+def told(error: Exception) -> str:
+    """What a function of the study raised, in a line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'without a word'}"
 
 
 def _file(path: Path) -> ModuleType:
@@ -105,17 +131,18 @@ def _file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"function file {str(path)!r} can't be imported ({type(error).__name__}: {why})"
-        ) from None
+        raise ValueError(f"function file {str(path)!r} can't be imported ({told(error)})") from None
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
 def _module(name: str) -> ModuleType:
+    if not name or name.startswith("."):
+        raise ValueError(f"function module {name!r} must be a whole name, as package.module")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"function module {name!r} can't be imported ({error})") from None
+    except Exception as error:
+        raise ValueError(f"function module {name!r} can't be imported ({told(error)})") from None

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -133,12 +133,39 @@ def run(
             with executor(spec, workers=workers, threads=top["threads"], memory=top["memory"]) as pool:
                 found = grid(study, Path(folder) if folder else None, told).only(only)
                 results = None if known is None else read(known)
+                driver = Driver(study, found, there, pool, shown)
                 planned = True
-                return Driver(study, found, there, pool, shown).go(retry, results)
+                return driver.go(retry, results)
         finally:
             if made and not planned:
                 there.close()
                 Path(place).unlink(missing_ok=True)
+
+
+def keyed(cells: Iterable[Cell], version: str, machine: str) -> dict[str, Cell]:
+    """Cells by key; those of the same problem and settings are one.
+
+    Args:
+        cells: of a study.
+        version: see `Cell.identity`.
+        machine: see `Cell.identity`.
+
+    Raises:
+        ValueError: for calls that differ, and whose results could not be told apart.
+    """
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        other = found.setdefault(cell.key(version, machine), cell)
+        if other is cell or cell.kind != "call" or cell.payload is None or other.payload is None:
+            continue
+        if cell.payload()["function"] != other.payload()["function"]:
+            raise ValueError(f"[[calls]] has {cell.solver!r} for two functions; give one of them a label")
+        if cell.payload()["parameters"] != other.payload()["parameters"]:
+            raise ValueError(
+                f"[[calls]] {cell.solver!r}: {other.instance!r} and {cell.instance!r} can't be told apart; "
+                "write numbers that are not finite as texts"
+            )
+    return found
 
 
 class Driver:
@@ -156,7 +183,7 @@ class Driver:
         self.study, self.found, self.store, self.pool, self.shown = study, found, store, pool, shown
         self.owner = f"{owner()}#{next(_drivers)}"
         self.code, self.machine = study.top["version"] or version(), study.top["machine"] or machine()
-        self.cells = {cell.key(self.code, self.machine): cell for cell in found.cells}
+        self.cells = keyed(found.cells, self.code, self.machine)
         self.standing = Standing(total=len(self.cells), left_out=found.left_out)
         self.waiting: deque[str] = deque()
         self.running: dict[Future[Measured[Answer]], str] = {}
@@ -409,6 +436,7 @@ def planned(
     *,
     store: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    only: str | None = None,
     told: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
     """What a study asks for, and what of it is missing; nothing is written.
@@ -417,13 +445,14 @@ def planned(
         study: what is asked.
         store: see `run`.
         data_dir: see `run`.
+        only: see `run`.
         told: see `run`.
 
     Returns:
         `solvers`: cells and missing ones by solver; `left_out`: see `cbs.study.grid.Grid`.
     """
     folder = data_dir or os.environ.get("CBS_DATA")
-    found = grid(study, Path(folder) if folder else None, told)
+    found = grid(study, Path(folder) if folder else None, told).only(only)
     code, where = study.top["version"] or version(), study.top["machine"] or machine()
     states: dict[str, Any] = {}
     try:
@@ -433,8 +462,8 @@ def planned(
         if "://" in str(store or study.store) or Path(store or study.store).exists():
             raise
     solvers: dict[str, tuple[int, int]] = {}
-    for cell in found.cells:
-        state = states.get(cell.key(code, where), (PLANNED,))[0]
+    for key, cell in keyed(found.cells, code, where).items():
+        state = states.get(key, (PLANNED,))[0]
         cells, missing = solvers.get(cell.solver, (0, 0))
         solvers[cell.solver] = (cells + 1, missing + (state not in (DONE, FAILED)))
     return {"solvers": solvers, "left_out": found.left_out}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import importlib.metadata
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -187,8 +186,10 @@ def _prunings(study: Study, data_dir: Path | None, told: Told) -> Iterator[Cell]
     from cbs.names import check_name
     from cbs.prune import requests
     from cbs.report.identity import identity
+    from cbs.request import Request
     from cbs.study.models import network
 
+    known = [each.name for each in fields(Request) if each.name not in ("sparsity", "method", "seed")]
     for method in study.methods:
         for name in method["models"] or ():
             check_name("model", name, [model["label"] or model["name"] for model in study.models])
@@ -205,6 +206,10 @@ def _prunings(study: Study, data_dir: Path | None, told: Told) -> Iterator[Cell]
             if method["models"] and label not in method["models"]:
                 continue
             options = {**method["options"], **schedule["options"]}
+            for name in options:
+                if name not in known:
+                    own = method["label"] or method["name"]
+                    raise ValueError(f"[[methods]] {own}: {unknown('option', name, known)}")
             told_of = {**options, **({"layers": layers} if layers else {})}
             try:
                 requests(
@@ -242,7 +247,7 @@ def _calls(study: Study, data_dir: Path | None) -> Iterator[Cell]:
         place = calls.absolute(table["function"], study.folder)
         made = calls.function(place)
         label = table["label"] or place.rpartition(":")[2]
-        seeded = "seed" in inspect.signature(made).parameters
+        seeded = "seed" in calls.signature_of(place, made).parameters
         spanned = [
             (parameters, {**parameters, "seed": seed} if own else parameters)
             for parameters in calls.grid(table, where)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from cbs.data import Samples, Split, gather
-from cbs.study.calls import function
+from cbs.study.calls import check_parameters, function, told
 
 
 def network(
@@ -33,7 +33,14 @@ def network(
         return found.model, found.train, found.test, found.layers
     if data_dir is not None:
         os.environ["CBS_DATA"] = str(data_dir)
-    made: Any = function(name)()
+    make = function(name)
+    check_parameters(name, make, {})
+    try:
+        made: Any = make()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"model {name!r} can't be made ({told(error)})") from None
     if not isinstance(made, tuple) or len(made) not in (2, 3) or not isinstance(made[0], nn.Module):
         raise ValueError(f"model {name!r} must give (model, data) or (model, data, test)")
     model, data, *rest = made

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbs.names import unknown
+from cbs.study.cell import plain
 
 Check = Callable[[Any], Any]
 """Gives the value as it is used; raises ValueError that says what would be right."""
@@ -142,7 +143,20 @@ def mapping(value: Any) -> dict[str, Any]:
     """A table of whatever keys."""
     if not isinstance(value, Mapping):
         raise ValueError("must be a table")
-    return dict(value)
+    return dict(_undated(value))
+
+
+def cases(value: Any) -> Any:
+    """Tables of whatever keys."""
+    return _undated(value)
+
+
+def _undated(value: Any) -> Any:
+    try:
+        plain(value)
+    except TypeError as error:
+        raise ValueError(f"must hold numbers, texts, lists and tables ({error})") from None
+    return value
 
 
 def span(check: Check) -> Check:
@@ -160,5 +174,5 @@ def span(check: Check) -> Check:
 def tables(value: Any, where: str) -> Sequence[Any]:
     """An array of tables, `[[NAME]]`."""
     if not isinstance(value, list):
-        raise ValueError(f"{where} must be an array of tables, [[{where}]]")
+        raise ValueError(f"must be an array of tables, [[{where}]]")
     return value

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbs.study.calls import absolute, function
+from cbs.study.calls import absolute, check_parameters, function, told
 from cbs.study.store import FACTS
 from solvers import Budget, SubsetProblem
 from solvers.instances import digest, load, planted, random_problem
@@ -53,6 +53,10 @@ def instances(table: Mapping[str, Any], folder: Path, data_dir: Path | None) -> 
         yield from SOURCES[table["source"]](table, folder, data_dir)
     except ValueError as error:
         raise ValueError(f"{table['where']}: {error}") from None
+    except Exception as error:
+        if table["source"] != "made":
+            raise
+        raise ValueError(f"{table['where']}: made {table['made']!r} failed ({told(error)})") from None
 
 
 def facts_of(problem: SubsetProblem, family: str) -> dict[str, Any]:
@@ -209,7 +213,9 @@ def _own(table: Mapping[str, Any], folder: Path, data_dir: Path | None) -> Itera
     place = absolute(table["made"], folder)
     if data_dir is not None:
         os.environ["CBS_DATA"] = str(data_dir)
-    for pair in function(place)(**table["parameters"]):
+    make = function(place)
+    check_parameters(place, make, table["parameters"])
+    for pair in make(**table["parameters"]):
         if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], SubsetProblem):
             raise ValueError(
                 f"made {table['made']!r} must yield (name, SubsetProblem), got {type(pair).__name__}"

@@ -35,6 +35,7 @@ INSTANCES = ("files", "library", "random", "planted", "network", "made")
 VARIANTS = ("joint", "selection")
 _SPARSITIES = s.several(s.number(0, 1))
 _BUDGETS = s.several(s.text)
+_SEEDS = s.several(s.integer(0, 2**63 - 1))
 _COMMON: dict[str, Key] = {"variants": Key(s.several(s.one_of(*VARIANTS)), ("joint",))}
 SOURCES: dict[str, dict[str, Key]] = {
     "files": {"files": Key(s.texts, REQUIRED)},
@@ -72,7 +73,7 @@ SOLVER = {
     "name": Key(s.text, REQUIRED), "label": Key(s.text), "options": Key(s.mapping, {}),
     "time_limits": Key(s.several(s.number(0, open_ends=True))), "certify": Key(s.flag, False),
     "optional": Key(s.flag, False),
-    "seeds": Key(s.several(s.integer(0))), "most_n": Key(s.integer(1)),
+    "seeds": Key(_SEEDS), "most_n": Key(s.integer(1)),
 }  # fmt: skip
 MODEL = {
     "name": Key(s.text, REQUIRED), "label": Key(s.text), "samples": Key(s.integer(1)),
@@ -81,12 +82,12 @@ MODEL = {
 }  # fmt: skip
 METHOD = {
     "name": Key(s.text, REQUIRED), "label": Key(s.text), "options": Key(s.mapping, {}),
-    "sparsities": Key(_SPARSITIES, REQUIRED), "seeds": Key(s.several(s.integer(0))), "models": Key(s.texts),
+    "sparsities": Key(_SPARSITIES, REQUIRED), "seeds": Key(_SEEDS), "models": Key(s.texts),
 }  # fmt: skip
 SCHEDULE = {"label": Key(s.text, REQUIRED), "options": Key(s.mapping, {})}
 CALL = {
     "function": Key(s.text, REQUIRED), "grid": Key(s.mapping, {}), "label": Key(s.text),
-    "cases": Key(lambda value: value), "revision": Key(s.integer(0), 0),
+    "cases": Key(s.cases), "revision": Key(s.integer(0), 0),
     "time_limit": Key(s.number(0, open_ends=True)),
 }  # fmt: skip
 TABLE = {
@@ -98,7 +99,7 @@ TABLE = {
 }  # fmt: skip
 TOP = {
     "name": Key(s.text, REQUIRED), "title": Key(s.text), "store": Key(s.text),
-    "seeds": Key(s.several(s.integer(0)), (0,)),
+    "seeds": Key(_SEEDS, (0,)),
     "time_limits": Key(s.several(s.number(0, open_ends=True)), (None,)), "gap": Key(s.number(0), 1e-4),
     "memory": Key(s.integer(1)),
     "grace": Key(s.number(0, open_ends=True), 120.0), "threads": Key(s.integer(1), 1),
@@ -168,7 +169,7 @@ class Study:
         except OSError as error:
             raise ValueError(f"{head} can't be read ({error.strerror})") from None
         try:
-            tables = tomllib.loads(data.decode())
+            tables = tomllib.loads(data.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{head} is not TOML ({' '.join(str(error).split()) or type(error).__name__})"

@@ -33,6 +33,17 @@ def test_what_can_t_be_called_is_told_in_a_line(tmp_path, content, name, told):
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="can't be imported"):
         function("no_such_module_at_all:f")
+    with pytest.raises(ValueError, match="must be a whole name"):
+        function(".near:f")
+
+
+def test_modules_and_compiled_functions_that_can_t_be_used_are_told(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"module 'broken_module' can't be imported .ZeroDivisionError"):
+        function("broken_module:f")
+    with pytest.raises(ValueError, match="'math:hypot' does not tell its parameters"):
+        check_parameters("math:hypot", function("math:hypot"), {})
 
 
 def test_parameters_are_checked_by_name():
@@ -60,3 +71,7 @@ def test_grids_are_crossed_with_cases():
         grid({"grid": {"a": {"from": 0, "stop": 3}}, "cases": None}, "here")
     with pytest.raises(ValueError, match="cases must be a list of tables"):
         grid({"grid": {}, "cases": [3]}, "here")
+    with pytest.raises(ValueError, match="cases is empty"):
+        grid({"grid": {}, "cases": []}, "here")
+    with pytest.raises(ValueError, match="here: grid spans 1,000,000,000,000 cells, more than 1,000,000"):
+        grid({"grid": {name: {"from": 0, "to": 10**6} for name in "ab"}, "cases": None}, "here")

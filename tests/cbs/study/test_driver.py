@@ -143,6 +143,21 @@ def test_what_fails_says_why_and_is_run_again_when_asked(tmp_path):
     assert run(path, workers=1, retry=True, only="number=1").fresh == 1
 
 
+def test_calls_that_could_not_be_told_apart_are_refused(tmp_path):
+    (tmp_path / "other.py").write_text("def double(a):\n    return {'value': 3.0 * a}\n")
+    other = '[[calls]]\nfunction = "other.py:double"\ngrid = {a = [1, 2]}\n'
+    path = study(tmp_path, textwrap.dedent(calls("double", "a = [2, 3]")) + other)
+    with pytest.raises(ValueError, match="'double' for two functions; give one of them a label"):
+        run(path, workers=1)
+    path = study(tmp_path, calls("double", "a = [inf, -inf]"))
+    with pytest.raises(ValueError, match="'a=inf' and 'a=-inf' can't be told apart"):
+        planned(Study.load(path))
+    assert not (tmp_path / "s.sqlite").exists()
+    path = study(tmp_path, calls("double", "a = [2, 3]") + calls("double", "a = [3, 4]"))
+    assert planned(Study.load(path))["solvers"] == {"double": (3, 3)}
+    assert planned(Study.load(path), only="a=4")["solvers"] == {"double": (1, 1)}
+
+
 def test_an_answer_that_the_table_can_t_hold_is_a_failed_cell_and_no_more(tmp_path):
     path = study(
         tmp_path,

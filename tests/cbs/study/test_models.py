@@ -15,6 +15,7 @@ def test_networks_of_the_package_and_of_one_s_own(tmp_path):
         "def split():\n    return torch.nn.Linear(64, 10), digits()\n"
         "def pair():\n    return torch.nn.Linear(3, 2), (torch.ones(5, 3), torch.zeros(5).long())\n"
         "def nothing():\n    return 3\n"
+        "def boom():\n    return {}['k']\n"
     )
     assert len(network(f"{path}:split", 0, None)[2]) == 360
     model, train, test, layers = network(f"{path}:pair", 0, None)
@@ -22,3 +23,5 @@ def test_networks_of_the_package_and_of_one_s_own(tmp_path):
     assert (len(train), test, layers) == (5, None, None)
     with pytest.raises(ValueError, match=r"must give .model, data."):
         network(f"{path}:nothing", 0, None)
+    with pytest.raises(ValueError, match=r"can't be made .KeyError: 'k'"):
+        network(f"{path}:boom", 0, None)

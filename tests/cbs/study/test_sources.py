@@ -66,6 +66,21 @@ def test_what_can_t_be_had_is_told(tmp_path, text, told):
     assert "[[instances]] 1" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("boom", "made 'own.py:boom' failed .KeyError: 'k'"),
+        ("nothing", "made 'own.py:nothing' failed .TypeError"),
+        ('nothing"\nparameters = {q = 1}#', "unknown parameter 'q'; known: none"),
+    ],
+)
+def test_functions_that_fail_are_told(tmp_path, text, told):
+    (tmp_path / "own.py").write_text("def boom():\n    return {}['k']\ndef nothing():\n    pass\n")
+    with pytest.raises(ValueError, match=told) as raised:
+        sources(tmp_path, f'[[instances]]\nmade = "own.py:{text}"')
+    assert "[[instances]] 1" in str(raised.value)
+
+
 def test_problems_of_networks_libraries_and_one_s_own_functions(tmp_path):
     text = '[[instances]]\nnetwork = "digits"\nlayers = "2"\nrows = 2\nsparsities = [0.5, 0.75]\n'
     found = sources(tmp_path, text)

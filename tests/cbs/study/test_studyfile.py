@@ -52,6 +52,11 @@ def test_stores_are_beside_the_file_or_anywhere(tmp_path):
         (("[[instances]]", "[[instances]"), "is not TOML"),
         (('name = "good"', ""), "name is missing"),
         (("n = [8, 16]", "n = [8, 'x']"), "n must be a whole number"),
+        (("[1, 10]", "[1]\nseeds = [9223372036854775808]"), "seeds must be a whole number of at least 0 and"),
+        (
+            ("[[instances]]", '[[calls]]\nfunction = "f.py:f"\ngrid = {a = [2024-01-01]}\n[[instances]]'),
+            "grid must hold numbers, texts, lists and tables .date is no data",
+        ),
         (("[1, 10]", "[0]"), "time_limits must be a number above 0, got"),
         (
             ('"auto"', '"auto"\n[[tables]]\nname = "t"\nvalue = "gapp"'),
@@ -64,6 +69,10 @@ def test_mistakes_are_told_in_a_line_that_names_the_file(tmp_path, change, told)
         load(tmp_path, GOOD.replace(*change))
     assert str(raised.value).startswith(f"study '{tmp_path}/study.toml'")
     assert "\n" not in str(raised.value)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    assert load(tmp_path, f"\ufeff{GOOD}").name == "good"
 
 
 def test_labels_are_told_apart(tmp_path):

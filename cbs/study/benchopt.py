@@ -16,7 +16,8 @@ version 1.10 writes them in a run of `benchmark_quadratic_subset`:
 | `objective_accuracy`, `objective_loss` | of prunings, in their last point |
 | `platform`, `system-processor`, `run_date`, ... | machine, host, when |
 
-What is not known is NaN. Calls of functions have no counterpart there, and are left out, as are cells that
+Values and bounds of prunings are compared within their own cell alone: other sparsities, methods and samples
+have other objectives. What is not known is NaN. Calls of functions have no counterpart there, and are left out, as are cells that
 are not done.
 """
 
@@ -69,7 +70,7 @@ def to_benchopt(frame: pd.DataFrame, arrays: Callable[[str], Mapping[str, NDArra
         points = _points(cell, arrays(cell["key"]))
         if len(points) > 1:
             facts["sampling_strategy"] = "Iteration"
-        digest = cell["digest"]
+        problem = _problem(cell)
         for number, (seconds, value, bound) in enumerate(points):
             last = number == len(points) - 1
             rows.append(
@@ -81,8 +82,8 @@ def to_benchopt(frame: pd.DataFrame, arrays: Callable[[str], Mapping[str, NDArra
                     "objective_bound": bound,
                     "objective_gap": _gap(value, bound),
                     "objective_feasible": 1.0,
-                    "objective_excess": _excess(value, optimal.get(digest)),
-                    "objective_contradiction": float(_above(bound, lowest[digest])),
+                    "objective_excess": _excess(value, optimal.get(problem)),
+                    "objective_contradiction": float(_above(bound, lowest[problem])),
                     "objective_accuracy": _number(cell["accuracy"]) if last else math.nan,
                     "objective_loss": _number(cell["loss"]) if last else math.nan,
                 }
@@ -142,9 +143,15 @@ def _points(cell: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> list
 
 def _known(done: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
     """The least value of every instance, and the optimum of those where a cell proved it."""
-    lowest = done.groupby("digest")["value"].min()
-    proven = done[done["status"] == "optimal"].groupby("digest")["value"].min()
+    problems = done.assign(problem=[_problem(cell) for cell in done.to_dict("records")])
+    lowest = problems.groupby("problem")["value"].min()
+    proven = problems[problems["status"] == "optimal"].groupby("problem")["value"].min()
     return lowest.to_dict(), proven.to_dict()
+
+
+def _problem(cell: Mapping[str, Any]) -> str:
+    """What a cell's value may be compared on: its problem; of a pruning nothing but the cell itself."""
+    return str(cell["digest"] if cell["kind"] == "solve" else cell["key"])
 
 
 def _gap(value: float, bound: float) -> float:

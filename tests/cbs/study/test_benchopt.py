@@ -140,3 +140,11 @@ def test_benchopt_reads_it_and_draws_its_plots(studied, tmp_path):
     text = json.dumps(plots)
     assert "branch-and-bound" in text
     assert "greedy" in text
+
+
+def test_prunings_of_one_network_to_several_sparsities_contradict_nothing():
+    sparser = {"value": 3.0, "bound": 3.0, "seconds": 1.0, "status": "optimal"}
+    denser = {"value": 1.0, "bound": 0.5, "seconds": 1.0, "status": "feasible"}
+    table = to_benchopt(cells(sparser, denser).assign(kind="prune"), lambda key: {})
+    assert table["objective_contradiction"].tolist() == [0.0, 0.0]
+    assert table["objective_excess"].fillna(-1.0).tolist() == [0.0, -1.0]

@@ -73,7 +73,12 @@ def state(name: str) -> dict[str, Any] | None:
     """
     try:
         found: dict[str, Any] = json.loads((folder() / name / MARK).read_text(encoding="utf-8"))
-        fits = found["requirements"] == _digest(name) and interpreter(name).exists()
+        fits = (
+            found["requirements"] == _digest(name)
+            and isinstance(found["version"], str)
+            and isinstance(found["python"], str)
+            and interpreter(name).exists()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if fits else None

@@ -119,6 +119,7 @@ class PeerProcess:
             work.join()
             self.close()
             raise
+        hint = f"; make it anew by: cbs peers install --again {self.name}" if archive is None else ""
         answer = None
         if line.endswith(b"\n"):
             with suppress(ValueError):
@@ -128,9 +129,10 @@ class PeerProcess:
                 self._process.wait(timeout=1.0)
             status = self._process.poll()
             self.close()
-            raise PeerFailed(f"{self.name}'s process died" + (f" (status {status})" if status else ""))
+            told = f" (status {status})" if status else ""
+            raise PeerFailed(f"{self.name}'s process died{told}{hint}")
         if "error" in answer:
-            raise PeerFailed(f"{self.name} failed: {answer['error']}")
+            raise PeerFailed(f"{self.name} failed: {answer['error']}{hint}")
         return answer
 
     def _converse(self, archive: bytes | None, news: Queue[bytes]) -> None:

@@ -1,3 +1,4 @@
+import json
 import zipfile
 
 import pytest
@@ -65,10 +66,17 @@ def test_an_environment_of_other_requirements_is_outdated(here, monkeypatch):
 @pytest.mark.parametrize("damage", ["{", "[]", '{"version": "1"}', None])
 def test_a_damaged_environment_is_none(here, damage):
     standins.make(here, "abess")
+    mark = here / "abess" / environment.MARK
+    facts = json.loads(mark.read_text())
     if damage is None:
+        for lost in ({"version": None}, {"python": 3}):
+            mark.write_text(json.dumps(facts | lost))
+            assert state("abess") is None
+        mark.write_text(json.dumps(facts))
+        assert state("abess") is not None
         interpreter("abess").unlink()
     else:
-        (here / "abess" / environment.MARK).write_text(damage)
+        mark.write_text(damage)
     assert state("abess") is None
 
 

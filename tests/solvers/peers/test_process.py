@@ -103,3 +103,11 @@ with running("abess") as start:
             break
         time.sleep(0.05)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_environment_that_can_not_start_names_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("CBS_PEERS", str(tmp_path))
+    (standins.make(tmp_path, "abess").parent / "__init__.py").write_text("raise SystemExit(3)")
+    again = r"abess.*; make it anew by: cbs peers install --again abess"
+    with pytest.raises(PeerFailed, match=again), running("abess") as start:
+        start()

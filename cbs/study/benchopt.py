@@ -17,8 +17,8 @@ version 1.10 writes them in a run of `benchmark_quadratic_subset`:
 | `platform`, `system-processor`, `run_date`, ... | machine, host, when |
 
 Values and bounds of prunings are compared within their own cell alone: other sparsities, methods and samples
-have other objectives. What is not known is NaN. Calls of functions have no counterpart there, and are left out, as are cells that
-are not done.
+have other objectives. What is not known is NaN. Calls of functions have no counterpart there, and are left
+out, as are cells that are not done.
 """
 
 from __future__ import annotations

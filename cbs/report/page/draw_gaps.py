@@ -139,6 +139,7 @@ def times(evidence: Evidence) -> Iterator[Figure]:
                 "hovertemplate": "%{fullData.name}<br>n = %{x:.0f}: %{y:.3g} s<extra></extra>",
             }
         )
+    largest = ", of every solver at its largest time limit" if runs["time_limit"].nunique() > 1 else ""
     shapes, notes = _limits(runs)
     capped = int((runs["outcome"] == "capped").sum())
     censored = (
@@ -152,7 +153,7 @@ def times(evidence: Evidence) -> Iterator[Figure]:
         "Seconds against inputs",
         "Seconds of every run against the inputs n, each a point, with the better of two "
         "least-squares fits to "
-        f"the runs that proved the gap, a power of n or an exponential in n{censored}.",
+        f"the runs that proved the gap{largest}, a power of n or an exponential in n{censored}.",
         _growth_found(table) if len(table) else "There are too few proven runs or sizes for a fit.",
         {
             "data": data,

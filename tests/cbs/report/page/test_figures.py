@@ -96,6 +96,17 @@ def test_findings_of_what_is_equal_name_all_or_none(rows, name, finding):
     assert found[name].finding == finding
 
 
+def test_fits_say_of_which_time_limit_they_are():
+    told = []
+    for limits in ((10.0,), (1.0, 10.0)):
+        rows = [
+            solve(f"p{n}", "a", n / 10, bound=1.0, n=n, time_limit=t) for n in (8, 16, 32) for t in limits
+        ]
+        (figure,) = [f for f in compose(frame(*rows)).figures if f.name == "time-n"]
+        told.append("proved the gap, of every solver at its largest time limit, a power" in figure.caption)
+    assert told == [False, True]
+
+
 def test_traces_without_any_mask():
     traces = {"trace_seconds": [1.0, 2.0], "trace_value": [np.inf, np.inf], "trace_bound": [0.1, 0.5]}
     rows = [solve(p, "a", value=None, bound=0.5, status="time_limit") for p in "pq"]

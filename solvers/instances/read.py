@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +18,8 @@ from solvers.instances.mixed_programme import MixedProgramme
 from solvers.instances.qplib import parse_qplib
 from solvers.problem import SubsetProblem
 
+READING, UNREAD = Path(__file__).with_name("highs_reading.py"), 3
+"""What reads a model file by HiGHS, and its status if HiGHS can't."""
 SIGNS = {".mps": "*", ".lp": "\\", ".qplib": "#"}
 """With which a comment begins, by the ending of a model file's name."""
 
@@ -76,36 +80,29 @@ def _by_highs(path: Path, what: str) -> MixedProgramme:
         raise ValueError(
             f"{what} carries no instance, and to read one of others takes HiGHS: pip install 'highspy>=1.15'"
         )
-    import highspy
-
-    made: Any = highspy.Highs
-    highs: Any = made()
-    highs.silent()
-    if highs.readModel(str(path)) == highspy.HighsStatus.kError:
+    done = subprocess.run([sys.executable, "-P", str(READING), str(path.resolve())], capture_output=True)
+    if done.returncode == UNREAD:
         raise ValueError(
             f"{what} can't be read by HiGHS, which takes linear rows, binary and integer variables and a "
             "quadratic objective (in .mps as QMATRIX or QUADOBJ)"
         )
-    model: Any = highs.getModel()
-    lp, hessian = model.lp_, model.hessian_
-    N, M = lp.num_col_, lp.num_row_
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
+        raise ValueError(f"{what} can't be read by HiGHS ({last[-1]:.120})")
+    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as archive:
+        fields = dict(archive.items())
+    N, M = len(fields["c"]), len(fields["row_lower"])
     if not N:
         raise ValueError(f"{what} has no variables")
-    parts = (np.array(lp.a_matrix_.value_), np.array(lp.a_matrix_.index_), np.array(lp.a_matrix_.start_))
-    columns = lp.a_matrix_.format_ == highspy.MatrixFormat.kColwise
-    A = sp.csc_array(parts, shape=(M, N)) if columns else sp.csr_array(parts, shape=(M, N))
+    parts = (fields["A_data"], fields["A_index"], fields["A_start"])
+    A = sp.csc_array(parts, shape=(M, N)) if fields["by_columns"] else sp.csr_array(parts, shape=(M, N))
     Q = sp.csr_array((N, N))
-    if hessian.dim_:
-        inner = (np.array(hessian.value_), np.array(hessian.index_), np.array(hessian.start_))
-        lower = sp.csc_array(inner, shape=(hessian.dim_, hessian.dim_))
+    if size := int(fields["dim"]):
+        lower = sp.csc_array((fields["Q_data"], fields["Q_index"], fields["Q_start"]), shape=(size, size))
         lower.resize((N, N))
         Q = sp.csr_array(lower + sp.tril(lower, -1).T)
-    whole = np.zeros(N, dtype=bool)
-    kinds = list(lp.integrality_)
-    if kinds:
-        whole = np.array([kind == highspy.HighsVarType.kInteger for kind in kinds])
     return MixedProgramme(
-        path.stem, Q, np.array(lp.col_cost_), float(lp.offset_), sp.csr_array(A), np.array(lp.row_lower_),
-        np.array(lp.row_upper_), np.array(lp.col_lower_), np.array(lp.col_upper_), whole,
-        lp.sense_ == highspy.ObjSense.kMaximize, names=tuple(lp.col_names_),
+        path.stem, Q, fields["c"], float(fields["offset"]), sp.csr_array(A), fields["row_lower"],
+        fields["row_upper"], fields["lower"], fields["upper"], fields["whole"], bool(fields["maximize"]),
+        names=tuple(map(str, fields["names"])),
     )  # fmt: skip

@@ -1,12 +1,17 @@
 """Files of every format; models of others by HiGHS."""
 
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from solvers import Budget, solve
 from solvers.instances import digest, export, random_problem, read_problem, read_programme, save, write_qplib
 
-pytest.importorskip("highspy", reason="HiGHS is not installed")
+if find_spec("highspy") is None:  # imported here it would keep OR-Tools out of this process
+    pytest.skip("HiGHS is not installed", allow_module_level=True)
 
 
 def stripped(path, sign):
@@ -72,3 +77,15 @@ def test_a_file_without_a_model_is_told(tmp_path):
     (tmp_path / "x.lp").write_text("hello world\n")
     with pytest.raises(ValueError, match="has no variables"):
         read_programme(tmp_path / "x.lp")
+
+
+def test_or_tools_can_be_imported_after_a_model_was_read(tmp_path):
+    path = tmp_path / "m.mps"
+    export(path, random_problem(1, 4, Budget.per_row(2), seed=0, refit=False))
+    stripped(path, "*")
+    code = (
+        f"from solvers.instances import read_problem; print(read_problem({str(path)!r}).n)\n"
+        "from ortools.sat.python import cp_model"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr

@@ -224,6 +224,7 @@ def _run(
 ) -> bool:
     """Run a study; whether cells failed."""
     from cbs.study.driver import run as drive
+    from cbs.study.store import named
 
     last: Standing | None = None
 
@@ -240,12 +241,12 @@ def _run(
             )  # fmt: skip
     except KeyboardInterrupt:
         if last is not None:
-            kept = f"{last.done} of {last.total} cells are in {store or asked.store}"
+            kept = f"{last.done} of {last.total} cells are in {named(store or asked.store)}"
             output.remark(f"interrupted: {kept}; the same command goes on")
         raise
     for why, count in standing.left_out.items():
         output.progress().print(f"left out{f', {count} cells' if count else ''}: {why}")
-    where = store or asked.store
+    where = named(store or asked.store)
     failed = f", {standing.failed} failed: cbs study show {asked.path} --failed" if standing.failed else ""
     output.results().print(
         f"{standing.done} of {standing.total} cells done, {standing.fresh} of them now{failed}\n{where}"

@@ -125,8 +125,7 @@ class Store:
             ValueError: in one line, if it can't be reached, is no store, or is a newer program's.
         """
         text = os.fspath(place)
-        url, path = _url(text)
-        name = text if path is not None else url.render_as_string(hide_password=True)
+        (url, path), name = _url(text), named(text)
         if path is not None:
             if not path.exists() and not create:
                 raise ValueError(
@@ -425,6 +424,13 @@ class Store:
             return unpacked(connection.scalar(query))
 
 
+def named(place: str | os.PathLike[str]) -> str:
+    """Path or URL of a store without a password, for messages."""
+    text = os.fspath(place)
+    url, path = _url(text)
+    return text if path is not None else url.render_as_string(hide_password=True)
+
+
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of cells whose columns have the types that the store's have, whatever a file made of them."""
     import pandas as pd
@@ -533,4 +539,5 @@ __all__ = [
     "DBAPIError",
     "Full",
     "Store",
+    "named",
 ]

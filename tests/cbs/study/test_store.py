@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cbs.study.cell import Answer, Cell
-from cbs.study.store import COLUMNS, DONE, FAILED, LAYOUT, PLANNED, RUNNING, Full, Store
+from cbs.study.store import COLUMNS, DONE, FAILED, LAYOUT, PLANNED, RUNNING, Full, Store, named
 from tests.cbs.study.servers import postgresql
 
 WHO = {"study": "s", "version": "1", "machine": "m", "revision": "r"}
@@ -181,6 +181,11 @@ def test_a_full_disk_loses_nothing(tmp_path):
             assert store.arrays(kept[-1])["a"].shape == (5000,)
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_places_are_told_without_their_passwords():
+    assert named("a/b.sqlite") == "a/b.sqlite"
+    assert named("postgresql://me:secret@host/base") == "postgresql+psycopg://me:***@host/base"
 
 
 def test_programs_that_make_a_store_at_once_get_one(place):

@@ -13,7 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import count
@@ -120,7 +120,7 @@ def run(
 
     Raises:
         ValueError: in one line, for bad input, a store or cluster that can't be reached, before any work.
-        OSError: if the store's disk stays full; everything that it took is kept.
+        OSError: if the store's disk stays full, or the cluster is lost; everything that was taken is kept.
     """
     study = study if isinstance(study, Study) else Study.load(study)
     folder = data_dir or os.environ.get("CBS_DATA")
@@ -234,7 +234,17 @@ class Driver:
             except Exception as error:
                 self.kept.append((key, _line(error), ""))
                 continue
-            future = self.pool.call(work, cell.kind, payload, seconds=self._limit(cell), key=key)
+            try:
+                future = self.pool.call(work, cell.kind, payload, seconds=self._limit(cell), key=key)
+            except BrokenExecutor as error:
+                self._patiently(partial(self.store.release, key, self.owner, _line(error)))
+                raise ConnectionError(
+                    f"{' '.join(str(error).split())}; what is finished is in the store, and the same command "
+                    "goes on"
+                ) from None
+            except Exception as error:
+                self.kept.append((key, _line(error), ""))
+                continue
             self.running[future] = key
 
     def _limit(self, cell: Cell) -> float | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import sqlalchemy as sql
@@ -135,6 +136,8 @@ class Store:
                 raise ValueError(f"store {name!r} is no file; give the path of an SQLite file, or a URL")
             if not path.parent.is_dir():
                 raise ValueError(f"store {name!r} can't be made: {str(path.parent)!r} is no folder")
+            if not create and not os.access(path.parent, os.W_OK):
+                url = _unwritable(path)
         store = cls(_engine(url, name), name)
         try:
             store._check(create)
@@ -501,6 +504,15 @@ def _url(text: str) -> tuple[sql.URL, Path | None]:
     return url, None
 
 
+def _unwritable(path: Path) -> sql.URL:
+    """The URL of a file where nothing can be written beside it: what nobody has open is read as it is."""
+    log = path.with_name(f"{path.name}-wal")
+    kind = {} if log.exists() and log.stat().st_size else {"immutable": "1"}
+    return sql.URL.create(
+        "sqlite", database=f"file:{quote(str(path.resolve()))}", query={"mode": "ro", "uri": "true", **kind}
+    )
+
+
 def _engine(url: sql.URL, name: str) -> sql.Engine:
     arguments: dict[str, Any] = {}
     if url.get_backend_name() == "sqlite":
@@ -512,7 +524,7 @@ def _engine(url: sql.URL, name: str) -> sql.Engine:
     except (NoSuchModuleError, ImportError) as error:
         hint = "pip install 'psycopg[binary]'" if "psycopg" in str(error) else "install its driver"
         raise ValueError(f"store {name!r}: no driver for {url.drivername!r}; {hint}") from None
-    if url.get_backend_name() == "sqlite":
+    if url.get_backend_name() == "sqlite" and "mode" not in url.query:
         sql.event.listen(engine, "connect", _write_ahead)
     return engine
 

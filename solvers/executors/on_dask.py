@@ -16,7 +16,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -122,12 +122,18 @@ class DaskCluster(Workers):
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()
         request = dumps((function, args, kwargs))
-        with warnings.catch_warnings():  # a large problem is what it is
-            warnings.filterwarnings("ignore", message="Sending large graph")
-            there = self._client.submit(
-                in_worker, request, self.threads, limits,
-                key=PREFIX + (key or uuid.uuid4().hex), pure=False,
-            )  # fmt: skip
+        try:
+            with warnings.catch_warnings():  # a large problem is what it is
+                warnings.filterwarnings("ignore", message="Sending large graph")
+                there = self._client.submit(
+                    in_worker, request, self.threads, limits,
+                    key=PREFIX + (key or uuid.uuid4().hex), pure=False,
+                )  # fmt: skip
+        except Exception as error:
+            if self._client.status not in ("closed", "closing"):
+                raise
+            told = " ".join(str(error).split())
+            raise BrokenExecutor(f"executor {self.spec!r}: its scheduler is gone ({told:.120})") from None
         self._under_way[future] = there
         future.add_done_callback(lambda done: done.cancelled() and self._client.cancel([there]))
         there.add_done_callback(lambda done: self._hand_over(done, future, bare))
@@ -169,7 +175,8 @@ class DaskCluster(Workers):
             return
         if cancel_futures:
             self._closed = True
-            self._client.cancel(list(self._under_way.values()), force=False)
+            with suppress(Exception):  # its scheduler is gone, and the calls with it
+                self._client.cancel(list(self._under_way.values()), force=False)
         with self._idle:
             self._idle.wait_for(lambda: not self._under_way, None if wait and not cancel_futures else 5.0)
         self._closed = True

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import BrokenExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -156,6 +157,23 @@ def test_calls_that_could_not_be_told_apart_are_refused(tmp_path):
     path = study(tmp_path, calls("double", "a = [2, 3]") + calls("double", "a = [3, 4]"))
     assert planned(Study.load(path))["solvers"] == {"double": (3, 3)}
     assert planned(Study.load(path), only="a=4")["solvers"] == {"double": (1, 1)}
+
+
+def test_a_cluster_that_is_lost_ends_the_run_in_a_line_and_fails_no_cell(tmp_path, monkeypatch):
+    from solvers.executors.processes import Processes
+
+    def lost(self, function, kind, payload, **limits):
+        if payload["parameters"]["a"] == 1:
+            raise TypeError("can't be sent to another process")
+        raise BrokenExecutor("executor 'dask:x': its scheduler is gone")
+
+    monkeypatch.setattr(Processes, "call", lost)
+    path = study(tmp_path, calls("double", "a = [1, 2, 3]"))
+    with pytest.raises(ConnectionError, match="its scheduler is gone; what is finished is in the store"):
+        run(path, workers=1)
+    monkeypatch.undo()
+    standing = run(path, workers=1)
+    assert (standing.done, standing.failed, standing.fresh) == (3, 0, 3)
 
 
 def test_an_answer_that_the_table_can_t_hold_is_a_failed_cell_and_no_more(tmp_path):

@@ -200,6 +200,21 @@ def test_programs_that_make_a_store_at_once_get_one(place):
         assert list(pool.map(make, range(4))) == [0, 0, 0, 0]
 
 
+def test_a_store_where_nothing_can_be_written_is_read(tmp_path, monkeypatch):
+    folder = tmp_path / "a folder? #1 100%"
+    folder.mkdir()
+    with Store.open(folder / "s.sqlite", create=True) as store:
+        store.plan(cells(3), **WHO)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Store.open(folder / "s.sqlite") as store:
+        assert store.counts()[PLANNED] == 3
+        assert len(store.frame(store.members("s"))) == 3
+        with pytest.raises(ValueError, match="can't be written"):
+            store.claim(store.members("s")[0], "me")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_file_that_can_t_be_written_is_refused(tmp_path):
     if os.geteuid() == 0:
         with pytest.raises(ValueError, match="is no folder"):

@@ -266,18 +266,19 @@ def _shown() -> Iterator[Callable[[Standing], None]]:
     console = output.progress()
     bar = Progress(
         TextColumn("{task.description}", markup=False), BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total}"),
+        TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(), console=console, transient=True, disable=not output.is_live(console),
     )  # fmt: skip
-    task = bar.add_task("", total=None)
+    task = bar.add_task("", total=None, count="")
     spoken: tuple[float, str] = (-EVERY, "")
 
     def shown(standing: Standing) -> None:
         nonlocal spoken
         text = _line(standing)
-        bar.update(task, description=text, completed=standing.done, total=standing.total)
+        count = f"{standing.done} of {standing.total}"
+        bar.update(task, description=text, completed=standing.done, total=standing.total, count=count)
         if bar.disable and (time.monotonic() >= spoken[0] + EVERY or standing.done == standing.total):
-            line = f"{standing.done} of {standing.total}" + (f": {text}" if text else "")
+            line = count + (f": {text}" if text else "")
             if line != spoken[1]:
                 console.print(line)
             spoken = (time.monotonic(), line)

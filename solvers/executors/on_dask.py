@@ -31,6 +31,8 @@ CONNECT = 8.0
 """Seconds within which a scheduler must answer."""
 LOOK = 2.0
 """Seconds between two looks at how many workers there are."""
+OVER = ("closing", "closed")
+"""States of a client that has lost its scheduler for good."""
 PREFIX = "solvers-call-"
 """What the keys of this package's calls begin with on a cluster."""
 
@@ -129,11 +131,11 @@ class DaskCluster(Workers):
                     in_worker, request, self.threads, limits,
                     key=PREFIX + (key or uuid.uuid4().hex), pure=False,
                 )  # fmt: skip
-        except Exception as error:
-            if self._client.status not in ("closed", "closing"):
+        except Exception:
+            if self._client.status not in OVER:
                 raise
-            told = " ".join(str(error).split())
-            raise BrokenExecutor(f"executor {self.spec!r}: its scheduler is gone ({told:.120})") from None
+        if self._client.status in OVER:  # what it was given since is never answered
+            raise BrokenExecutor(f"executor {self.spec!r}: its scheduler is gone")
         self._under_way[future] = there
         future.add_done_callback(lambda done: done.cancelled() and self._client.cancel([there]))
         there.add_done_callback(lambda done: self._hand_over(done, future, bare))

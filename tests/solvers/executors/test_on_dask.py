@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError
 
 import psutil
 import pytest
@@ -16,7 +16,7 @@ pytest.importorskip("distributed")
 
 from solvers.executors import ProcessDied, TimeLimitExceeded, executor
 from solvers.executors import on_dask as dask
-from solvers.executors.on_dask import facts
+from solvers.executors.on_dask import DaskCluster, facts
 
 from .test_processes import burn, gone
 
@@ -196,3 +196,24 @@ def test_a_scheduler_that_goes_away_ends_the_calls(tmp_path):
         assert all(gone(child.pid) for child in children)
     finally:
         made.end()
+
+
+@pytest.mark.parametrize("status", ["closing", "closed"])
+def test_a_client_that_has_lost_its_scheduler_takes_no_calls(status):
+    class Client:
+        def submit(self, *args, **kwargs):
+            self.status = status
+            if status == "closed":
+                raise RuntimeError("Client is closed")
+
+        def nthreads(self):
+            return {}
+
+        def run(self, function):
+            return {}
+
+        status = "running"
+
+    workers = DaskCluster("dask:x", Client())
+    with pytest.raises(BrokenExecutor, match="executor 'dask:x': its scheduler is gone"):
+        workers.call(abs, -1)

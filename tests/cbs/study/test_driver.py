@@ -409,7 +409,8 @@ def test_a_cell_that_was_claimed_and_never_begun_is_planned_again_at_once(tmp_pa
         ('store = "postgresql://127.0.0.1:9/x"', "can't be opened"),
     ],
 )
-def test_what_can_t_be_reached_is_told_before_any_work(tmp_path, text, told):
+def test_what_can_t_be_reached_is_told_before_any_work(tmp_path, text, told, monkeypatch):
+    monkeypatch.setattr("solvers.executors.on_dask.CONNECT", 1.0)
     notes = tmp_path / "notes"
     notes.mkdir()
     path = study(tmp_path, text + calls("noted", f'folder = "{notes}", number = [1]'))

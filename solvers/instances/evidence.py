@@ -188,7 +188,8 @@ def verified(item: Item, certificate: str | os.PathLike[str]) -> checker.Verdict
         try:
             return checker.verify(certificate, *files)
         except checker.Refuted as error:
-            raise ValueError(f"instance {item.name!r}: the certificate is refuted: {error}") from None
+            told = str(error).replace(f"{folder}{os.sep}", "")
+            raise ValueError(f"instance {item.name!r}: the certificate is refuted: {told}") from None
 
 
 def certified(library: Library, known: Known, name: str, bound: float, by: str) -> Known:

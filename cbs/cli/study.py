@@ -167,7 +167,7 @@ def show(
         output.print_json({"store": name, "cells": _counts(frame)})
     elif failed:
         for _, row in frame[frame["state"] == FAILED].iterrows():
-            output.results().print(f"{row['instance']}, {row['solver']}: {row['error']}")
+            output.results().print(f"{row['instance']}, {row['solver']}: {row['error']}", soft_wrap=True)
     elif tables or put:
         if asked is None or not asked.tables:
             raise ValueError(f"{place!r} declares no tables; give a study's file with [[tables]]")
@@ -249,7 +249,8 @@ def _run(
     where = named(store or asked.store)
     failed = f", {standing.failed} failed: cbs study show {asked.path} --failed" if standing.failed else ""
     output.results().print(
-        f"{standing.done} of {standing.total} cells done, {standing.fresh} of them now{failed}\n{where}"
+        f"{standing.done} of {standing.total} cells done, {standing.fresh} of them now{failed}\n{where}",
+        soft_wrap=True,
     )
     return standing.failed > 0
 

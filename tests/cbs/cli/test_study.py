@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text(TEXT)
     (tmp_path / "mine.py").write_text(
         "def sometimes(number):\n"
-        "    if number:\n        raise ValueError('not this one')\n"
+        "    if number:\n        raise ValueError('not this one' + 99 * '!')\n"
         "    return {'value': 1.0}\n"
     )
     (tmp_path / "README.md").write_text("a\n<!-- values: begin -->\n<!-- values: end -->\nb\n")
@@ -65,7 +65,7 @@ def test_a_study_is_planned_run_shown_exported_and_retried(here, capsys):
     assert "sometimes          0        0     1       1" in told
     assert "1 failed: not this one" in told
     assert main(["study", "show", "mine.toml", "--failed"]) == 0
-    assert capsys.readouterr().out == "number=1, sometimes: not this one\n"
+    assert capsys.readouterr().out == f"number=1, sometimes: not this one{99 * '!'}\n"
     assert main(["study", "show", "mine.sqlite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"]["brute-force"] == {"done": 4}
     assert main(["study", "show", "mine.toml", "--write"]) == 0

@@ -341,9 +341,9 @@ def _print_standing(name: str, frame: Any) -> None:
     for error in frame[frame["state"] == FAILED]["error"]:
         errors[str(error)] = errors.get(str(error), 0) + 1
     for error, count in sorted(errors.items(), key=lambda pair: -pair[1])[:5]:
-        console.print(f"{count} failed: {error}")
+        console.print(f"{count} failed: {error}", soft_wrap=True)
     seconds = frame["seconds"].sum()
-    console.print(f"{name}: {len(frame)} cells, {_span(float(seconds))} of work")
+    console.print(f"{name}: {len(frame)} cells, {_span(float(seconds))} of work", soft_wrap=True)
 
 
 def _print_plan(counts: dict[str, Any]) -> None:

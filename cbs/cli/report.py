@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,6 +53,15 @@ def report(
             "--study", panel=INPUT, metavar="NAME", help="Of a store of several studies, this one's cells."
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        option(
+            "--where",
+            panel=INPUT,
+            metavar="COLUMN=VALUES",
+            help="Only cells that have one of these values, as `variant=joint` or `solver=scip*,gurobi*`.",
+        ),
+    ] = None,
     arrays: Annotated[
         Path | None,
         option(
@@ -77,17 +86,23 @@ def report(
     `cbs report runs/TIME`
     """
     from cbs.report.page import compose, read, write_figures
+    from cbs.study.frames import chosen
     from solvers.runtime.writing import check_place, replacing
 
     if figures is not None and figures.exists() and not figures.is_dir():
         raise ValueError(f"figures {str(figures)!r} is no folder; give one, or a name that is free")
+    wanted = dict(map(_condition, where or ()))
     with read(store, arrays=arrays, study=study) as source:
         place = source.page if page is None else page
         check_place("output", place)
         if place.exists() and Path(store).exists() and place.samefile(store):
             raise ValueError(f"output {str(place)!r} is the store itself; give another name")
         made = compose(
-            source.frame, source.arrays, title=title or source.title, shift=shift, facts=source.facts
+            chosen(source.frame, wanted),
+            source.arrays,
+            title=title or source.title,
+            shift=shift,
+            facts=source.facts,
         )
     text = made.html().encode()
     with replacing(place) as file:
@@ -101,3 +116,17 @@ def report(
     if figures is not None:
         print(f"{figures}: the figures as files")
     return 0
+
+
+def _condition(text: str) -> tuple[str, list[Any]]:
+    """A column and the values that are wanted of it."""
+    name, sign, values = text.partition("=")
+    if not name or not sign or not values:
+        raise ValueError(f"where must be COLUMN=VALUES, as variant=joint, got {text!r}")
+    found: list[Any] = []
+    for value in values.split(","):
+        try:
+            found.append(float(value))
+        except ValueError:
+            found.append(value)
+    return name, found

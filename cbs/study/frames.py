@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +105,33 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
     from cbs.names import unknown
 
     raise ValueError(unknown("column", name, columns_of(frame)))
+
+
+def chosen(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells whose columns have one of the values that are wanted.
+
+    Args:
+        frame: of cells.
+        where: for every column, see `column`, a value or a list of them; texts may be patterns, as `digits*`.
+
+    Raises:
+        ValueError: with the nearest name, for a column that is not there.
+    """
+    for name, wanted in where.items():
+        values = wanted if isinstance(wanted, list) else [wanted]
+        frame = frame[[_meets(value, values) for value in column(frame, name)]]
+    return frame
+
+
+def _meets(value: Any, wanted: list[Any]) -> bool:
+    import pandas as pd
+
+    if value is pd.NA:
+        return False
+    return any(
+        fnmatch.fnmatchcase(value, one) if isinstance(one, str) and isinstance(value, str) else value == one
+        for one in wanted
+    )
 
 
 def exploded(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import math
 import os
@@ -15,7 +14,7 @@ import numpy as np
 
 from cbs.names import check_name
 from cbs.study.calls import absolute, function
-from cbs.study.frames import column, exploded
+from cbs.study.frames import chosen, column, exploded
 from cbs.study.store import DONE
 from solvers.runtime.writing import replacing
 
@@ -82,9 +81,7 @@ def _pivot(frame: pd.DataFrame, asked: Mapping[str, Any]) -> str:
     frame = frame[frame["state"] == DONE]
     if asked["each"] is not None:
         frame = exploded(frame, asked["each"])
-    for name, wanted in asked["where"].items():
-        values = wanted if isinstance(wanted, list) else [wanted]
-        frame = frame[[_meets(value, values) for value in column(frame, name)]]
+    frame = chosen(frame, asked["where"])
     rows, columns = asked["rows"] or (), asked["columns"] or ()
     several = len(asked["value"]) > 1 or not columns
     keys, across = _words(frame, rows), _words(frame, columns)
@@ -130,14 +127,6 @@ def _texts(values: Sequence[Any], asked: Mapping[str, Any]) -> list[str]:
         else _text(value, asked["format"])
         for value in values
     ]
-
-
-def _meets(value: Any, wanted: list[Any]) -> bool:
-    """Whether a value is one of those wanted; texts may be patterns."""
-    return any(
-        fnmatch.fnmatchcase(value, one) if isinstance(one, str) and isinstance(value, str) else value == one
-        for one in wanted
-    )
 
 
 def _word(value: Any) -> str:

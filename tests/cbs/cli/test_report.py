@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cbs.cli import main
@@ -20,6 +21,13 @@ def test_a_page_beside_the_table(table, capsys):
     page = Path("rows.html").read_text()
     assert "<title>hand</title>" in page
     assert capsys.readouterr().out.startswith("rows.html: 7 figures of 48 cells, ")
+
+
+def test_some_of_the_cells(table, capsys):
+    frame = pd.read_csv(table)
+    solver = frame["solver"].iloc[0]
+    assert main(["report", "rows.csv", "--where", f"solver={solver}", "--where", "kind=solve,call"]) == 0
+    assert f"of {(frame['solver'] == solver).sum()} cells" in capsys.readouterr().out
 
 
 def test_options(table, capsys, monkeypatch):
@@ -56,6 +64,9 @@ def test_options(table, capsys, monkeypatch):
         (["rows.csv", "--figures", "rows.csv"], "figures 'rows.csv' is no folder"),
         (["rows.csv", "--study", "hnd"], "unknown study 'hnd'; did you mean 'hand'?"),
         (["."], "is no run folder"),
+        (["rows.csv", "--where", "solver"], "where must be COLUMN=VALUES"),
+        (["rows.csv", "--where", "slover=a"], "did you mean 'solver'"),
+        (["rows.csv", "--where", "solver=nobody"], "there are no cells"),
     ],
 )
 def test_bad_input_is_one_line(table, capsys, argv, told):

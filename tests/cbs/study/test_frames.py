@@ -3,7 +3,7 @@ import pytest
 
 from cbs.study.cell import Answer, Cell
 from cbs.study.export import export
-from cbs.study.frames import column, columns_of, exploded, read, records
+from cbs.study.frames import chosen, column, columns_of, exploded, read, records
 from cbs.study.store import JSON, Store
 
 
@@ -79,3 +79,13 @@ def test_other_tables_are_refused_in_a_line(tmp_path, name, content, told):
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="can't be read"):
         read(tmp_path / "none.csv")
+
+
+def test_cells_are_chosen_by_their_columns(tmp_path, store):
+    frame = read(tmp_path / "s.sqlite")
+    assert chosen(frame, {"parameters.a": [2, 5]})["value"].tolist() == [2 / 3]
+    assert chosen(frame, {"status": "o*", "kind": "call"})["value"].tolist() == [1 / 3, 2 / 3]
+    assert chosen(frame, {"n": 3}).empty
+    assert len(chosen(frame, {})) == 2
+    with pytest.raises(ValueError, match="unknown column 'kinds'; did you mean 'kind'"):
+        chosen(frame, {"kinds": "call"})

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from cbs.report.page.cells import prepared
+from cbs.report.page.fits import growth as fits_of
 from cbs.report.page.optima import excess
 from cbs.study.frames import records
 from cbs.study.markdown import markdown
@@ -76,7 +77,7 @@ def growth(frame):
     sizes = sorted({row["n"] for row in rows})
     groups = {}
     for row in rows:
-        groups.setdefault((row["variant"], row["sparsity"], row["solver"]), []).append(row)
+        groups.setdefault((row["variant"], round(row["sparsity"], 1), row["solver"]), []).append(row)
     lines = []
     for (variant, share, solver), mine in sorted(groups.items()):
         line = [variant, f"{share:.0%}", solver]
@@ -95,3 +96,24 @@ def growth(frame):
 def _mean(rows):
     """The shifted geometric mean of seconds; a capped run counts with what it took."""
     return shifted(np.array([row["seconds"] for row in rows], dtype=float))
+
+
+def fits(frame):
+    """By variant and solver: how proven seconds grow with inputs, and where the limit is expected."""
+    cells = prepared(frame)
+    lines = []
+    for variant in sorted(set(cells["variant"])):
+        made, _ = fits_of(cells[cells["variant"] == variant])
+        if made.empty:
+            continue
+        for solver, mine in made.groupby("solver"):
+            both = {row["model"]: row for row in mine.to_dict("records")}
+            power, exponential = both["power"], both["exponential"]
+            better = mine[mine["better"]].iloc[0]
+            lines.append([
+                variant, solver, f"{power['runs']:.0f} of {power['runs'] + power['capped']:.0f}",
+                f"n^{power['slope']:.1f} ({power['low']:.1f} to {power['high']:.1f})",
+                f"{np.exp(exponential['slope']):.3f}^n", better["model"], f"{better['limit_at_n']:.0f}",
+            ])  # fmt: skip
+    head = ["variant", "solver", "proven", "power law (95%)", "exponential", "fits better", "limit at n"]
+    return markdown(head, lines)

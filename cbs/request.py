@@ -167,9 +167,9 @@ class Request:
     @property
     def schedule(self) -> Schedule:
         """In what stages it is pruned."""
-        if isinstance(self.stages, str):
+        if isinstance(self.stages, str) and set(self.stages) & set(":,"):  # a number in quotes is a mistake
             return as_schedule(self.stages)
-        return self.stages if isinstance(self.stages, Schedule) else Schedule(self.stages)
+        return self.stages if isinstance(self.stages, Schedule) else Schedule(self.stages)  # type: ignore[arg-type]
 
     @property
     def staged(self) -> bool:

@@ -133,6 +133,8 @@ def test_a_single_layer_has_the_networks_budget_to_itself():
 def test_stages_may_be_as_typed():
     """As files of studies say them."""
     assert Request(0.9, stages="3:late:return").schedule == Schedule(3, growth="late", deleted="return")
-    assert Request(0.9, stages="3").to_dict() == Request(0.9, stages=3).to_dict()
+    assert (
+        Request(0.9, stages="3:late").to_dict() == Request(0.9, stages=Schedule(3, growth="late")).to_dict()
+    )
     with pytest.raises(ValueError, match=r"stages '3:lat'.*not 'lat'"):
         Request(0.9, stages="3:lat")

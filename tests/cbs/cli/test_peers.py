@@ -59,4 +59,5 @@ def test_a_peer_that_fails_is_one_line_and_no_traceback(here, capsys, tmp_path):
     standins.make(here, "abess").write_text("raise")
     save(tmp_path / "row.npz", random_problem(1, 8, Budget.per_row(5), seed=0))
     assert main(["solve", str(tmp_path / "row.npz"), "--solver", "abess"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "cbs: abess failed: RuntimeError: no luck at all"
+    told = "cbs: abess failed: RuntimeError: no luck at all; make it anew by: cbs peers install --again abess"
+    assert capsys.readouterr().err.splitlines()[-1] == told

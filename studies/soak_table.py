@@ -20,6 +20,8 @@ def table(frame):
     lines = []
     for name in ("consistent", "held"):
         of = done[done["solver"] == name]
+        if of.empty:
+            continue
         wrong = [line for result in of["result"] for line in result["contradictions"]]
         count = sum(result["problems"] for result in of["result"])
         minutes = of["cpu_seconds"].sum() / 60

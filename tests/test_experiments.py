@@ -10,7 +10,7 @@ import pytest
 from cbs.study.cell import Cell
 from cbs.study.frames import column, read
 from cbs.study.grid import _calls
-from cbs.study.store import DONE
+from cbs.study.schema import DONE
 from cbs.study.studyfile import Study
 from cbs.study.tables import table
 

@@ -88,7 +88,7 @@ def run(
 
     `cbs study run studies/quick.toml`
     """
-    from cbs.study.driver import planned
+    from cbs.study.planning import planned
     from cbs.study.studyfile import Study
 
     asked = Study.load(study)
@@ -152,7 +152,7 @@ def show(
     `cbs study show studies/quick.toml --tables`
     """
     from cbs.study.frames import read
-    from cbs.study.store import FAILED
+    from cbs.study.schema import FAILED
     from cbs.study.studyfile import Study
     from cbs.study.tables import table, write
 
@@ -223,8 +223,8 @@ def _run(
     retry: bool,
 ) -> bool:
     """Run a study; whether cells failed."""
+    from cbs.study.database import named
     from cbs.study.driver import run as drive
-    from cbs.study.store import named
 
     last: Standing | None = None
 
@@ -327,7 +327,7 @@ def _counts(frame: Any) -> dict[str, dict[str, int]]:
 
 
 def _print_standing(name: str, frame: Any) -> None:
-    from cbs.study.store import FAILED, STATES
+    from cbs.study.schema import FAILED, STATES
 
     counts = _counts(frame)
     rows = [

@@ -109,7 +109,7 @@ def _axis(value: Any, where: str) -> Sequence[Any]:
     return range(ends["from"], ends["to"], ends["step"])
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """What a function of the study raised, in a line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'without a word'}"
 
@@ -129,7 +129,7 @@ def _file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(f"function file {str(path)!r} can't be imported ({told(error)})") from None
     finally:

@@ -9,22 +9,26 @@ fell silent, or whose process on this machine is gone, are planned again.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cbs.study.cell import Answer, Cell
+from cbs.study.database import Away, Full, Unfit
 from cbs.study.frames import read
 from cbs.study.grid import Grid, grid
 from cbs.study.machine import machine, revision, version
-from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Away, Full, Store, Unfit
+from cbs.study.owner import gone, owner
+from cbs.study.planning import keyed
+from cbs.study.schema import DONE, FAILED, PLANNED, RUNNING
+from cbs.study.store import Store
 from cbs.study.studyfile import Study
 from cbs.study.work import work
 from solvers.executors import MemoryLimitExceeded, ProcessDied, TimeLimitExceeded, executor
@@ -142,32 +146,6 @@ def run(
                 Path(place).unlink(missing_ok=True)
 
 
-def keyed(cells: Iterable[Cell], version: str, machine: str) -> dict[str, Cell]:
-    """Cells by key; those of the same problem and settings are one.
-
-    Args:
-        cells: of a study.
-        version: see `Cell.identity`.
-        machine: see `Cell.identity`.
-
-    Raises:
-        ValueError: for calls that differ, and whose results could not be told apart.
-    """
-    found: dict[str, Cell] = {}
-    for cell in cells:
-        other = found.setdefault(cell.key(version, machine), cell)
-        if other is cell or cell.kind != "call" or cell.payload is None or other.payload is None:
-            continue
-        if cell.payload()["function"] != other.payload()["function"]:
-            raise ValueError(f"[[calls]] has {cell.solver!r} for two functions; give one of them a label")
-        if cell.payload()["parameters"] != other.payload()["parameters"]:
-            raise ValueError(
-                f"[[calls]] {cell.solver!r}: {other.instance!r} and {cell.instance!r} can't be told apart; "
-                "write numbers that are not finite as texts"
-            )
-    return found
-
-
 class Driver:
     """One run of a study: see `run`.
 
@@ -278,13 +256,14 @@ class Driver:
             self.costs[cell.solver] = (cells + 1, seconds + measured.seconds)
             self.kept.append((key, Answer(columns, answer.result, answer.arrays), measured.host))
 
-    def _write(self) -> None:
+    def _write(self, *, patient: bool = True) -> None:
         """Put what came back into the store."""
         while self.kept:
             key, found, host = self.kept[0]
             ended = self.store.fail if isinstance(found, str) else self.store.finish
             try:
-                mine = self._patiently(partial(ended, key, self.owner, found, host))  # type: ignore[arg-type]
+                step = partial(ended, key, self.owner, found, host)  # type: ignore[arg-type]
+                mine = self._patiently(step) if patient else step()
             except Unfit as error:
                 self.kept[0] = (key, _line(error), host)
                 continue
@@ -366,56 +345,21 @@ class Driver:
         return sum(means.get(self.cells[key].solver, usual) for key in rest) / max(self.pool.workers, 1)
 
     def _abandon(self) -> None:
-        """Stop what runs, and plan it again."""
+        """Keep what is finished, stop what runs, and plan that again."""
         if not (self.running or self.kept):
             return
+        for future in [future for future in self.running if future.done()]:
+            self._take(future)
+        failed = [entry for entry in self.kept if isinstance(entry[1], str)]  # perhaps by what ends the run
+        self.kept = deque(entry for entry in self.kept if not isinstance(entry[1], str))
+        with suppress(Full, Away):  # then they are run again
+            self._write(patient=False)
         self.pool.shutdown(wait=False, cancel_futures=True)
-        for key in [*self.running.values(), *(key for key, *_ in self.kept)]:
+        for key in [*self.running.values(), *(key for key, *_ in (*self.kept, *failed))]:
             try:
                 self.store.release(key, self.owner, "interrupted")
             except (OSError, ValueError):  # its silence says the same
                 return
-
-
-@cache
-def owner() -> str:
-    """This process, told apart from an earlier one of the same number, and from those of other machines."""
-    return f"{_host()}:{os.getpid()}:{_born(os.getpid())}"
-
-
-def gone(who: str) -> bool:
-    """Whether an owner was a process of this machine that is no more."""
-    import psutil
-
-    host, _, rest = who.partition("#")[0].partition(":")
-    number, _, born = rest.partition(":")
-    if host != _host() or not number.isdigit():
-        return False
-    try:
-        return _born(int(number)) != born
-    except psutil.NoSuchProcess:
-        return True
-
-
-@cache
-def _host() -> str:
-    """This machine since it was started, and what of it this process sees; several may have one name."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-        return f"{socket.gethostname()}/{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _born(number: int) -> str:
-    """When a process began: by a clock that nobody sets, where there is one."""
-    import psutil
-
-    try:
-        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-        return f"{int(told[19]) / os.sysconf('SC_CLK_TCK'):.2f}"
-    except OSError:
-        return f"{psutil.Process(number).create_time():.2f}"
 
 
 def _line(error: BaseException) -> str:
@@ -439,41 +383,3 @@ def _words(cell: Cell, found: Answer | str) -> str:
     if isinstance(columns.get("seconds"), float):
         parts.append(f"{columns['seconds']:.2f} s")
     return f"{head}: {', '.join(parts) or 'done'}"
-
-
-def planned(
-    study: Study,
-    *,
-    store: str | os.PathLike[str] | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    only: str | None = None,
-    told: Callable[[str], None] = lambda what: None,
-) -> dict[str, Any]:
-    """What a study asks for, and what of it is missing; nothing is written.
-
-    Args:
-        study: what is asked.
-        store: see `run`.
-        data_dir: see `run`.
-        only: see `run`.
-        told: see `run`.
-
-    Returns:
-        `solvers`: cells and missing ones by solver; `left_out`: see `cbs.study.grid.Grid`.
-    """
-    folder = data_dir or os.environ.get("CBS_DATA")
-    found = grid(study, Path(folder) if folder else None, told).only(only)
-    code, where = study.top["version"] or version(), study.top["machine"] or machine()
-    states: dict[str, Any] = {}
-    try:
-        with Store.open(store or study.store) as there:
-            states = there.states()
-    except ValueError:
-        if "://" in str(store or study.store) or Path(store or study.store).exists():
-            raise
-    solvers: dict[str, tuple[int, int]] = {}
-    for key, cell in keyed(found.cells, code, where).items():
-        state = states.get(key, (PLANNED,))[0]
-        cells, missing = solvers.get(cell.solver, (0, 0))
-        solvers[cell.solver] = (cells + 1, missing + (state not in (DONE, FAILED)))
-    return {"solvers": solvers, "left_out": found.left_out}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from cbs.names import check_name
 from cbs.study.arrays import packed
 from cbs.study.cell import canonical
-from cbs.study.store import JSON, Store
+from cbs.study.schema import JSON
+from cbs.study.store import Store
 from solvers.runtime.writing import check_place, replacing
 
 if TYPE_CHECKING:

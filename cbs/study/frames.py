@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbs.study.store import DONE, JSON, Store, typed
+from cbs.study.schema import DONE, JSON, typed
+from cbs.study.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,10 +15,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from cbs.names import unknown
 from cbs.study import calls
 from cbs.study.cell import Cell, canonical
+from cbs.study.schema import FACTS, fits
 from cbs.study.sources import Instance, instances
-from cbs.study.store import FACTS
 from cbs.study.studyfile import Study
-from cbs.study.work import fits
 from solvers import Solver, get_solver
 from solvers.peers.environment import state
 from solvers.peers.peer import Peer
@@ -75,8 +74,8 @@ def grid(study: Study, data_dir: Path | None = None, told: Told = lambda what: N
     """
     left_out: dict[str, int] = {}
     cells = [
-        *_solves(study, data_dir, told, left_out), *_prunings(study, data_dir, told), *_calls(study,
-        data_dir),
+        *_solves(study, data_dir, told, left_out), *_prunings(study, data_dir, told),
+        *_calls(study, data_dir),
     ]  # fmt: skip
     return Grid(cells, left_out)
 
@@ -118,9 +117,9 @@ def _solves(study: Study, data_dir: Path | None, told: Told, left_out: dict[str,
                 yield Cell(
                     "solve", instance.name, instance.digest, label, options, limit, study.top["gap"], seed,
                     {"solver": table["name"], **({"certify": True} if table["certify"] else {}),
-                    **_wheels(solver)},
-                    instance.facts, _solve_payload(instance, solver, limit, study.top["gap"], seed,
-                    table["certify"]),
+                     **_wheels(solver)},
+                    instance.facts,
+                    _solve_payload(instance, solver, limit, study.top["gap"], seed, table["certify"]),
                 )  # fmt: skip
 
 
@@ -223,8 +222,7 @@ def _prunings(study: Study, data_dir: Path | None, told: Told) -> Iterator[Cell]
             for sparsity, seed in product(method["sparsities"], method["seeds"] or study.top["seeds"]):
                 yield Cell(
                     "prune", label, digest, named, told_of, options.get("time_limit"), options.get("gap"),
-                    seed,
-                    {"method": method["name"], "sparsity": sparsity, "samples": len(data)},
+                    seed, {"method": method["name"], "sparsity": sparsity, "samples": len(data)},
                     {"family": label, "sparsity": sparsity, "budget": options.get("budget", "unstructured")},
                     _prune_payload(place, model, method["name"], sparsity, seed, told_of, data_dir),
                 )  # fmt: skip
@@ -242,11 +240,14 @@ def _prune_payload(
 
 
 def _calls(study: Study, data_dir: Path | None) -> Iterator[Cell]:
+    labels: dict[str, str] = {}
     for i, table in enumerate(study.calls):
         where = f"[[calls]] {i + 1}"
         place = calls.absolute(table["function"], study.folder)
         made = calls.function(place)
         label = table["label"] or place.rpartition(":")[2]
+        if labels.setdefault(label, place) != place:
+            raise ValueError(f"[[calls]] has {label!r} for two functions; give one of them a label")
         seeded = "seed" in calls.signature_of(place, made).parameters
         spanned = [
             (parameters, {**parameters, "seed": seed} if own else parameters)
@@ -260,7 +261,8 @@ def _calls(study: Study, data_dir: Path | None) -> Iterator[Cell]:
             facts = {name: parameters[name] for name in FACTS if fits(name, parameters.get(name))}
             yield Cell(
                 "call", case or label, "", label, {}, table["time_limit"], None, int(given.get("seed", 0)),
-                {"parameters": parameters, "revision": table["revision"]}, facts,
+                {"function": f"{study.name}/{table['function']}", "parameters": parameters,
+                 "revision": table["revision"]}, facts,
                 _call_payload(place, given, data_dir),
             )  # fmt: skip
 

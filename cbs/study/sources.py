@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbs.study.calls import absolute, check_parameters, function, told
-from cbs.study.store import FACTS
+from cbs.study.schema import FACTS
 from solvers import Budget, SubsetProblem
 from solvers.instances import digest, load, planted, random_problem
 

@@ -5,101 +5,43 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
 import sqlalchemy as sql
 from numpy.typing import NDArray
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
 
 from cbs.study.arrays import packed, unpacked
 from cbs.study.cell import Answer, Cell, canonical, written
+from cbs.study.database import Unfit, address, engine_of, named, told, unwritable
+from cbs.study.schema import (
+    CELLS,
+    CLEAN,
+    DONE,
+    FACTS,
+    FAILED,
+    JSON,
+    LAYOUT,
+    MEMBERS,
+    META,
+    PLANNED,
+    RESULTS,
+    RUNNING,
+    STATES,
+    TABLES,
+    fitting,
+    typed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYOUT = 1
-"""Of the tables, which counts up when an older program can't read them any more."""
-PLANNED, RUNNING, DONE, FAILED = "planned", "running", "done", "failed"
-STATES = (PLANNED, RUNNING, DONE, FAILED)
-CONNECT = 5
-"""Seconds after which a database that does not answer is unreachable."""
 MAKING = 1936421221
 """Number of the lock that PostgreSQL holds while tables are made."""
 LARGEST = 900_000_000
 """Bytes of a cell's arrays, packed, that databases take."""
-BUSY = 30
-"""Seconds that SQLite waits for another process's lock."""
-_TABLES = sql.MetaData()
-META = sql.Table(
-    "meta", _TABLES, sql.Column("name", sql.String(64), primary_key=True), sql.Column("value", sql.Text)
-)
-MEMBERS = sql.Table(
-    "members", _TABLES, sql.Column("study", sql.String(200), primary_key=True),
-    sql.Column("key", sql.String(64), primary_key=True), sql.Column("place", sql.Integer, nullable=False),
-)  # fmt: skip
-"""Which cells each study asks for, and in which order; a cell may be of several studies."""
-CELLS = sql.Table(
-    "cells", _TABLES,
-    sql.Column("key", sql.String(64), primary_key=True),
-    *(sql.Column(name, sql.Text, index=name == "digest") for name in ("study", "kind", "instance", "digest",
-    "family")),
-    *(sql.Column(name, sql.Integer) for name in ("m", "n")),
-    *(sql.Column(name, sql.Text) for name in ("variant", "budget")),
-    sql.Column("sparsity", sql.Double),
-    *(sql.Column(name, sql.Text) for name in ("solver", "options")),
-    *(sql.Column(name, sql.Double) for name in ("time_limit", "gap_asked")),
-    sql.Column("seed", sql.BigInteger),
-    *(sql.Column(name, sql.Text) for name in ("parameters", "version", "revision", "machine")),
-    sql.Column("state", sql.String(8), nullable=False, index=True),
-    sql.Column("owner", sql.Text),
-    sql.Column("heartbeat", sql.Double),
-    sql.Column("attempts", sql.Integer, nullable=False),
-    sql.Column("error", sql.Text),
-    *(sql.Column(name, sql.Double) for name in ("started", "finished")),
-    *(sql.Column(name, sql.Text) for name in ("host", "status")),
-    *(sql.Column(name, sql.Double) for name in ("value", "bound", "gap", "seconds", "cpu_seconds", "memory")),
-    sql.Column("nodes", sql.BigInteger),
-    *(sql.Column(name, sql.Double) for name in ("accuracy", "loss")),
-    sql.Column("certified", sql.Boolean),
-    sql.Column("result", sql.Text),
-    sql.Column("arrays", sql.LargeBinary),
-)  # fmt: skip
-"""Infinite numbers are stored as they are; a column that a cell has nothing for is null."""
-JSON = ("options", "parameters", "result")
-COLUMNS = tuple(column.name for column in CELLS.columns)
-RESULTS = (
-    "status", "value", "bound", "gap", "seconds", "cpu_seconds", "memory", "nodes", "accuracy", "loss",
-    "certified",
-)  # fmt: skip
-FACTS = ("family", "m", "n", "variant", "budget", "sparsity")
-_CLEAN = dict.fromkeys(("owner", "heartbeat", "error", "started", "finished", "host", "arrays", *RESULTS)) | {
-    "result": "{}"
-}
-
-
-class Full(OSError):
-    """The disk, or the database's room, is full."""
-
-
-class Away(ValueError):
-    """The database can't be used for now: another process's lock, or a server that is gone for a while."""
-
-
-class Unfit(ValueError):
-    """An answer that the table can't hold, such as a number of more digits than its column."""
 
 
 class Store:
@@ -126,7 +68,7 @@ class Store:
             ValueError: in one line, if it can't be reached, is no store, or is a newer program's.
         """
         text = os.fspath(place)
-        (url, path), name = _url(text), named(text)
+        (url, path), name = address(text), named(text)
         if path is not None:
             if not path.exists() and not create:
                 raise ValueError(
@@ -137,8 +79,8 @@ class Store:
             if not path.parent.is_dir():
                 raise ValueError(f"store {name!r} can't be made: {str(path.parent)!r} is no folder")
             if not create and not os.access(path.parent, os.W_OK):
-                url = _unwritable(path)
-        store = cls(_engine(url, name), name)
+                url = unwritable(path)
+        store = cls(engine_of(url, name), name)
         try:
             store._check(create)
         except BaseException:
@@ -172,7 +114,7 @@ class Store:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             elif self._engine.dialect.name == "postgresql":
                 connection.execute(sql.select(sql.func.pg_advisory_xact_lock(sql.literal(MAKING))))
-            _TABLES.create_all(connection)
+            TABLES.create_all(connection)
             if connection.scalar(sql.select(META.c.value).where(META.c.name == "layout")) is None:
                 connection.execute(META.insert().values(name="layout", value=str(LAYOUT)))
 
@@ -186,20 +128,8 @@ class Store:
         """Close the connections."""
         self._engine.dispose()
 
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Database errors in one line: `Full`, `Away` if it may be better soon, `Unfit`, else ValueError."""
-        try:
-            yield
-        except SQLAlchemyError as error:
-            why = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
-            if isinstance(error, DataError):
-                raise Unfit(f"store {self.name!r} can't hold it ({why:.200})") from None
-            if "disk is full" in why or "No space left" in why or "could not extend file" in why:
-                raise Full(f"store {self.name!r}: the disk is full") from None
-            remote = self._engine.dialect.name != "sqlite"
-            soon = (remote and isinstance(error, OperationalError | InterfaceError)) or "is locked" in why
-            raise (Away if soon else ValueError)(f"store {self.name!r} {what} ({why:.200})") from None
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return told(self._engine, self.name, what)
 
     def plan(
         self,
@@ -232,10 +162,10 @@ class Store:
                 **{name: cell.facts.get(name) for name in FACTS}, "solver": cell.solver,
                 "options": canonical(cell.options), "time_limit": cell.time_limit, "gap_asked": cell.gap,
                 "seed": cell.seed, "parameters": canonical(cell.parameters), "version": version,
-                "revision": revision, "machine": machine, "state": PLANNED, "attempts": 0, **_CLEAN,
+                "revision": revision, "machine": machine, "state": PLANNED, "attempts": 0, **CLEAN,
             }  # fmt: skip
             for name in ("study", "instance", "solver", "seed", *FACTS):
-                row[name] = _fitting(name, row[name])
+                row[name] = fitting(name, row[name])
             rows.setdefault(str(row["key"]), row)
         with self._told("can't be written"), self._engine.begin() as connection:
             there: set[str] = set()
@@ -321,7 +251,7 @@ class Store:
         """
         known = {name: value for name, value in answer.columns.items() if name in (*RESULTS, *FACTS)}
         try:
-            values = {name: _fitting(name, _plain(value)) for name, value in known.items()}
+            values = {name: fitting(name, _plain(value)) for name, value in known.items()}
             values |= {"result": canonical(answer.result), "arrays": packed(answer.arrays) or None}
         except (TypeError, ValueError, RecursionError) as error:
             raise Unfit(" ".join(str(error).split()) or type(error).__name__) from None
@@ -364,7 +294,7 @@ class Store:
                 query = CELLS.update().where(CELLS.c.state.in_(states))
                 if part is not None:
                     query = query.where(CELLS.c.key.in_(part))
-                count += connection.execute(query.values(state=PLANNED, attempts=0, **_CLEAN)).rowcount
+                count += connection.execute(query.values(state=PLANNED, attempts=0, **CLEAN)).rowcount
         return count
 
     def take_in(self, frame: pd.DataFrame) -> int:
@@ -427,32 +357,6 @@ class Store:
             return unpacked(connection.scalar(query))
 
 
-def named(place: str | os.PathLike[str]) -> str:
-    """Path or URL of a store without a password, for messages."""
-    text = os.fspath(place)
-    url, path = _url(text)
-    return text if path is not None else url.render_as_string(hide_password=True)
-
-
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of cells whose columns have the types that the store's have, whatever a file made of them."""
-    import pandas as pd
-
-    for column in CELLS.columns:
-        if column.name not in frame:
-            continue
-        if isinstance(column.type, sql.Double):
-            frame[column.name] = frame[column.name].astype(float)
-        elif isinstance(column.type, sql.Integer):
-            frame[column.name] = pd.to_numeric(frame[column.name]).astype("Int64")
-        elif isinstance(column.type, sql.Boolean):
-            found = frame[column.name].astype(object)
-            frame[column.name] = found.replace({"True": True, "False": False}).astype("boolean")
-        elif column.name in ("digest", "revision"):
-            frame[column.name] = frame[column.name].astype(object).fillna("").astype(str)
-    return frame
-
-
 def _parts(items: list[Any], size: int = 500) -> list[list[Any]]:
     """Pieces, since databases limit how many values a statement has."""
     return [items[i : i + size] for i in range(0, len(items), size)]
@@ -460,96 +364,3 @@ def _parts(items: list[Any], size: int = 500) -> list[list[Any]]:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _fitting(name: str, value: Any) -> Any:
-    """A value for its column.
-
-    Raises:
-        ValueError: for a number of more digits than the column has.
-    """
-    kind = CELLS.c[name].type
-    if isinstance(value, str):
-        return written(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(kind, sql.Integer):
-        most = 2 ** (63 if isinstance(kind, sql.BigInteger) else 31)
-        if not -most <= value < most:
-            raise ValueError(f"{name} must be a whole number below {most}, got {value!r:.60}")
-        return value
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be a number below 1e308, got {value!r:.60}") from None
-
-
-def _url(text: str) -> tuple[sql.URL, Path | None]:
-    """A place as a URL, and as a path where it is a file of SQLite."""
-    if "://" not in text:
-        path = Path(text)
-        return sql.URL.create("sqlite", database=str(path)), path
-    try:
-        url = sql.make_url(text)
-    except ArgumentError:
-        raise ValueError(
-            "store is no URL that can be read; give a path, or DIALECT+DRIVER://USER:PASSWORD@HOST/DATABASE"
-        ) from None
-    if url.get_backend_name() == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise ValueError("store in memory would be lost; give the path of a file")
-        return url, Path(url.database)
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    return url, None
-
-
-def _unwritable(path: Path) -> sql.URL:
-    """The URL of a file where nothing can be written beside it: what nobody has open is read as it is."""
-    log = path.with_name(f"{path.name}-wal")
-    kind = {} if log.exists() and log.stat().st_size else {"immutable": "1"}
-    return sql.URL.create(
-        "sqlite", database=f"file:{quote(str(path.resolve()))}", query={"mode": "ro", "uri": "true", **kind}
-    )
-
-
-def _engine(url: sql.URL, name: str) -> sql.Engine:
-    arguments: dict[str, Any] = {}
-    if url.get_backend_name() == "sqlite":
-        arguments = {"timeout": BUSY}
-    elif url.get_backend_name() == "postgresql":
-        arguments = {"connect_timeout": CONNECT}
-    try:
-        engine = sql.create_engine(url, connect_args=arguments, pool_pre_ping=True)
-    except (NoSuchModuleError, ImportError) as error:
-        hint = "pip install 'psycopg[binary]'" if "psycopg" in str(error) else "install its driver"
-        raise ValueError(f"store {name!r}: no driver for {url.drivername!r}; {hint}") from None
-    if url.get_backend_name() == "sqlite" and "mode" not in url.query:
-        sql.event.listen(engine, "connect", _write_ahead)
-    return engine
-
-
-def _write_ahead(connection: Any, _record: Any) -> None:
-    """Keep commits in a log beside the file: a killed process loses none, a power cut the last ones."""
-    cursor = connection.cursor()
-    try:
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
-    finally:
-        cursor.close()
-
-
-__all__ = [
-    "CELLS",
-    "COLUMNS",
-    "DONE",
-    "FAILED",
-    "LAYOUT",
-    "PLANNED",
-    "RUNNING",
-    "STATES",
-    "DBAPIError",
-    "Full",
-    "Store",
-    "named",
-]

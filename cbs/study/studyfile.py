@@ -27,12 +27,14 @@ from typing import Any
 
 from cbs.names import check_name
 from cbs.study import settings as s
+from cbs.study.schema import COLUMNS, JSON
 from cbs.study.settings import REQUIRED, Key
-from cbs.study.store import COLUMNS, JSON
 
 INSTANCES = ("files", "library", "random", "planted", "network", "made")
 """Where instances come from; a table names one of them."""
 VARIANTS = ("joint", "selection")
+MOST = 100_000
+"""Problems that one table may draw."""
 _SPARSITIES = s.several(s.number(0, 1))
 _BUDGETS = s.several(s.text)
 _SEEDS = s.several(s.integer(0, 2**63 - 1))
@@ -50,15 +52,15 @@ SOURCES: dict[str, dict[str, Key]] = {
         "m": Key(s.several(s.integer(1)), (1,)), "sparsities": Key(_SPARSITIES, (0.5,)),
         "budgets": Key(_BUDGETS, ("per_row",)),
         "correlation": Key(s.number(0, 1), 0.7), "damping": Key(s.number(0, open_ends=True), 1e-2),
-        "per_row": Key(s.flag, False), "count": Key(s.integer(1), 1), "first": Key(s.integer(0), 0),
+        "per_row": Key(s.flag, False), "count": Key(s.integer(1, MOST), 1), "first": Key(s.integer(0), 0),
         **_COMMON,
     },
     "planted": {
         "planted": Key(s.flag, REQUIRED), "n": Key(s.several(s.integer(1)), REQUIRED),
         "m": Key(s.several(s.integer(1)), (1,)), "sparsities": Key(_SPARSITIES, (0.5,)),
         "budgets": Key(_BUDGETS, ("per_row",)),
-        "margin": Key(s.number(0, 1), 0.9), "count": Key(s.integer(1), 1), "first": Key(s.integer(0), 0),
-        **_COMMON,
+        "margin": Key(s.number(0, 1), 0.9), "count": Key(s.integer(1, MOST), 1),
+        "first": Key(s.integer(0), 0), **_COMMON,
     },
     "network": {
         "network": Key(s.text, REQUIRED), "layers": Key(s.texts), "rows": Key(s.integers),

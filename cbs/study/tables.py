@@ -15,7 +15,7 @@ import numpy as np
 from cbs.names import check_name
 from cbs.study.calls import absolute, function
 from cbs.study.frames import chosen, column, exploded
-from cbs.study.store import DONE
+from cbs.study.schema import DONE
 from solvers.runtime.writing import replacing
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SHIFT = 1.0
 """Of the shifted geometric mean, in the unit of its values."""
-CAPPED = ("time_limit", "patience", "memory_limit", "node_limit")
 Values = np.ndarray[Any, np.dtype[np.float64]]
 Words = tuple[str, ...]
 

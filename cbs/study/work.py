@@ -18,16 +18,13 @@ import numpy as np
 
 from cbs.study.arrays import mask_arrays, trace_arrays
 from cbs.study.cell import Answer, plain
-from cbs.study.store import FACTS, RESULTS
+from cbs.study.schema import FACTS, RESULTS, entry
 from solvers.solution import CLAMP
 
 if TYPE_CHECKING:
     from cbs.data import Samples
     from cbs.result import PruneResult
     from solvers import Solution, Solver, SubsetProblem
-
-WORDS = ("status", "family", "variant", "budget")
-"""Columns of text among those that a function may fill."""
 
 
 def work(kind: str, payload: Mapping[str, Any]) -> Answer:
@@ -49,13 +46,11 @@ def _solve(payload: Mapping[str, Any]) -> Answer:
     _warm(payload["solver"], problem.refit)
     solution: Solution = solve(
         problem, payload["solver"], time_limit=payload["time_limit"], gap=payload["gap"],
-        seed=payload["seed"],
-        certify=certify,
+        seed=payload["seed"], certify=certify,
     )  # fmt: skip
     columns = {
         "status": solution.status.value, "value": solution.value, "bound": solution.bound,
-        "gap": solution.gap,
-        "seconds": solution.seconds, "nodes": solution.stats.get("nodes"),
+        "gap": solution.gap, "seconds": solution.seconds, "nodes": solution.stats.get("nodes"),
     }  # fmt: skip
     if certify:
         columns["certified"] = _verified(solution, problem)
@@ -107,8 +102,7 @@ def _prune(payload: Mapping[str, Any]) -> Answer:
     options = {"layers": layers, **payload["options"]} if layers else dict(payload["options"])
     result: PruneResult = cbs.prune(
         model, data, test=held_out, sparsity=payload["sparsity"], method=payload["method"],
-        seed=payload["seed"],
-        **options,
+        seed=payload["seed"], **options,
     )  # fmt: skip
     return pruned(result)
 
@@ -171,37 +165,12 @@ def called(found: Any) -> Answer:
     columns, result, arrays = {}, {}, {}
     for name, value in found.items():
         if name in (*RESULTS, *FACTS):
-            columns[name] = _entry(name, value.item() if isinstance(value, np.generic) else value)
+            columns[name] = entry(name, value.item() if isinstance(value, np.generic) else value)
         elif isinstance(value, np.ndarray):
             arrays[str(name)] = value
         else:
             result[str(name)] = plain(value)
     return Answer(columns, result, arrays)
-
-
-def fits(name: str, value: Any) -> bool:
-    """Whether a value is of the kind of a column: a text, true or false, a whole number or a number."""
-    if name in WORDS:
-        return isinstance(value, str)
-    if name == "certified" or isinstance(value, bool):
-        return name == "certified" and isinstance(value, bool)
-    whole = name in ("m", "n", "nodes")
-    if name in ("m", "n") and not (isinstance(value, int | float) and abs(value) < 2**31):
-        return False
-    return isinstance(value, int) or (isinstance(value, float) and (not whole or value.is_integer()))
-
-
-def _entry(name: str, value: Any) -> Any:
-    """A value for a column of the table.
-
-    Raises:
-        TypeError: in one line, if it is not of the column's kind.
-    """
-    if value is not None and not fits(name, value):
-        raise TypeError(
-            f"{name!r} is a column of the table, whose values can't be {value!r:.60}; call it otherwise"
-        )
-    return int(value) if name in ("m", "n", "nodes") and value is not None else value
 
 
 def _shown(stats: Mapping[str, Any]) -> dict[str, Any]:

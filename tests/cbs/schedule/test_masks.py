@@ -230,6 +230,8 @@ def test_networks_are_copied_and_saved_while_they_are_held(explicit):
     cbs.keep_masks(model, optimizer, masks=masks)
     losses(model, optimizer, data)
     twin, twins = copy.deepcopy(model), copy.deepcopy(optimizer)
+    assert optimizer._optimizer_step_post_hooks  # what must not come along is there
+    assert any(p._backward_hooks for p in model.parameters()) == explicit
     assert not twins._optimizer_step_post_hooks
     assert all(not p._backward_hooks for p in twin.parameters())
     file = io.BytesIO()

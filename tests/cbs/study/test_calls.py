@@ -23,6 +23,7 @@ def test_functions_of_files_and_modules_are_found(tmp_path):
         ("1 / 0", "f", "can't be imported .ZeroDivisionError: division by zero"),
         ("def ff(): pass", "f", "did you mean 'ff'"),
         ("f = 3", "f", "is int, no function"),
+        ("import sys; sys.exit()", "f", "can't be imported .SystemExit"),
     ],
 )
 def test_what_can_t_be_called_is_told_in_a_line(tmp_path, content, name, told):

@@ -13,8 +13,11 @@ import psutil
 import pytest
 
 from cbs.study import driver
-from cbs.study.driver import gone, owner, planned, run
-from cbs.study.store import DONE, FAILED, PLANNED, RUNNING, Away, Full, Store
+from cbs.study.database import Away, Full
+from cbs.study.driver import run
+from cbs.study.planning import planned
+from cbs.study.schema import DONE, FAILED, PLANNED, RUNNING
+from cbs.study.store import Store
 from cbs.study.studyfile import Study
 
 WORK = Path(__file__).with_name("work_for_tests.py")
@@ -142,21 +145,6 @@ def test_what_fails_says_why_and_is_run_again_when_asked(tmp_path):
         assert "must give a mapping" in frame["error"].iloc[3]
     assert run(path, workers=1).fresh == 0
     assert run(path, workers=1, retry=True, only="number=1").fresh == 1
-
-
-def test_calls_that_could_not_be_told_apart_are_refused(tmp_path):
-    (tmp_path / "other.py").write_text("def double(a):\n    return {'value': 3.0 * a}\n")
-    other = '[[calls]]\nfunction = "other.py:double"\ngrid = {a = [1, 2]}\n'
-    path = study(tmp_path, textwrap.dedent(calls("double", "a = [2, 3]")) + other)
-    with pytest.raises(ValueError, match="'double' for two functions; give one of them a label"):
-        run(path, workers=1)
-    path = study(tmp_path, calls("double", "a = [inf, -inf]"))
-    with pytest.raises(ValueError, match="'a=inf' and 'a=-inf' can't be told apart"):
-        planned(Study.load(path))
-    assert not (tmp_path / "s.sqlite").exists()
-    path = study(tmp_path, calls("double", "a = [2, 3]") + calls("double", "a = [3, 4]"))
-    assert planned(Study.load(path))["solvers"] == {"double": (3, 3)}
-    assert planned(Study.load(path), only="a=4")["solvers"] == {"double": (1, 1)}
 
 
 def test_a_cluster_that_is_lost_ends_the_run_in_a_line_and_fails_no_cell(tmp_path, monkeypatch):
@@ -331,6 +319,26 @@ def test_ctrl_c_keeps_what_is_finished_and_plans_the_rest(tmp_path):
     assert last.endswith(f"of 4 cells are in {tmp_path / 's.sqlite'}; the same command goes on")
 
 
+def test_what_is_finished_when_the_run_is_interrupted_is_kept(tmp_path, monkeypatch):
+    path = study(tmp_path, calls("double", "a = [1, 2, 3]"))
+
+    once = []
+
+    def stop_before_writing(self, *, patient=True, write=driver.Driver._write):
+        if patient and self.kept and not once:
+            once.append(len(self.kept))
+            raise KeyboardInterrupt
+        write(self, patient=patient)
+
+    monkeypatch.setattr(driver.Driver, "_write", stop_before_writing)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, workers=1)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        counts = store.counts()
+    assert counts[DONE] >= once[0] >= 1
+    assert counts[RUNNING] == 0
+
+
 def test_a_silent_driver_of_another_machine_is_taken_for_dead(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "SILENCE", 1.0)
     path = study(tmp_path, calls("double", "a = [1, 2]"))
@@ -341,24 +349,6 @@ def test_a_silent_driver_of_another_machine_is_taken_for_dead(tmp_path, monkeypa
         key = store.members("s")[0]
         assert store.claim(key, "elsewhere:1:0.00")
     assert run(path, workers=1).done == 2
-
-
-def test_owners_are_processes():
-    assert not gone(owner())
-    host, number, born = owner().split(":")
-    assert gone(f"{host}:{number}:{float(born) - 5:.2f}")
-    assert not gone(f"another-{host}:{number}:{born}")
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    child.wait()
-    assert gone(f"{host}:{child.pid}:0.00")
-    assert gone(f"{host}:{child.pid}:0.00#2")
-    assert not gone(f"{owner()}#7")
-
-
-def test_a_clock_that_is_set_makes_no_process_another(monkeypatch):
-    before = driver._born(os.getpid())
-    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
-    assert driver._born(os.getpid()) == before or not Path("/proc/self/stat").exists()
 
 
 def test_a_store_that_is_away_is_waited_for(tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ import pytest
 from cbs.study.cell import Answer, Cell
 from cbs.study.export import export
 from cbs.study.frames import chosen, column, columns_of, exploded, read, records
-from cbs.study.store import JSON, Store
+from cbs.study.schema import JSON
+from cbs.study.store import Store
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from cbs.study.cell import Answer, Cell
-from cbs.study.store import COLUMNS, DONE, FAILED, LAYOUT, PLANNED, RUNNING, Full, Store, named
+from cbs.study.database import Full, named
+from cbs.study.schema import COLUMNS, DONE, FAILED, LAYOUT, PLANNED, RUNNING
+from cbs.study.store import Store
 from tests.cbs.study.servers import postgresql
 
 WHO = {"study": "s", "version": "1", "machine": "m", "revision": "r"}
@@ -137,6 +139,7 @@ def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path):
         ("postgresql://127.0.0.1:9/nothing", "can't be opened"),
         ("oracel://host/db", "no driver for 'oracel'"),
         ("://", "no URL"),
+        ("postgres://127.0.0.1:9/nothing", "can't be opened"),
         ("sqlite:///:memory:", "would be lost"),
     ],
 )

@@ -7,10 +7,44 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from solvers.executors.message import Measured
+
+
+class Limits(NamedTuple):
+    """What a call is held to from outside: wall time, MiB, and seconds to answer an interruption."""
+
+    seconds: float | None = None
+    memory: float | None = None
+    grace: float = 0.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call to be made by a worker.
+
+    Attributes:
+        function: what to call.
+        args: its arguments.
+        kwargs: those by name.
+        limits: that it is held to.
+        key: of which no two are made at once; None for none.
+        bare: whether its future is to give the value alone, without what it took.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    limits: Limits
+    key: str | None = None
+    bare: bool = False
+
+    def given(self, measured: Measured[Any]) -> Any:
+        """What its future gives of what was measured."""
+        return measured.value if self.bare else measured
 
 
 class Workers(Executor):
@@ -46,7 +80,7 @@ class Workers(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call `function(*args, **kwargs)` on a worker; its result is the function's."""
-        return self._send(function, args, kwargs, (None, self.memory, 0.0), None, bare=True)
+        return self._send(Call(function, args, kwargs, Limits(memory=self.memory), bare=True))
 
     def call(
         self,
@@ -87,13 +121,13 @@ class Workers(Executor):
             raise ValueError(f"grace must be a number from 0, in seconds, got {grace!r}")
         if key is not None and not (isinstance(key, str) and key):
             raise ValueError(f"key must be a text, got {key!r}")
-        limits = (seconds, memory, grace)
+        asked = Call(function, args, {}, Limits(seconds, memory, grace), key)
         if key is None:
-            return self._send(function, args, {}, limits, None, bare=False)
+            return self._send(asked)
         with self._lock:
             if (under_way := self._keyed.get(key)) is not None:
                 return under_way
-            future = self._keyed[key] = self._send(function, args, {}, limits, key, bare=False)
+            future = self._keyed[key] = self._send(asked)
         future.add_done_callback(lambda _: self._forget(key, future))
         return future
 
@@ -103,17 +137,8 @@ class Workers(Executor):
                 del self._keyed[key]
 
     @abstractmethod
-    def _send(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limits: tuple[float | None, float | None, float],
-        key: str | None,
-        *,
-        bare: bool,
-    ) -> Future[Any]:
-        """Have a call made: a future of its value if `bare`, else of a `Measured`."""
+    def _send(self, call: Call) -> Future[Any]:
+        """Have a call made: a future of its value if it is bare, else of a `Measured`."""
 
     @abstractmethod
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

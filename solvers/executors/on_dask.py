@@ -11,18 +11,18 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from solvers.executors.base import Workers
+from solvers.executors.base import Call, Limits
+from solvers.executors.cluster import Cluster
 from solvers.executors.failures import ProcessDied
 from solvers.executors.message import Measured, dumps
 from solvers.runtime.caches import PACKAGE
@@ -68,7 +68,7 @@ def connect(spec: str, address: str, threads: int, memory: float | None) -> Dask
         raise
 
 
-class DaskCluster(Workers):
+class DaskCluster(Cluster):
     """Calls on the workers of a `distributed.Client`.
 
     Args:
@@ -91,12 +91,9 @@ class DaskCluster(Workers):
         close: Callable[[], Any] | None = None,
     ) -> None:
         check_alike(spec, client)
-        self._closed = False
         self._client, self._least, self._count, self._counted = client, 1, 0, -math.inf
         super().__init__(spec, 1, threads, memory)
         self._close = close
-        self._under_way: dict[Future[Any], Any] = {}
-        self._idle = threading.Condition()
 
     @property
     def workers(self) -> int:
@@ -110,26 +107,17 @@ class DaskCluster(Workers):
     def workers(self, least: int) -> None:
         self._least = least
 
-    def _send(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limits: tuple[float | None, float | None, float],
-        key: str | None,
-        *,
-        bare: bool,
-    ) -> Future[Any]:
+    def _send(self, call: Call) -> Future[Any]:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()
-        request = dumps((function, args, kwargs))
+        request = dumps((call.function, call.args, call.kwargs))
         try:
             with warnings.catch_warnings():  # a large problem is what it is
                 warnings.filterwarnings("ignore", message="Sending large graph")
                 there = self._client.submit(
-                    in_worker, request, self.threads, limits,
-                    key=PREFIX + (key or uuid.uuid4().hex), pure=False,
+                    in_worker, request, self.threads, call.limits,
+                    key=PREFIX + (call.key or uuid.uuid4().hex), pure=False,
                 )  # fmt: skip
         except Exception:
             if self._client.status not in OVER:
@@ -138,10 +126,10 @@ class DaskCluster(Workers):
             raise BrokenExecutor(f"executor {self.spec!r}: its scheduler is gone")
         self._under_way[future] = there
         future.add_done_callback(lambda done: done.cancelled() and self._client.cancel([there]))
-        there.add_done_callback(lambda done: self._hand_over(done, future, bare))
+        there.add_done_callback(lambda done: self._hand_over(done, future, call))
         return future
 
-    def _hand_over(self, there: Any, future: Future[Any], bare: bool) -> None:
+    def _hand_over(self, there: Any, future: Future[Any], call: Call) -> None:
         """Give a call's future what came of it on the cluster."""
         found: Measured[Any] | None = None
         failed: BaseException | None = None
@@ -152,16 +140,7 @@ class DaskCluster(Workers):
         there.release()
         with suppress(Exception):  # the key is free before anyone can ask for it again
             self._client.sync(_nothing)
-        with self._idle:
-            self._under_way.pop(future, None)
-            self._idle.notify_all()
-        if not future.set_running_or_notify_cancel():
-            return
-        if failed is not None:
-            future.set_exception(failed)
-        else:
-            assert found is not None
-            future.set_result(found.value if bare else found)
+        self._settle(call, future, found, failed)
 
     def _as_ours(self, there: Any, error: BaseException) -> BaseException:
         """What a call's end on the cluster is in this package's terms."""
@@ -171,17 +150,11 @@ class DaskCluster(Workers):
             return error
         return CancelledError() if self._closed else ProcessDied("the cluster let go of the call")
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls and leave the cluster; see `Workers.shutdown`."""
-        if self._closed:
-            return
-        if cancel_futures:
-            self._closed = True
-            with suppress(Exception):  # its scheduler is gone, and the calls with it
-                self._client.cancel(list(self._under_way.values()), force=False)
-        with self._idle:
-            self._idle.wait_for(lambda: not self._under_way, None if wait and not cancel_futures else 5.0)
-        self._closed = True
+    def _cancel(self, handles: Sequence[Any]) -> None:
+        with suppress(Exception):  # its scheduler is gone, and the calls with it
+            self._client.cancel(handles, force=False)
+
+    def _leave(self) -> None:
         self._client.close()
         if self._close is not None:
             self._close()
@@ -191,7 +164,7 @@ async def _nothing() -> None:
     """Come after all that the client's loop was given before."""
 
 
-def in_worker(request: bytes, threads: int, limits: tuple[float | None, float | None, float]) -> Any:
+def in_worker(request: bytes, threads: int, limits: Limits) -> Any:
     """What runs on a thread of a Dask worker: the call, in a process of its own.
 
     A call that the scheduler has taken back is killed; should it be wanted again by then, it is made anew.
@@ -200,16 +173,13 @@ def in_worker(request: bytes, threads: int, limits: tuple[float | None, float | 
 
     distributed = import_module("distributed")
     worker, key = distributed.get_worker(), import_module("distributed.worker").thread_state.key
-    seconds, memory, grace = limits
 
     def stopped() -> bool:
         task = worker.state.tasks.get(key)
         return task is None or task.state in ("cancelled", "released", "forgotten")
 
     try:
-        return own_process(threads).send(
-            request, seconds=seconds, memory=memory, grace=grace, stopped=stopped
-        )
+        return own_process(threads).send(request, **limits._asdict(), stopped=stopped)
     except CancelledError:
         raise distributed.Reschedule() from None
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from solvers.executors.base import Workers
+from solvers.executors.base import Call, Limits
+from solvers.executors.cluster import Cluster
 from solvers.executors.failures import ProcessDied
-from solvers.executors.message import Measured, dumps
+from solvers.executors.message import dumps
 
 AGAIN = 3
 """Times that a call is made again whose worker was lost."""
@@ -18,7 +18,7 @@ CONNECT = 8.0
 """Seconds within which an address must answer."""
 
 
-class RayCluster(Workers):
+class RayCluster(Cluster):
     """Calls on a Ray cluster: the one that this machine belongs to, one at an address, or one of its own.
 
     Args:
@@ -51,30 +51,18 @@ class RayCluster(Workers):
         super().__init__(spec, count, threads, memory)
         self._ray = ray
         self._remote = ray.remote(num_cpus=threads, max_retries=AGAIN)(in_worker)
-        self._under_way: dict[Future[Any], Any] = {}
-        self._idle = threading.Condition()
-        self._closed = False
 
-    def _send(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limits: tuple[float | None, float | None, float],
-        key: str | None,
-        *,
-        bare: bool,
-    ) -> Future[Any]:
+    def _send(self, call: Call) -> Future[Any]:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()
-        there = self._remote.remote(dumps((function, args, kwargs)), self.threads, limits)
+        there = self._remote.remote(dumps((call.function, call.args, call.kwargs)), self.threads, call.limits)
         self._under_way[future] = there
         future.add_done_callback(lambda done: done.cancelled() and self._ray.cancel(there, force=True))
-        there.future().add_done_callback(lambda done: self._hand_over(done, future, bare))
+        there.future().add_done_callback(lambda done: self._hand_over(done, future, call))
         return future
 
-    def _hand_over(self, done: Future[Any], future: Future[Any], bare: bool) -> None:
+    def _hand_over(self, done: Future[Any], future: Future[Any], call: Call) -> None:
         """Give a call's future what came of it on the cluster."""
         try:
             failed, found = done.result()
@@ -83,29 +71,11 @@ class RayCluster(Workers):
             failed = (
                 CancelledError() if self._closed else ProcessDied(f"the call's Ray worker was lost: {told}")
             )
-        with self._idle:
-            self._under_way.pop(future, None)
-            self._idle.notify_all()
-        if not future.set_running_or_notify_cancel():
-            return
-        if failed is not None:
-            future.set_exception(failed)
-        else:
-            measured: Measured[Any] = found
-            future.set_result(measured.value if bare else measured)
+        self._settle(call, future, found, failed)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls and leave the cluster; see `Workers.shutdown`."""
-        if self._closed:
-            return
-        if cancel_futures:
-            self._closed = True
-            for there in list(self._under_way.values()):
-                self._ray.cancel(there, force=True)
-        with self._idle:
-            self._idle.wait_for(lambda: not self._under_way, None if wait and not cancel_futures else 5.0)
-        self._closed = True
-        self._leave()
+    def _cancel(self, handles: Sequence[Any]) -> None:
+        for there in handles:
+            self._ray.cancel(there, force=True)
 
     def _leave(self) -> None:
         import ray
@@ -127,16 +97,11 @@ def _reach(spec: str, address: str) -> None:
         raise ValueError(f"executor {spec!r}: no Ray cluster answers there ({error})") from None
 
 
-def in_worker(
-    request: bytes, threads: int, limits: tuple[float | None, float | None, float]
-) -> tuple[Exception | None, Any]:
+def in_worker(request: bytes, threads: int, limits: Limits) -> tuple[Exception | None, Any]:
     """What runs in a Ray worker: the call, in a process of its own; its exception, or what it gave."""
     from solvers.executors.processes import own_process
 
-    seconds, memory, grace = limits
     try:
-        return None, own_process(threads).send(
-            request, seconds=seconds, memory=memory, grace=grace, stopped=lambda: False
-        )
+        return None, own_process(threads).send(request, **limits._asdict(), stopped=lambda: False)
     except Exception as error:
         return error, None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
-from solvers.executors.base import Workers
+from solvers.executors.base import Call, Workers
 from solvers.executors.process import Process, never
 
 _own = threading.local()
@@ -57,36 +57,20 @@ class Processes(Workers):
         self._stopped = threading.Event()
         self._processes: list[Process] = []
 
-    def _send(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limits: tuple[float | None, float | None, float],
-        key: str | None,
-        *,
-        bare: bool,
-    ) -> Future[Any]:
-        return self._pool.submit(self._run, function, args, kwargs, limits, bare)
+    def _send(self, call: Call) -> Future[Any]:
+        return self._pool.submit(self._run, call)
 
-    def _run(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limits: tuple[float | None, float | None, float],
-        bare: bool,
-    ) -> Any:
+    def _run(self, call: Call) -> Any:
         if self._stopped.is_set():
             raise CancelledError()
         process = own_process(self.threads)
         if process not in self._processes:
             self._processes.append(process)
-        seconds, memory, grace = limits
-        found = process.run(
-            function, args, kwargs, seconds=seconds, memory=memory, grace=grace, stopped=self._stopped.is_set
+        return call.given(
+            process.run(
+                call.function, call.args, call.kwargs, **call.limits._asdict(), stopped=self._stopped.is_set
+            )
         )
-        return found.value if bare else found
 
     def interrupt(self) -> None:
         """Interrupt the calls at work, as Ctrl-C would; they may still answer."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.live import Live
-from rich.text import Text
 
 from cbs.cli import output
+from cbs.cli.clock import Clock
 from cbs.cli.everywhere import Group
 from cbs.cli.options import HOW, INPUT, LIMITS, OUTPUT, Json, Seed, Wide, flag, option, solver_names
 
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from solvers.instances.item import Item
     from solvers.instances.library import Library
 
-EVERY = 1.0
-"""Least seconds between two lines when standard error is not a terminal."""
 FORMATS = ("npz", "mps", "lp", "qplib")
 WHICH = "Which instances"
 
@@ -69,7 +65,7 @@ def make(
     from cbs.instances import read_recipe
 
     asked = read_recipe(recipe)
-    with _keeping(), _Clock("network") as clock:
+    with _keeping(), Clock("network") as clock:
         done = run(
             asked, to, data_dir=data_dir,
             callback=lambda step: clock.tell(f"{step.network}/{step.layer}", step.index, step.count),
@@ -157,7 +153,7 @@ def export(
     library = _library(folder)
     items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
     items = _there(library, items)
-    with output.telling_interruption(), _Clock("instance") as clock:
+    with output.telling_interruption(), Clock("instance") as clock:
         for done, item in enumerate(items):
             problems, unit = item.problems(), 1.0
             for i, problem in enumerate(problems):
@@ -218,7 +214,7 @@ def solve(
     changes: list[dict[str, Any]] = []
     status = 0
     asked = Control()  # hears Ctrl-C also where a search ends by itself at that moment
-    with _keeping(), interruptible(asked), _Clock("instance") as clock:
+    with _keeping(), interruptible(asked), Clock("instance") as clock:
         for done, item in enumerate(items):
             found = improve(
                 library, item, solver=solver, time_limit=time_limit, seed=seed, certify=not no_certificates
@@ -267,7 +263,7 @@ def check(
     items = _there(library, items)
     wrong: dict[str, list[str]] = {}
     complaint = _solutions(library)
-    with output.telling_interruption(), _Clock("instance") as clock:
+    with output.telling_interruption(), Clock("instance") as clock:
         for done, item in enumerate(items):
             if found := run(library, item, proofs=not no_proofs):
                 wrong[item.name] = found
@@ -341,20 +337,9 @@ def claim(
 
 def _summarise(items: list[Item], wide: bool, as_json: bool) -> None:
     """How many instances of each kind there are, how many are proven, and the gaps of those that are open."""
-    kinds: dict[tuple[str, str, str], list[Item]] = {}
-    for item in items:
-        kinds.setdefault((item.network, item.budget, item.variant), []).append(item)
-    told: list[dict[str, Any]] = []
-    for (network, budget, variant), group in kinds.items():
-        gaps = sorted(item.known.gap for item in group if item.status == "open")
-        told.append(
-            {
-                "network": network, "budget": budget, "variant": variant, "instances": len(group),
-                "inputs": sorted({item.n for item in group}), "proven": len(group) - len(gaps),
-                "median_gap": gaps[len(gaps) // 2] if gaps else None,
-                "widest_gap": gaps[-1] if gaps else None,
-            }
-        )  # fmt: skip
+    from solvers.instances.item import summary
+
+    told = summary(items)
     if as_json:
         output.print_json({"summary": told})
         return
@@ -414,38 +399,6 @@ def _keeping() -> Iterator[None]:
     except KeyboardInterrupt:
         output.remark("interrupted; what is done is kept, and the same command goes on from there")
         raise
-
-
-class _Clock:
-    """A line on standard error: how far the work is, and how long what is left may take.
-
-    On a terminal it is kept up to date; elsewhere a line is written at most every `EVERY` seconds.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what, self._started, self._shown = what, time.perf_counter(), -EVERY
-        self._console = output.progress()
-        self._live: Live | None = None
-        self._text = ""
-
-    def __enter__(self) -> _Clock:
-        if output.is_live(self._console):
-            self._live = Live(console=self._console, get_renderable=lambda: Text(self._text), transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def tell(self, text: str, index: int, count: int) -> None:
-        """A piece of work, one of `count`, is done."""
-        spent = time.perf_counter() - self._started
-        left = spent / (index + 1) * (count - index - 1)
-        self._text = f"{spent:8.1f} s   {self._what} {index + 1} of {count}   {left:6.0f} s left   {text}"
-        if self._live is None and (spent >= self._shown + EVERY or index + 1 == count):
-            self._shown = spent
-            self._console.print(self._text)
 
 
 GROUP = Group(

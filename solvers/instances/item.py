@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from solvers.budget import Budget
@@ -67,6 +67,33 @@ class Known:
     def status(self) -> str:
         """`proven` where the gap is at most `GAP`, else `open`."""
         return "proven" if self.gap <= GAP else "open"
+
+
+def merged(
+    now: Known, before: Known, found: Known, masks: Sequence[Mask] | None, proof: bytes | None
+) -> tuple[Known, Sequence[Mask] | None, bytes | None]:
+    """What is known now and what was found since `before`: the better value, and the better bound."""
+    after = replace(now, seconds=round(now.seconds + found.seconds - before.seconds, 2))
+    if (
+        masks is not None
+        and now.value != before.value
+        and now.value is not None
+        and (found.value is None or found.value >= now.value)
+    ):
+        masks = None
+    if masks is not None:
+        after = replace(after, value=found.value, value_by=found.value_by)
+    bounds = [(known.bound, known.certificate, known.bound_by) for known in (now, before, found)]
+    if bounds[2] != bounds[1] and (
+        bounds[0] == bounds[1]
+        or now.bound is None
+        or (found.bound is not None and found.bound > now.bound)
+        or (now.bound == found.bound and now.certificate is None)
+    ):
+        after = replace(after, bound=found.bound, bound_by=found.bound_by, certificate=found.certificate)
+    else:
+        proof = None
+    return after, masks, proof
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,3 +193,22 @@ class Item:
             "certificate": self.certificate, "seconds": self.known.seconds,
             "provenance": dict(self.provenance),
         }  # fmt: skip
+
+
+def summary(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """By network, budget and variant: instances, how many are proven, and the gaps of those that are open."""
+    kinds: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        kinds.setdefault((item.network, item.budget, item.variant), []).append(item)
+    told: list[dict[str, Any]] = []
+    for (network, budget, variant), group in kinds.items():
+        gaps = sorted(item.known.gap for item in group if item.status == "open")
+        told.append(
+            {
+                "network": network, "budget": budget, "variant": variant, "instances": len(group),
+                "inputs": sorted({item.n for item in group}), "proven": len(group) - len(gaps),
+                "median_gap": gaps[len(gaps) // 2] if gaps else None,
+                "widest_gap": gaps[-1] if gaps else None,
+            }
+        )  # fmt: skip
+    return told

@@ -13,16 +13,15 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from solvers.checker.archive import read_archive
 from solvers.instances.index import INDEX, NAME, empty, locked, read_index, write_index
-from solvers.instances.item import NETWORK, STATUSES, VARIANTS, Item, Known, budget_of
+from solvers.instances.item import NETWORK, STATUSES, VARIANTS, Item, Known, budget_of, merged
 from solvers.instances.layer_data import LayerData
+from solvers.instances.masks import packed, unpacked
 from solvers.instances.solu import Solu, read_solu, write_solu
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.writing import replacing
@@ -255,7 +254,7 @@ class Library:
         with locked(self.folder):
             self.index = read_index(self.folder)
             if before is not None:
-                known, masks, proof = _merged(self.known(name), before, known, masks, proof)
+                known, masks, proof = merged(self.known(name), before, known, masks, proof)
             if proof is not None:
                 place = self.certificate_path(name)
                 place.parent.mkdir(exist_ok=True)
@@ -265,7 +264,7 @@ class Library:
                 path = self.mask_path(name)
                 path.parent.mkdir(exist_ok=True)
                 with replacing(path) as file:
-                    np.savez(file, allow_pickle=False, **_packed(masks))
+                    np.savez(file, allow_pickle=False, **packed(masks))
             facts = {
                 "value": known.value, "bound": known.bound, "value_by": known.value_by,
                 "bound_by": known.bound_by, "certificate": known.certificate,
@@ -318,7 +317,7 @@ class Library:
         path = self.mask_path(name)
         if self.known(name).value is None or not path.is_file():
             return None
-        return _unpacked(path)
+        return unpacked(path)
 
     def _write(self) -> None:
         write_index(self.folder, self.index)
@@ -362,33 +361,6 @@ class Library:
         )  # fmt: skip
 
 
-def _merged(
-    now: Known, before: Known, found: Known, masks: Sequence[Mask] | None, proof: bytes | None
-) -> tuple[Known, Sequence[Mask] | None, bytes | None]:
-    """What is known now and what was found since `before`: the better value, and the better bound."""
-    after = replace(now, seconds=round(now.seconds + found.seconds - before.seconds, 2))
-    if (
-        masks is not None
-        and now.value != before.value
-        and now.value is not None
-        and (found.value is None or found.value >= now.value)
-    ):
-        masks = None
-    if masks is not None:
-        after = replace(after, value=found.value, value_by=found.value_by)
-    bounds = [(known.bound, known.certificate, known.bound_by) for known in (now, before, found)]
-    if bounds[2] != bounds[1] and (
-        bounds[0] == bounds[1]
-        or now.bound is None
-        or (found.bound is not None and found.bound > now.bound)
-        or (now.bound == found.bound and now.certificate is None)
-    ):
-        after = replace(after, bound=found.bound, bound_by=found.bound_by, certificate=found.certificate)
-    else:
-        proof = None
-    return after, masks, proof
-
-
 def _budgets(entry: Mapping[str, Any]) -> list[Any]:
     """The budget of every layer of an instance."""
     facts = entry["budget"]
@@ -402,24 +374,3 @@ def _budgets(entry: Mapping[str, Any]) -> list[Any]:
 
 def _matches(home: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(home, pattern) or home.split("/")[0] == pattern
-
-
-def _packed(masks: Sequence[Mask]) -> dict[str, Any]:
-    arrays: dict[str, Any] = {}
-    for i, mask in enumerate(masks):
-        arrays |= {f"mask_{i}": np.packbits(mask), f"shape_{i}": np.array(mask.shape, np.int64)}
-    return arrays
-
-
-def _unpacked(path: Path) -> list[Mask]:
-    arrays = read_archive(path, "mask file", lambda declared: None)
-    try:
-        masks = []
-        for i in range(len(arrays) // 2):
-            m, n = arrays[f"shape_{i}"].tolist()
-            masks.append(np.unpackbits(arrays[f"mask_{i}"], count=m * n).reshape(m, n).astype(bool))
-    except (KeyError, ValueError, TypeError):
-        raise ValueError(
-            f"mask file {os.fspath(path)!r} does not hold packed masks with their shapes"
-        ) from None
-    return masks

@@ -19,12 +19,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from solvers.bounds.cholesky import backward, forward
+from solvers.bounds.cholesky import add_gram, backward, factorise, forward, forward_rows
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.runtime.compiled import FLAGS
 
 EPS = float(np.finfo(np.float64).eps)
+LEAST = 1e-18
+"""Least pivot, as a share of its diagonal entry, where rounding would leave none."""
 
 
 class Model(NamedTuple):
@@ -59,17 +61,11 @@ def factor(R, d, z, active, L):
     """Cholesky factor of `(R + diag(d / z))` on the active entries, into `L[:a, :a]`."""
     a = len(active)
     for i in range(a):
-        p = active[i]
-        Rp = R[p]
+        p, row, out = active[i], R[active[i]], L[i]
         for j in range(i):
-            total = Rp[active[j]]
-            for k in range(j):
-                total -= L[i, k] * L[j, k]
-            L[i, j] = total * L[j, j]
-        total = Rp[p] + d[p] / z[p]
-        for k in range(i):
-            total -= L[i, k] * L[i, k]
-        L[i, i] = 1.0 / np.sqrt(max(total, 1e-300))
+            out[j] = row[active[j]]
+        out[i] = row[p] + d[p] / z[p]
+    factorise(L, a, LEAST)
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
@@ -179,28 +175,30 @@ def curvature(model, z, L, q, work, K):
     groups, _, columns = q.shape
     active = np.flatnonzero(z > 0.0)
     a = len(active)
-    Y = np.empty((w, a))
+    C, G = np.empty((a, w)), np.empty((w, w))
     for i in range(w):
         for j in range(w):
             K[i, j] = 0.0
     for g in range(groups):
-        for i in range(w):
-            row = R[g, work[i]]
-            for k in range(a):
-                Y[i, k] = row[active[k]]
-            forward(L[g], Y[i], a)
+        for k in range(a):
+            row = R[g, active[k]]
+            for i in range(w):
+                C[k, i] = row[work[i]]
+        forward_rows(L[g], C, a)
         for i in range(w):
             for j in range(i + 1):
-                total = R[g, work[i], work[j]]
-                for k in range(a):
-                    total -= Y[i, k] * Y[j, k]
+                G[i, j] = 0.0
+        add_gram(C, a, False, G)
+        for i in range(w):
+            row = R[g, work[i]]
+            for j in range(i + 1):
                 product = 0.0
                 for c in range(columns):
                     product += q[g, work[i], c] * q[g, work[j], c]
-                total *= product / (d[g, work[i]] * d[g, work[j]])
-                K[i, j] += total
-                if i != j:
-                    K[j, i] += total
+                K[i, j] += (row[work[j]] - G[i, j]) * (product / (d[g, work[i]] * d[g, work[j]]))
+    for i in range(w):
+        for j in range(i):
+            K[j, i] = K[i, j]
 
 
 @njit(cache=True, nogil=True)

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from solvers.bounds.cholesky import (
+    add_gram,
     backward,
     count_pools,
     factorise,
@@ -17,14 +18,14 @@ from solvers.bounds.cholesky import (
     project_rows,
 )
 from solvers.bounds.node.newton import relax
-from solvers.bounds.node.oracle import EPS, Model, curvature, evaluate
+from solvers.bounds.node.oracle import EPS, Model, curvature
 from solvers.runtime.compiled import FLAGS
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
 def _response(model, z, L, q, mu, S):
     """`(A, rhs)` of Newton's step in d, z held: see `ascent`."""
-    n, refit, R, d = len(z), model.refit, model.R[0], model.d[0]
+    n, refit, d = len(z), model.refit, model.d[0]
     A = np.empty((n, n))
     rhs = np.empty(n)
     for i in range(n):
@@ -56,13 +57,8 @@ def _response(model, z, L, q, mu, S):
         for j in range(n):
             A[i, j] += (1.0 - z[i]) * (1.0 - z[j]) * N[i, j] * P[i, j]
     for k, i in enumerate(loose):
-        for t in active:
-            x = R[i, t]
-            for j in range(n):
-                C[k, j] -= x * N[t, j]
-        C[k, i] += 1.0
         for j in range(n):
-            C[k, j] *= P[i, j] * (1.0 - z[j])
+            C[k, j] = d[i] / z[i] * N[i, j] * P[i, j] * (1.0 - z[j])
         C[k, i] -= 0.5 * P[i, i]
     return A, rhs, loose, C
 
@@ -71,7 +67,7 @@ def _response(model, z, L, q, mu, S):
 def _ascent(model, z, L, q, S, mu, K):
     """Newton's step in d for the bound plus `mu (log det(H - diag d) + sum log d)`; zero if it fails.
 
-    With `a = q / d`, `P = a a'`, `N = (R + diag(d/z))^-1` and `E = 1 - R N`, the bound `min_z phi(z, d)`
+    With `a = q / d`, `P = a a'`, `N = (R + diag(d/z))^-1` and `E = 1 - R N`, which is `diag(d/z) N` where z > 0, the bound `min_z phi(z, d)`
     has the gradient `1/2 z_i (1 - z_i) P_ii` and, z following d, the second derivative
 
         -(1 - z_i) (1 - z_j) N_ij P_ij - C' K^-1 C,   C_ij = E_ij P_ij (1 - z_j) - 1/2 P_ii [i = j]
@@ -95,12 +91,7 @@ def _ascent(model, z, L, q, S, mu, K):
         kinds = labels[loose]
         forward_rows(T, C, w)
         project_rows(pool_basis(T, kinds, np.zeros(count_pools(kinds))), C)
-        for i in range(w):
-            for j in range(n):
-                x = C[i, j]
-                if x != 0.0:
-                    for k in range(j + 1):
-                        A[j, k] += x * C[i, k]
+        add_gram(C, w, False, A)
     for i in range(n):
         A[i, i] += 1e-14 * A[i, i]
     if not factorise(A, n):
@@ -176,7 +167,6 @@ def improve(part, d, z, cutoff, steps, shrink, share, found, halt):
             found[:] = kept
         if bound >= cutoff or step == steps or halt[0]:
             break
-        evaluate(model, z, L, q, s)
         S = inverse(work, n)
         least = share * (cutoff - bound) / n
         if step == 0:

@@ -7,6 +7,8 @@ from solvers.bounds import cholesky
 from tests.solvers.oracles import gram
 
 N = 7
+SIZES = (7, 8, 13, 22)
+"""Of every remainder by the four rows that are taken at once."""
 LABELS = np.array([0, 0, 0, 2, 2, 5, 5])
 
 
@@ -17,54 +19,71 @@ def factor_of(A):
     return L, np.linalg.cholesky(A)
 
 
-def test_factors_of_leading_blocks(rng):
-    A = gram(rng, N)
-    L, work = A.copy(), np.full((N, N), np.nan)
-    assert cholesky.factorise(L, N - 2)
+@pytest.mark.parametrize("n", SIZES)
+def test_factors_of_leading_blocks(n, rng):
+    A = gram(rng, n)
+    L, work = A.copy(), np.full((n, n), np.nan)
+    assert cholesky.factorise(L, n - 2)
     expected = np.linalg.cholesky(A[:-2, :-2])
     np.fill_diagonal(expected, 1 / np.diag(expected))
     np.testing.assert_allclose(np.tril(L[:-2, :-2]), expected)
-    shift = rng.uniform(0, 1, N) * np.linalg.eigvalsh(A)[0]
+    np.testing.assert_array_equal(np.triu(L, 1), np.triu(A, 1))
+    np.testing.assert_array_equal(L[-2:], A[-2:])
+    shift = rng.uniform(0, 1, n) * np.linalg.eigvalsh(A)[0]
     assert cholesky.factorise_shifted(A, shift, work)
     np.testing.assert_allclose(np.diag(work), 1 / np.diag(np.linalg.cholesky(A - np.diag(shift))))
 
 
+@pytest.mark.parametrize("at", [4, 15])
 @pytest.mark.parametrize("spoilt", [-1.0, 0.0, np.nan])
-def test_what_is_not_definite_is_told(spoilt, rng):
-    A = gram(rng, N)
-    A[4, :] = A[:, 4] = 0.0
-    A[4, 4] = spoilt
-    assert not cholesky.factorise(A.copy(), N)
-    assert cholesky.factorise(A.copy(), 4)
-    lowest = np.linalg.eigvalsh(gram(rng, N))[0]
-    H = gram(rng, N)
-    assert not cholesky.factorise_shifted(H, np.full(N, lowest + np.trace(H)), A)
+def test_what_is_not_definite_is_told(spoilt, at, rng):
+    n = at + 3
+    A = gram(rng, n)
+    A[at, :] = A[:, at] = 0.0
+    A[at, at] = spoilt
+    assert not cholesky.factorise(A.copy(), n)
+    assert cholesky.factorise(A.copy(), at)
+    lowest = np.linalg.eigvalsh(gram(rng, n))[0]
+    H = gram(rng, n)
+    assert not cholesky.factorise_shifted(H, np.full(n, lowest + np.trace(H)), A)
 
 
-def test_pivots_are_raised_where_that_is_asked(rng):
+@pytest.mark.parametrize("n", SIZES)
+def test_pivots_are_raised_where_that_is_asked(n, rng):
     """What is semidefinite up to rounding is factored as if a little were added to its diagonal."""
-    x = rng.standard_normal(N)
+    x = rng.standard_normal(n)
     A = np.outer(x, x)
     L = A.copy()
-    assert cholesky.factorise(L, N, 1e-6)
+    assert cholesky.factorise(L, n, 1e-6)
     full = np.tril(L, -1) + np.diag(1 / np.diag(L))
     np.testing.assert_allclose(np.diag(full)[1:], 1e-3 * np.abs(x[1:]), rtol=1e-6)
     np.testing.assert_allclose(full @ full.T, A, atol=1e-5 * x @ x)
-    assert not cholesky.factorise(-A, N, 1e-6)
+    assert not cholesky.factorise(-A, n, 1e-6)
 
 
-def test_solves_and_inverses(rng):
-    A, x, C = gram(rng, N), rng.standard_normal(N), rng.standard_normal((N, 3))
+@pytest.mark.parametrize("n", SIZES)
+def test_solves_and_inverses(n, rng):
+    A, x, C = gram(rng, n), rng.standard_normal(n), rng.standard_normal((n, 3))
     L, full = factor_of(A)
     for apply, matrix in ((cholesky.forward, full), (cholesky.backward, full.T)):
         y = x.copy()
-        apply(L, y, N)
+        apply(L, y, n)
         np.testing.assert_allclose(y, np.linalg.solve(matrix, x))
     rows = C.copy()
-    cholesky.forward_rows(L, rows, N)
+    cholesky.forward_rows(L, rows, n)
     np.testing.assert_allclose(rows, np.linalg.solve(full, C))
-    np.testing.assert_allclose(cholesky.half_inverse(L, N), np.linalg.inv(full), atol=1e-12)
-    np.testing.assert_allclose(cholesky.inverse(L, N), np.linalg.inv(A), rtol=1e-9)
+    np.testing.assert_allclose(cholesky.half_inverse(L, n), np.linalg.inv(full), atol=1e-12)
+    np.testing.assert_allclose(cholesky.inverse(L, n), np.linalg.inv(A), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("lower", [False, True])
+def test_sums_of_products_of_columns(lower, n, rng):
+    C, out = rng.standard_normal((n, n)), rng.standard_normal((n, n))
+    C = np.tril(C) if lower else C
+    expected = out + C[: n - 1].T @ C[: n - 1]
+    cholesky.add_gram(C, n - 1, lower, out)
+    np.testing.assert_allclose(np.tril(out), np.tril(expected), atol=1e-12)
 
 
 def test_moves_get_the_pools_sums_that_they_lack(rng):

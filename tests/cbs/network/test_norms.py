@@ -249,8 +249,9 @@ def test_time_that_is_up_puts_all_statistics_back(monkeypatch, passes):
 @pytest.mark.parametrize("pipeline", ["one-shot", "sequential"])
 def test_a_pruning_recomputes_them_and_undo_puts_them_back(pipeline):
     model, data = seeded(convnet), image_samples(40)
-    method = "joint" if pipeline == "sequential" else "magnitude"
-    options = {"sparsity": 0.6, "method": method, "pipeline": pipeline, "certify": False}
+    one_by_one = {"method": "joint", "solver": "local-search"}  # no proof: rows are wide, and samples few
+    options = one_by_one if pipeline == "sequential" else {"method": "magnitude"}
+    options |= {"sparsity": 0.6, "pipeline": pipeline, "certify": False}
     plain = cbs.prune(model, data, norms=False, **options)
     result = cbs.prune(model, data, norms=True, **options)
     assert (plain.history[0].norms, result.history[0].norms) == ([], ["1"])

@@ -68,7 +68,8 @@ def _ascent(model, z, L, q, S, mu, K):
     """Newton's step in d for the bound plus `mu (log det(H - diag d) + sum log d)`; zero if it fails.
 
     With `a = q / d`, `P = a a'`, `N = (R + diag(d/z))^-1` and `E = 1 - R N`, which is `diag(d/z) N` where
-    z is positive, the bound `min_z phi(z, d)` has the gradient `1/2 z_i (1 - z_i) P_ii` and, z following d, the second derivative
+    z is positive, the bound `min_z phi(z, d)` has the gradient `1/2 z_i (1 - z_i) P_ii` and, z following d,
+    the second derivative
 
         -(1 - z_i) (1 - z_j) N_ij P_ij - C' K^-1 C,   C_ij = E_ij P_ij (1 - z_j) - 1/2 P_ii [i = j]
 

@@ -95,8 +95,17 @@ def dense_value(problem, mask):
 
 
 def optimum(problem):
-    """The least value over every mask of the budget."""
-    return min(problem.value(mask) for mask in all_masks(problem))
+    """The least value over every mask of the budget; a row is priced once for each of its masks."""
+    known = {}
+
+    def cost(mask):
+        bits, n = mask.tobytes(), mask.shape[1]
+        parts = [(r, bits[r * n : r * n + n]) for r in range(len(mask))]
+        if any(part not in known for part in parts):
+            known.update(zip(parts, problem.row_values(mask).tolist(), strict=True))
+        return sum(known[part] for part in parts)
+
+    return problem.value(min(all_masks(problem), key=cost))
 
 
 def relaxed_value(block, d, fix=None):

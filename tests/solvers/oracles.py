@@ -95,7 +95,12 @@ def dense_value(problem, mask):
 
 
 def optimum(problem):
-    """The least value over every mask of the budget; a row is priced once for each of its masks."""
+    """The least value over every mask of the budget."""
+    return problem.value(best_mask(problem))
+
+
+def best_mask(problem):
+    """The first of the best masks of the budget; a row is priced once for each of its masks."""
     known = {}
 
     def cost(mask):
@@ -105,7 +110,7 @@ def optimum(problem):
             known.update(zip(parts, problem.row_values(mask).tolist(), strict=True))
         return sum(known[part] for part in parts)
 
-    return problem.value(min(all_masks(problem), key=cost))
+    return min(all_masks(problem), key=cost)
 
 
 def relaxed_value(block, d, fix=None):

@@ -2,7 +2,9 @@ import ast
 import itertools
 import subprocess
 import sys
+import tempfile
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from solvers.checker.proofs import Prover
 from solvers.form.blocks import blocks
 from solvers.instances import save
 from tests.solvers.exactly import exact_optimum, exact_row_values
-from tests.solvers.oracles import BUDGETS, all_masks, gram, make_problem
+from tests.solvers.oracles import BUDGETS, all_masks, best_mask, gram, make_problem, optimum
 from tests.solvers.proof_trees import branch, branch_and_split, chain, tree_proofs
 
 FOLDER = Path(solvers.checker.__file__).parent
@@ -32,14 +34,23 @@ class Files:
 
     def __init__(self, folder, budget="per_row", refit=True, depth=3, seed=0, m=2, n=6, grow=branch):
         self.certificate, self.instance = folder / "layer.cert", folder / "layer.npz"
-        self.problem = make_problem(np.random.default_rng(seed), BUDGETS[budget], m=m, n=n, refit=refit)
-        mask = min(all_masks(self.problem), key=self.problem.value)
-        counts = np.full(m, 3) if budget == "per_layer" else None
-        certify(self.problem, mask, tree_proofs(self.problem, depth, counts, grow=grow)).save(
-            self.certificate
-        )
-        save(self.instance, self.problem)
+        self.problem, *contents = self.made(budget, refit, depth, seed, m, n, grow)
+        for path, content in zip((self.certificate, self.instance), contents, strict=True):
+            path.write_bytes(content)
         self.fields = self.read(self.certificate)
+
+    @staticmethod
+    @cache
+    def made(budget, refit, depth, seed, m, n, grow):
+        """The problem, and what stands in both files: the same for all tests that ask for the same."""
+        problem = make_problem(np.random.default_rng(seed), BUDGETS[budget], m=m, n=n, refit=refit)
+        counts = np.full(m, 3) if budget == "per_layer" else None
+        certificate = certify(problem, best_mask(problem), tree_proofs(problem, depth, counts, grow=grow))
+        with tempfile.TemporaryDirectory() as folder:
+            paths = Path(folder, "c"), Path(folder, "p.npz")
+            certificate.save(paths[0])
+            save(paths[1], problem)
+            return problem, *(path.read_bytes() for path in paths)
 
     @staticmethod
     def read(path):
@@ -77,8 +88,8 @@ def leaf(files, which=0):
 
 def test_the_verdict_tells_what_was_checked(files):
     verdict = files.verify()
-    optimum, mask = exact_optimum(files.problem)
-    assert verdict.bound <= optimum <= verdict.high
+    exact, mask = exact_optimum(files.problem)
+    assert verdict.bound <= exact <= verdict.high
     assert (files.fields["mask"] == mask.ravel()).all()
     assert verdict.low <= files.problem.value(mask) * (1 + 1e-12)
     assert verdict.leaves == (files.fields["entry"] < 0).sum()
@@ -180,8 +191,8 @@ def test_a_subtree_made_a_leaf(files):
 def subtrees(request, tmp_path):
     found = Files(tmp_path, refit=request.param, depth=2, grow=branch_and_split)
     assert found.fields["splits"].tolist() == [5, 5]
-    optimum = exact_optimum(found.problem)[0]
-    assert found.verify().bound <= optimum
+    exact = exact_optimum(found.problem)[0]
+    assert found.verify().bound <= exact
     assert found.verify().bound > Files(tmp_path, refit=request.param, depth=2).verify().bound
     found.write()
     return found
@@ -485,7 +496,7 @@ def test_whatever_is_tampered_with_a_verified_bound_is_a_bound(tmp_path_factory,
     folder = tmp_path_factory.mktemp("any")
     grow = branch if seed % 3 else branch_and_split
     files = Files(folder, "per_row", bool(seed % 2), depth=2, m=1, n=5, seed=seed % 7, grow=grow)
-    optimum = min(Fraction(files.problem.value(mask)) for mask in all_masks(files.problem))
+    best = Fraction(optimum(files.problem))
     names = [
         "root",
         "split",
@@ -516,7 +527,7 @@ def test_whatever_is_tampered_with_a_verified_bound_is_a_bound(tmp_path_factory,
         verdict = files.verify()
     except (Refuted, ValueError):
         return
-    assert verdict.bound <= optimum * (1 + Fraction(1, 10**12))
+    assert verdict.bound <= best * (1 + Fraction(1, 10**12))
 
 
 def test_the_checker_imports_nothing_of_the_search():

@@ -332,6 +332,8 @@ def _percent(sparsity: float) -> str:
 def _about_data(name: str) -> str:
     if name in ("digits", "breast-cancer", "wine"):
         return f"scikit-learn's {name}"
+    if name.startswith("cifar-"):
+        return "CIFAR-10"
     return {"resnet20": "CIFAR-10", "encoder": "docstrings of Python's standard library"}.get(name, "MNIST")
 
 

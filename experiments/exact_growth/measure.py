@@ -21,7 +21,7 @@ from solvers.solution import Progress
 GAP = 1e-4
 WARM = 2.0
 """CPU seconds of a solve that is thrown away, so that what is compiled for a size is there."""
-SAME = 1e-9
+SAME = 1e-6
 """Share of its value by which a mask may differ from the final one and count as it."""
 
 
@@ -88,7 +88,7 @@ def timed(
 
 
 def facts(found: Solution, cpu: float) -> dict[str, Any]:
-    held = [p.seconds for p in found.trace if p.bounds.upper <= found.value * (1 + SAME) + SAME]
+    held = [p.seconds for p in found.trace if p.bounds.upper <= found.value * (1 + SAME)]
     return {
         "status": found.status.value, "value": found.value, "bound": found.bound, "gap": found.gap,
         "seconds": found.seconds, "cpu_seconds": cpu, "nodes": int(found.stats.get("nodes") or 0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -15,8 +15,9 @@ from solvers.bounds.split import LOOSE, WIDE, split_blocks
 from solvers.control import Control
 from solvers.exact.batched.frontier import search_in_batches
 from solvers.exact.curves.layer import MEMORY, solve_layer
+from solvers.exact.grouped.group_tree import GroupTree, suits
 from solvers.exact.tree.block_tree import BlockTree, Settings
-from solvers.exact.tree.forest import block_gap, grow_forest
+from solvers.exact.tree.forest import Tree, block_gap, grow_forest
 from solvers.exact.tree.subtree import root_bound
 from solvers.form.blocks import Block, assemble, blocks
 from solvers.heuristics.greedy import fits, greedy_mask, opening
@@ -33,7 +34,7 @@ from solvers.solver import Outcome, Solver
 
 INCUMBENT = Tabu(rounds=5, share=0.15)
 """Where trees of narrow rows start: better than where no swap gains, and hardly slower."""
-NARROW = 128
+NARROW = 256
 """Inputs up to which they do; the walks of wider rows take longer."""
 GRACE = 0.5
 """Seconds for bounds of rows whose search a limit kept from starting."""
@@ -61,6 +62,8 @@ class BranchAndBound(Solver):
         memory_limit: bytes that the open nodes, splits and proofs of all trees may take together. Trees
             that run short of it search depth-first.
         slice: nodes of 64 entries that a tree processes between two looks at the limits.
+        grouped: inputs from which on lone joint rows get splits in groups at every node
+            (`solvers.exact.grouped`): few strong nodes instead of many weak ones.
     """
 
     engine: str = "auto"
@@ -68,6 +71,7 @@ class BranchAndBound(Solver):
     node_limit: int | None = None
     memory_limit: int = MEMORY
     slice: int = Settings.slice
+    grouped: int = 100
 
     name: ClassVar[str] = "branch-and-bound"
     summary: ClassVar[str] = "own exact search on the split relaxation"
@@ -112,7 +116,9 @@ class BranchAndBound(Solver):
             with control.checkpoint.reading():
                 settings = self._settings(control, len(found))
                 pairs = zip(found, unpack("tree", saved), strict=True)
-                trees = [BlockTree(block, settings).restore(arrays) for block, arrays in pairs]
+                trees: list[Tree] = [
+                    _kind(arrays)(block, settings).restore(arrays) for block, arrays in pairs
+                ]
         else:
             mask = self._incumbent(problem, control)
             if reason := control.stopped():
@@ -124,9 +130,9 @@ class BranchAndBound(Solver):
                     node_limit=self.node_limit, memory=self.memory_limit,
                 )  # fmt: skip
             roots = self._plant(problem, found, mask, control)
-            trees = [root for root in roots if isinstance(root, BlockTree)]
+            trees = [root for root in roots if not isinstance(root, float)]
             if len(trees) < len(roots):
-                bound = sum(root.bound if isinstance(root, BlockTree) else root for root in roots)
+                bound = sum(root if isinstance(root, float) else root.bound for root in roots)
                 return Outcome(mask, float(bound), control.stopped() or Status.TIME_LIMIT)
         seconds = time.perf_counter() - began
         return self._grow(
@@ -135,7 +141,7 @@ class BranchAndBound(Solver):
 
     def settings(self) -> str:
         """See `Solver.settings`."""
-        return f"{self.name} probe={self.probe}"
+        return f"{self.name} probe={self.probe} grouped={self.grouped}"
 
     def _in_batches(self, control: Control) -> bool:
         if self.engine == "compiled" or control.certify or control.checkpoint is not None:
@@ -160,21 +166,22 @@ class BranchAndBound(Solver):
 
     def _plant(
         self, problem: SubsetProblem, found: list[Block], mask: Mask, control: Control
-    ) -> list[BlockTree | float]:
+    ) -> list[Tree | float]:
         """Every block's tree; once stopped, a bound instead, as good as `GRACE` allows."""
         splits = split_blocks(found, device=control.device, stopped=control.stopped, tolerance=LOOSE)
         values = [block.value(problem.pools.decisions(mask[block.rows])[0]) for block in found]
         gap, settings = block_gap(control, values), self._settings(control, len(found))
         until = time.perf_counter() + GRACE
 
-        def plant(i: int) -> BlockTree | float:
+        def plant(i: int) -> Tree | float:
             block, split, pruned, value = found[i], splits[i], mask[found[i].rows[0]], values[i]
             if control.stopped():
                 return block.floor if time.perf_counter() > until else root_bound(block, split)
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
-            return BlockTree(block, settings).plant(split, pruned, value, gap)
+            grouped = block.n >= self.grouped and not settings.record and suits(block, split, value, gap)
+            return (GroupTree if grouped else BlockTree)(block, settings).plant(split, pruned, value, gap)
 
         return side_by_side(plant, range(len(found)))
 
@@ -182,7 +189,7 @@ class BranchAndBound(Solver):
         self,
         problem: SubsetProblem,
         found: list[Block],
-        trees: list[BlockTree],
+        trees: list[Tree],
         control: Control,
         stats: dict[str, Any],
     ) -> Outcome:
@@ -215,7 +222,9 @@ class BranchAndBound(Solver):
         }
         alone = len(found) == problem.m and not problem.pools.coupled
         rows = _rows(trees) if alone else None  # before proofs are made, of which each empties its tree
-        proofs = [tree.last_proof() for tree in trees] if control.certify else None
+        proofs = (
+            [tree.last_proof() for tree in trees if isinstance(tree, BlockTree)] if control.certify else None
+        )
         return Outcome(mask, bound, reason, stats, proofs, rows)
 
 
@@ -226,7 +235,12 @@ def compile_kernels() -> None:
     LocalSearch().prepare()
 
 
-def _rows(trees: Sequence[BlockTree]) -> RowBounds:
+def _kind(arrays: Mapping[str, Any]) -> type[Tree]:
+    """The kind of tree that arrays of a checkpoint are of."""
+    return BlockTree if "state" in arrays else GroupTree
+
+
+def _rows(trees: Sequence[Tree]) -> RowBounds:
     return RowBounds(
         np.array([tree.bound for tree in trees]),
         np.array([tree.done for tree in trees]),

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
+from solvers.bounds.groups.kernels import add_family, levels, slopes
 from solvers.bounds.groups.split import Family, GroupSplit
 from solvers.bounds.groups.states import Index, States, counts, entries
 from solvers.form.blocks import Block
@@ -188,14 +189,9 @@ def _inverse(R: Array) -> tuple[Array, float] | None:
 
 def central(scores: Array, T: float) -> Array:
     """`[B]` levels tau with `sum_S T / (tau - score_S) = 1`, by Newton's method from below."""
-    tau = scores.max(axis=1) + T
-    for _ in range(60):
-        slack = tau[:, None] - scores
-        step = ((T / slack).sum(axis=1) - 1.0) / (T / slack**2).sum(axis=1)
-        tau = tau + step
-        if (np.abs(step) <= 1e-10 * T).all():
-            break
-    return np.asarray(tau)
+    tau = np.empty(len(scores))
+    levels(scores, T, tau)
+    return tau
 
 
 @dataclass(frozen=True)
@@ -260,11 +256,16 @@ def newton_step(system: GroupSystem, point: Point, dual: Multipliers, T: float) 
         gradient[n:prices] = system.half * (y[first] * y[second] + 2.0 * T * S[first, second])
     shares = []
     for k, columns in enumerate(system.columns):
-        found = point.states[k], point.slack[k], dual.p[k], system.weights[k]
-        share, rise, curve = (_settled if held else _family)(*found, T)
-        shares.append(share)
-        np.add.at(gradient, columns, rise)
-        np.add.at(A, (columns[:, :, None], columns[:, None, :]), curve)
+        states, slack, p, a = point.states[k], point.slack[k], dual.p[k], system.weights[k]
+        i, j, half = entries(states.w.shape[2])
+        rise = np.empty((*states.h.shape, columns.shape[1]))
+        slopes(states.w, i, j, half, held, rise)
+        lean, total, short = np.empty(columns.shape), np.empty(len(columns)), np.empty(len(columns))
+        add_family(
+            A, gradient, columns, states.inverse, states.w, rise, slack, p, a, T, i, j, half, held,
+            lean, total, short,
+        )  # fmt: skip
+        shares.append(Share(rise, p / slack, a * T / slack, lean, total, short))
     A[np.diag_indices(len(A))] *= 1.0 + 1e-13
     factor, info = lapack.dpotrf(A.T, lower=0, overwrite_a=1, clean=0)
     if info:
@@ -280,41 +281,6 @@ def newton_step(system: GroupSystem, point: Point, dual: Multipliers, T: float) 
         return Step(dx, Multipliers(dual.L, tuple(dp)), slope)
     dL = dual.L @ system.whole(dx) @ S
     return Step(dx, Multipliers(T * S - dual.L + 0.5 * (dL + dL.T), tuple(dp)), slope)
-
-
-def _family(states: States, slack: Array, p: Array, a: float, T: float) -> tuple[Share, Array, Array]:
-    """A family's share, and its gradients `[B, v]` and second derivatives `[B, v, v]` with tau eliminated."""
-    size = states.w.shape[2]
-    i, j, half = entries(size)
-    share, slope, curve = _scores(states.slopes(), states.curvature(p), slack, p, a, T)
-    C = states.inverse[:, -1]
-    one, other = np.ix_(range(len(i)), range(len(i)))
-    bend = C[:, i[one], i[other]] * C[:, j[one], j[other]] + C[:, i[one], j[other]] * C[:, j[one], i[other]]
-    curve[:, size:-1, size:-1] += 2.0 * T * half[:, None] * half * bend
-    slope[:, size:-1] -= 2.0 * T * half * C[:, i, j]
-    return share, slope, curve
-
-
-def _settled(states: States, slack: Array, p: Array, a: float, T: float) -> tuple[Share, Array, Array]:
-    """As `_family`, in q and the price alone."""
-    B, _, size = states.w.shape
-    kept = np.broadcast_to(counts(size), states.h.shape)[:, :, None]
-    bend = (p[:, None] @ states.inverse.reshape(*p.shape, -1)).reshape(B, size, size)
-    return _scores(np.concatenate([states.w, -kept], axis=2), bend, slack, p, a, T)
-
-
-def _scores(
-    slopes: Array, bend: Array, slack: Array, p: Array, a: float, T: float
-) -> tuple[Share, Array, Array]:
-    """What the scores of a family add, from their slopes and their second derivatives, prices left out."""
-    pull, weight = a * T / slack, p / slack
-    total, lean = weight.sum(axis=1), (weight[:, :, None] * slopes).sum(axis=1)
-    short = 1.0 - pull.sum(axis=1)
-    curve = (weight[:, :, None] * slopes).transpose(0, 2, 1) @ slopes
-    curve -= lean[:, :, None] * (lean / total[:, None])[:, None, :]
-    curve[:, :-1, :-1] += bend
-    slope = (pull[:, :, None] * slopes).sum(axis=1) + lean * (short / total)[:, None]
-    return Share(slopes, weight, pull, lean, total, short), slope, curve
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

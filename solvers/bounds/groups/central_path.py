@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import lapack
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step, newton_step
@@ -33,6 +33,8 @@ CENTRED = 0.1
 """Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
 VARIABLES = 6000
 """Largest linear system; groups are smaller where they would lead to a larger one."""
+SWAPS = 2
+"""Swaps between groups, a time the entries."""
 STEPS = 80
 """Steps of a stage at most."""
 NEGLIGIBLE = 1e-12
@@ -98,16 +100,25 @@ class CentralPath:
 
     Attributes:
         best: the best split so far.
+        steps: Newton steps taken.
     """
 
-    def __init__(self, block: Block, split: GroupSplit, value: float, *, held: bool = False) -> None:
+    def __init__(
+        self, block: Block, split: GroupSplit, value: float, *, held: bool = False, heat: float | None = None
+    ) -> None:
         self.block, self.value, self.held, self.best = block, value, held, split
-        self._least = np.inf
-        self._enter(split, None, None)
+        self._least, self.steps = np.inf, 0
+        self._enter(split, None, None, heat)
 
-    def _enter(self, split: GroupSplit, T: float | None, L: Array | None) -> None:
+    @property
+    def bound(self) -> float:
+        """The best bound so far, but for rounding."""
+        return -self._least * self.value
+
+    def _enter(self, split: GroupSplit, T: float | None, L: Array | None, heat: float | None = None) -> None:
         self.split, self.system = split, GroupSystem(self.block, split, self.value, held=self.held)
-        self.T = (GROUPING if self.held else FIRST) / self.system.size if T is None else T
+        first = (GROUPING if self.held else FIRST) if heat is None else heat
+        self.T = first / self.system.size if T is None else T
         self.point = self.system.at(self.system.pack(split), self.T)
         if self.point is not None:
             central = Multipliers.central(self.system, self.point, self.T)
@@ -138,6 +149,7 @@ class CentralPath:
             if cool:
                 self.T = max(COOLING * self.T, last)
             step = newton_step(system, self.point, self.dual, self.T)
+            self.steps += 1
             point, reach = self._along(step) if step is not None else (None, 0.0)
             if step is None or point is None:
                 break
@@ -155,7 +167,7 @@ class CentralPath:
         at, T = self.point, self.T
         assert at is not None
         share = 0.8 if self._decrement(step) < 0.5 * CENTRED else 0.5
-        reach = 1.0 if self.held else min(1.0, share * self._room(at, self.system.whole(step.x)))
+        reach = 1.0 if self.held else self._room(at, self.system.whole(step.x), share)
         while reach > 1e-3:
             point = self.system.at(at.x + reach * step.x, T)
             if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * reach * step.slope:
@@ -163,13 +175,12 @@ class CentralPath:
             reach *= 0.7
         return None, 0.0
 
-    def _room(self, point: Point, change: Array) -> float:
-        """How far D may move along a change before the remainder is singular."""
-        L = scipy.linalg.cholesky(self.system.H - self.system.whole(point.x), lower=True)
-        half = scipy.linalg.solve_triangular(L, change, lower=True, check_finite=False)
-        whole = scipy.linalg.solve_triangular(L, half.T, lower=True, check_finite=False)
-        most = scipy.linalg.eigh(whole, subset_by_index=[len(L) - 1] * 2, eigvals_only=True)[0]
-        return float(1.0 / most) if most > 0.0 else np.inf
+    def _room(self, point: Point, change: Array, share: float) -> float:
+        """How much of a change D may take, at most all, for the remainder to keep the rest of its room."""
+        R, reach = self.system.H - self.system.whole(point.x), 1.0
+        while reach > 1e-4 and lapack.dpotrf(R - reach / share * change, lower=1, overwrite_a=1)[1]:
+            reach *= 0.8
+        return reach
 
 
 def start(block: Block, d: Array, z: Array) -> GroupSplit:
@@ -202,8 +213,8 @@ def joined(split: GroupSplit, groups: list[Index]) -> GroupSplit:
 def cluster(M: Array, labels: Index, size: int) -> list[Index]:
     """Groups of at most `size` inputs of one pool (a power of two), the most correlated together.
 
-    Greedy matching on `M_ij^2 / (M_ii M_jj)`, then again between what has been matched. What is
-    correlated with nothing stays alone.
+    Greedy matching on `M_ij^2 / (M_ii M_jj)`, then again between what has been matched, and at last swaps of
+    two inputs, the best first, as long as groups gain by them. What is correlated with nothing stays alone.
 
     Args:
         M: `[n, n]` positive definite.
@@ -213,6 +224,7 @@ def cluster(M: Array, labels: Index, size: int) -> list[Index]:
     root = np.sqrt(np.diagonal(M))
     C = (M / root[:, None] / root[None, :]) ** 2
     C[labels[:, None] != labels[None, :]] = 0.0
+    C[np.diag_indices(len(M))] = 0.0
     groups = [np.array([i]) for i in range(len(M))]
     while len(groups[0]) < size and max(map(len, groups)) < size:
         E = np.zeros((len(groups), len(M)))
@@ -231,4 +243,33 @@ def cluster(M: Array, labels: Index, size: int) -> list[Index]:
         if not merged:
             break
         groups = merged + [group for group, done in zip(groups, taken, strict=True) if not done]
-    return groups
+    return swapped(groups, C, labels)
+
+
+def swapped(groups: list[Index], C: Array, labels: Index) -> list[Index]:
+    """Groups after the best swaps of two entries of one pool, until the sums of C within them don't rise.
+
+    Args:
+        groups: of all entries.
+        C: `[n, n]` symmetric, zero on the diagonal and across pools.
+        labels: `[n]` pools.
+    """
+    n, own = len(C), np.empty(len(C), dtype=np.int64)
+    for k, group in enumerate(groups):
+        own[group] = k
+    barred, entries_ = labels[:, None] != labels[None, :], np.arange(n)
+    within = np.zeros((n, len(groups)))
+    within[entries_, own] = 1.0
+    pull = C @ within  # of every entry, by every group
+    for _ in range(SWAPS * n):
+        gain = pull[:, own] - pull[entries_, own][:, None]
+        gain = gain + gain.T - 2.0 * C
+        gain[barred | (own[:, None] == own[None, :])] = 0.0
+        i, j = (int(k) for k in np.unravel_index(np.argmax(gain), gain.shape))
+        if gain[i, j] <= 1e-9 * float(pull.max()):
+            break
+        a, b = int(own[i]), int(own[j])
+        own[i], own[j] = b, a
+        pull[:, a] += C[:, j] - C[:, i]
+        pull[:, b] += C[:, i] - C[:, j]
+    return [np.flatnonzero(own == k) for k in range(len(groups))]

@@ -92,39 +92,74 @@ def secure_groups(H: Array, split: GroupSplit, slack: Array | None = None) -> Gr
 
 def group_bound(block: Block, split: GroupSplit) -> float:
     """`LB(u)` at `u = R^-1 (b - q)`, lowered by an estimate of the rounding in its own evaluation."""
-    return float(_lines(block, split, block.keep[None])[0])
+    return float(_look(block, split).lines(block, split, block.keep[None])[0])
 
 
 def group_curve(block: Block, split: GroupSplit) -> Array:
     """`[n + 1]` the bounds of every pruned count k of a row with one pool: the line `LB_0 + t k`."""
-    return _lines(block, split, np.arange(block.n, -1, -1)[:, None])
+    return _look(block, split).lines(block, split, np.arange(block.n, -1, -1)[:, None])
 
 
-def _lines(block: Block, split: GroupSplit, keep: Index) -> Array:
-    """`[K]` bounds for budgets that keep `keep [K, pools]`."""
+def bound_and_regrets(block: Block, split: GroupSplit) -> tuple[float, Array, Array]:
+    """The bound, and `[n]` by how much it rises if an entry has to be kept, or to be pruned."""
+    own = _look(block, split)
+    kept, pruned = np.empty(block.n), np.empty(block.n)
+    for family, score in zip(split.families, own.scores, strict=True):
+        at, best = family.members, score.max(axis=1)
+        for k in range(at.shape[1]):
+            inside = kept_by(at.shape[1])[:, k]
+            kept[at[:, k]] = best - score[:, inside].max(axis=1)
+            pruned[at[:, k]] = best - score[:, ~inside].max(axis=1)
+    return float(own.lines(block, split, block.keep[None])[0]), kept, pruned
+
+
+def regrets(block: Block, split: GroupSplit) -> tuple[Array, Array]:
+    """`[n]` by how much the bound of a split rises if an entry has to be kept, or to be pruned."""
+    return bound_and_regrets(block, split)[1:]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a bound is made of: its quadratic term, scores from above, and the size of all terms."""
+
+    quadratic: float
+    scores: list[Array]
+    around: float
+
+    def lines(self, block: Block, split: GroupSplit, keep: Index) -> Array:
+        """`[K]` bounds for budgets that keep `keep [K, pools]`."""
+        taken = sum(float(score.max(axis=1).sum()) for score in self.scores)
+        rounding = 2.0 * margin(block.n) * (self.around + keep @ np.abs(split.t))
+        low = block.constant - self.quadratic - keep @ split.t - taken - rounding
+        return np.asarray(np.maximum(block.floor, low))
+
+
+def _look(block: Block, split: GroupSplit) -> _Look:
     n, H, W, b = block.n, block.H[0], block.W[0, :, 0], block.B[0, :, 0]
     gamma = 2.0 * margin(n)
     R = split.remainder(H)
     u = relaxed(R, b - split.q)
     Ru, size = R @ u, np.abs(R) @ np.abs(u)
-    q = b - Ru
     own = np.abs(H) @ np.abs(W)
-    error = gamma * (own + size)
-    taken, around = best_states(split, q, error, block.labels)
-    quadratic = 0.5 * float(u @ Ru)
+    scores, around = scores_above(split, b - Ru, gamma * (own + size), block.labels)
     around += 0.5 * float(np.abs(u) @ size) + block.constant + 0.5 * float(np.abs(W) @ own)
-    rounding = gamma * (around + keep @ np.abs(split.t))
-    return np.asarray(np.maximum(block.floor, block.constant - quadratic - keep @ split.t - taken - rounding))
+    return _Look(0.5 * float(u @ Ru), scores, around)
 
 
 def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[float, float]:
-    """`sum_B max_S (h_S - t |S|)` from above for q `[n]` within an error, and the size of its terms.
+    """`sum_B max_S (h_S - t |S|)` from above for q `[n]` within an error, and the size of its terms."""
+    scores, around = scores_above(split, q, error, labels)
+    return sum(float(score.max(axis=1).sum()) for score in scores), around
+
+
+def scores_above(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[list[Array], float]:
+    """`h_S - t |S|` from above for q `[n]` within an error, `[B, 2^s]` a family, and the size of the largest.
 
     For any w on S, `h_S = q'w - 1/2 w'Dw + 1/2 r'(D_SS)^-1 r` with `r = (q - Dw)_S`. In units in which the
     diagonal of D is one, the last term is at most `1/2 |r|^2` over the least eigenvalue, so that an inexact w
     costs little and no more is asked of it. Infinite where rounding hides whether a block is definite.
     """
-    taken = around = 0.0
+    scores, around = [], 0.0
     for family in split.families:
         at, D, size = family.members, family.D, family.members.shape[1]
         diagonal = np.diagonal(D, axis1=1, axis2=2)
@@ -132,7 +167,7 @@ def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tup
         lowest = np.linalg.eigvalsh(unit[:, :, None] * D * unit[:, None, :])[:, 0] - 16.0 * size**2 * EPS
         states = States.of(D, q[at])
         if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
-            return np.inf, np.inf
+            return [np.full(states.h.shape, np.inf)], np.inf
         gamma = 2.0 * margin(size)
         w, own, off = states.w, q[at][:, None], error[at][:, None]
         Dw, reach = w @ D, np.abs(w) @ np.abs(D)
@@ -141,26 +176,9 @@ def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tup
         h += (np.abs(w) * (off + gamma * (np.abs(own) + reach))).sum(axis=2)
         h += 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest[:, None]
         paid = split.t[labels[at[:, 0]]][:, None] * counts(size)
-        taken += float((h - paid).max(axis=1).sum())
+        scores.append(h - paid)
         around += float((np.abs(h) + np.abs(paid)).max(axis=1).sum())
-    return taken, around
-
-
-def regrets(block: Block, split: GroupSplit) -> tuple[Array, Array]:
-    """`[n]` by how much the bound of a split rises if an entry has to be kept, or to be pruned."""
-    b = block.B[0, :, 0]
-    R = split.remainder(block.H[0])
-    q = b - R @ relaxed(R, b - split.q)
-    kept, pruned = np.empty(block.n), np.empty(block.n)
-    for family in split.families:
-        at, size = family.members, family.members.shape[1]
-        score = States.of(family.D, q[at]).h - split.t[block.labels[at[:, 0]]][:, None] * counts(size)
-        best = score.max(axis=1)
-        for k in range(size):
-            inside = kept_by(size)[:, k]
-            kept[at[:, k]] = best - score[:, inside].max(axis=1)
-            pruned[at[:, k]] = best - score[:, ~inside].max(axis=1)
-    return kept, pruned
+    return scores, around
 
 
 def relaxed(R: Array, y: Array) -> Array:

@@ -207,6 +207,11 @@ class BlockTree:
         """Bytes that it may take."""
         return self.storage.memory
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes."""
+        return self.storage.bytes
+
     def proof(self) -> Proof:
         """What has been proven so far, if it was recorded."""
         return testify(self.block, self.store, self.log, int(self.state.tree))

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.control import Control, working
+from solvers.exact.grouped.group_tree import GroupTree
 from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.executors.spread import spread
 from solvers.form.blocks import Block
 from solvers.runtime.parallel import one_thread_each, workers
 from solvers.solution import Status
 
+Tree = BlockTree | GroupTree
+"""A tree of either kind."""
 POLL = 0.05
 """Seconds between two looks at the limits."""
 LIMITS = (500, 5_000, 50_000, None)
@@ -26,7 +29,7 @@ LIMITS = (500, 5_000, 50_000, None)
 
 
 def grow_forest(
-    trees: Sequence[BlockTree],
+    trees: Sequence[Tree],
     stopped: Callable[[], Status | None],
     progress: Callable[[], None],
     node_limit: int | None = None,
@@ -99,7 +102,7 @@ def grow_forest(
 
 
 def _grow_elsewhere(
-    trees: Sequence[BlockTree],
+    trees: Sequence[Tree],
     executor: Executor,
     stopped: Callable[[], Status | None],
     progress: Callable[[], None],
@@ -109,7 +112,7 @@ def _grow_elsewhere(
     until = None if remaining is None else time.time() + remaining
     for limit in LIMITS if remaining is not None else LIMITS[-1:]:
         live = [tree for tree in trees if _goes_on(tree)]
-        items = [(tree.block, tree.settings, tree.arrays(), limit, until) for tree in live]
+        items = [(type(tree), tree.block, tree.settings, tree.arrays(), limit, until) for tree in live]
         grown = spread(executor, _grown, items, progress=progress, stopped=stopped)
         for tree, arrays in zip(live, grown, strict=True):
             if arrays is not None:
@@ -119,11 +122,11 @@ def _grow_elsewhere(
 
 
 def _grown(
-    item: tuple[Block, Settings, dict[str, NDArray[Any]], int | None, float | None],
+    item: tuple[type[Tree], Block, Settings, dict[str, NDArray[Any]], int | None, float | None],
 ) -> dict[str, NDArray[Any]]:
     """What becomes of a tree, on a worker."""
-    block, settings, arrays, limit, until = item
-    tree = BlockTree(block, settings).restore(arrays)
+    kind, block, settings, arrays, limit, until = item
+    tree = kind(block, settings).restore(arrays)
     with one_thread_each(), working(until) as control:
         while _goes_on(tree) and (limit is None or tree.nodes < limit) and not control.stopped():
             tree.work()
@@ -131,7 +134,7 @@ def _grown(
 
 
 @contextmanager
-def _halted(trees: Sequence[BlockTree], after: bool) -> Iterator[None]:
+def _halted(trees: Sequence[Tree], after: bool) -> Iterator[None]:
     """Leave the trees' slices to end at once, or to go on, afterwards."""
     try:
         yield
@@ -140,20 +143,20 @@ def _halted(trees: Sequence[BlockTree], after: bool) -> Iterator[None]:
             tree.halt[0] = after
 
 
-def _goes_on(tree: BlockTree) -> bool:
+def _goes_on(tree: Tree) -> bool:
     return not (tree.done or tree.full or tree.hungry)
 
 
-def _turn(tree: BlockTree, pausing: Event) -> None:
+def _turn(tree: Tree, pausing: Event) -> None:
     end = time.perf_counter() + 4 * POLL
     while _goes_on(tree) and not tree.halt[0] and not pausing.is_set() and time.perf_counter() < end:
         tree.work()
 
 
-def _fed(trees: Sequence[BlockTree], memory: int) -> bool:
+def _fed(trees: Sequence[Tree], memory: int) -> bool:
     """Share what memory is left among the hungry trees; whether there are any."""
     hungry = [tree for tree in trees if tree.hungry]
-    left = memory - sum(tree.storage.bytes for tree in trees if not tree.hungry)
+    left = memory - sum(tree.bytes for tree in trees if not tree.hungry)
     for tree in hungry:
         tree.feed(left // len(hungry))
     return bool(hungry)

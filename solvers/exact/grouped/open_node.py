@@ -1,0 +1,105 @@
+"""Open nodes of a tree whose nodes have splits in groups, and their way into a checkpoint and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.exact.grouped.inheritance import Group, Seed
+
+Named = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenNode:
+    """A node to be looked at.
+
+    Attributes:
+        fix: `[n]` 1 kept, -1 pruned, 0 free.
+        lower: bound known.
+        seed: of its parent; None at the root.
+        entry: branched on, -1 if none.
+        moved: how far that moved the entry's share.
+    """
+
+    fix: NDArray[np.int8]
+    lower: float
+    seed: Seed | None = None
+    entry: int = -1
+    moved: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes, with its half of the seed."""
+        return self.fix.nbytes + 300 + (0 if self.seed is None else self.seed.bytes // 2)
+
+
+def pack(nodes: Sequence[OpenNode], n: int) -> Named:
+    """Nodes as arrays by name."""
+    seeds = {id(node.seed): node.seed for node in nodes if node.seed is not None}
+    number = {key: k for k, key in enumerate(seeds)}
+    several = list(seeds.values())
+    groups = [group for seed in several for group in seed.groups]
+
+    def joined(arrays: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+        return np.concatenate([*(array.ravel() for array in arrays), np.zeros(0, dtype)]).astype(dtype)
+
+    return {
+        "fix": np.array([node.fix for node in nodes], np.int8).reshape(len(nodes), n),
+        "lower": np.array([node.lower for node in nodes], np.float64),
+        "seed": np.array([number.get(id(node.seed), -1) for node in nodes], np.int64),
+        "entry": np.array([node.entry for node in nodes], np.int64),
+        "moved": np.array([node.moved for node in nodes], np.float64),
+        "free": joined([seed.free for seed in several], np.int64),
+        "frees": np.array([len(seed.free) for seed in several], np.int64),
+        "groups": np.array([len(seed.groups) for seed in several], np.int64),
+        "price": joined([seed.t for seed in several], np.float64),
+        "size": np.array([len(group.members) for group in groups], np.int64),
+        "members": joined([group.members for group in groups], np.int64),
+        "block": joined([group.D for group in groups], np.float64),
+        "share": joined([group.share for group in groups], np.float64),
+    }
+
+
+def unpack(arrays: Named, n: int) -> list[OpenNode]:
+    """The nodes that `pack` made arrays of.
+
+    Raises:
+        ValueError: for arrays that it can't have made.
+    """
+    size, frees = arrays["size"], arrays["frees"]
+    if arrays["fix"].shape[1:] != (n,) or ((size < 1) | (size > 30)).any() or (frees < 1).any():
+        raise ValueError("its nodes have other lengths")
+    members = cut(arrays["members"], size)
+    blocks, shares = cut(arrays["block"], size * size), cut(arrays["share"], 1 << size)
+    groups = [
+        Group(at, D.reshape(len(at), len(at)), share)
+        for at, D, share in zip(members, blocks, shares, strict=True)
+    ]
+    prices = arrays["price"].reshape(len(frees), -1) if len(frees) else np.zeros((0, 0))
+    seeds, first = [], 0
+    for free, count, price in zip(cut(arrays["free"], frees), arrays["groups"], prices, strict=True):
+        some = groups[first : first + int(count)]
+        named = np.concatenate([group.members for group in some])
+        if ((free < 0) | (free >= n)).any() or not np.array_equal(np.sort(named), np.arange(len(free))):
+            raise ValueError("its groups hold entries that are not there")
+        seeds.append(Seed(free, some, price))
+        first += int(count)
+    if ((arrays["seed"] < -1) | (arrays["seed"] >= len(seeds))).any() or (arrays["entry"] >= n).any():
+        raise ValueError("its nodes point nowhere")
+    names = ("fix", "lower", "seed", "entry", "moved")
+    return [
+        OpenNode(fix, float(low), None if k < 0 else seeds[k], int(entry), float(moved))
+        for fix, low, k, entry, moved in zip(*(arrays[name] for name in names), strict=True)
+    ]
+
+
+def cut(array: NDArray[Any], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """An array in pieces of given sizes."""
+    if sizes.sum() != len(array):
+        raise ValueError("its arrays have other lengths")
+    return np.split(array, np.cumsum(sizes)[:-1]) if len(sizes) else []

@@ -1,0 +1,169 @@
+"""The tree of splits in groups against every mask, whole and cut short, and against the other tree."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from solvers.bounds.split import split_blocks
+from solvers.budget import Budget
+from solvers.exact.grouped import group_tree
+from solvers.exact.grouped.group_tree import GroupTree, suits
+from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
+from solvers.form.blocks import blocks
+from solvers.problem import SubsetProblem
+
+GAP = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def nodes_of_its_own(monkeypatch):
+    """Small rows would be left to the other tree at once."""
+    monkeypatch.setattr(group_tree, "SMALL", 2)
+
+
+def row(seed, n=10, prune=5, correlated=0.9):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((3 * n, n)) + correlated * 2 * rng.standard_normal((3 * n, 1))
+    H = X.T @ X / len(X) + 1e-2 * np.eye(n)
+    return blocks(SubsetProblem(rng.standard_normal((1, n)), H, Budget.per_row(prune)))[0]
+
+
+def least(block):
+    masks = np.zeros((0, block.n), dtype=bool)
+    masks = [
+        np.isin(np.arange(block.n), some)
+        for some in itertools.combinations(range(block.n), int(block.prune[0]))
+    ]
+    return min(block.value(mask) for mask in masks)
+
+
+def planted(block, settings=DEFAULT, gap=GAP):
+    pruned = np.arange(block.n) < int(block.prune[0])
+    split = split_blocks([block])[0]
+    assert suits(block, split, block.value(pruned), gap)
+    return GroupTree(block, settings).plant(split, pruned, block.value(pruned), gap)
+
+
+def run(tree, most=3000):
+    while not tree.work():
+        assert tree.nodes < most
+    return tree
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("prune", [2, 5, 8])
+def test_it_proves_the_best_mask(seed, prune):
+    block = row(seed, prune=prune)
+    tree, best = run(planted(block)), least(block)
+    assert tree.value == pytest.approx(best, rel=1e-9)
+    assert block.value(tree.pruned) == tree.value
+    assert tree.pruned.sum() == prune
+    assert best * (1 - 2 * GAP) <= tree.bound <= best * (1 + 1e-12)
+
+
+def test_wider_rows_branch_and_agree_with_the_other_tree():
+    block = row(7, n=30, prune=21, correlated=0.0)
+    tree = run(planted(block))
+    other = BlockTree(block, DEFAULT).plant(
+        split_blocks([block])[0], np.arange(30) < 21, block.value(np.arange(30) < 21), GAP
+    )
+    while not other.work():
+        pass
+    assert tree.nodes > 3
+    assert tree.value == pytest.approx(other.value, rel=1e-9)
+    assert tree.bound <= other.value * (1 + 1e-12)
+
+
+def test_little_is_left_to_the_other_tree(monkeypatch):
+    monkeypatch.setattr(group_tree, "SMALL", 20)
+    block = row(7, n=30, prune=21, correlated=0.0)
+    alone = planted(block)
+    run(alone)
+    monkeypatch.setattr(group_tree, "SMALL", 2)
+    assert run(planted(block)).value == pytest.approx(alone.value, rel=1e-9)
+    assert alone.value * (1 - 2 * GAP) <= alone.bound <= alone.value
+
+
+def test_bounds_hold_all_the_way():
+    block = row(3, n=12, prune=8, correlated=0.3)
+    tree, best, before = planted(block, gap=1e-9), least(block), -np.inf
+    while not tree.work():
+        assert before <= tree.bound <= best * (1 + 1e-12)
+        before = tree.bound
+        assert tree.value >= best * (1 - 1e-12)
+    assert tree.value == pytest.approx(best, rel=1e-9)
+
+
+def test_without_memory_it_goes_depth_first_and_proves_the_same():
+    block = row(7, n=30, prune=21, correlated=0.0)
+    best, deep = run(planted(block)), run(planted(block, Settings(memory=0)))
+    assert deep.value == pytest.approx(best.value, rel=1e-9)
+    assert deep.bound >= deep.value * (1 - 2 * GAP)
+    assert not deep.hungry
+    assert not deep.full
+
+
+def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened():
+    block = row(7, n=30, prune=21, correlated=0.0)
+    whole, half = planted(block), planted(block)
+    for _ in range(3):
+        half.work()
+    again = GroupTree(block, DEFAULT).restore(half.arrays())
+    assert (again.bound, again.value, again.nodes) == (half.bound, half.value, half.nodes)
+    run(whole)
+    run(again)
+    assert again.nodes == whole.nodes
+    assert again.bound == whole.bound
+    assert (again.pruned == whole.pruned).all()
+    done = GroupTree(block, DEFAULT).restore(whole.arrays())
+    assert done.done
+    assert done.work()
+
+
+@pytest.mark.parametrize("name", ["facts", "incumbent", "fix", "members", "share"])
+def test_arrays_of_another_search_are_refused(name):
+    block = row(7, n=30, prune=21, correlated=0.0)
+    tree = planted(block)
+    tree.work()
+    arrays = tree.arrays()
+    arrays[name] = arrays[name][..., :-1]
+    with pytest.raises(ValueError, match="its"):
+        GroupTree(block, DEFAULT).restore(arrays)
+
+
+def test_halted_it_keeps_what_it_has():
+    block = row(7, n=30, prune=21, correlated=0.0)
+    tree = planted(block)
+    before = tree.bound
+    tree.halt[0] = True
+    assert not tree.work(5)
+    assert tree.nodes == 0
+    assert tree.bound == before
+    tree.halt[0] = False
+    run(tree)
+
+
+def test_copies_of_inputs_are_looked_at_once():
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((30, 6))
+    H = np.block([[X.T @ X, X.T @ X], [X.T @ X, X.T @ X]]) / 30 + 0.1 * np.eye(12)
+    w = rng.standard_normal(6)
+    block = blocks(SubsetProblem(np.concatenate([w, w])[None], H, Budget.per_row(7)))[0]
+    assert run(planted(block)).value == pytest.approx(least(block), rel=1e-9)
+
+
+def test_only_lone_joint_rows_suit():
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((20, 6)), rng.standard_normal((2, 6))
+    H = X.T @ X / 20 + 0.1 * np.eye(6)
+
+    def fits(problem):
+        block = blocks(problem)[0]
+        return suits(block, split_blocks([block])[0], 1.0, 1e-4)
+
+    assert fits(SubsetProblem(W[:1], H, Budget.per_row(3)))
+    assert not fits(SubsetProblem(W, H, Budget.columns(3)))
+    assert not fits(SubsetProblem(W[:1], H, Budget.n_of_m(1, 2)))
+    assert not fits(SubsetProblem(W[:1], H, Budget.per_row(3), refit=False))
+    assert not fits(SubsetProblem(W[:1], H, Budget.per_row(0)))

@@ -1,0 +1,60 @@
+"""A node's relaxation: its bound and regrets hold for every mask, and its children's start from it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from solvers.bounds.node.restriction import part_of
+from solvers.budget import Budget
+from solvers.exact.grouped.node import left_of, relax
+from solvers.form.blocks import blocks
+from solvers.problem import SubsetProblem
+
+
+def row(seed, n=12, prune=6):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((2 * n, n)) + rng.standard_normal((2 * n, 1))
+    H = X.T @ X / len(X) + 1e-2 * np.eye(n)
+    return blocks(SubsetProblem(rng.standard_normal((1, n)), H, Budget.per_row(prune)))[0]
+
+
+def costs(block, fix):
+    masks = [
+        np.isin(np.arange(block.n), some)
+        for some in itertools.combinations(range(block.n), int(block.prune[0]))
+    ]
+    masks = np.array(
+        [mask for mask in masks if not (mask & (fix > 0)).any() and not (~mask & (fix < 0)).any()]
+    )
+    return masks, np.array([block.value(mask) for mask in masks])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_and_regrets_hold_down_a_path(seed):
+    block, seed_of = row(seed), None
+    fix, part, never = np.zeros(12, np.int8), part_of(block), lambda: None
+    for entry, side in ((None, 0), (3, 1), (7, -1), (1, 1)):
+        if entry is not None:
+            fix[entry] = side
+        free, left = left_of(part, block.rows, fix)
+        masks, all_costs = costs(block, fix)
+        found = relax(left, free, fix, seed_of, all_costs.min(), np.inf, never)
+        assert found.bound <= all_costs.min() * (1 + 1e-12)
+        assert found.bound >= 0.8 * all_costs.min()
+        assert (found.z > 0.0).all()
+        assert (found.z < 1.0).all()
+        for place, name in enumerate(free):
+            for regret, some in ((found.kept, ~masks[:, name]), (found.pruned, masks[:, name])):
+                assert found.bound + regret[place] <= all_costs[some].min() * (1 + 1e-12)
+        seed_of = found.seed
+
+
+def test_a_bound_past_the_cutoff_ends_it():
+    block, fix = row(0), np.zeros(12, np.int8)
+    free, left = left_of(part_of(block), block.rows, fix)
+    value = costs(block, fix)[1].min()
+    whole = relax(left, free, fix, None, value, np.inf, lambda: None)
+    short = relax(left, free, fix, None, value, 0.5 * whole.bound, lambda: None)
+    assert 0.5 * whole.bound <= short.bound <= whole.bound
+    assert short.steps < whole.steps

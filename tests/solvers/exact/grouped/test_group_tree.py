@@ -29,8 +29,15 @@ def row(seed, n=10, prune=5, correlated=0.9):
     return blocks(SubsetProblem(rng.standard_normal((1, n)), H, Budget.per_row(prune)))[0]
 
 
+def hard():
+    """A row of few samples, whose tree has some tens of nodes."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((12, 24))
+    H = X.T @ X / 12 + 1e-2 * np.eye(24)
+    return blocks(SubsetProblem(rng.standard_normal((1, 24)), H, Budget.per_row(16)))[0]
+
+
 def least(block):
-    masks = np.zeros((0, block.n), dtype=bool)
     masks = [
         np.isin(np.arange(block.n), some)
         for some in itertools.combinations(range(block.n), int(block.prune[0]))
@@ -63,10 +70,10 @@ def test_it_proves_the_best_mask(seed, prune):
 
 
 def test_wider_rows_branch_and_agree_with_the_other_tree():
-    block = row(7, n=30, prune=21, correlated=0.0)
+    block = hard()
     tree = run(planted(block))
     other = BlockTree(block, DEFAULT).plant(
-        split_blocks([block])[0], np.arange(30) < 21, block.value(np.arange(30) < 21), GAP
+        split_blocks([block])[0], np.arange(24) < 16, block.value(np.arange(24) < 16), GAP
     )
     while not other.work():
         pass
@@ -76,8 +83,8 @@ def test_wider_rows_branch_and_agree_with_the_other_tree():
 
 
 def test_little_is_left_to_the_other_tree(monkeypatch):
-    monkeypatch.setattr(group_tree, "SMALL", 20)
-    block = row(7, n=30, prune=21, correlated=0.0)
+    monkeypatch.setattr(group_tree, "SMALL", 18)
+    block = hard()
     alone = planted(block)
     run(alone)
     monkeypatch.setattr(group_tree, "SMALL", 2)
@@ -96,7 +103,7 @@ def test_bounds_hold_all_the_way():
 
 
 def test_without_memory_it_goes_depth_first_and_proves_the_same():
-    block = row(7, n=30, prune=21, correlated=0.0)
+    block = hard()
     best, deep = run(planted(block)), run(planted(block, Settings(memory=0)))
     assert deep.value == pytest.approx(best.value, rel=1e-9)
     assert deep.bound >= deep.value * (1 - 2 * GAP)
@@ -105,7 +112,7 @@ def test_without_memory_it_goes_depth_first_and_proves_the_same():
 
 
 def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened():
-    block = row(7, n=30, prune=21, correlated=0.0)
+    block = hard()
     whole, half = planted(block), planted(block)
     for _ in range(3):
         half.work()
@@ -123,7 +130,7 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened():
 
 @pytest.mark.parametrize("name", ["facts", "incumbent", "fix", "members", "share"])
 def test_arrays_of_another_search_are_refused(name):
-    block = row(7, n=30, prune=21, correlated=0.0)
+    block = hard()
     tree = planted(block)
     tree.work()
     arrays = tree.arrays()
@@ -133,7 +140,7 @@ def test_arrays_of_another_search_are_refused(name):
 
 
 def test_halted_it_keeps_what_it_has():
-    block = row(7, n=30, prune=21, correlated=0.0)
+    block = hard()
     tree = planted(block)
     before = tree.bound
     tree.halt[0] = True

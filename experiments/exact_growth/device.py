@@ -3,8 +3,8 @@
     python experiments/exact_growth/device.py --out device.json [--device cuda] [--seconds 300]
 
 It takes less than 6 minutes. Where there is no CUDA, tensors stay on the CPU and the instances are small; the
-first line says so. The last line is the verdict: the ratio of seconds on what both prove, of nodes a second, and
-whether the engine stays.
+first line says so. The last line is the verdict: the ratio of seconds on what both prove, of nodes a
+second, and whether the engine stays.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def searched(problem: Any, engine: str, device: str, limit: float) -> dict[str, 
     nodes = int(found.stats.get("nodes", 0))
     return {
         "engine": engine, "device": device, "status": found.status.value, "seconds": found.seconds,
-        "nodes": nodes, "nodes_a_second": nodes / found.seconds, "value": found.value, "bound": found.bound, "gap": found.gap,
+        "nodes": nodes, "nodes_a_second": nodes / found.seconds, "value": found.value,
+        "bound": found.bound, "gap": found.gap,
     }  # fmt: skip
 
 

@@ -73,7 +73,14 @@ for code in {tries!r}:
     assert [json.loads(line) for line in done.stdout.splitlines()] == expected
 
 
-@pytest.mark.parametrize("name", ["cbs.data", "cbs.result", "cbs.network.network", "cbs.curvature.output"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cbs.result",
+        "cbs.network.network",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cbs.data", "cbs.curvature.output")),
+    ],
+)
 def test_a_module_that_imports_torch_can_be_the_first_that_is_imported(name):
     """PyTorch looks at all modules while it is imported; exports that wait for their use stay as they are."""
     assert fresh(f"import {name}, json, sys; print(json.dumps('torch' in sys.modules))")

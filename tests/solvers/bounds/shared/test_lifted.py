@@ -107,7 +107,7 @@ def test_a_lift_that_is_stopped_leaves_what_is_known(rng):
 
 
 @pytest.mark.parametrize("budget", [Budget.per_row(6), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
-@pytest.mark.parametrize("low", [1e-3, 0.1])
+@pytest.mark.parametrize("low", [1e-3, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_blocks_raise_the_bounds_of_cells(budget, low):
     """Far above the diagonal split's, and never above the optimum, whatever the value at hand."""
     gained = 0.0

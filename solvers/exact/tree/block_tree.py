@@ -49,9 +49,9 @@ class Settings:
     """
 
     probe: int = 1
-    depth: int = 2
-    worth: float = 2.0
-    steps: int = 3
+    depth: int = 3
+    worth: float = 1.0
+    steps: int = 2
     memory: int = MEMORY
     share: bool = False
     record: bool = False

@@ -134,7 +134,11 @@ def _nearest_to_a_choice(node, s):
 def _scores(state, view, z, bound, candidates, costs):
     """The product of what pruning and keeping each candidate should gain, as far as the cutoff."""
     work, names = view.work, view.free
-    stiff = stiffness(view.model, z, work.L, work.q, candidates, work.K)
+    stiff = np.zeros(len(candidates))
+    for i in candidates:
+        if min(costs[1, names[i]], costs[3, names[i]]) == 0.0:
+            stiff[:] = stiffness(view.model, z, work.L, work.q, candidates, work.K)
+            break
     score, room = np.empty(len(candidates)), state.cutoff - bound
     floor = 1e-6 * room
     for k in range(len(candidates)):

@@ -113,11 +113,11 @@ def _process(search, store, log, state, view, place):
                     log.vector[at] = vector
                 closed = bound >= state.cutoff
                 if not closed:
+                    evaluate(view.model, node.z, work.L, work.q, work.s)
                     left, at = _decide(log, state, view, node, best[0], bound, at, vector)
     picked, kind = -1, 0
     halted = bool(search.halt[0])
     if not closed and left > 0 and not halted:
-        evaluate(view.model, node.z, work.L, work.q, work.s)
         picked, kind, found = choose(search, state, view, node, bound)
         if kind == FIXED:
             state.floor = min(state.floor, found)
@@ -183,7 +183,8 @@ def _round(search, state, view, node):
     """Round a node's shares to a mask in `view.work.trial`, maybe a new incumbent; what it costs at least."""
     work = view.work
     round_shares(node.z, view.model.labels, view.keep, work.trial)
-    value, _, rounding = evaluate(view.model, work.trial, work.L, work.q, work.s)
+    L, q, s = work.beside
+    value, _, rounding = evaluate(view.model, work.trial, L, q, s)
     if value < state.upper:
         accept(state, value)
         spread(work.trial, view, search.incumbent)

@@ -31,6 +31,7 @@ class Work(NamedTuple):
         K: `[f, f]` second derivatives.
         best: `[2, f]` scores and shares of a relaxation's best bound.
         trial: `[f]` a rounded point.
+        beside: factors, residuals and scores there.
         sides: `[2, 2, f]` the same as `best`, of a probe's two children: pruned, and kept.
     """
 
@@ -40,6 +41,7 @@ class Work(NamedTuple):
     K: Array
     best: Array
     trial: Array
+    beside: tuple[Array, Array, Array]
     sides: Array
 
 
@@ -77,7 +79,8 @@ def load(part, store, split):
             R[g, i, i] -= d[g, i]
     work = Work(
         np.empty((groups, f, f)), np.empty((groups, f, columns)), np.empty(f), np.empty((f, f)),
-        np.empty((2, f)), np.empty(f), np.empty((2, 2, f)),
+        np.empty((2, f)), np.empty(f),
+        (np.empty((groups, f, f)), np.empty((groups, f, columns)), np.empty(f)), np.empty((2, 2, f)),
     )  # fmt: skip
     return View(np.int64(split), root, free, Model(refit, R, d, B, constant, labels), keep, work)
 

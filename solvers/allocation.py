@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 EPS = float(np.finfo(float).eps)
 EXACT_WORK = 4e9

@@ -7,9 +7,8 @@ left alone.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 from solvers.runtime.tensors import Tensor, torch
 
 TOLERANCE = {4: 1e-5, 8: 1e-9}

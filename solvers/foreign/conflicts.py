@@ -9,12 +9,12 @@ Ottosson 2003), and the relaxation's point is one where a tangent cuts off all t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import best_sum
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 STEPS = 30
 """Newton steps of one relaxation at most."""

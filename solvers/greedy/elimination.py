@@ -8,10 +8,9 @@ from queue import SimpleQueue
 
 import numpy as np
 import scipy.linalg
-from numba import njit
 
 from solvers.hessian import Array, Hessian
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 from solvers.runtime.parallel import workers
 
 BLOCK = 32

@@ -6,8 +6,9 @@ Numbers are unevaluated sums of two doubles, a head and a tail. No flag may let 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from solvers.runtime.compiled import njit
 
 Array = NDArray[np.float64]
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.hessian.base import CHUNK_BYTES, Array, Hessian, Index, cholesky_solve
 from solvers.hessian.lapack import Single, factor, substitute
+from solvers.runtime.compiled import njit
 from solvers.runtime.parallel import one_thread_each, side_by_side, workers
 
 LARGE = 512

@@ -47,6 +47,21 @@ def find_a_place(folder: Path = Path(__file__).parents[1]) -> str | None:
 
 
 @cache
+def folder_of_code() -> Path:
+    """Where machine code of this package is kept (`solvers.runtime.kept`), for all installations.
+
+    That is a folder in the user's place for caches, or in `NUMBA_CACHE_DIR` if that is set; where nothing can
+    be written there, one among the temporary files. What lies in it is run as it is found.
+    """
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    above = Path(named) if named else _users_cache(os.environ).parent
+    folder = above / PACKAGE / "compiled"
+    if not _writable(folder):
+        folder = Path(_temporary())
+    return folder
+
+
+@cache
 def spare_full_disks() -> None:
     """Have numba go on where compiled code can't be kept, for want of space: it runs all the same.
 

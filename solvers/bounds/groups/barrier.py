@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numba import njit
 
 from solvers.bounds.groups.kernels import add_family, levels, slopes
 from solvers.bounds.groups.split import Family, GroupSplit
 from solvers.bounds.groups.states import Index, States, counts, entries
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 lapack = scipy.linalg.lapack
 

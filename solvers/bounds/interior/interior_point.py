@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from solvers.bounds.cholesky import (
     backward,
@@ -34,7 +33,7 @@ from solvers.bounds.cholesky import (
 )
 from solvers.bounds.interior.saddle import Data, Derivatives, joint, selection
 from solvers.hessian import Array
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 SHORTEN = 0.9
 """Share of the way to the boundary that a step may go."""

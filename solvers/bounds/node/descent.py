@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from solvers.bounds.cholesky import backward, count_pools, factorise, forward, pool_basis
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 TINY = 1e-9
 """Shares below this are zero, above one minus this are one."""

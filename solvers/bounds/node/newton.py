@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from solvers.bounds.node.descent import TINY, descend
 from solvers.bounds.node.oracle import best_sum, curvature, evaluate, model_of
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 
 @njit(cache=True, nogil=True)

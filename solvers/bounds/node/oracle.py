@@ -16,13 +16,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.cholesky import add_gram, backward, factorise, forward, forward_rows
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 EPS = float(np.finfo(np.float64).eps)
 LEAST = 1e-18

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from solvers.bounds.cholesky import (
     add_gram,
@@ -19,7 +18,7 @@ from solvers.bounds.cholesky import (
 )
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import EPS, Model, curvature
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

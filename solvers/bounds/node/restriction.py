@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.node.oracle import EPS
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 
 class Part(NamedTuple):

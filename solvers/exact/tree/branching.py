@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import curvature
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 FRACTIONAL = 1e-6
 """Shares nearer than this to 0 or 1 count as decided when branching."""

@@ -7,7 +7,8 @@ A node's fixings are `fix [n]`: 1 kept, -1 pruned, 0 free. Pools are runs of equ
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from solvers.runtime.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,6 @@ The search then plunges: it goes on with a child as long as its bound is near th
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import evaluate
@@ -18,6 +17,7 @@ from solvers.exact.tree.fixing import fix_by_scores, follow, possible, round_sha
 from solvers.exact.tree.proof import fork, fork_fixed, keep_shares
 from solvers.exact.tree.store import accept, drop, push, stack, take
 from solvers.exact.tree.subtree import load, resplit, spread
+from solvers.runtime.compiled import njit
 
 DONE, MORE, NO_ROOM = range(3)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.cholesky import backward, forward
@@ -21,6 +20,7 @@ from solvers.exact.tree.store import Log, Store
 from solvers.exact.tree.subtree import spread
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.node.restriction import Part
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 STATE = np.dtype(
     [

@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.bounds.node.oracle import Model, best_sum, evaluate, formation, model_of
@@ -19,6 +18,7 @@ from solvers.bounds.node.restriction import restrict
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block
 from solvers.hessian import Array
+from solvers.runtime.compiled import njit
 
 
 class Work(NamedTuple):

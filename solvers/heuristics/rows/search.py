@@ -7,7 +7,6 @@ from functools import cached_property
 from math import comb, prod
 
 import numpy as np
-from numba import njit
 
 from solvers.form.blocks import blocks
 from solvers.hessian import Array
@@ -15,6 +14,7 @@ from solvers.heuristics.rows.reach import correlations
 from solvers.heuristics.rows.tableau import Row, RowData, open_row, read_only
 from solvers.heuristics.rows.walks import insert, relink, shake, tabu_walk
 from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.compiled import njit
 
 MANY = 256
 """Entries of a pool from which swaps of a selection are sorted out by what they can gain at most."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
 from solvers.allocation import allocate
 from solvers.heuristics.rows.search import Effort, RowSearch, limits_of, row_data, state
 from solvers.heuristics.rows.swaps import cheapest, descend
 from solvers.heuristics.rows.tableau import RowData, prune, refresh, restore
 from solvers.problem import Mask, SubsetProblem
+from solvers.runtime.compiled import njit
 from solvers.runtime.parallel import side_by_side
 
 GAIN = 1e-9

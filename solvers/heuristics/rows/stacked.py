@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.heuristics.rows.search import row_data, state
 from solvers.heuristics.rows.swaps import price
 from solvers.heuristics.rows.tableau import prune, refresh, restore
 from solvers.problem import Mask, SubsetProblem
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 FRESH = 100
 """Columns that are pruned between two fresh states."""

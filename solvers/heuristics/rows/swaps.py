@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from solvers.heuristics.rows.reach import best_reached_swap
 from solvers.heuristics.rows.tableau import open_row, prune, refresh, restore
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 GAIN = 1e-9
 """A swap counts when it lowers the cost by more than this, relatively."""

@@ -8,10 +8,10 @@ relinking, Glover 1996).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from solvers.heuristics.rows.swaps import best_swap
 from solvers.heuristics.rows.tableau import prune, refresh, restore
+from solvers.runtime.compiled import njit
 
 FRESH = 100
 """Swaps between two fresh tableaux."""

@@ -1,0 +1,59 @@
+"""Functions that are parts of one another and entries for Python: they compute what Python does."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numba import njit as numbas
+
+from solvers.exact.tree.store import pop
+from solvers.runtime.compiled import Part, everything, njit
+
+
+@njit(cache=False)
+def sorted_sum(x, power=2):
+    if len(x) == 0:
+        raise ValueError("nothing to sum")
+    return (np.sort(x) ** power)[:3].sum()
+
+
+@njit(cache=False)
+def both(x, y):
+    return sorted_sum(x) + sorted_sum(y, 3), len(x)
+
+
+def test_parts_and_entries_compute_what_python_does(rng):
+    x, y = rng.standard_normal(9), rng.standard_normal(7)
+    value, length = both(x, y)
+    want = sorted_sum.py_func(x) + sorted_sum.py_func(y, 3)
+    np.testing.assert_allclose(value, want, rtol=1e-14)
+    assert length == 9
+    np.testing.assert_allclose(sorted_sum(x), sorted_sum.py_func(x), rtol=1e-14)
+    np.testing.assert_allclose(numbas(lambda x: sorted_sum(x) + 1.0)(x), sorted_sum.py_func(x) + 1.0)
+    with pytest.raises(ValueError, match="nothing to sum"):
+        both(np.zeros(0), y)
+
+
+def test_a_part_has_no_machine_code_and_is_linked_once(rng):
+    both(rng.standard_normal(4), rng.standard_normal(4))
+    libraries = [each.library for each in sorted_sum.part.overloads.values()]
+    assert libraries
+    assert all(isinstance(library, Part) for library in libraries)
+    (entry,) = both.overloads.values()
+    linked = everything(entry.library._linking_libraries)
+    assert len(linked) == len(set(linked))
+    assert set(libraries) & set(linked)
+    defined = [f for f in entry.library._final_module.functions if not f.is_declaration]
+    assert {f.linkage.name for f in defined if "sorted_sum" in f.name} <= {"private"}
+
+
+def test_arrays_that_cannot_be_written_to_share_the_code_of_others(rng):
+    x = rng.standard_normal(5)
+    first = both(x, x)
+    x.flags.writeable = False
+    assert both(x, x) == first
+    assert len(both.overloads) == 1
+
+
+def test_an_entry_is_pickled_by_name():
+    assert pickle.loads(pickle.dumps(pop)) is pop

@@ -121,6 +121,10 @@ class Certificate:
             }
         alone = [proof for _, proof in proofs]
         beside = [proof.blocks or DIAGONAL for proof in alone]
+        pair = joined("pair", np.uint8, beside)
+        if any(each.place is not None for each in beside):
+            counts = [each.counts(len(proof.splits)) for each, proof in zip(beside, alone, strict=True)]
+            aside["crossing"] = np.concatenate(counts).astype(np.int32)
         return {
             "format": np.array(FORMAT),
             "shared": np.array(self.shared),
@@ -134,7 +138,7 @@ class Certificate:
             "nodes": np.array([len(proof.entry) for _, proof in proofs], np.int64),
             "vectors": np.array([len(proof.u) for _, proof in proofs], np.int64),
             "splits": np.array([len(proof.splits) for _, proof in proofs], np.int64),
-            "d": joined("d", np.float64, alone),
+            "d": joined("d", np.float32, alone),
             "root": joined("roots", np.int8, alone),
             "entry": joined("entry", np.int32, alone),
             "pruned": joined("pruned", np.int32, alone),
@@ -144,9 +148,9 @@ class Certificate:
             "u": joined("u", np.float32, alone),
             "claim": joined("claim", np.float64, alone),
             "pairs": np.array([len(each.pair) for each in beside], np.int64),
-            "pair": joined("pair", np.int32, beside),
-            "cross": joined("cross", np.float64, beside),
-            "price": joined("price", np.float64, beside),
+            "pair": pair,
+            "cross": joined("cross", np.float32, beside),
+            "price": joined("price", np.float32, beside),
             **aside,
         }
 

@@ -100,7 +100,7 @@ def lowered(shown: Shown) -> Array:
 def weaker(proof: Proof, refit: bool) -> Iterator[Proof]:
     """A proof, and the same with ever smaller splits.
 
-    A split in blocks has no others: their definiteness does not follow from that of a larger one.
+    Splits in blocks have no others: their definiteness does not follow from that of larger ones.
     """
     yield proof
     if proof.blocks is None:
@@ -121,14 +121,18 @@ def _size(piece: Piece) -> float:
 def _claim(proof: Proof, problem: Problem) -> Claim:
     """A proof in the terms of a certificate file."""
     blocks = proof.blocks or DIAGONAL
-    entry, pruned, kept, vector, split, pair = (
+    entry, pruned, kept, vector, split, pair, crossing = (
         np.asarray(part, np.int64)
-        for part in (proof.entry, proof.pruned, proof.kept, proof.vector, proof.owner, blocks.pair)
-    )
+        for part in (
+            proof.entry, proof.pruned, proof.kept, proof.vector, proof.owner, blocks.pair,
+            blocks.counts(len(proof.splits)),
+        )
+    )  # fmt: skip
+    d, cross, price = (part.astype(np.float64) for part in (proof.splits, blocks.cross, blocks.price))
     prune = proof.prune if problem.kind == "per_layer" else -1
     return Claim(
-        0, int(proof.rows[0]), prune, proof.splits, proof.roots, entry, pruned, kept, vector, split,
-        proof.u, proof.claim, pair, blocks.cross, blocks.price,
+        0, int(proof.rows[0]), prune, d, proof.roots, entry, pruned, kept, vector, split,
+        proof.u, proof.claim, pair, cross, price, crossing,
     )  # fmt: skip
 
 

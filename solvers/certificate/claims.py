@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.split import Split
-from solvers.certificate.points import Terms, grouped_claims, lift, points, rounded, rounding, secured
-from solvers.certificate.proof import IMPOSSIBLE, Proof
+from solvers.certificate.groups import grouped_claims
+from solvers.certificate.points import Terms, lift, points, rounded, rounding, secured
+from solvers.certificate.proof import IMPOSSIBLE, LOSS, Proof, leaf_fixings
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 
-LOSS = 1e-6
-"""Share of a bound that single precision may cost: little beside the gaps that are asked for."""
 CHUNK = 1 << 20
 """Numbers in an array of one batch."""
 
@@ -111,7 +110,7 @@ def plain_proof(block: Block) -> Proof:
 def claims(terms: Terms, proof: Proof) -> Array:
     """`[T]` what each leaf may claim; minus infinity for inner nodes and impossible leaves."""
     if proof.blocks is not None:
-        return grouped_claims(terms, proof, proof.keep[None])
+        return grouped_claims(terms, proof)
     out = np.full(len(proof.entry), -np.inf)
     leaves, fixings = leaf_fixings(proof, len(terms.labels))
     vectors = proof.vector[leaves]
@@ -127,23 +126,6 @@ def claims(terms: Terms, proof: Proof) -> Array:
             at = vectors[some] - start
             out[leaves[some]] = _bounds(terms, proof.keep, base[at], score[at], fixings[some])
     return out
-
-
-def leaf_fixings(proof: Proof, n: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Every leaf's node, and `[leaves, n]` what its path fixes: 1 kept, -1 pruned, 0 free."""
-    nodes, fixings = np.zeros(1, np.int64), np.zeros((1, n), np.int8)
-    leaves, fixed = [], []
-    while len(nodes):
-        inner = proof.entry[nodes] >= 0
-        leaves.append(nodes[~inner])
-        fixed.append(fixings[~inner])
-        parents = nodes[inner]
-        fixings = np.repeat(fixings[inner], 2, axis=0)
-        at = np.arange(len(parents))
-        fixings[2 * at, proof.entry[parents]] = -1
-        fixings[2 * at + 1, proof.entry[parents]] = 1
-        nodes = np.stack([proof.pruned[parents], proof.kept[parents]], axis=1).ravel().astype(np.int64)
-    return np.concatenate(leaves), np.concatenate(fixed)
 
 
 def _bounds(

@@ -9,7 +9,8 @@ import numpy as np
 
 from solvers.bounds.factor.dual_ascent import ascend
 from solvers.bounds.factor.image import coordinates, images
-from solvers.certificate.points import resecured, secured
+from solvers.certificate.groups import resecured
+from solvers.certificate.points import secured
 from solvers.certificate.proof import Proof
 from solvers.checker.image import image_bound
 from solvers.checker.piece import make_piece
@@ -65,7 +66,7 @@ def restated(problem: SubsetProblem, this: Problem, reduced: Reduced) -> Callabl
         try:
             if proof.blocks is not None:
                 return resecured(proof, piece.H[0], piece.H_error[0])
-            d = secured(piece.H, proof.splits, proof.roots, problem.refit, piece.H_error)
+            d = secured(piece.H, proof.splits.astype(np.float64), proof.roots, problem.refit, piece.H_error)
         except ValueError:
             return proof
         return replace(proof, d=d)

@@ -14,25 +14,34 @@ MARGIN = 2.0**-46
 """Share of a bound's terms that is not claimed: sums may be rounded otherwise on another machine."""
 IMPOSSIBLE = -1
 """Takes the place of a leaf's vector where the budget has no mask left."""
+LOSS = 1e-6
+"""Share of a bound that single precision may cost: little beside the gaps that are asked for."""
 
 
 @dataclass(frozen=True)
 class OffDiagonal:
-    """What a split in blocks has beside its diagonal.
+    """What splits in blocks have beside their diagonals.
 
     Attributes:
         pair: `[E, 2]` places of entries, the lower index first; what they connect is a block.
         cross: `[E]` these entries.
-        price: `[pools]` of keeping an entry.
+        price: `[V, pools]` of keeping an entry, at every vector.
+        place: `[E]` the split that each is of, never falling. None is the first for all.
     """
 
-    pair: NDArray[np.int32]
-    cross: Array
-    price: Array
+    pair: NDArray[np.integer]
+    cross: NDArray[np.floating]
+    price: NDArray[np.floating]
+    place: NDArray[np.int32] | None = None
+
+    def counts(self, splits: int) -> NDArray[np.int64]:
+        """`[Q]` entries of every split."""
+        place = np.zeros(len(self.pair), np.int64) if self.place is None else self.place
+        return np.bincount(place, minlength=splits)
 
 
-DIAGONAL = OffDiagonal(np.zeros((0, 2), np.int32), np.zeros(0), np.zeros(0))
-"""Of a split that has nothing beside its diagonal."""
+DIAGONAL = OffDiagonal(np.zeros((0, 2), np.int32), np.zeros(0), np.zeros((0, 0)))
+"""Of splits that have nothing beside their diagonals."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,13 @@ class Proof:
             split assumes nothing.
         split: `[V]` the split of each vector, whose leaves must have the fixings that it assumes. None is
             the first for all.
-        blocks: the rest of a split in blocks (`solvers.bounds.groups`), which a tree that is a single leaf
-            may have.
+        blocks: the rest of splits in blocks (`solvers.bounds.groups`), of a lone joint row; a block has only
+            entries that its split assumes nothing of.
     """
 
     rows: NDArray[np.int64]
     keep: NDArray[np.int64]
-    d: Array
+    d: NDArray[np.floating]
     entry: NDArray[np.int32]
     pruned: NDArray[np.int32]
     kept: NDArray[np.int32]
@@ -84,7 +93,7 @@ class Proof:
     blocks: OffDiagonal | None = None
 
     @property
-    def splits(self) -> Array:
+    def splits(self) -> NDArray[np.floating]:
         """`[Q, g, n]` splits."""
         return self.d.reshape(-1, *self.d.shape[-2:])
 
@@ -112,6 +121,23 @@ class Proof:
     def bound(self) -> float:
         """What the proof shows: the least claim."""
         return float(self.claim[self.bounding].min())
+
+
+def leaf_fixings(proof: Proof, n: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Every leaf's node, and `[leaves, n]` what its path fixes: 1 kept, -1 pruned, 0 free."""
+    nodes, fixings = np.zeros(1, np.int64), np.zeros((1, n), np.int8)
+    leaves, fixed = [], []
+    while len(nodes):
+        inner = proof.entry[nodes] >= 0
+        leaves.append(nodes[~inner])
+        fixed.append(fixings[~inner])
+        parents = nodes[inner]
+        fixings = np.repeat(fixings[inner], 2, axis=0)
+        at = np.arange(len(parents))
+        fixings[2 * at, proof.entry[parents]] = -1
+        fixings[2 * at + 1, proof.entry[parents]] = 1
+        nodes = np.stack([proof.pruned[parents], proof.kept[parents]], axis=1).ravel().astype(np.int64)
+    return np.concatenate(leaves), np.concatenate(fixed)
 
 
 BlockProofs = Sequence[Proof]

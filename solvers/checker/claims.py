@@ -29,6 +29,8 @@ ARRAYS = ("d", "root", "entry", "pruned", "kept", "vector", "split", "u", "claim
 """Those that every proof has a piece of."""
 IMAGES = ("image_problem", "image", "image_claim")
 """Those of bounds in the images of factors; a file may do without."""
+CROSSING = "crossing"
+"""Which splits off-diagonal entries are of; a file may do without, and they are of a proof's first."""
 MOST = 8
 """Proofs about one row and pruned count, at most."""
 INFLATION = 64
@@ -50,9 +52,10 @@ class Claim:
         split: `[V]`.
         u: `[V, g, n, c]`.
         claim: `[T]`.
-        pair: `[E, 2]` places of entries of the split off its diagonal.
+        pair: `[E, 2]` places of entries of splits off their diagonals, split by split.
         cross: `[E]` these entries.
-        price: `[pools]` of keeping an entry; empty without such entries.
+        price: `[V, pools]` of keeping an entry; empty without such entries.
+        crossing: `[Q]` how many of these entries a split has; they sum to E.
     """
 
     problem: int
@@ -70,6 +73,7 @@ class Claim:
     pair: NDArray[np.int64]
     cross: Array
     price: Array
+    crossing: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def _check_declared(archive: Archive) -> None:
         if name not in declared:
             raise ValueError(f"field {name!r} is missing")
     for name, field in declared.items():
-        if name not in KINDS and name not in IMAGES:
+        if name not in KINDS and name not in IMAGES and name != CROSSING:
             raise ValueError(f"unknown field {name!r:.40}")
         if name in KINDS and field.dtype.kind not in KINDS[name]:
             raise ValueError(f"field {name!r} holds {field.dtype}")
@@ -191,7 +195,7 @@ def _parse(archive: Archive, problems: Sequence[Problem]) -> Certificate:
         T, V, Q, E = (int(counts[name][i]) for name in COUNTS[3:])
         parts = {
             "d": (Q, g, n), "root": (Q, n), "split": (V,), "u": (V, g, n, c), "pair": (E, 2), "cross": (E,),
-            "price": (len(problems[p].pools()[0]) if E else 0,),
+            "price": (V, len(problems[p].pools()[0]) if E else 0),
         }  # fmt: skip
         for name in ARRAYS:
             shapes[name].append(parts.get(name, (T,)))
@@ -204,17 +208,38 @@ def _parse(archive: Archive, problems: Sequence[Problem]) -> Certificate:
         ]
         for name in ARRAYS
     }
+    cut[CROSSING] = _crossing(archive, counts["splits"], counts["pairs"])
     return Certificate(
         bool(archive.read("shared")), tuple(archive.read("digest").tolist()), tuple(masks),
         archive.read("value").astype(np.float64), float(archive.read("bound")),
         tuple(
-            Claim(p, row, prune, *(cut[name][i] for name in ARRAYS))
+            Claim(p, row, prune, *(cut[name][i] for name in (*ARRAYS, CROSSING)))
             for i, (p, row, prune) in enumerate(
                 zip(*(counts[name].tolist() for name in COUNTS[:3]), strict=True)
             )
         ),
         _images(archive, problems),
     )  # fmt: skip
+
+
+def _crossing(
+    archive: Archive, splits: NDArray[np.int64], pairs: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """How many off-diagonal entries every split of every proof has."""
+    if CROSSING not in archive.declared:
+        found = [np.zeros(Q, np.int64) for Q in splits.tolist()]
+        for part, E in zip(found, pairs.tolist(), strict=True):
+            part[:1] = E
+        return found
+    if archive.declared[CROSSING].dtype.kind not in "iu":
+        raise ValueError(f"field {CROSSING!r} must hold whole numbers")
+    found = _read(archive, CROSSING, splits.tolist())
+    for part, E in zip(found, pairs.tolist(), strict=True):
+        if ((part < 0) | (part > E)).any() or part.sum() != E:
+            raise ValueError(
+                f"field {CROSSING!r} does not say which splits the {E} entries of a proof are of"
+            )
+    return found
 
 
 def _images(archive: Archive, problems: Sequence[Problem]) -> tuple[ImageClaim, ...]:
@@ -263,7 +288,7 @@ def _read(archive: Archive, name: str, lengths: Sequence[int]) -> list[NDArray[A
     flat = archive.read(name).ravel()
     if name == "root":
         flat = np.clip(exact_integers(flat, name), -2, 2).astype(np.int8)
-    elif name in INTEGERS:
+    elif name in INTEGERS or name == CROSSING:
         flat = exact_integers(flat, name)
     elif name in NUMBERS and name != "u":
         flat = flat.astype(np.float64)

@@ -1,21 +1,23 @@
-"""Splits whose D has blocks of a few entries: their definiteness, and the bound at a point and its prices."""
+"""Splits whose D has blocks of a few entries: that D is definite, block by block, and what it leaves of H."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checker.piece import Piece
-from solvers.checker.rounding import SAFE, TINY, UNIT, Array, dot, down, product, sum_error, up
+from solvers.checker.rounding import SAFE, UNIT, Array, sum_error, up
 from solvers.checker.semidefinite import semidefinite
 
 LARGEST = 8
 """Entries of a group: its `2^s` states are all looked at."""
+CLEAR = 2.0**-40
+"""Eigenvalues of a block, scaled to a diagonal near one, that floating point can tell from zero."""
 
 
 class Unfit(Exception):
@@ -36,9 +38,31 @@ class Grouped:
     D: Array
     least: Array
 
+    @cached_property
+    def inverse(self) -> Array:
+        """`[B, 2^s, s, s]` about `(D_SS)^-1` of every set S of entries, numbered by its bits; else zero.
+
+        By bordering, in floating point: nothing is taken for granted of it.
+        """
+        count, size = self.members.shape
+        out = np.zeros((count, 1 << size, size, size))
+        for k in range(size):
+            without = out[:, : 1 << k]
+            column = self.D[:, None, :, k]
+            x = (without * column[:, :, None, :]).sum(axis=3)
+            pivot = column[:, :, k] - (x * column).sum(axis=2)
+            x[:, :, k] = -1.0
+            share = x / np.where(pivot > 0.0, pivot, np.inf)[:, :, None]
+            out[:, 1 << k : 2 << k] = without + share[:, :, :, None] * x[:, :, None, :]
+        return out
+
 
 def groups_of(
-    piece: Piece, d: Array, pairs: NDArray[np.int64], cross: Array
+    piece: Piece,
+    d: Array,
+    pairs: NDArray[np.int64],
+    cross: Array,
+    root: NDArray[np.int8] | None = None,
 ) -> tuple[Sequence[Grouped], Array]:
     """The groups that off-diagonal entries connect, verified to be a split.
 
@@ -47,129 +71,49 @@ def groups_of(
         d: `[n]` diagonal of D.
         pairs: `[E, 2]` places of its other entries, the lower index first.
         cross: `[E]` these entries.
+        root: `[n]` the fixings that it assumes: 1 kept, -1 pruned, 0 free. None is zeros.
 
     Returns:
-        The groups by size, and D `[n, n]`.
+        The groups of what is not assumed pruned, by size, and D `[n, n]`, zero on the rest.
 
     Raises:
-        Unfit: if D is not positive definite, `H - D` not positive semidefinite, or the groups do not
-            fit the pools.
+        Unfit: if D is not positive definite, or `H - D` not positive semidefinite, on what is not assumed
+            pruned; or the groups do not fit the pools, or have an entry of which something is assumed.
     """
     if not piece.refit or piece.b.shape[::2] != (1, 1):
         raise Unfit("has blocks, but is not of a lone joint row")
     n, pool = piece.n, np.repeat(np.arange(len(piece.sizes)), piece.sizes)
+    root = np.zeros(n, np.int8) if root is None else root
+    if (np.abs(root) > 1).any():
+        raise Unfit("assumes a fixing that is none")
+    alive = root >= 0
+    d = np.where(alive, d, 0.0)
     if not (np.isfinite(d).all() and np.isfinite(cross).all()):
         raise Unfit("holds a number that is not finite")
     i, j = pairs.T
-    if ((i < 0) | (i >= j) | (j >= n)).any() or len(np.unique(pairs, axis=0)) < len(pairs):
+    if ((i < 0) | (i >= j) | (j >= n)).any() or len(np.unique(i * n + j)) < len(pairs):
         raise Unfit("has blocks with an entry that is out of place")
     if len(pairs) > n * (LARGEST - 1) // 2:
         raise Unfit(f"has blocks of more than {LARGEST} entries")
     if (pool[i] != pool[j]).any():
         raise Unfit("has a block across pools")
+    if root[i].any() or root[j].any():
+        raise Unfit("has a block with an entry that it assumes fixed")
     D = np.diag(d)
     D[i, j] = D[j, i] = cross
     grouped = []
-    groups = _components(n, pairs)
+    groups = [group for group in _components(n, pairs) if alive[group[0]]]
     for size in sorted({len(group) for group in groups}):
         if size > LARGEST:
             raise Unfit(f"has a block of {size} entries, more than {LARGEST}")
         members = np.array([group for group in groups if len(group) == size])
         blocks = D[members[:, :, None], members[:, None, :]]
-        grouped.append(Grouped(members, blocks, np.stack([_least(block) for block in blocks])))
-    R = piece.H[0] - D
-    if reason := semidefinite(R, up(SAFE * (piece.H_error[0] + UNIT * np.abs(R)))):
+        grouped.append(Grouped(members, blocks, _least(blocks)))
+    at = np.ix_(alive, alive)
+    R = piece.H[0][at] - D[at]
+    if len(R) and (reason := semidefinite(R, up(SAFE * (piece.H_error[0][at] + UNIT * np.abs(R))))):
         raise Unfit(f"leaves a remainder not shown to be positive semidefinite: {reason}")
     return grouped, D
-
-
-def grouped_bounds(
-    piece: Piece, grouped: Sequence[Grouped], D: Array, u: Array, price: Array
-) -> tuple[float, Array]:
-    """The bound of a split in blocks, at the budget, and for every pruned count of a single pool.
-
-    With `R = H - D`, `q = b - R u`, and any price t of keeping an entry of a pool,
-
-        LB = constant - 1/2 u'Ru - sum_pool t keep - sum_B max_{S in B} (1/2 q_S' (D_SS)^-1 q_S - t |S|)
-
-    Args:
-        piece: the decisions.
-        grouped: verified groups (`groups_of`).
-        D: `[n, n]`.
-        u: `[n]`.
-        price: `[pools]`.
-
-    Raises:
-        Unfit: if a block is singular in floating point.
-
-    Returns:
-        The bound, and `[n + 1]` bounds by pruned count, empty where there are several pools.
-    """
-    point = u[:, None]
-    (Hu, H_error), (Du, D_error) = product(piece.H[0], point), product(D, point)
-    y = Hu - Du
-    error = H_error + D_error + SAFE * (piece.H_error[0] @ np.abs(point)) + piece.n * TINY
-    error = up(SAFE * (error + UNIT * np.abs(y)))
-    bend, bend_error = dot(point, y, error, (0, 1))
-    q = piece.b[0] - y
-    slack = up(SAFE * (error + piece.b_error[0] + UNIT * np.abs(q)))
-    base = down(piece.constant - 0.5 * up(bend + bend_error))
-    pool = np.repeat(np.arange(len(piece.sizes)), piece.sizes)
-    parts = [_best(group, q[:, 0], slack[:, 0], price[pool[group.members[:, 0]]]) for group in grouped]
-    taken = np.concatenate(parts)
-
-    def low(keep: NDArray[np.int64]) -> float:
-        terms = np.concatenate([taken, up(price * keep)])
-        total = terms.sum()
-        total = up(total + sum_error(len(terms) + 1, np.abs(terms).sum()))
-        found = float(down(base - total))
-        return max(found, piece.floor) if np.isfinite(found) else -np.inf
-
-    if len(piece.prune) > 1:
-        return low(piece.keep), np.zeros(0)
-    return low(piece.keep), np.array([low(np.array([piece.n - k])) for k in range(piece.n + 1)])
-
-
-def _best(group: Grouped, q: Array, slack: Array, price: Array) -> Array:
-    """`[B]` from above the best state of every group, for every q within its slack.
-
-    For any w, with `r = q_S - D_SS w`,
-
-        q_S' D_SS^-1 q_S = w'(q_S + r) + r' D_SS^-1 r
-
-    and the last term is at most `sum r_i^2 / least_i`. The norm in `D_SS^-1` of what q is off adds to that
-    of q. Sums have at most `LARGEST` terms.
-    """
-    best = np.zeros(len(price))
-    for count in range(1, group.members.shape[1] + 1):
-        for S in combinations(range(group.members.shape[1]), count):
-            at, D, least = group.members[:, S], group.D[np.ix_(range(len(best)), S, S)], group.least[:, S]
-            try:
-                w = np.linalg.solve(D, q[at][:, :, None])[:, :, 0]
-            except np.linalg.LinAlgError:
-                raise Unfit("has a block that is singular in floating point") from None
-            terms = D * w[:, None, :]
-            r = q[at] - terms.sum(axis=2)
-            r_error = up(
-                sum_error(count + 1, np.abs(terms).sum(axis=2)) + SAFE * UNIT * (np.abs(q[at]) + np.abs(r))
-            )
-            both: Array = q[at] + r
-            main, main_error = dot(
-                np.asarray(w, np.float64), both, up(r_error + SAFE * UNIT * np.abs(both)), (1,)
-            )
-            own = _norm(np.abs(r) + r_error, least)
-            square = np.maximum(up(up(main + main_error) + up(own * own)), 0.0)
-            size = up(up(np.sqrt(square)) + _norm(slack[at], least))
-            score = up(up(0.5 * up(size * size)) - down(count * price))
-            best = np.where(score > best, score, np.where(np.isnan(score), np.inf, best))
-    return best
-
-
-def _norm(x: Array, least: Array) -> Array:
-    """`[B]` from above `(sum x_i^2 / least_i)^1/2`, for x not negative."""
-    parts = up(up(SAFE * x) / down(np.sqrt(least)))
-    squares = up(parts * parts)
-    return np.asarray(up(np.sqrt(up(SAFE * squares.sum(axis=1)))))
 
 
 def _components(n: int, pairs: NDArray[np.int64]) -> list[list[int]]:
@@ -184,22 +128,59 @@ def _components(n: int, pairs: NDArray[np.int64]) -> list[list[int]]:
 
 
 def _least(D: Array) -> Array:
-    """`[s]` positive numbers with `D - diag(least)` positive definite, shown in rational arithmetic.
+    """`[B, s]` positive numbers with `D - diag(least)` positive semidefinite, for blocks `D [B, s, s]`.
 
     Scaled by powers of two to a diagonal near one, half of the smallest eigenvalue found is taken.
+
+    Raises:
+        Unfit: if a block is not shown to be positive definite.
     """
-    diagonal = np.diagonal(D)
+    diagonal = np.diagonal(D, axis1=1, axis2=2)
     if not (diagonal > 0).all():
         raise Unfit("has a block that is not positive definite")
-    if len(D) == 1:
+    if D.shape[1] == 1:
         return np.array(diagonal)
     power = np.rint(0.5 * np.log2(diagonal)).astype(np.int32)
-    low = float(np.linalg.eigvalsh(np.ldexp(D, -(power[:, None] + power[None, :])))[0])
-    for share in (0.5, 0.125):
-        least = np.ldexp(share * low, 2 * power)
-        if (least > 0).all() and _definite(D, least):
-            return np.asarray(least)
-    raise Unfit("has a block that is not positive definite")
+    scaled = np.ldexp(D, -(power[:, :, None] + power[:, None, :]))
+    if not (np.abs(scaled) < 4.0).all():
+        raise Unfit("has a block that is not positive definite")
+    low = np.linalg.eigvalsh(scaled)[:, 0]
+    least = np.ldexp(0.5 * low[:, None], 2 * power)
+    shown = (least > 0).all(axis=1) & (low > CLEAR)
+    shown[shown] = _clear(scaled[shown], np.ldexp(least[shown], -2 * power[shown]))
+    for b in np.flatnonzero(~shown).tolist():
+        for share in (0.5, 0.125):
+            least[b] = np.ldexp(share * low[b], 2 * power[b])
+            if (least[b] > 0).all() and _definite(D[b], least[b]):
+                break
+        else:
+            raise Unfit("has a block that is not positive definite")
+    return least
+
+
+def _clear(D: Array, least: Array) -> NDArray[np.bool_]:
+    """`[B]` of which blocks floating point shows that `D - diag(least)` is positive semidefinite.
+
+    As `solvers.checker.semidefinite.semidefinite` does, for many matrices of a few entries below 4.
+    """
+    size = D.shape[1]
+    at = np.arange(size)
+    A = D.copy()
+    A[:, at, at] -= least
+    B = A.copy()
+    B[:, at, at] -= 0.25 * CLEAR
+    try:
+        L = np.linalg.cholesky(B)
+    except np.linalg.LinAlgError:
+        return np.zeros(len(D), dtype=bool)
+    across = np.swapaxes(L, 1, 2)
+    F = A - L @ across
+    error = sum_error(size, np.abs(L) @ np.abs(across))
+    error = SAFE * (error + UNIT * (np.abs(F) + np.abs(A))) + 2.0**-1000
+    lowest = F[:, at, at] - error[:, at, at]
+    whole = np.abs(F) + error
+    whole[:, at, at] = 0.0
+    return np.asarray((lowest >= up(SAFE * whole.sum(axis=2))).all(axis=1))
 
 
 def _definite(D: Array, least: Array) -> bool:

@@ -42,7 +42,7 @@ def points(
     assumed = root[split]
     point: Array = np.where((assumed == 0)[:, None, :, None], u, 0.0).astype(np.float64)
     if piece.refit:
-        _complete(piece, root, split, point)
+        complete(piece, root, split, point)
         base, score = _joint(piece, np.where((assumed >= 0)[:, None], d[split], 1.0), point)
     else:
         base, score = _selection(piece, np.where(assumed == 0, d[split, 0], 0.0), assumed < 0, point)
@@ -50,7 +50,7 @@ def points(
     return np.where(np.isfinite(score).all(axis=1), base, -np.inf), score
 
 
-def _complete(piece: Piece, root: NDArray[np.int8], split: NDArray[np.int64], u: Array) -> None:
+def complete(piece: Piece, root: NDArray[np.int8], split: NDArray[np.int64], u: Array) -> None:
     """Fill in `u_K = H_KK^-1 (b_K - H_KF u_F)`, best for d near 0, in floating point: any u is valid."""
     for q in np.unique(split):
         kept = np.flatnonzero(root[q] > 0)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.checker.claims import Claim, ImageClaim
-from solvers.checker.grouped import Unfit, grouped_bounds, groups_of
+from solvers.checker.forest import grouped_leaves
+from solvers.checker.grouped import Unfit
 from solvers.checker.image import image_bound
 from solvers.checker.leaves import CHUNK, bounds, curve, points
 from solvers.checker.piece import Piece, make_piece
@@ -80,9 +81,9 @@ class Prover:
         """
         name = f"row {proof.row} of problem {proof.problem}"
         piece = self._piece(proof, name)
-        if len(proof.pair):
-            return self._grouped(proof, piece, name)
-        self._check_splits(proof, piece, name)
+        self._check_roots(proof, name)
+        if not len(proof.pair):
+            self._check_splits(proof, piece, name)
         try:
             nodes, fixings = leaves_of(piece.n, proof.entry, proof.pruned, proof.kept)
         except Broken as error:
@@ -97,10 +98,19 @@ class Prover:
             if len(foreign):
                 at = nodes[foreign[0]]
                 raise Refuted(f"leaf at node {at} of {name} lacks fixings that its split assumes")
-        bounds, curve = self._evaluate(piece, proof, vectors, fixings)
+        if len(proof.pair):
+            every = self.problems[proof.problem].kind == "per_layer"
+            try:
+                bounds, split, curve = grouped_leaves(piece, proof, vectors, fixings, every=every)
+            except Unfit as error:
+                raise Refuted(f"the split of {name} {error}") from None
+        else:
+            split = proof.d[0]
+            bounds, curve = self._evaluate(piece, proof, vectors, fixings)
+        self.leaves, self.vectors = self.leaves + len(nodes), self.vectors + len(proof.u)
         for i in np.flatnonzero((vectors < 0) & (bounds < np.inf))[:1]:
             raise Refuted(f"leaf at node {nodes[i]} of {name} says that it has no masks, but it has")
-        return Shown(piece, nodes, bounds, proof.d[0], curve if len(nodes) == 1 else None)
+        return Shown(piece, nodes, bounds, split, curve if len(nodes) == 1 else None)
 
     def take(self, proof: Claim, shown: Shown) -> None:
         """Hold a proof's claims against what it shows, and take its bound.
@@ -147,25 +157,6 @@ class Prover:
             raise Refuted(f"the image of problem {image.problem} {what}")
         self.images[image.problem] = image.claim
         self.vectors += len(image.v)
-
-    def _grouped(self, proof: Claim, piece: Piece, name: str) -> Shown:
-        """A proof without branching, whose split has blocks."""
-        counts = (len(proof.entry), len(proof.u), len(proof.d))
-        leaf = counts == (1, 1, 1) and proof.entry[0] == -1 and proof.vector[0] == 0
-        if not leaf or proof.root.any() or proof.split.any():
-            raise Refuted(f"the split of {name} has blocks, but its tree is not a leaf with a vector")
-        try:
-            grouped, D = groups_of(piece, proof.d[0, 0], proof.pair, proof.cross)
-            u = proof.u[0, 0, :, 0].astype(np.float64)
-            bound, curve = grouped_bounds(piece, grouped, D, u, proof.price)
-        except Unfit as error:
-            raise Refuted(f"the split of {name} {error}") from None
-        self.leaves, self.vectors = self.leaves + 1, self.vectors + 1
-        least = np.empty((1, piece.n))
-        for group in grouped:
-            least[0, group.members] = group.least
-        layer = self.problems[proof.problem].kind == "per_layer"
-        return Shown(piece, np.zeros(1, np.int64), np.array([bound]), least, curve if layer else None)
 
     def row_bound(self, problem: int, row: int) -> float:
         """The best bound proven of a row of decisions.
@@ -215,11 +206,13 @@ class Prover:
         rows = np.arange(problem.m) if problem.shared else np.array([proof.row])
         return make_piece(problem, self.reduced[proof.problem], rows, counts)
 
-    def _check_splits(self, proof: Claim, piece: Piece, name: str) -> None:
+    def _check_roots(self, proof: Claim, name: str) -> None:
         if not len(proof.d) or proof.root[0].any():
             raise Refuted(f"the first split of {name} assumes fixings")
         if ((proof.split < 0) | (proof.split >= len(proof.d))).any():
             raise Refuted(f"a vector of {name} has a split that is not there")
+
+    def _check_splits(self, proof: Claim, piece: Piece, name: str) -> None:
         shared = piece.refit and len(self.reduced[proof.problem].H) == 1
         for d, root in zip(proof.d, proof.root, strict=True):
             key = (proof.problem, -1 if shared else proof.row, d.tobytes() + root.tobytes())
@@ -252,6 +245,4 @@ class Prover:
                 proven[leaves] = bounds(piece, base[at], score[at], fixings[leaves])
             if len(vectors) == 1 and self.problems[proof.problem].kind == "per_layer" and vectors[0] >= 0:
                 root = curve(piece, float(base[vectors[0] - start]), score[vectors[0] - start])
-        self.leaves += len(vectors)
-        self.vectors += len(proof.u)
         return proven, root

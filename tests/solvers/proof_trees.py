@@ -7,7 +7,7 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.bounds.waterfill import fill
 from solvers.certificate import IMPOSSIBLE, prove
-from solvers.certificate.claims import leaf_fixings
+from solvers.certificate.proof import leaf_fixings
 from solvers.form.blocks import Block, blocks
 from solvers.form.reduction import reduce
 

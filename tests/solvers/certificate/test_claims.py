@@ -10,9 +10,10 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
 from solvers.certificate.certify import Witness
-from solvers.certificate.claims import claims, leaf_fixings, root_proof
+from solvers.certificate.claims import claims, root_proof
 from solvers.certificate.original import stored
 from solvers.certificate.points import Terms, rounded
+from solvers.certificate.proof import leaf_fixings
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import BUDGETS, all_masks, make_problem, unbalanced_row
 from tests.solvers.proof_trees import branch, chain, tree_proofs

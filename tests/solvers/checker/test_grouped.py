@@ -9,7 +9,8 @@ import pytest
 
 from solvers import Budget, SubsetProblem
 from solvers.certificate.original import stored
-from solvers.checker.grouped import Grouped, Unfit, _best, _least, grouped_bounds, groups_of
+from solvers.checker import states
+from solvers.checker.grouped import Grouped, Unfit, _least, groups_of
 from solvers.checker.piece import make_piece
 from solvers.checker.reduced import reduce_problem
 from tests.solvers.exactly import exact_hessian
@@ -40,7 +41,22 @@ def any_split(rng, piece, size, condition):
     return np.diagonal(D).copy(), pairs, D[pairs[:, 0], pairs[:, 1]], D
 
 
-def exact(problem, groups, D, u, price, keep, labels):
+def bounds_at(piece, grouped, D, u, price, keep=None, fixings=None):
+    """Bounds of one point without fixings, or with `fixings [n]`, for budgets `keep [K, pools]`."""
+    keep = piece.keep[None] if keep is None else keep
+    fixed = np.tile(np.zeros(piece.n, np.int8) if fixings is None else fixings, (len(keep), 1))
+    at = np.zeros(len(keep), np.int64)
+    return states.grouped_bounds(piece, grouped, D, u[None], price[None], at, fixed, keep)
+
+
+def exact(problem, groups, D, u, price, keep, labels, fixings=None):
+    """The formula in rational arithmetic, over the states that fixings and then the budget leave."""
+    fixed = np.zeros(problem.n, np.int8) if fixings is None else fixings.copy()
+    for p, wanted in enumerate(keep):
+        mine = labels == p
+        left, free = wanted - (fixed[mine] > 0).sum(), (fixed[mine] == 0).sum()
+        if left == 0 or left == free:
+            fixed[mine & (fixed == 0)] = 1 if left else -1
     H, w = exact_hessian(problem, 0), fractions(problem.W[0])
     g = fractions(np.zeros(problem.n) if problem.G is None else problem.G[0])
     D, u, b = fractions(D), fractions(u), H @ w - g
@@ -49,11 +65,16 @@ def exact(problem, groups, D, u, price, keep, labels):
     total = w @ H @ w / 2 - g @ w - u @ y / 2
     total -= sum((Fraction(t) * int(k) for t, k in zip(price.tolist(), keep, strict=True)), Fraction(0))
     for members in groups:
-        best = Fraction(0)
-        for S in chain.from_iterable(combinations(members, k) for k in range(1, len(members) + 1)):
+        best = None
+        for S in chain.from_iterable(combinations(members, k) for k in range(len(members) + 1)):
             S = list(S)
+            if any((fixed[k] > 0 and k not in S) or (fixed[k] < 0 and k in S) for k in members):
+                continue
+            if not S:
+                best = Fraction(0)
+                continue
             score = q[S] @ solve_exactly(D[np.ix_(S, S)], q[S]) / 2 - len(S) * Fraction(price[labels[S[0]]])
-            best = max(best, score)
+            best = score if best is None else max(best, score)
         total -= best
     return total
 
@@ -73,18 +94,17 @@ def test_bounds_are_below_rational_arithmetic_and_near(budget, kind, condition):
         assert sorted(chain.from_iterable(groups)) == list(range(8))
         u, price = rng.standard_normal(8), rng.uniform(-1.0, 3.0, len(piece.prune))
         labels = np.arange(8) // (8 // len(piece.prune))
-        low, curve = grouped_bounds(piece, grouped, matrix, u, price)
+        low = bounds_at(piece, grouped, matrix, u, price)[0]
         true = exact(problem, groups, D, u, price, piece.keep, labels)
         size = abs(float(true)) + piece.constant * condition
         assert low <= max(true, piece.floor)
         assert low >= float(true) - (1e-12 + 1e-15 * condition) * size
         if len(piece.prune) == 1:
+            curve = bounds_at(piece, grouped, matrix, u, price, np.arange(8, -1, -1)[:, None])
             for k in range(9):
                 true = exact(problem, groups, D, u, price, [8 - k], labels)
                 assert curve[k] <= max(true, piece.floor)
                 assert curve[k] >= float(true) - (1e-12 + 1e-15 * condition) * size
-        else:
-            assert curve.shape == (0,)
 
 
 def test_small_numbers_below_a_block_are_a_proof():
@@ -94,7 +114,7 @@ def test_small_numbers_below_a_block_are_a_proof():
         scale = 10.0 ** rng.uniform(-6, 6, size)
         D = scale[:, None] * (A @ A.T + 0.1 * np.eye(size)) * scale
         D = 0.5 * (D + D.T)
-        least = _least(D)
+        least = _least(D[None])[0]
         assert (least > 0).all()
         R = fractions(D) - np.diag(fractions(least))
         for _ in range(size - 1):
@@ -107,13 +127,13 @@ def test_small_numbers_below_a_block_are_a_proof():
 def test_blocks_that_are_not_definite(low):
     D = np.array([[1.0, 1.0 - low], [1.0 - low, 1.0]])
     with pytest.raises(Unfit, match="not positive definite"):
-        _least(D if low else np.ones((2, 2)))
+        _least(D[None] if low else np.ones((1, 2, 2)))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9, 1.001])
 def test_any_solution_of_a_block_gives_a_bound(monkeypatch, share):
     """What floating point solves for may be wrong: the residual makes up for it."""
-    solve = np.linalg.solve
+    solve = states._solved
     problem = make_problem(np.random.default_rng(7), Budget.per_row(3), m=1, n=8, gradient=True)
     piece = piece_of(problem)
     rng = np.random.default_rng(8)
@@ -122,9 +142,9 @@ def test_any_solution_of_a_block_gives_a_bound(monkeypatch, share):
     groups = [members.tolist() for group in grouped for members in group.members]
     u, price = rng.standard_normal(8), rng.uniform(0.0, 1.0, 1)
     true = exact(problem, groups, D, u, price, piece.keep, np.zeros(8, np.int64))
-    best, _ = grouped_bounds(piece, grouped, matrix, u, price)
-    monkeypatch.setattr(np.linalg, "solve", lambda A, b: share * solve(A, b))
-    low, _ = grouped_bounds(piece, grouped, matrix, u, price)
+    best = bounds_at(piece, grouped, matrix, u, price)[0]
+    monkeypatch.setattr(states, "_solved", lambda group, right: share * solve(group, right))
+    low = bounds_at(piece, grouped, matrix, u, price)[0]
     assert low < best <= max(true, piece.floor)
 
 
@@ -133,15 +153,15 @@ def test_scores_hold_for_every_residual_within_its_slack():
     for _ in range(20):
         A = rng.standard_normal((3, 3))
         D = A @ A.T + 0.05 * np.eye(3)
-        group = Grouped(np.arange(3)[None], D[None], _least(D)[None])
+        group = Grouped(np.arange(3)[None], D[None], _least(D[None]))
         q, slack, price = rng.standard_normal(3), rng.uniform(0.0, 0.2, 3), rng.uniform(0.0, 0.5)
-        high = _best(group, q, slack, np.array([price]))[0]
-        states = [list(S) for k in (1, 2, 3) for S in combinations(range(3), k)]
+        high = states.scores(group, q[None, None], slack[None, None], np.array([[price]])).max()
+        sets = [list(S) for k in (1, 2, 3) for S in combinations(range(3), k)]
         for signs in (0.0, *np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T):
             x = q + signs * slack
-            scores = [0.5 * x[S] @ np.linalg.solve(D[np.ix_(S, S)], x[S]) - len(S) * price for S in states]
+            scores = [0.5 * x[S] @ np.linalg.solve(D[np.ix_(S, S)], x[S]) - len(S) * price for S in sets]
             assert max(0.0, *scores) <= high * (1 + 1e-12)
-        assert _best(group, q, 0.0 * slack, np.array([price]))[0] <= high
+        assert states.scores(group, q[None, None], 0.0 * slack[None, None], np.array([[price]])).max() <= high
 
 
 def test_a_curvature_known_up_to_an_error_is_bounded_for_all_it_may_be():
@@ -153,7 +173,7 @@ def test_a_curvature_known_up_to_an_error_is_bounded_for_all_it_may_be():
     grouped, matrix = groups_of(loose, d, pairs, cross)
     groups = [members.tolist() for group in grouped for members in group.members]
     u, price, none = rng.standard_normal(8), rng.uniform(0.0, 1.0, 1), np.zeros(8, np.int64)
-    low, _ = grouped_bounds(loose, grouped, matrix, u, price)
+    low = bounds_at(loose, grouped, matrix, u, price)[0]
     w, b = problem.W[0], piece.b[0, :, 0]
     for _ in range(30):
         E = 1e-3 * np.abs(piece.H[0]) * np.sign(rng.standard_normal((8, 8)))
@@ -167,3 +187,30 @@ def test_a_curvature_known_up_to_an_error_is_bounded_for_all_it_may_be():
         groups_of(replace(piece, H=H[None]), d, pairs, cross)
     with pytest.raises(Unfit, match="positive semidefinite"):
         groups_of(replace(piece, H_error=np.abs(piece.H)), d, pairs, cross)
+
+
+@pytest.mark.parametrize("budget", [Budget.per_row(4), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
+def test_fixings_leave_out_states(budget):
+    """Against rational arithmetic, inside groups, and where the budget then leaves no choice."""
+    rng = np.random.default_rng(5)
+    problem = make_problem(rng, budget, m=1, n=8, gradient=True)
+    piece = piece_of(problem)
+    d, pairs, cross, D = any_split(rng, piece, 4, 50.0)
+    grouped, matrix = groups_of(piece, d, pairs, cross)
+    groups = [members.tolist() for group in grouped for members in group.members]
+    u, price = rng.standard_normal(8), rng.uniform(-1.0, 2.0, len(piece.prune))
+    labels = np.arange(8) // (8 // len(piece.prune))
+    seen = 0
+    for _ in range(20):
+        fixings = rng.choice(np.array([-1, 0, 0, 1], np.int8), 8)
+        low = bounds_at(piece, grouped, matrix, u, price, fixings=fixings)[0]
+        kept = np.bincount(labels[fixings > 0], minlength=len(piece.keep))
+        free = np.bincount(labels[fixings >= 0], minlength=len(piece.keep))
+        if (kept > piece.keep).any() or (free < piece.keep).any():
+            assert low == np.inf
+            continue
+        true = exact(problem, groups, D, u, price, piece.keep, labels, fixings)
+        assert low <= max(true, piece.floor)
+        assert low >= float(true) - 1e-11 * (abs(float(true)) + piece.constant)
+        seen += true > piece.floor
+    assert seen

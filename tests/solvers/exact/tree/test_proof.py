@@ -6,7 +6,7 @@ import pytest
 from solvers import Budget, Status, checker, solve
 from solvers.bounds.split import split_blocks
 from solvers.certificate import IMPOSSIBLE
-from solvers.certificate.claims import leaf_fixings
+from solvers.certificate.proof import leaf_fixings
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks

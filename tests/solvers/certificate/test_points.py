@@ -289,18 +289,18 @@ def test_a_block_too_large(tmp_path):
 
 
 def test_blocks_in_a_tree(files):
-    """A proof with blocks is a leaf that has the only vector."""
+    """A tree, fixings or a split that are not there are refused of a proof with blocks as of any other."""
     files.fields["vector"][0] = -1
-    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.refuted("row 0 of problem 0")
     files.fields["vector"][0] = 0
     files.fields["root"][2] = 1
-    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.refuted("row 0 of problem 0")
     files.fields["root"][2] = 0
     files.fields["split"][0] = 1
-    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.refuted("row 0 of problem 0")
     files.fields["split"][0] = 0
     files.fields["entry"][0] = 0
-    files.refuted("has blocks, but its tree is not a leaf with a vector")
+    files.refuted("row 0 of problem 0")
 
 
 def test_blocks_of_a_selection(tmp_path, files):

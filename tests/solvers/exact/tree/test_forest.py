@@ -105,12 +105,13 @@ def test_trees_are_halted_amid_a_slice(rng):
 
 
 def test_hungry_trees_share_what_is_left(rng):
-    problem = make_problem(rng, Budget.per_row(12), m=3, n=20)
+    counts = (2, 12, 12)  # the first tree is soon done, and leaves its memory to the others
+    problem = make_problem(rng, Budget.per_row(counts), m=3, n=20)
     found = blocks(problem)
     alone, together = [], []
     for trees, memory in ((alone, 1 << 30), (together, 60_000)):
-        for block, split in zip(found, split_blocks(found), strict=True):
-            pruned = np.arange(20) < 12
+        for block, split, count in zip(found, split_blocks(found), counts, strict=True):
+            pruned = np.arange(20) < count
             tree = BlockTree(block, Settings(memory=memory, share=True))
             trees.append(tree.plant(split, pruned, block.value(pruned), 1e-6))
     for trees in (alone, together):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from solvers.bounds.split import LOOSE, WIDE, split_blocks
+from solvers.bounds.split import WIDE, at_first, split_blocks
 from solvers.budget import UNITS
 from solvers.certificate.proof import IMPOSSIBLE
 from solvers.control import Callback, Control, check_limits, interruptible, is_number
@@ -248,7 +248,7 @@ def _search(
     """Every piece's masks of at most its value and room, why it ended, and the nodes that it took."""
     reduction = reduce(problem)
     found = blocks(reduction.problem)
-    splits = split_blocks(found, stopped=control.stopped, tolerance=LOOSE)
+    splits = split_blocks(found, stopped=control.stopped, tolerance=at_first(problem.refit, problem.n))
     trees = []
     for r, (block, split, value) in enumerate(zip(found, splits, values, strict=True)):
         offset = reduction.offset if len(pieces) == 1 else float(reduction.offsets[r])

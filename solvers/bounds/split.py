@@ -34,6 +34,9 @@ TOLERANCE = 5e-4
 """Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
 LOOSE = 1e-2
 """Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
+SMOOTH = 0.1
+"""The same of a narrow selection's only split, for all of its tree: one that leaves `A - diag(d)` far from
+singular is nearer to the best ones of what fixings leave than the root's best is."""
 
 
 def best_split(block: Block, tolerance: float, stopped: Callable[[], object] = lambda: None) -> Point:
@@ -74,6 +77,17 @@ def magnitude(block: Block) -> float:
 
 
 Stopped = Callable[[], object]
+
+
+def keeps_one_split(refit: bool, n: int) -> bool:
+    """Whether a tree does with its root's split: a narrow selection's, whose nodes cost less than splits."""
+    return not refit and n <= WIDE
+
+
+def at_first(refit: bool, n: int) -> float:
+    """The tolerance of splits that trees begin with."""
+    return SMOOTH if keeps_one_split(refit, n) else LOOSE
+
 
 MEMORY, ENTRY_BYTES = 2 << 30, 100
 """Bytes that blocks in work may take together, and what one takes by entry of its curvature."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from solvers.bounds.evaluate import sign_bound
-from solvers.bounds.split import LOOSE, WIDE, split_blocks
+from solvers.bounds.split import WIDE, at_first, split_blocks
 from solvers.control import Control
 from solvers.exact.batched.frontier import search_in_batches
 from solvers.exact.curves.layer import MEMORY, solve_layer
@@ -57,7 +57,8 @@ class BranchAndBound(Solver):
 
     Attributes:
         engine: `auto`, `compiled` or `batched`.
-        probe: how often an entry is probed before its pseudo-costs are trusted.
+        probe: how often an entry is probed before its pseudo-costs are trusted; None for what suits the
+            variant, see `Settings`.
         node_limit: nodes over all trees, or None.
         memory_limit: bytes that the open nodes, splits and proofs of all trees may take together. Trees
             that run short of it search depth-first.
@@ -67,7 +68,7 @@ class BranchAndBound(Solver):
     """
 
     engine: str = "auto"
-    probe: int = 1
+    probe: int | None = None
     node_limit: int | None = None
     memory_limit: int = MEMORY
     slice: int = Settings.slice
@@ -168,7 +169,12 @@ class BranchAndBound(Solver):
         self, problem: SubsetProblem, found: list[Block], mask: Mask, control: Control
     ) -> list[Tree | float]:
         """Every block's tree; once stopped, a bound instead, as good as `GRACE` allows."""
-        splits = split_blocks(found, device=control.device, stopped=control.stopped, tolerance=LOOSE)
+        splits = split_blocks(
+            found,
+            device=control.device,
+            stopped=control.stopped,
+            tolerance=at_first(problem.refit, problem.n),
+        )
         values = [block.value(problem.pools.decisions(mask[block.rows])[0]) for block in found]
         gap, settings = block_gap(control, values), self._settings(control, len(found))
         until = time.perf_counter() + GRACE

@@ -44,11 +44,17 @@ def side_by_side(
 ) -> list[Result]:
     """`[work(item) for item in items]`, in threads; for work that releases the interpreter lock.
 
+    Where there is one item or one thread, it is done here: a thread's start takes longer than many a row.
+
     Args:
         work: what to do.
         items: with each of these.
         most: items in work at once, at least one; None for as many as there are cores.
     """
     threads = workers() if most is None else max(1, min(most, workers()))
+    todo = list(items)
+    if min(threads, len(todo)) < 2:
+        with one_thread_each():
+            return [work(item) for item in todo]
     with one_thread_each(), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
+        return list(pool.map(work, todo))

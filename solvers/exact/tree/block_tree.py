@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.node.restriction import elimination, part_of
-from solvers.bounds.split import Split
+from solvers.bounds.split import Split, keeps_one_split
 from solvers.certificate import Proof
 from solvers.exact.tree.grow import DONE, NO_ROOM, grow
 from solvers.exact.tree.proof import testify
@@ -36,8 +36,9 @@ class Settings:
     """How a block is searched.
 
     Attributes:
-        probe: probes of an entry before its pseudo-costs are trusted.
-        depth: entries fixed since the last split that make a new one worth a try; none if negative.
+        probe: probes of an entry before its pseudo-costs are trusted. None: 1, or 0 in a narrow selection.
+        depth: entries fixed since the last split that make a new one worth a try; none if negative. None: 3,
+            or -1 in a narrow selection, whose nodes cost less than probes and splits (`keeps_one_split`).
         worth: branchings between bound and cutoff, at the mean gain, that do.
         steps: Newton steps of a new split.
         memory: bytes that open nodes, splits and the log of the proof may take together.
@@ -48,8 +49,8 @@ class Settings:
         slice: nodes of 64 entries between two looks at the clock; fewer of wider ones.
     """
 
-    probe: int = 1
-    depth: int = 3
+    probe: int | None = None
+    depth: int | None = None
     worth: float = 1.0
     steps: int = 2
     memory: int = MEMORY
@@ -74,6 +75,7 @@ class BlockTree:
 
     Attributes:
         done: whether the block is proven.
+        depth: of the settings, or of the variant.
         hungry: whether it waits for `feed`.
         full: whether it can't go on in its memory, depth-first or not.
         halt: `[1]`, True to end a slice within a moment, from any thread.
@@ -88,7 +90,10 @@ class BlockTree:
         self.seconds = self.formation = 0.0
         self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
         ordered = chains(block) if settings.symmetry and not record else np.zeros(0, np.int64)
-        effort = Effort(settings.probe, -1, float(settings.worth), settings.steps)
+        probe, depth = (0, -1) if keeps_one_split(block.refit, n) else (1, 3)
+        probe = probe if settings.probe is None else settings.probe
+        self.depth = depth if settings.depth is None else settings.depth
+        effort = Effort(probe, -1, float(settings.worth), settings.steps)
         self.search = Search(part_of(block), ordered, self.halt, np.zeros((4, n)), np.zeros(n), effort)
         self.storage = Storage(n, len(block.H), block.B.shape[2], settings.memory, record)
 
@@ -103,10 +108,10 @@ class BlockTree:
         """
         block, state, room = self.block, self.state, RESPLIT * gap * abs(value)
         self.formation = formation(block, split.d)
-        if len(block.H) == 1 and self.settings.depth >= 0:
+        if len(block.H) == 1 and self.depth >= 0:
             slack = elimination(block, split.d[0], room)
             if slack <= room:
-                self._set_depth(self.settings.depth)
+                self._set_depth(self.depth)
                 self.formation += slack
         bound, rounding = at_root(block, split)
         state.gap, state.floor, state.margin = gap, math.inf, self.formation

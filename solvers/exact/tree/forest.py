@@ -24,6 +24,8 @@ Tree = BlockTree | GroupTree
 """A tree of either kind."""
 POLL = 0.05
 """Seconds between two looks at the limits."""
+NARROW = 128
+"""Entries up to which a lone tree's first slice, of some milliseconds, is not worth a thread's start."""
 LIMITS = (500, 5_000, 50_000, None)
 """Nodes that an executor's worker may give a tree before the others get as many, where time is limited."""
 
@@ -58,6 +60,9 @@ def grow_forest(
     """
     if executor is not None and node_limit is None and len(trees) > 1:
         _grow_elsewhere(trees, executor, stopped, progress, remaining)
+    if len(trees) == 1 and trees[0].block.n <= NARROW and node_limit is None and not stopped():
+        trees[0].work()
+        progress()
     threads = min(workers(), len(trees))
     memory = sum(tree.memory for tree in trees)
     running: dict[Future[None], int] = {}

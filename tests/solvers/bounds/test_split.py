@@ -230,3 +230,14 @@ def test_blocks_are_what_splits_are_made_of(rng):
     b = H @ w
     own = Block(True, H[None], b[None, :, None], w[None, :, None], 0.5 * w @ b, labels, keep, np.array([0]))
     np.testing.assert_allclose(split_blocks([own])[0].d, split_blocks([block])[0].d, rtol=1e-8)
+
+
+def test_trees_that_keep_one_split_begin_with_one_that_is_far_from_singular():
+    problem = make_problem(np.random.default_rng(3), Budget.per_row(12), m=1, n=24, refit=False)
+    block = blocks(problem)[0]
+    depth = {}
+    for tolerance in (split.at_first(True, 24), split.at_first(False, 24)):
+        (found,) = split_blocks([block], tolerance=tolerance)
+        depth[tolerance] = np.linalg.eigvalsh(block.H[0] - np.diag(found.d[0]))[0]
+    assert 0.0 <= depth[split.LOOSE] < depth[split.SMOOTH]
+    assert split.at_first(False, split.WIDE + 1) == split.LOOSE

@@ -360,3 +360,17 @@ def test_stiffness_is_the_second_order_cost_of_moving_one_share(refit, rng):
         P = np.linalg.inv(system)[:n, :n]
         inside = np.flatnonzero(labels == p)
         np.testing.assert_allclose(found[inside], 0.5 / np.diag(P)[inside], rtol=1e-2)
+
+
+def test_narrow_selections_keep_the_root_s_split_and_probe_nothing():
+    problem = make_problem(np.random.default_rng(5), Budget.per_row(10), m=1, n=20, refit=False)
+    plain, told = grow_from(problem, worth=0.0), grow_from(problem, worth=0.0, depth=0, probe=1)
+    best = least(plain.block, problem)
+    for tree in (plain, told):
+        while not tree.work():
+            pass
+        assert tree.value == pytest.approx(best, rel=GAP)
+        assert tree.bound <= best
+    assert (plain.splits, plain.state.probes) == (1, 0)
+    assert told.splits > 1
+    assert told.state.probes > 0

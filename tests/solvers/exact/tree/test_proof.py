@@ -73,7 +73,7 @@ def test_a_proof_covers_all_masks_and_shows_what_the_search_did(case, nodes):
 @pytest.mark.parametrize("refit", [True, False], ids=["joint", "selection"])
 def test_splits_of_subtrees_are_in_the_proof_as_far_as_leaves_use_them(refit):
     problem = make_problem(np.random.default_rng(5), Budget.per_row(10), m=1, n=20, refit=refit)
-    tree = grown(problem, None, worth=0.0)
+    tree = grown(problem, None, worth=0.0, depth=2)
     proof = tree.proof()
     assert tree.splits > 2
     assert 2 <= len(proof.splits) <= tree.splits

@@ -17,9 +17,12 @@ from solvers.heuristics.published.osscar import OSSCAR
 from solvers.heuristics.units import unfit_for_units
 from solvers.problem import SubsetProblem
 from solvers.relaxations.split import Relaxation
+from solvers.runtime.parallel import workers
 from solvers.solution import Status
 from solvers.solver import Outcome, Solver
 
+ROOT = 0.6
+"""Seconds that the first node of a row of 144 inputs takes, about."""
 FEW_UNITS = 1_000
 """Masks of columns in units of several, which no tree does, up to which every one is tried."""
 
@@ -28,11 +31,15 @@ FEW_UNITS = 1_000
 class Auto(Solver):
     """Branch and bound up to `exact_inputs` inputs, else the portfolio's mask and the relaxation's bound.
 
+    With a time limit, joint rows of up to `timed_inputs` go to the branch and bound, too, if every row can
+    have at least a bound at the root in half of it.
+
     Columns that go in units of several get the better mask of OSSCAR and local search, and that
     bound; or every mask is tried, if there are few.
 
     Attributes:
         exact_inputs: inputs up to which a proof is tried, and a checkpoint can be kept.
+        timed_inputs: inputs up to which it is tried within a time limit.
         patience: seconds that the proof may take where there is neither a time limit nor a checkpoint; None
             for no end. Past it the status is `patience`.
         search: the solver that tries to prove.
@@ -41,6 +48,7 @@ class Auto(Solver):
     """
 
     exact_inputs: int = 128
+    timed_inputs: int = 256
     patience: float | None = None
     search: BranchAndBound = field(default_factory=BranchAndBound)
     share: float = 0.3
@@ -77,11 +85,18 @@ class Auto(Solver):
             return replace(outcome, stats={**outcome.stats, "ran": ["factor-search"]})
         if problem.pools.width > 1:
             return self._units(problem, control)
-        if problem.n <= self.exact_inputs:
+        if problem.n <= self.exact_inputs or self._in_time(problem, control):
             outcome = self._prove(problem, control)
             return replace(outcome, stats={**outcome.stats, "ran": ["branch-and-bound"]})
         found = Portfolio(share=self.share, memory=self.memory).run(problem, control)
         return self._bounded(found, found.stats["ran"], problem, control)
+
+    def _in_time(self, problem: SubsetProblem, control: Control) -> bool:
+        """Whether rows wider than `exact_inputs` can be proven, or bounded well, in the time left."""
+        if control.remaining is None or problem.n > self.timed_inputs or problem.budget.kind != "per_row":
+            return False
+        roots = problem.m * ROOT * (problem.n / 144) ** 2.5 / workers()
+        return problem.refit and self.search.grouped <= problem.n and roots <= 0.5 * control.remaining
 
     def _units(self, problem: SubsetProblem, control: Control) -> Outcome:
         """Columns in units: swaps; then every mask, if there are few, or the relaxation's bound."""

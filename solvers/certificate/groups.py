@@ -318,8 +318,8 @@ def _claims(
 def state_scores(family: Family, q: Array, error: Array, price: Array) -> Array:
     """`[V, B, 2^s]` `h_S - t |S|` from above for residuals `q [V, B, s]` within an error, prices `[V, B]`.
 
-    As `solvers.bounds.groups.split.best_states`, of which this is every state's term: infinite where rounding
-    hides whether a block is definite.
+    As `solvers.bounds.groups.split.scores_above`, for many residuals, with the checker's rounding on top:
+    infinite where rounding hides whether a block is definite.
     """
     D, size = family.D, family.members.shape[1]
     diagonal = np.diagonal(D, axis1=1, axis2=2)

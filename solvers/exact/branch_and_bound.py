@@ -228,9 +228,8 @@ class BranchAndBound(Solver):
         }
         alone = len(found) == problem.m and not problem.pools.coupled
         rows = _rows(trees) if alone else None  # before proofs are made, of which each empties its tree
-        proofs = (
-            [tree.last_proof() for tree in trees if isinstance(tree, BlockTree)] if control.certify else None
-        )
+        recorded = [tree for tree in trees if isinstance(tree, BlockTree)]  # all of them, where it is asked
+        proofs = [tree.last_proof() for tree in recorded] if control.certify else None
         return Outcome(mask, bound, reason, stats, proofs, rows)
 
 

@@ -8,9 +8,8 @@ blocks are held, q and the price, `v = s + 1`.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from solvers.runtime.compiled import FLAGS
+from solvers.runtime.compiled import FLAGS, njit
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

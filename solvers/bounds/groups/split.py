@@ -146,12 +146,6 @@ def _look(block: Block, split: GroupSplit) -> _Look:
     return _Look(0.5 * float(u @ Ru), scores, around)
 
 
-def best_states(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[float, float]:
-    """`sum_B max_S (h_S - t |S|)` from above for q `[n]` within an error, and the size of its terms."""
-    scores, around = scores_above(split, q, error, labels)
-    return sum(float(score.max(axis=1).sum()) for score in scores), around
-
-
 def scores_above(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[list[Array], float]:
     """`h_S - t |S|` from above for q `[n]` within an error, `[B, 2^s]` a family, and the size of the largest.
 

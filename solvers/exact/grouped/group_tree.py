@@ -41,7 +41,6 @@ OFTEN, EVERY = 10, 16
 FACTS = (
     "value",
     "floor",
-    "margin",
     "noise",
     "gap",
     "formation",
@@ -93,7 +92,7 @@ class GroupTree:
         self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
         self.done, self.nodes, self.splits, self.steps, self.seconds = False, 0, 0, 0, 0.0
         self.formation, self.value, self.floor = 0.0, math.inf, math.inf
-        self.gap = self.margin = self.noise = 0.0
+        self.gap = self.noise = 0.0
         self._part, self._costs = part_of(block), Costs(block.n)
         self._chains = chains(block) if settings.symmetry else np.zeros(0, np.int64)
         self._incumbent = np.zeros(block.n, dtype=bool)
@@ -112,8 +111,7 @@ class GroupTree:
             gap: relative gap to prove.
         """
         block, room = self.block, RESPLIT * gap * abs(value)
-        self.margin = elimination(block, split.d[0], room)
-        self.formation = formation(block, split.d) + self.margin
+        self.formation = formation(block, split.d) + elimination(block, split.d[0], room)
         bound, rounding = at_root(block, split)
         self.noise = max(64.0 * (block.n + 8) * EPS * block.scale, 2.0 * rounding + self.formation)
         self.gap, self.value, self._incumbent = gap, value, pruned.copy()

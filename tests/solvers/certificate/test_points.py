@@ -291,16 +291,16 @@ def test_a_block_too_large(tmp_path):
 def test_blocks_in_a_tree(files):
     """A tree, fixings or a split that are not there are refused of a proof with blocks as of any other."""
     files.fields["vector"][0] = -1
-    files.refuted("row 0 of problem 0")
+    files.refuted("leaf at node 0 of row 0 of problem 0 says that it has no masks, but it has")
     files.fields["vector"][0] = 0
     files.fields["root"][2] = 1
-    files.refuted("row 0 of problem 0")
+    files.refuted("the first split of row 0 of problem 0 assumes fixings")
     files.fields["root"][2] = 0
     files.fields["split"][0] = 1
-    files.refuted("row 0 of problem 0")
+    files.refuted("a vector of row 0 of problem 0 has a split that is not there")
     files.fields["split"][0] = 0
     files.fields["entry"][0] = 0
-    files.refuted("row 0 of problem 0")
+    files.refuted("the tree of row 0 of problem 0 does not cover every mask")
 
 
 def test_blocks_of_a_selection(tmp_path, files):

@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from solvers import Status, solve
 from solvers.bounds.split import split_blocks
 from solvers.budget import Budget
+from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.grouped import group_tree
 from solvers.exact.grouped.group_tree import GroupTree, suits
 from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
@@ -174,3 +176,33 @@ def test_only_lone_joint_rows_suit():
     assert not fits(SubsetProblem(W[:1], H, Budget.n_of_m(1, 2)))
     assert not fits(SubsetProblem(W[:1], H, Budget.per_row(3), refit=False))
     assert not fits(SubsetProblem(W[:1], H, Budget.per_row(0)))
+
+
+@pytest.mark.parametrize("budget", [Budget.per_row(6), Budget.n_of_m(1, 2)], ids=["rows", "pools"])
+def test_solved_by_name_it_proves_the_best_masks(budget):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((8, 10))
+    problem = SubsetProblem(rng.standard_normal((3, 10)), X.T @ X / 8 + 1e-2 * np.eye(10), budget)
+    found = solve(problem, BranchAndBound(grouped=4))
+    assert found.status is Status.OPTIMAL
+    best = solve(problem, "brute-force").value
+    assert best * (1 - 1e-4) <= found.bound <= best * (1 + 1e-12)
+    certified = solve(problem, BranchAndBound(grouped=4), certify=True)
+    assert certified.certificate is not None
+    assert certified.value == pytest.approx(best, rel=1e-4)
+
+
+def test_a_search_goes_on_from_its_file(tmp_path):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((12, 24))
+    problem = SubsetProblem(
+        rng.standard_normal((2, 24)), X.T @ X / 12 + 1e-2 * np.eye(24), Budget.per_row(16)
+    )
+    solver, path = BranchAndBound(grouped=4, node_limit=2), tmp_path / "search.ckpt"
+    first = solve(problem, solver, checkpoint=path)
+    assert first.status is Status.NODE_LIMIT
+    second = solve(problem, BranchAndBound(grouped=4), checkpoint=path)
+    assert second.stats["resumed"]
+    assert second.status is Status.OPTIMAL
+    assert second.bound >= first.bound
+    assert second.stats["nodes"] > first.stats["nodes"]

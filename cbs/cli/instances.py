@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,31 +13,28 @@ from cbs.cli import output
 from cbs.cli.clock import Clock
 from cbs.cli.everywhere import Group
 from cbs.cli.options import HOW, INPUT, LIMITS, OUTPUT, Json, Seed, Wide, flag, option, solver_names
+from cbs.cli.which import (
+    WHICH,
+    Budget,
+    Family,
+    Folder,
+    Least,
+    Most,
+    Names,
+    Open,
+    Proven,
+    Variant,
+    chosen,
+    number,
+    opened,
+    there,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from solvers.instances.item import Item
     from solvers.instances.library import Library
 
 FORMATS = ("npz", "mps", "lp", "qplib")
-WHICH = "Which instances"
-
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the library.")]
-Names = Annotated[
-    list[str] | None,
-    option("--name", panel=WHICH, metavar="PATTERN", help="By name, as `digits-*`; may be repeated."),
-]
-Family = Annotated[
-    str | None, option(panel=WHICH, metavar="PATTERN", help="Network and layer, as `digits/*`, or `digits`.")
-]
-Variant = Annotated[str | None, option(panel=WHICH, metavar="NAME", help="joint or selection.")]
-Budget = Annotated[
-    str | None,
-    option(panel=WHICH, metavar="KIND", help="per_row, per_layer, n_of_m, columns or network."),
-]
-Least = Annotated[int | None, option(panel=WHICH, metavar="N", help="Least number of inputs.")]
-Most = Annotated[int | None, option(panel=WHICH, metavar="N", help="Largest number of inputs.")]
-Open = Annotated[bool, flag("--open", panel=WHICH, help="Those whose gap is not closed: the challenge.")]
-Proven = Annotated[bool, flag("--proven", panel=WHICH, help="Those whose gap is closed.")]
 
 
 def make(
@@ -104,7 +101,7 @@ def list_(
 
     `cbs instances list instances --summary`
     """
-    items = [*_items(_library(folder), names, family, variant, budget, least, most, only_open, proven)]
+    items = [*chosen(opened(folder), names, family, variant, budget, least, most, only_open, proven)]
     if only_open:
         items.sort(key=lambda item: -item.known.gap)
     if summary:
@@ -116,7 +113,7 @@ def list_(
     headings = ("instance", "m", "n", "value", "bound", "gap", "status")
     rows = [
         (
-            item.name, str(item.m), str(item.n), _number(item.value), _number(item.bound),
+            item.name, str(item.m), str(item.n), number(item.value), number(item.bound),
             output.percent(item.known.gap), item.status,
         )
         for item in items
@@ -150,9 +147,9 @@ def export(
         raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
     to.mkdir(parents=True, exist_ok=True)
     said, count = {}, 0
-    library = _library(folder)
-    items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
-    items = _there(library, items)
+    library = opened(folder)
+    items = [*chosen(library, names, family, variant, budget, least, most, only_open, proven)]
+    items = there(library, items)
     with output.telling_interruption(), Clock("instance") as clock:
         for done, item in enumerate(items):
             problems, unit = item.problems(), 1.0
@@ -208,9 +205,9 @@ def solve(
 
     solvers.get_solver(solver)
     check_limits(time_limit, 1e-4, seed)
-    library = _library(folder)
-    items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
-    items = _there(library, [item for item in items if not (unsolved and item.known.seconds)])
+    library = opened(folder)
+    items = [*chosen(library, names, family, variant, budget, least, most, only_open, proven)]
+    items = there(library, [item for item in items if not (unsolved and item.known.seconds)])
     changes: list[dict[str, Any]] = []
     status = 0
     asked = Control()  # hears Ctrl-C also where a search ends by itself at that moment
@@ -258,9 +255,9 @@ def check(
     """
     from solvers.instances.evidence import check as run
 
-    library = _library(folder)
-    items = [*_items(library, names, family, variant, budget, least, most, only_open, proven)]
-    items = _there(library, items)
+    library = opened(folder)
+    items = [*chosen(library, names, family, variant, budget, least, most, only_open, proven)]
+    items = there(library, items)
     wrong: dict[str, list[str]] = {}
     complaint = _solutions(library)
     with output.telling_interruption(), Clock("instance") as clock:
@@ -315,7 +312,7 @@ def claim(
     from solvers.instances.evidence import claim as run
     from solvers.instances.evidence import read_masks
 
-    library = _library(folder)
+    library = opened(folder)
     item = library[name]
     masks = None if mask is None else read_masks(mask, item)
     taken = run(library, name, masks=masks, certificate=certificate, by=by)
@@ -330,7 +327,7 @@ def claim(
         return 0
     for what, old, new in (("value", before.value, after.value), ("bound", before.bound, after.bound)):
         if old != new:
-            print(f"{what} {_number(old)} -> {_number(new)}")
+            print(f"{what} {number(old)} -> {number(new)}")
     print(f"gap {output.percent(before.gap)} -> {output.percent(after.gap)}: {after.status}")
     return 0
 
@@ -355,40 +352,6 @@ def _summarise(items: list[Item], wide: bool, as_json: bool) -> None:
             )
         )  # fmt: skip
     output.print_table(headings, rows, right=True, wide=wide)
-
-
-def _library(folder: Path) -> Library:
-    from solvers.instances.library import Library
-
-    return Library(folder)
-
-
-def _items(
-    library: Library, names: list[str] | None, family: str | None, variant: str | None, budget: str | None,
-    least: int | None, most: int | None, only_open: bool, proven: bool,
-) -> Iterable[Item]:  # fmt: skip
-    if only_open and proven:
-        raise ValueError("--open and --proven leave nothing; give one of them")
-    status = "open" if only_open else "proven" if proven else None
-    return library.items(
-        names=names or None, family=family, variant=variant, budget=budget, n=(least, most), status=status
-    )
-
-
-def _there(library: Library, items: list[Item]) -> list[Item]:
-    """Those whose data is in the library; of the others standard error tells."""
-    missing = {item.name: library.missing(item.name) for item in items}
-    if names := sorted({part for parts in missing.values() for part in parts}):
-        count = sum(map(bool, missing.values()))
-        output.remark(
-            f"{count} instance{' is' if count == 1 else 's are'} left out, as data {', '.join(names)} is not "
-            f"there; `cbs instances make RECIPE -o {library.folder}` makes it"
-        )
-    return [item for item in items if not missing[item.name]]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else output.number(value)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def measure(
         mask: seconds that the portfolio gets for a mask to start from; not counted.
     """
     problem = load(file)
-    chosen = type(get_solver(solver))(**options)
+    chosen = replace(get_solver(solver), **options)
     warm(problem, chosen)
     start = solve(problem, "portfolio", time_limit=mask).mask if mask else None
     found, cpu = timed(problem, chosen, limit, clock, warm_start=start)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from solvers.bounds.groups.kernels import add_family, levels, slopes
+from solvers.bounds.groups.kernels import family_sums, levels, scatter, slopes
 from solvers.bounds.groups.split import Family, GroupSplit
 from solvers.bounds.groups.states import Index, States, counts, entries
 from solvers.form.blocks import Block
@@ -241,45 +241,77 @@ class Share(NamedTuple):
     short: Array
 
 
+class Sums(NamedTuple):
+    """What a Newton step is made of, but for the remainder's part of its matrix.
+
+    Attributes:
+        gradient: `[N]`.
+        curves: `[B, v, v]` of every family, lower halves of what it adds to the matrix.
+        shares: of every family.
+    """
+
+    gradient: Array
+    curves: list[Array]
+    shares: list[Share]
+
+    @classmethod
+    def of(cls, system: GroupSystem, point: Point, dual: Multipliers, T: float) -> Sums:
+        """Those at a point and its multipliers."""
+        n, S, y, prices, held = system.n, point.S, point.y, system.prices, system.held
+        gradient = np.empty(len(point.x))
+        gradient[:n], gradient[prices:] = -y, system.keep
+        if not held:
+            first, second = system.first, system.second
+            gradient[n:prices] = system.half * (y[first] * y[second] + 2.0 * T * S[first, second])
+        curves, shares = [], []
+        for k, columns in enumerate(system.columns):
+            states, slack, p, a = point.states[k], point.slack[k], dual.p[k], system.weights[k]
+            i, j, half = entries(states.w.shape[2])
+            groups, v = columns.shape
+            slope = np.empty((*states.h.shape, v))
+            slopes(states.w, i, j, half, held, slope)
+            curve, rise = np.empty((groups, v, v)), np.empty((groups, v))
+            lean, total, short = np.empty((groups, v)), np.empty(groups), np.empty(groups)
+            family_sums(
+                curve, rise, states.inverse, states.w, slope, slack, p, a, T, i, j, half, held,
+                lean, total, short,
+            )  # fmt: skip
+            np.add.at(gradient, columns, rise)
+            curves.append(curve)
+            shares.append(Share(slope, p / slack, a * T / slack, lean, total, short))
+        return cls(gradient, curves, shares)
+
+    def step(self, system: GroupSystem, point: Point, dual: Multipliers, T: float, dx: Array) -> Step:
+        """The step that moves the variables by dx."""
+        dp = []
+        for k, share in enumerate(self.shares):
+            own = dx[system.columns[k]]
+            tau = (np.einsum("bv,bv->b", share.lean, own) - share.short) / share.total
+            slack = tau[:, None] - np.einsum("bmv,bv->bm", share.slopes, own)
+            dp.append(share.pull - dual.p[k] - share.weight * slack)
+        slope = float(self.gradient @ dx)
+        if system.held:
+            return Step(dx, Multipliers(dual.L, tuple(dp)), slope)
+        dL = dual.L @ system.whole(dx) @ point.S
+        return Step(dx, Multipliers(T * point.S - dual.L + 0.5 * (dL + dL.T), tuple(dp)), slope)
+
+
 def newton_step(system: GroupSystem, point: Point, dual: Multipliers, T: float) -> Step | None:
     """The step towards the central path at T, or None if rounding leaves its matrix indefinite."""
-    n, S, y, prices, held = system.n, point.S, point.y, system.prices, system.held
-    first, second = system.first, system.second
+    n, S, y = system.n, point.S, point.y
+    sums = Sums.of(system, point, dual, T)
     A = np.zeros((len(point.x), len(point.x)))
-    gradient = np.empty(len(point.x))
-    gradient[:n], gradient[prices:] = -y, system.keep
-    if held:
+    if system.held:
         A[:n, :n] = S
     else:
-        fill(A, S, np.outer(y, y) + dual.L, y, first, second, system.half)
-        gradient[n:prices] = system.half * (y[first] * y[second] + 2.0 * T * S[first, second])
-    shares = []
-    for k, columns in enumerate(system.columns):
-        states, slack, p, a = point.states[k], point.slack[k], dual.p[k], system.weights[k]
-        i, j, half = entries(states.w.shape[2])
-        rise = np.empty((*states.h.shape, columns.shape[1]))
-        slopes(states.w, i, j, half, held, rise)
-        lean, total, short = np.empty(columns.shape), np.empty(len(columns)), np.empty(len(columns))
-        add_family(
-            A, gradient, columns, states.inverse, states.w, rise, slack, p, a, T, i, j, half, held,
-            lean, total, short,
-        )  # fmt: skip
-        shares.append(Share(rise, p / slack, a * T / slack, lean, total, short))
+        fill(A, S, np.outer(y, y) + dual.L, y, system.first, system.second, system.half)
+    for columns, curves in zip(system.columns, sums.curves, strict=True):
+        scatter(A, columns, curves)
     A[np.diag_indices(len(A))] *= 1.0 + 1e-13
     factor, info = lapack.dpotrf(A.T, lower=0, overwrite_a=1, clean=0)
     if info:
         return None
-    dx = -lapack.dpotrs(factor, gradient, lower=0)[0]
-    slope, dp = float(gradient @ dx), []
-    for k, share in enumerate(shares):
-        own = dx[system.columns[k]]
-        tau = (np.einsum("bv,bv->b", share.lean, own) - share.short) / share.total
-        slack = tau[:, None] - np.einsum("bmv,bv->bm", share.slopes, own)
-        dp.append(share.pull - dual.p[k] - share.weight * slack)
-    if held:
-        return Step(dx, Multipliers(dual.L, tuple(dp)), slope)
-    dL = dual.L @ system.whole(dx) @ S
-    return Step(dx, Multipliers(T * S - dual.L + 0.5 * (dL + dL.T), tuple(dp)), slope)
+    return sums.step(system, point, dual, T, -lapack.dpotrs(factor, sums.gradient, lower=0)[0])
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)

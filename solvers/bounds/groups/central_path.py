@@ -14,6 +14,7 @@ from scipy.linalg import lapack
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step, newton_step
+from solvers.bounds.groups.conjugate import WIDE, conjugate_step
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, secure_groups
 from solvers.bounds.groups.states import Index
 from solvers.form.blocks import Block
@@ -32,7 +33,7 @@ COOLING = 0.3
 CENTRED = 0.1
 """Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
 VARIABLES = 6000
-"""Largest linear system; groups are smaller where they would lead to a larger one."""
+"""Most variables; groups are smaller where they would lead to more."""
 SWAPS = 2
 """Swaps between groups, a time the entries."""
 STEPS = 80
@@ -148,7 +149,8 @@ class CentralPath:
                 break
             if cool:
                 self.T = max(COOLING * self.T, last)
-            step = newton_step(system, self.point, self.dual, self.T)
+            wide = len(self.point.x) > WIDE and not self.held
+            step = (conjugate_step if wide else newton_step)(system, self.point, self.dual, self.T)
             self.steps += 1
             point, reach = self._along(step) if step is not None else (None, 0.0)
             if step is None or point is None:

@@ -98,10 +98,10 @@ def slopes(w, first, second, half, held, out):
 
 
 @njit(cache=True, nogil=True, fastmath=FLAGS)
-def add_family(
-    A, gradient, columns, inverse, w, slope, slack, p, a, T, first, second, half, held, lean, total, short
+def family_sums(
+    curves, rises, inverse, w, slope, slack, p, a, T, first, second, half, held, lean, total, short
 ):
-    """Add the states of a family to the matrix and the gradient of a Newton step, their level eliminated.
+    """What the states of a family add to the matrix and the gradient of a Newton step, level eliminated.
 
     With weights `W_S = p_S / s_S` and `pull_S = a T / s_S`, the level of a group moves by
     `(lean . x - short) / total`, `lean = sum W slope`, `total = sum W`, `short = 1 - sum pull`. A group adds
@@ -112,9 +112,8 @@ def add_family(
     with `h_S''` of `A = (D_SS)^-1`: A in q, `-A E w` across, `w'E A E'w` in D.
 
     Args:
-        A: `[N, N]`, lower half added to.
-        gradient: `[N]`.
-        columns: `[B, v]` places of the groups' variables.
+        curves: `[B, v, v]`, the lower halves filled.
+        rises: `[B, v]`, filled.
         inverse: of the states.
         w: of the states.
         slope: `[B, 2^s, v]`.
@@ -131,18 +130,18 @@ def add_family(
         short: `[B]`, filled.
     """
     B, states, s = w.shape
-    v = columns.shape[1]
+    v = slope.shape[2]
     pairs = v - s - 1
     packed, products = np.empty((states, len(first))), np.empty((states, len(first)))
     weighted = np.empty((states, v))
     place = np.empty((s, s), np.int64)
     for e in range(len(first)):
         place[first[e], second[e]] = place[second[e], first[e]] = e
-    curve = np.empty((v, v))
     for b in range(B):
+        curve, rise = curves[b], rises[b]
         total[b], short[b] = 0.0, 1.0
         lean[b] = 0.0
-        rise = np.zeros(v)
+        rise[:] = 0.0
         for m in range(states):
             weight, pull = p[b, m] / slack[b, m], a * T / slack[b, m]
             total[b] += weight
@@ -195,12 +194,24 @@ def add_family(
                     bend += both[place[j, k], place[i, o]] + both[place[j, o], place[i, k]]
                     bend += 2.0 * T * (C[i, k] * C[j, o] + C[i, o] * C[j, k])
                     curve[row, s + g] += half[e] * half[g] * bend
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def scatter(A, columns, curves):
+    """Add a family's part to a matrix.
+
+    Args:
+        A: `[N, N]`, lower half added to.
+        columns: `[B, v]` places of the groups' variables.
+        curves: `[B, v, v]` lower halves.
+    """
+    B, v = columns.shape
+    for b in range(B):
         for k in range(v):
             row = columns[b, k]
-            gradient[row] += rise[k]
             for o in range(k + 1):
                 column = columns[b, o]
                 if row >= column:
-                    A[row, column] += curve[k, o]
+                    A[row, column] += curves[b, k, o]
                 else:
-                    A[column, row] += curve[k, o]
+                    A[column, row] += curves[b, k, o]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solvers.bounds.groups.kernels import add_family, levels, slopes
+from solvers.bounds.groups.kernels import family_sums, levels, scatter, slopes
 from solvers.bounds.groups.states import States, counts, entries
 
 
@@ -48,26 +48,27 @@ def test_derivatives_agree_with_finite_differences(size, held):
     rise[:moving] -= 0.0 if held else T * log
 
     states = at(x)
-    A, gradient, columns = np.zeros((20, 20)), np.zeros(20), rng.permutation(20)[None, : moving + 1]
+    A, columns = np.zeros((20, 20)), rng.permutation(20)[None, : moving + 1]
+    curve, rises = np.empty((1, moving + 1, moving + 1)), np.empty((1, moving + 1))
     slope = np.empty((1, number, moving + 1))
     slopes(states.w, i, j, half, held, slope)
     assert slope[0] == pytest.approx(J, rel=1e-5, abs=1e-5)
     lean, total, short = np.empty((1, moving + 1)), np.empty(1), np.empty(1)
-    add_family(
-        A, gradient, columns, states.inverse, states.w, slope, slack, p, a, T, i, j, half, held,
+    family_sums(
+        curve, rises, states.inverse, states.w, slope, slack, p, a, T, i, j, half, held,
         lean, total, short,
     )  # fmt: skip
+    scatter(A, columns, curve)
     assert (np.triu(A, 1) == 0.0).all()
     whole = A + np.tril(A, -1).T
     assert whole[np.ix_(columns[0], columns[0])] == pytest.approx(
         matrix, rel=1e-4, abs=1e-4 * np.abs(matrix).max()
     )
-    assert gradient[columns[0]] == pytest.approx(rise, rel=1e-4, abs=1e-4)
+    assert rises[0] == pytest.approx(rise, rel=1e-4, abs=1e-4)
     assert lean[0] == pytest.approx(lean_, rel=1e-5, abs=1e-5)
     assert total[0] == pytest.approx(total_)
     assert short[0] == pytest.approx(short_)
     others = np.setdiff1d(np.arange(20), columns[0])
-    assert not gradient[others].any()
     assert not A[others].any()
     assert not A[:, others].any()
 

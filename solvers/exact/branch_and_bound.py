@@ -186,7 +186,7 @@ class BranchAndBound(Solver):
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
-            grouped = block.n >= self.grouped and not settings.record and suits(block, split, value, gap)
+            grouped = block.n >= self.grouped and suits(block, split, value, gap)
             return (GroupTree if grouped else BlockTree)(block, settings).plant(split, pruned, value, gap)
 
         return side_by_side(plant, range(len(found)))
@@ -228,8 +228,7 @@ class BranchAndBound(Solver):
         }
         alone = len(found) == problem.m and not problem.pools.coupled
         rows = _rows(trees) if alone else None  # before proofs are made, of which each empties its tree
-        recorded = [tree for tree in trees if isinstance(tree, BlockTree)]  # all of them, where it is asked
-        proofs = [tree.last_proof() for tree in recorded] if control.certify else None
+        proofs = [tree.last_proof() for tree in trees] if control.certify else None
         return Outcome(mask, bound, reason, stats, proofs, rows)
 
 

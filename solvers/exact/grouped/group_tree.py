@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.node.restriction import elimination, part_of
 from solvers.bounds.split import LOOSE, Split, split_blocks
+from solvers.certificate import Proof
 from solvers.exact.grouped.branching import Costs
 from solvers.exact.grouped.inheritance import Seed
 from solvers.exact.grouped.node import Relaxed, left_of, relax
 from solvers.exact.grouped.open_node import Named, OpenNode, pack, unpack
+from solvers.exact.grouped.record import Record
 from solvers.exact.tree.block_tree import RESPLIT, BlockTree, Settings
 from solvers.exact.tree.fixing import follow
 from solvers.exact.tree.subtree import at_root
@@ -33,7 +35,7 @@ from solvers.heuristics.rows.tableau import RowData, read_only, refresh
 from solvers.problem import Mask
 
 SMALL = 56
-"""Free entries up to which a node is left to a tree of diagonal splits."""
+"""Free entries up to which a node is left to a tree of diagonal splits, where no proof is recorded."""
 AGAIN = 0.15
 """Share of a node's free entries that are fixed at once for it to be relaxed once more."""
 OFTEN, EVERY = 10, 16
@@ -69,32 +71,33 @@ class GroupTree:
 
     Args:
         block: what to solve; see `suits`.
-        settings: how: `memory` and `symmetry` count.
+        settings: how: `memory`, `share`, `record` and `symmetry` count.
 
     Attributes:
         done: whether the block is proven.
-        hungry: never; short of memory it takes the newest node first, which needs hardly more.
-        full: never.
+        hungry: whether it waits for `feed`, as its record has no room. Otherwise it never does: short of
+            memory it takes the newest node first, which needs hardly more.
+        full: whether its record can't go on in its memory.
         halt: `[1]`, True to end a node within a moment, from any thread.
         value: the incumbent's cost.
         nodes: processed.
         splits: made.
         steps: Newton steps taken.
         seconds: spent in `work`.
-        memory: bytes that the open nodes may take before the search is depth-first.
+        memory: bytes that the open nodes and the record may take before the search is depth-first.
         formation: what rounding in the block's restrictions may cost the bound.
     """
-
-    hungry = full = False
 
     def __init__(self, block: Block, settings: Settings) -> None:
         self.block, self.settings, self.memory = block, settings, settings.memory
         self.halt: NDArray[np.bool_] = np.zeros(1, np.bool_)
-        self.done, self.nodes, self.splits, self.steps, self.seconds = False, 0, 0, 0, 0.0
+        self.done = self.hungry = self.full = False
+        self.nodes, self.splits, self.steps, self.seconds = 0, 0, 0, 0.0
         self.formation, self.value, self.floor = 0.0, math.inf, math.inf
         self.gap = self.noise = 0.0
         self._part, self._costs = part_of(block), Costs(block.n)
-        self._chains = chains(block) if settings.symmetry else np.zeros(0, np.int64)
+        self._chains = chains(block) if settings.symmetry and not settings.record else np.zeros(0, np.int64)
+        self._share, self._record = settings.share, Record(block) if settings.record else None
         self._incumbent = np.zeros(block.n, dtype=bool)
         self._open: dict[int, OpenNode] = {}
         self._heap: list[tuple[float, int]] = []
@@ -115,6 +118,8 @@ class GroupTree:
         bound, rounding = at_root(block, split)
         self.noise = max(64.0 * (block.n + 8) * EPS * block.scale, 2.0 * rounding + self.formation)
         self.gap, self.value, self._incumbent = gap, value, pruned.copy()
+        if self._record is not None:
+            self._record.plant(split)
         self._push(OpenNode(np.zeros(block.n, np.int8), max(block.floor, bound)))
         self._least = max(block.floor, bound)
         return self
@@ -123,7 +128,7 @@ class GroupTree:
         """Process so many nodes, by default one; whether the block is proven."""
         start = time.perf_counter()
         for _ in range(1 if nodes is None else nodes):
-            if self.halt[0]:
+            if self.halt[0] or not self._room():
                 break
             node = self._take()
             if node is None:
@@ -137,8 +142,9 @@ class GroupTree:
         return self.done
 
     def feed(self, memory: int) -> None:
-        """Take no more memory than so much from now on."""
-        self.memory = memory
+        """Take so much memory from now on; if that is hardly more, ask for no more again."""
+        self._share = memory > 1.25 * self.memory
+        self.memory, self.hungry = max(memory, self.memory), False
 
     @property
     def cutoff(self) -> float:
@@ -157,15 +163,22 @@ class GroupTree:
 
     @property
     def bytes(self) -> int:
-        """Bytes that open nodes take."""
-        return self._bytes
+        """Bytes that open nodes take, and the record."""
+        return self._bytes + (0 if self._record is None else self._record.bytes)
+
+    def last_proof(self) -> Proof:
+        """What has been proven so far, if it was recorded, where the search ends: the record goes."""
+        record, self._record = self._record, None
+        assert record is not None
+        return record.proof()
 
     def arrays(self) -> Named:
         """All that its further course depends on, by name."""
         nodes = [self._open[key] for key in sorted(self._open)]
         facts = np.array([float(getattr(self, name)) for name in FACTS])
         known = {"facts": facts, "sums": self._costs.sums, "counts": self._costs.counts}
-        return known | {"incumbent": self._incumbent} | pack(nodes, self.block.n)
+        proof = {} if self._record is None else self._record.arrays()
+        return known | {"incumbent": self._incumbent} | pack(nodes, self.block.n) | proof
 
     def restore(self, arrays: Named) -> GroupTree:
         """Go on from what `arrays` gave; returns the tree itself.
@@ -183,7 +196,15 @@ class GroupTree:
         self._open, self._heap, self._bytes = {}, [], 0
         for node in unpack(arrays, n):
             self._push(node)
+        if self._record is not None:
+            self._record = Record(self.block).restore(arrays)
         return self
+
+    def _room(self) -> bool:
+        """Whether its record, if there is one, may go on; if not, it is hungry, or full."""
+        short = self._record is not None and self._record.bytes > self.memory
+        self.hungry, self.full = short and self._share, short and not self._share
+        return not short
 
     def _push(self, node: OpenNode) -> None:
         self._count += 1
@@ -194,7 +215,7 @@ class GroupTree:
     def _take(self) -> OpenNode | None:
         """The node of least bound, or the newest where memory is short; None, and done, if none is left."""
         while self._open:
-            if self._bytes > self.memory:
+            if self.bytes > self.memory:
                 key = next(reversed(self._open))
             else:
                 key = heapq.heappop(self._heap)[1]
@@ -212,8 +233,8 @@ class GroupTree:
     def _process(self, node: OpenNode) -> None:
         """Relax a node, fix what that decides, and close it or branch."""
         self.nodes += 1
-        fix, lower, seed = node.fix.copy(), node.lower, node.seed
-        first = True
+        fix, lower, seed, at, record = node.fix.copy(), node.lower, node.seed, node.at, self._record
+        first, small = True, SMALL if record is None else 0
         while True:
             if len(self._chains) and not follow(fix, self._chains):
                 return
@@ -222,12 +243,15 @@ class GroupTree:
                 return
             fix = settled
             if fix.all():
-                self._close(max(lower, self._accept(fix < 0)))
+                value = self._accept(fix < 0)
+                if record is not None and lower < value:
+                    record.mask(at, fix < 0)
+                self._close(max(lower, value))
                 return
             free, block = left_of(self._part, self.block.rows, fix)
             found = relax(block, free, fix, seed, self.value, self.cutoff, lambda: bool(self.halt[0]))
             if found is None:
-                if int((fix == 0).sum()) <= SMALL:
+                if int((fix == 0).sum()) <= small:
                     self._finish(fix, lower, seed)
                     return
                 break
@@ -235,23 +259,28 @@ class GroupTree:
             if first and node.entry >= 0:
                 self._costs.learn(node.entry, int(fix[node.entry]), found.bound - node.lower, node.moved)
             first, seed = False, found.seed
+            vector = 0 if record is None else record.add(fix, found.split)
+            if record is not None and found.bound > lower:
+                record.bound(at, vector)
             lower = max(lower, found.bound)
             self._round(fix, found)
             if lower >= self.cutoff:
                 self._close(lower)
                 return
             if self.halt[0]:
-                self._push(OpenNode(fix, lower, seed))
+                self._push(OpenNode(fix, lower, seed, at=at))
                 return
             fixed = self._decide(fix, found)
+            if record is not None:
+                at = record.fix(at, fix, fixed, vector)
             count = int((fixed != fix).sum())
             fix = fixed
-            if 2 < int((fix == 0).sum()) <= SMALL:
+            if 2 < int((fix == 0).sum()) <= small:
                 self._finish(fix, lower, seed)
                 return
             if count < max(2.0, AGAIN * len(free)):
                 break
-        self._branch(fix, lower, seed, found)
+        self._branch(fix, lower, seed, found, at)
 
     def _finish(self, fix: NDArray[np.int8], lower: float, seed: Seed | None) -> None:
         """Search what a node leaves, when that is little, by a tree of many weak nodes."""
@@ -322,7 +351,9 @@ class GroupTree:
     def _close(self, bound: float) -> None:
         self.floor = min(self.floor, bound)
 
-    def _branch(self, fix: NDArray[np.int8], lower: float, seed: Seed | None, found: Relaxed | None) -> None:
+    def _branch(
+        self, fix: NDArray[np.int8], lower: float, seed: Seed | None, found: Relaxed | None, at: int
+    ) -> None:
         """Put both children of a node among the open ones."""
         settled = self._settle(fix)
         free = np.flatnonzero(fix == 0)
@@ -334,9 +365,10 @@ class GroupTree:
             entry = int(free[self._costs.choose(free, z[free], self.cutoff - lower)])
             share = float(z[entry])
         if entry < 0:
-            self._push(OpenNode(fix, lower, seed))
+            self._push(OpenNode(fix, lower, seed, at=at))
             return
-        for side, moved in ((-1, share), (1, 1.0 - share)):
+        leaves = (0, 0) if self._record is None else self._record.branch(at, entry)
+        for side, moved, leaf in zip((-1, 1), (share, 1.0 - share), leaves, strict=True):
             child = fix.copy()
             child[entry] = side
-            self._push(OpenNode(child, lower, seed, entry, moved))
+            self._push(OpenNode(child, lower, seed, entry, moved, leaf))

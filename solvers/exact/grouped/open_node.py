@@ -24,6 +24,7 @@ class OpenNode:
         seed: of its parent; None at the root.
         entry: branched on, -1 if none.
         moved: how far that moved the entry's share.
+        at: its leaf in the proof, where that is recorded.
     """
 
     fix: NDArray[np.int8]
@@ -31,6 +32,7 @@ class OpenNode:
     seed: Seed | None = None
     entry: int = -1
     moved: float = 0.0
+    at: int = 0
 
     @property
     def bytes(self) -> int:
@@ -54,6 +56,7 @@ def pack(nodes: Sequence[OpenNode], n: int) -> Named:
         "seed": np.array([number.get(id(node.seed), -1) for node in nodes], np.int64),
         "entry": np.array([node.entry for node in nodes], np.int64),
         "moved": np.array([node.moved for node in nodes], np.float64),
+        "at": np.array([node.at for node in nodes], np.int64),
         "free": joined([seed.free for seed in several], np.int64),
         "frees": np.array([len(seed.free) for seed in several], np.int64),
         "groups": np.array([len(seed.groups) for seed in several], np.int64),
@@ -91,10 +94,10 @@ def unpack(arrays: Named, n: int) -> list[OpenNode]:
         first += int(count)
     if ((arrays["seed"] < -1) | (arrays["seed"] >= len(seeds))).any() or (arrays["entry"] >= n).any():
         raise ValueError("its nodes point nowhere")
-    names = ("fix", "lower", "seed", "entry", "moved")
+    names = ("fix", "lower", "seed", "entry", "moved", "at")
     return [
-        OpenNode(fix, float(low), None if k < 0 else seeds[k], int(entry), float(moved))
-        for fix, low, k, entry, moved in zip(*(arrays[name] for name in names), strict=True)
+        OpenNode(fix, float(low), None if k < 0 else seeds[k], int(entry), float(moved), int(at))
+        for fix, low, k, entry, moved, at in zip(*(arrays[name] for name in names), strict=True)
     ]
 
 

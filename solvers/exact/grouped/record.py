@@ -127,6 +127,9 @@ class Record:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Record:
         """Take what `arrays` gave; returns the record itself.
 
+        Args:
+            arrays: beside those, the open nodes' leaves, `at`.
+
         Raises:
             ValueError: for arrays that no record of this block can have left.
         """
@@ -137,8 +140,11 @@ class Record:
         if tree.shape[1:] != (4,) or roots.shape[1:] != (n,) or prices.shape != (len(split), 1):
             raise ValueError("its proof's arrays have other shapes")
         ends = (n, len(tree), len(tree), len(split))
+        nodes = arrays["at"]
         if not len(tree) or ((tree < -1) | (tree >= ends)).any() or family.shape[1:] != (3,):
             raise ValueError("its proof's nodes point nowhere")
+        if ((nodes < 0) | (nodes >= len(tree))).any() or (tree[nodes, 0] >= 0).any():
+            raise ValueError("its open nodes are no leaves of its proof")
         if ((split < 0) | (split >= len(roots))).any():
             raise ValueError("its proof's bounds point nowhere")
         free = (roots == 0).sum(axis=1)

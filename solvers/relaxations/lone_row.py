@@ -51,7 +51,7 @@ class LoneRow:
         Args:
             size: inputs of a block, a power of two.
             stopped: polled; a true answer ends the round.
-            fixing: whether entries may be fixed.
+            fixing: whether entries may be fixed, and pools left whole; no certificate holds either.
         """
         if fixing and self._current is not None:
             self._fix(*self._current)
@@ -60,7 +60,9 @@ class LoneRow:
         if rest.trivial or self.value <= 0.0 or stopped():
             return
         self.rounds += 1
-        split, bound = group_split(rest, self._d, self._z, self.value, size=size, stopped=stopped)
+        split, bound = group_split(
+            rest, self._d, self._z, self.value, size=size, whole=fixing, stopped=stopped
+        )
         bound -= self._lost
         self._current = (split, bound)
         if not self.fixed and bound > self._whole:

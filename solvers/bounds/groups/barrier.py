@@ -7,7 +7,8 @@ barrier:
     minimise  1/2 (b - q)'R^-1 (b - q) + t keep + sum_B tau_B
               - T [ log det R + log det D + sum_B a_B sum_S log s_BS ],     s_BS = tau_B - (h_S - t |S|)
 
-with weights a_B that let a group of s entries count for s + 1 constraints, however many states it has.
+with weights a_B that let a group of s entries count for s + 1 constraints, however many states it has. Where
+groups are whole pools, log det D is the mean of those on their states, and t is no variable.
 
 A step is primal-dual: in the matrix of Newton's method the multipliers `L ~ T R^-1` and `p_BS ~ a T / s_BS`
 are variables of their own (the HKM form), so that long steps stay good ones as T falls.
@@ -22,8 +23,8 @@ import numpy as np
 import scipy.linalg
 
 from solvers.bounds.groups.kernels import family_sums, levels, scatter, slopes
-from solvers.bounds.groups.split import Family, GroupSplit
-from solvers.bounds.groups.states import Index, States, counts, entries
+from solvers.bounds.groups.split import GroupSplit
+from solvers.bounds.groups.states import Index, States, entries
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 from solvers.runtime.compiled import FLAGS, njit
@@ -41,7 +42,7 @@ class Point:
     Attributes:
         x: q, the diagonal of D, its other entries, prices.
         states: of every family.
-        slack: `[B, 2^s]` s of every family.
+        slack: `[B, K]` s of every family.
         S: `[n, n]` of `R^-1`.
         y: `[n]` of `R^-1 (b - q)`.
         objective: without the barrier, and with the largest scores for tau: minus the bound.
@@ -70,21 +71,26 @@ class GroupSystem:
         n: entries.
         held: whether the blocks stay as they are, so that only q and prices are variables.
         families: `[B, s]` members of the groups of every size.
-        pools: `[B]` their pools.
-        columns: `[B, v]` places among the variables of their q, their entries of D, and their price.
+        states: theirs.
+        columns: `[B, v]` places among the variables of their q, their entries of D, and their price, if any.
         weights: a of every family.
         first, second, half: `[E]` rows and columns of the entries of D, diagonal first, and 1/2 there.
         prices: place of the first price.
-        keep: `[pools]`.
+        priced: the pools that have one: those that are not whole in a group.
+        keep: of these.
         size: the barrier's parameter, what T times it may keep from the bound.
     """
 
     def __init__(self, block: Block, split: GroupSplit, value: float, *, held: bool = False) -> None:
         self.value, self.n, self.held = value, block.n, held
         self.H, self.b = block.H[0] / value, block.B[0, :, 0] / value
-        self.constant, self.keep = block.constant / value, block.keep.astype(np.float64)
+        self.constant = block.constant / value
         self.families = [family.members for family in split.families]
-        self.pools = [block.labels[at[:, 0]] for at in self.families]
+        self.states = [family.states for family in split.families]
+        pools = [block.labels[at[:, 0]] for at in self.families]
+        parts = [pool for pool, states in zip(pools, self.states, strict=True) if not states.pattern]
+        self.priced = np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]))
+        self.keep = block.keep[self.priced].astype(np.float64)
         first, second, own = [np.arange(self.n)], [np.arange(self.n)], []
         place = self.n if held else 2 * self.n
         for at in self.families:
@@ -97,16 +103,16 @@ class GroupSystem:
             first.append(at[:, i[size:]].ravel())
             second.append(at[:, j[size:]].ravel())
         self.prices = place
-        self.columns: list[Index] = [
-            np.concatenate([*parts, place + pool[:, None]], axis=1)
-            for parts, pool in zip(own, self.pools, strict=True)
-        ]
+        self.columns: list[Index] = []
+        for columns, pool, states in zip(own, pools, self.states, strict=True):
+            price = place + np.searchsorted(self.priced, pool)[:, None]
+            self.columns.append(np.concatenate(columns if states.pattern else [*columns, price], axis=1))
         self.first, self.second = np.concatenate(first), np.concatenate(second)
         self.half = np.where(self.first == self.second, 0.5, 1.0)
-        self.weights = [(at.shape[1] + 1.0) / (1 << at.shape[1]) for at in self.families]
+        self.weights = [(states.kept.shape[1] + 1.0) / len(states.kept) for states in self.states]
         self.size = (0 if held else 2 * self.n) + sum(at.size + len(at) for at in self.families)
-        self._states = [
-            States.of(family.D / value, split.q[family.members] / value)
+        self._held = [
+            States.of(family.D / value, split.q[family.members] / value, family.states)
             for family in (split.families if held else ())
         ]
         self._rest = _inverse(split.remainder(block.H[0]) / value) if held else None
@@ -114,10 +120,10 @@ class GroupSystem:
     def pack(self, split: GroupSplit) -> Array:
         """A split's variables."""
         x = np.empty(self.prices + len(self.keep))
-        x[: self.n], x[self.prices :] = split.q, split.t
+        x[: self.n], x[self.prices :] = split.q, split.t[self.priced]
         for family, columns in zip(() if self.held else split.families, self.columns, strict=not self.held):
             i, j, _ = entries(family.members.shape[1])
-            x[columns[:, family.members.shape[1] : -1]] = family.D[:, i, j]
+            x[columns[:, family.members.shape[1] :][:, : len(i)]] = family.D[:, i, j]
         return np.asarray(x / self.value)
 
     def unpack(self, split: GroupSplit, x: Array) -> GroupSplit:
@@ -125,9 +131,12 @@ class GroupSystem:
         families = split.families
         if not self.held:
             families = tuple(
-                Family(at, self.value * D) for at, D in zip(self.families, self.blocks(x), strict=True)
+                replace(family, D=self.value * D)
+                for family, D in zip(split.families, self.blocks(x), strict=True)
             )
-        return replace(split, families=families, q=self.value * x[: self.n], t=self.value * x[self.prices :])
+        t = np.zeros(len(split.t))
+        t[self.priced] = self.value * x[self.prices :]
+        return replace(split, families=families, q=self.value * x[: self.n], t=t)
 
     def blocks(self, x: Array) -> list[Array]:
         """`[B, s, s]` blocks of D, or of a change of it, of every family."""
@@ -135,7 +144,7 @@ class GroupSystem:
         for at, columns in zip(self.families, self.columns, strict=True):
             i, j, _ = entries(at.shape[1])
             D = np.empty((len(at), at.shape[1], at.shape[1]))
-            D[:, i, j] = D[:, j, i] = x[columns[:, at.shape[1] : -1]]
+            D[:, i, j] = D[:, j, i] = x[columns[:, at.shape[1] :][:, : len(i)]]
             out.append(D)
         return out
 
@@ -147,17 +156,18 @@ class GroupSystem:
 
     def at(self, x: Array, T: float) -> Point | None:
         """The point at x, with the tau that is best at T, or None outside the barrier."""
-        q, t = x[: self.n], x[self.prices :]
+        q = x[: self.n]
         states, slacks = [], []
         barrier = taken = excess = 0.0
         if self.held:
-            known = [own.at(q[at]) for own, at in zip(self._states, self.families, strict=True)]
+            known = [held.at(q[at]) for held, at in zip(self._held, self.families, strict=True)]
         else:
-            known = [States.of(D, q[at]) for D, at in zip(self.blocks(x), self.families, strict=True)]
-        for k, (found, pool) in enumerate(zip(known, self.pools, strict=True)):
+            each = zip(self.blocks(x), self.families, self.states, strict=True)
+            known = [States.of(D, q[at], states) for D, at, states in each]
+        for k, (found, columns, own) in enumerate(zip(known, self.columns, self.states, strict=True)):
             if not np.isfinite(found.logdet):
                 return None
-            scores = found.h - t[pool][:, None] * counts(found.w.shape[2])
+            scores = found.h if own.pattern else found.h - x[columns[:, -1]][:, None] * own.counts
             top = scores.max(axis=1)
             level = central(scores, self.weights[k] * T)
             slack = level[:, None] - scores
@@ -172,7 +182,9 @@ class GroupSystem:
         S, logdet = rest
         barrier += logdet
         y = S @ (self.b - q)
-        objective = 0.5 * float(y @ (self.b - q)) + float(t @ self.keep) + taken - self.constant
+        objective = (
+            0.5 * float(y @ (self.b - q)) + float(x[self.prices :] @ self.keep) + taken - self.constant
+        )
         return Point(x, tuple(states), tuple(slacks), S, y, objective, barrier, excess)
 
 
@@ -195,7 +207,7 @@ def central(scores: Array, T: float) -> Array:
 
 @dataclass(frozen=True)
 class Multipliers:
-    """`L [n, n]` of the remainder, empty where blocks are held, and `p [B, 2^s]` of every family's states."""
+    """`L [n, n]` of the remainder, empty where blocks are held, and `p [B, K]` of every family's states."""
 
     L: Array
     p: tuple[Array, ...]
@@ -269,12 +281,12 @@ class Sums(NamedTuple):
             i, j, half = entries(states.w.shape[2])
             groups, v = columns.shape
             slope = np.empty((*states.h.shape, v))
-            slopes(states.w, i, j, half, held, slope)
+            slopes(states.w, i, j, half, held, system.states[k].counts, slope)
             curve, rise = np.empty((groups, v, v)), np.empty((groups, v))
             lean, total, short = np.empty((groups, v)), np.empty(groups), np.empty(groups)
             family_sums(
-                curve, rise, states.inverse, states.w, slope, slack, p, a, T, i, j, half, held,
-                lean, total, short,
+                curve, rise, states.inverse, states.w, slope, slack, p, a, system.states[k].largest, T,
+                i, j, half, held, lean, total, short,
             )  # fmt: skip
             np.add.at(gradient, columns, rise)
             curves.append(curve)

@@ -7,16 +7,15 @@ which is cheap and shows by the remainder's multipliers which entries belong tog
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import lapack
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step, newton_step
+from solvers.bounds.groups.clusters import clusters, joined
 from solvers.bounds.groups.conjugate import WIDE, conjugate_step
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, secure_groups
-from solvers.bounds.groups.states import Index
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 
@@ -34,8 +33,6 @@ CENTRED = 0.1
 """Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
 VARIABLES = 6000
 """Most variables; groups are smaller where they would lead to more."""
-SWAPS = 2
-"""Swaps between groups, a time the entries."""
 STEPS = 80
 """Steps of a stage at most."""
 NEGLIGIBLE = 1e-12
@@ -49,6 +46,7 @@ def group_split(
     value: float,
     *,
     size: int = 2,
+    whole: bool = True,
     stopped: Callable[[], object] = lambda: None,
 ) -> tuple[GroupSplit, float]:
     """A split of a lone joint row in blocks, and its certified bound.
@@ -59,6 +57,7 @@ def group_split(
         z: `[n]` its relaxed indicators.
         value: of a mask of the row; positive.
         size: inputs of a group, a power of two; fewer in rows too wide for it (`VARIABLES`).
+        whole: whether pools that fit into groups are left whole.
         stopped: polled between Newton steps; a true answer ends the work.
 
     Raises:
@@ -73,7 +72,7 @@ def group_split(
         path = CentralPath(block, best, value)
         if size > 1:
             path.follow(lambda gap: GROUPING, stopped)
-            path.group(size)
+            path.group(size, whole=whole)
         path.follow(lambda gap: LAST * gap, stopped)
         best = path.best
     safe = secure_groups(block.H[0], best)
@@ -125,12 +124,12 @@ class CentralPath:
             central = Multipliers.central(self.system, self.point, self.T)
             self.dual = central if L is None else Multipliers(L, central.p)
 
-    def group(self, size: int) -> None:
-        """Go on from here in groups of `size`, of entries whose multipliers are the most correlated."""
+    def group(self, size: int, *, whole: bool = True) -> None:
+        """Go on from here in groups of `size`, of what has the most correlated multipliers."""
         if self.point is not None:
-            groups = cluster(self.dual.L, self.block.labels, size)
             alone = self.system.unpack(self.split, self.point.x)
-            self._enter(joined(alone, groups), self.T, self.dual.L)
+            groups = clusters(self.dual.L, self.block, size, whole=whole)
+            self._enter(joined(self.block, alone, groups, whole=whole), self.T, self.dual.L)
 
     def follow(self, enough: Callable[[float], float], stopped: Callable[[], object]) -> None:
         """Step along the path until T times the parameter is `enough` for the gap.
@@ -198,80 +197,3 @@ def start(block: Block, d: Array, z: Array) -> GroupSplit:
         prices.append(0.5 * (ranked[max(keep - 1, 0)] + ranked[keep]))
     alone = Family(np.arange(block.n)[:, None], d[:, None, None])
     return GroupSplit((alone,), q, np.array(prices))
-
-
-def joined(split: GroupSplit, groups: list[Index]) -> GroupSplit:
-    """A diagonal split as one of groups."""
-    d = np.empty(len(split.q))
-    for family in split.families:
-        d[family.members[:, 0]] = family.D[:, 0, 0]
-    families = []
-    for count in sorted({len(group) for group in groups}):
-        members = np.array([group for group in groups if len(group) == count])
-        families.append(Family(members, d[members][:, :, None] * np.eye(count)))
-    return replace(split, families=tuple(families))
-
-
-def cluster(M: Array, labels: Index, size: int) -> list[Index]:
-    """Groups of at most `size` inputs of one pool (a power of two), the most correlated together.
-
-    Greedy matching on `M_ij^2 / (M_ii M_jj)`, then again between what has been matched, and at last swaps of
-    two inputs, the best first, as long as groups gain by them. What is correlated with nothing stays alone.
-
-    Args:
-        M: `[n, n]` positive definite.
-        labels: `[n]` pools.
-        size: inputs of a group at most.
-    """
-    root = np.sqrt(np.diagonal(M))
-    C = (M / root[:, None] / root[None, :]) ** 2
-    C[labels[:, None] != labels[None, :]] = 0.0
-    C[np.diag_indices(len(M))] = 0.0
-    groups = [np.array([i]) for i in range(len(M))]
-    while len(groups[0]) < size and max(map(len, groups)) < size:
-        E = np.zeros((len(groups), len(M)))
-        for k, group in enumerate(groups):
-            E[k, group] = 1.0 / np.sqrt(len(group))
-        worth = E @ C @ E.T
-        rows, columns = np.triu_indices(len(groups), 1)
-        order = np.argsort(-worth[rows, columns], kind="stable")
-        order = order[worth[rows, columns][order] > 0.0]
-        taken = np.zeros(len(groups), dtype=bool)
-        merged = []
-        for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-            if not (taken[i] or taken[j]):
-                taken[i] = taken[j] = True
-                merged.append(np.concatenate([groups[i], groups[j]]))
-        if not merged:
-            break
-        groups = merged + [group for group, done in zip(groups, taken, strict=True) if not done]
-    return swapped(groups, C, labels)
-
-
-def swapped(groups: list[Index], C: Array, labels: Index) -> list[Index]:
-    """Groups after the best swaps of two entries of one pool, until the sums of C within them don't rise.
-
-    Args:
-        groups: of all entries.
-        C: `[n, n]` symmetric, zero on the diagonal and across pools.
-        labels: `[n]` pools.
-    """
-    n, own = len(C), np.empty(len(C), dtype=np.int64)
-    for k, group in enumerate(groups):
-        own[group] = k
-    barred, entries_ = labels[:, None] != labels[None, :], np.arange(n)
-    within = np.zeros((n, len(groups)))
-    within[entries_, own] = 1.0
-    pull = C @ within  # of every entry, by every group
-    for _ in range(SWAPS * n):
-        gain = pull[:, own] - pull[entries_, own][:, None]
-        gain = gain + gain.T - 2.0 * C
-        gain[barred | (own[:, None] == own[None, :])] = 0.0
-        i, j = (int(k) for k in np.unravel_index(np.argmax(gain), gain.shape))
-        if gain[i, j] <= 1e-9 * float(pull.max()):
-            break
-        a, b = int(own[i]), int(own[j])
-        own[i], own[j] = b, a
-        pull[:, a] += C[:, j] - C[:, i]
-        pull[:, b] += C[:, i] - C[:, j]
-    return [np.flatnonzero(own == k) for k in range(len(groups))]

@@ -126,7 +126,7 @@ class Matrix:
             A = M[first : first + groups * s * s].reshape(groups, s, s) - u[at][:, :, None] * y[at][:, None]
             first += groups * s * s
             np.add.at(out, columns, np.einsum("bij,bj->bi", curve, x[columns]))
-            out[columns[:, s:-1]] += half * (A[:, i, j] + A[:, j, i])
+            out[columns[:, s : s + len(i)]] += half * (A[:, i, j] + A[:, j, i])
         out[: system.n] += u
         return out
 
@@ -136,17 +136,17 @@ class Part(NamedTuple):
 
     Attributes:
         members: `[B, s]`.
-        pools: `[B]`.
-        columns: `[B, v - 1]` places of its variables, prices left out.
-        inverse: `[B, v - 1, v - 1]` of G inside groups.
-        J: `[B, s, v - 1]`.
-        across: `[B, v - 1, s]` of `G^-1 J'`.
-        price: `[B, v - 1]` G between the variables and the price.
-        paid: `[B, v - 1]` of `G^-1 price`.
+        prices: `[B, p]` their prices, of which a group has one, or none where it is whole pools.
+        columns: `[B, v]` places of its variables, prices left out.
+        inverse: `[B, v, v]` of G inside groups.
+        J: `[B, s, v]`.
+        across: `[B, v, s]` of `G^-1 J'`.
+        price: `[B, v, p]` G between the variables and the price.
+        paid: `[B, v, p]` of `G^-1 price`.
     """
 
     members: Index
-    pools: Index
+    prices: Index
     columns: Index
     inverse: Array
     J: Array
@@ -179,11 +179,11 @@ class Near:
         n, pools = system.n, len(system.keep)
         K = system.H - system.whole(point.x)
         prices, last, parts = np.zeros((n, pools)), np.zeros((pools, pools)), []
-        for at, own, columns, curve in zip(
-            system.families, system.pools, system.columns, matrix.curves, strict=True
-        ):
+        for at, columns, curve in zip(system.families, system.columns, matrix.curves, strict=True):
             i, j, half = entries(at.shape[1])
-            G, price = np.ascontiguousarray(curve[:, :-1, :-1]), curve[:, :-1, -1]
+            v = at.shape[1] + len(i)
+            G, price = curve[:, :v, :v].copy(), curve[:, :v, v:]
+            own = columns[:, v:] - system.prices
             inside(at, i, j, half, point.S, dual.L, G)
             diagonal = np.arange(G.shape[1])
             G[:, diagonal, diagonal] *= 1.0 + 1e-13
@@ -194,11 +194,11 @@ class Near:
             inverse = np.asarray(np.linalg.inv(G), dtype=np.float64)
             J = moves(at, point.y)
             across = inverse @ J.transpose(0, 2, 1)
-            paid = np.einsum("bij,bj->bi", inverse, price)
+            paid = inverse @ price
             K[at[:, :, None], at[:, None, :]] += J @ across
-            np.add.at(prices, (at, own[:, None]), np.einsum("bsv,bv->bs", J, paid))
-            np.add.at(last, (own, own), curve[:, -1, -1] - (price * paid).sum(axis=1))
-            parts.append(Part(at, own, columns[:, :-1], inverse, J, across, price, paid))
+            np.add.at(prices, (at[:, :, None], own[:, None]), J @ paid)
+            np.add.at(last, (own, own), (curve[:, v:, v:] - price.transpose(0, 2, 1) @ paid).sum(axis=1))
+            parts.append(Part(at, own, columns[:, :v], inverse, J, across, price, paid))
         factor, info = lapack.dpotrf(K, lower=1, overwrite_a=1)
         if info:
             return None
@@ -212,19 +212,19 @@ class Near:
         for part in self.parts:
             own = np.einsum("bij,bj->bi", part.inverse, r[part.columns])
             pull[part.members] = np.einsum("bsv,bv->bs", part.J, own)
-            np.subtract.at(t, part.pools, (part.price * own).sum(axis=1))
+            np.subtract.at(t, part.prices, (part.price * own[:, :, None]).sum(axis=1))
             first.append(own)
         t[:] = np.linalg.solve(self.last, t + self.solved.T @ pull)
         level = lapack.dpotrs(self.factor, pull, lower=1)[0] - self.solved @ t
         for part, own in zip(self.parts, first, strict=True):
             back = np.einsum("bvs,bs->bv", part.across, level[part.members])
-            x[part.columns] = own - back - part.paid * t[part.pools][:, None]
+            x[part.columns] = own - back - np.einsum("bvp,bp->bv", part.paid, t[part.prices])
         x[len(r) - pools :] = t
         return x
 
 
 def moves(members: Index, y: Array) -> Array:
-    """`[B, s, v - 1]` of J: `dq - dD y` of groups, by their q and the entries of their blocks."""
+    """`[B, s, v]` of J: `dq - dD y` of groups, by their q and the entries of their blocks."""
     groups, s = members.shape
     i, j, _ = entries(s)
     J = np.zeros((groups, s, s + len(i)))

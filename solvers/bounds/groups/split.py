@@ -7,7 +7,8 @@ Correlated inputs leave little on the diagonal. A group B of them keeps a block 
     LB(u) = constant - 1/2 u'Ru - [ sum_pool t keep + sum_B max_{S in B} (h_S - t |S|) ]
 
 is a lower bound on a joint row: `1/2 v'Rv >= u'Rv - 1/2 u'Ru`, what is left is a sum over groups, and t
-prices the budget. (As constraints, for pairs: Han, Gomez and Atamturk 2023.)
+prices the budget. (As constraints, for pairs: Han, Gomez and Atamturk 2023.) In groups of whole pools only
+the S that meet the pools' budgets count, at no price, and D has to be definite on these alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import scipy.linalg
 
 from solvers.bounds.evaluate import margin
-from solvers.bounds.groups.states import Index, States, counts, kept_by
+from solvers.bounds.groups.states import Index, Pattern, States, StateSet, every_state, whole_pools
 from solvers.bounds.secure import EPS
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -31,10 +32,18 @@ class Family:
     Attributes:
         members: `[B, s]` entries.
         D: `[B, s, s]` their blocks.
+        pattern: of the pools that they are made of, see `solvers.bounds.groups.states.StateSet`; empty where
+            they are parts of pools.
     """
 
     members: Index
     D: Array
+    pattern: Pattern = ()
+
+    @property
+    def states(self) -> StateSet:
+        """The states of its groups."""
+        return whole_pools(self.pattern) if self.pattern else every_state(self.members.shape[1])
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class GroupSplit:
     Attributes:
         families: groups by size; every entry is in one.
         q: `[n]` residuals `b - R u`.
-        t: `[pools]` prices of keeping an entry.
+        t: `[pools]` prices of keeping an entry; zero for pools that are whole in a group.
     """
 
     families: tuple[Family, ...]
@@ -92,25 +101,30 @@ def secure_groups(H: Array, split: GroupSplit, slack: Array | None = None) -> Gr
 
 def group_bound(block: Block, split: GroupSplit) -> float:
     """`LB(u)` at `u = R^-1 (b - q)`, lowered by an estimate of the rounding in its own evaluation."""
-    return float(_look(block, split).lines(block, split, block.keep[None])[0])
+    return float(max(block.floor, _look(block, split).lines(block, split, block.keep[None])[0]))
 
 
 def group_curve(block: Block, split: GroupSplit) -> Array:
     """`[n + 1]` the bounds of every pruned count k of a row with one pool: the line `LB_0 + t k`."""
-    return _look(block, split).lines(block, split, np.arange(block.n, -1, -1)[:, None])
+    lines = _look(block, split).lines(block, split, np.arange(block.n, -1, -1)[:, None])
+    return np.asarray(np.maximum(block.floor, lines))
 
 
 def bound_and_regrets(block: Block, split: GroupSplit) -> tuple[float, Array, Array]:
     """The bound, and `[n]` by how much it rises if an entry has to be kept, or to be pruned."""
     own = _look(block, split)
+    low = own.lines(block, split, block.keep[None])[0]
+    bound = max(block.floor, low)
     kept, pruned = np.empty(block.n), np.empty(block.n)
     for family, score in zip(split.families, own.scores, strict=True):
         at, best = family.members, score.max(axis=1)
         for k in range(at.shape[1]):
-            inside = kept_by(at.shape[1])[:, k]
+            inside = family.states.kept[:, k]
             kept[at[:, k]] = best - score[:, inside].max(axis=1)
             pruned[at[:, k]] = best - score[:, ~inside].max(axis=1)
-    return float(own.lines(block, split, block.keep[None])[0]), kept, pruned
+    if bound > low:  # the rise begins at what the split itself shows
+        kept, pruned = (np.maximum(rise - (bound - low), 0.0) for rise in (kept, pruned))
+    return float(bound), kept, pruned
 
 
 def regrets(block: Block, split: GroupSplit) -> tuple[Array, Array]:
@@ -130,8 +144,7 @@ class _Look:
         """`[K]` bounds for budgets that keep `keep [K, pools]`."""
         taken = sum(float(score.max(axis=1).sum()) for score in self.scores)
         rounding = 2.0 * margin(block.n) * (self.around + keep @ np.abs(split.t))
-        low = block.constant - self.quadratic - keep @ split.t - taken - rounding
-        return np.asarray(np.maximum(block.floor, low))
+        return np.asarray(block.constant - self.quadratic - keep @ split.t - taken - rounding)
 
 
 def _look(block: Block, split: GroupSplit) -> _Look:
@@ -147,7 +160,7 @@ def _look(block: Block, split: GroupSplit) -> _Look:
 
 
 def scores_above(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[list[Array], float]:
-    """`h_S - t |S|` from above for q `[n]` within an error, `[B, 2^s]` a family, and the size of the largest.
+    """`h_S - t |S|` from above for q `[n]` within an error, `[B, K]` a family, and the size of the largest.
 
     For any w on S, `h_S = q'w - 1/2 w'Dw + 1/2 r'(D_SS)^-1 r` with `r = (q - Dw)_S`. In units in which the
     diagonal of D is one, the last term is at most `1/2 |r|^2` over the least eigenvalue, so that an inexact w
@@ -155,21 +168,21 @@ def scores_above(split: GroupSplit, q: Array, error: Array, labels: Index) -> tu
     """
     scores, around = [], 0.0
     for family in split.families:
-        at, D, size = family.members, family.D, family.members.shape[1]
+        at, D, size, allowed = family.members, family.D, family.members.shape[1], family.states
         diagonal = np.diagonal(D, axis1=1, axis2=2)
         unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-        lowest = np.linalg.eigvalsh(unit[:, :, None] * D * unit[:, None, :])[:, 0] - 16.0 * size**2 * EPS
-        states = States.of(D, q[at])
+        lowest = allowed.lowest(unit[:, :, None] * D * unit[:, None, :]) - 16.0 * size**2 * EPS
+        states = States.of(D, q[at], allowed)
         if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
             return [np.full(states.h.shape, np.inf)], np.inf
         gamma = 2.0 * margin(size)
         w, own, off = states.w, q[at][:, None], error[at][:, None]
         Dw, reach = w @ D, np.abs(w) @ np.abs(D)
-        r = (np.abs(own - Dw) + off + gamma * (np.abs(own) + reach)) * unit[:, None] * kept_by(size)
+        r = (np.abs(own - Dw) + off + gamma * (np.abs(own) + reach)) * unit[:, None] * allowed.kept
         h = ((own - 0.5 * Dw) * w).sum(axis=2)
         h += (np.abs(w) * (off + gamma * (np.abs(own) + reach))).sum(axis=2)
-        h += 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest[:, None]
-        paid = split.t[labels[at[:, 0]]][:, None] * counts(size)
+        h += 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest
+        paid = split.t[labels[at[:, 0]]][:, None] * allowed.counts
         scores.append(h - paid)
         around += float((np.abs(h) + np.abs(paid)).max(axis=1).sum())
     return scores, around

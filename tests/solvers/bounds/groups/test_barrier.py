@@ -6,13 +6,14 @@ import torch
 
 from solvers import Budget, SubsetProblem
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, central, newton_step
-from solvers.bounds.groups.central_path import cluster, joined, start
+from solvers.bounds.groups.central_path import start
+from solvers.bounds.groups.clusters import clusters, joined
 from solvers.bounds.groups.split import group_bound, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
 from tests.solvers.oracles import gram
 
-BUDGETS = {"one pool": Budget.per_row(5), "pools": Budget.n_of_m(2, 5)}
+BUDGETS = {"one pool": Budget.per_row(5), "pools": Budget.n_of_m(2, 5), "whole pools": Budget.n_of_m(1, 2)}
 T = 0.03
 
 
@@ -24,7 +25,7 @@ def a_system(seed, size, budget="one pool", lone=(), value=1.3):
         H[i, i] = rng.uniform(0.5, 2.0)
     (block,) = blocks(SubsetProblem(rng.standard_normal((1, 10)), H, BUDGETS[budget]))
     (split,) = split_blocks([block])
-    split = joined(start(block, split.d[0], split.z), cluster(H, block.labels, size))
+    split = joined(block, start(block, split.d[0], split.z), clusters(H, block, size))
     return block, split, GroupSystem(block, split, value)
 
 
@@ -61,8 +62,8 @@ def test_levels_are_those_of_the_central_path():
 
 def system_price(system, x, k):
     """`[B, 2^s]` what the states of a family pay for what they keep."""
-    kept = np.array([bin(number).count("1") for number in range(1 << system.families[k].shape[1])])
-    return x[system.prices :][system.pools[k]][:, None] * kept
+    states = system.states[k]
+    return 0.0 if states.pattern else x[system.columns[k][:, -1:]] * states.kept.sum(axis=1)
 
 
 def merit(system, z):
@@ -76,14 +77,23 @@ def merit(system, z):
     R, r = torch.as_tensor(system.H) - D, torch.as_tensor(system.b) - q
     total = 0.5 * r @ torch.linalg.solve(R, r) + t @ torch.as_tensor(system.keep) - system.constant
     total = total - T * torch.logdet(R)
-    for at, pools, weight in zip(system.families, system.pools, system.weights, strict=True):
-        for members, pool in zip(at.tolist(), pools.tolist(), strict=True):
+    for at, columns, states, weight in zip(
+        system.families, system.columns, system.states, system.weights, strict=True
+    ):
+        top = states.kept.sum(axis=1).max()
+        for members, own in zip(at.tolist(), columns.tolist(), strict=True):
             level = next(tau)
-            total = total + level - T * torch.logdet(D[members][:, members]) - weight * T * torch.log(level)
-            for number in range(1, 1 << len(members)):
-                S = [i for k, i in enumerate(members) if number >> k & 1]
-                score = 0.5 * q[S] @ torch.linalg.solve(D[S][:, S], q[S]) - len(S) * t[pool]
+            total = total + level
+            most = []
+            for kept in states.kept:
+                S = [i for i, inside in zip(members, kept, strict=True) if inside]
+                score = 0.5 * q[S] @ torch.linalg.solve(D[S][:, S], q[S])
+                if not states.pattern:
+                    score = score - len(S) * z[own[-1]]
                 total = total - weight * T * torch.log(level - score)
+                if len(S) == top:
+                    most.append(torch.logdet(D[S][:, S]))
+            total = total - T * len(members) / top * torch.stack(most).mean()
     return total
 
 

@@ -61,9 +61,11 @@ def test_the_near_matrix_is_newtons_without_what_is_across_groups(size, lone, bu
     whole = np.array([matrix @ e for e in np.eye(N)])
     assert whole == pytest.approx(whole.T, abs=1e-10 * np.abs(whole).max())
     for k, columns in enumerate(system.columns):
-        others = [c[:, s.shape[1] : -1] for c, s in zip(system.columns, system.families, strict=True)]
-        for own in columns[:, system.families[k].shape[1] : -1]:
-            for c in np.concatenate([o.ravel() for o in others]):
+        others = np.arange(n, system.prices)
+        for own in columns[:, system.families[k].shape[1] :][
+            :, : len(entries(system.families[k].shape[1])[0])
+        ]:
+            for c in others:
                 if c not in own:
                     i, j = system.first[c - n], system.second[c - n]
                     for e in own:

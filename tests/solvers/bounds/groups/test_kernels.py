@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from solvers.bounds.groups.kernels import family_sums, levels, scatter, slopes
-from solvers.bounds.groups.states import States, counts, entries
+from solvers.bounds.groups.states import States, entries, every_state, whole_pools
 
 
 def some_group(seed, size):
@@ -13,12 +13,21 @@ def some_group(seed, size):
     return X @ X.T, rng.standard_normal(size), rng
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+STATES = [
+    *map(every_state, (1, 2, 3, 4)),
+    *map(whole_pools, (((4, 2),), ((3, 1),), ((2, 1), (2, 1)), ((3, 2), (2, 1)))),
+]
+
+
+@pytest.mark.parametrize("allowed", STATES, ids=lambda states: f"{states.pattern or states.kept.shape[1]}")
 @pytest.mark.parametrize("held", [False, True])
-def test_derivatives_agree_with_finite_differences(size, held):
+def test_derivatives_agree_with_finite_differences(allowed, held):
+    number, size = allowed.kept.shape
     D, q, rng = some_group(size, size)
+    if allowed.pattern:
+        D -= 0.9 * allowed.lowest(D[None]).min() * np.eye(size)
     i, j, half = entries(size)
-    T, a, number = 0.3, 0.7, 1 << size
+    T, a, priced = 0.3, 0.7, int(not allowed.pattern)
     p, slack = rng.uniform(0.1, 1.0, (1, number)), rng.uniform(0.5, 2.0, (1, number))
     moving = size if held else size + len(i)
     x = np.concatenate([q, D[i, j]])[:moving]
@@ -27,14 +36,16 @@ def test_derivatives_agree_with_finite_differences(size, held):
         block = D.copy()
         if not held:
             block[i, j] = block[j, i] = x[size:]
-        return States.of(block[None], x[None, :size])
+        return States.of(block[None], x[None, :size], allowed)
 
     def gradient_of(f):
         return np.array([(f(x + e) - f(x - e)) / 2e-5 for e in 1e-5 * np.eye(moving)])
 
-    J = np.concatenate([gradient_of(lambda x: at(x).h[0]).T, -counts(size)[:, None]], axis=1)
+    J = np.concatenate(
+        [gradient_of(lambda x: at(x).h[0]).T, -allowed.kept.sum(axis=1)[:, None][:, :priced]], axis=1
+    )
     log = gradient_of(lambda x: np.atleast_1d(at(x).logdet))[:, 0]
-    bend = np.zeros((moving + 1, moving + 1))
+    bend = np.zeros((moving + priced, moving + priced))
     for k, e in enumerate(1e-4 * np.eye(moving)):
         for m, f in enumerate(1e-4 * np.eye(moving)):
             ends = [(at(x + s * e + t * f), s * t) for s in (1, -1) for t in (1, -1)]
@@ -48,15 +59,15 @@ def test_derivatives_agree_with_finite_differences(size, held):
     rise[:moving] -= 0.0 if held else T * log
 
     states = at(x)
-    A, columns = np.zeros((20, 20)), rng.permutation(20)[None, : moving + 1]
-    curve, rises = np.empty((1, moving + 1, moving + 1)), np.empty((1, moving + 1))
-    slope = np.empty((1, number, moving + 1))
-    slopes(states.w, i, j, half, held, slope)
+    A, columns = np.zeros((30, 30)), rng.permutation(30)[None, : moving + priced]
+    curve, rises = np.empty((1, moving + priced, moving + priced)), np.empty((1, moving + priced))
+    slope = np.empty((1, number, moving + priced))
+    slopes(states.w, i, j, half, held, allowed.counts, slope)
     assert slope[0] == pytest.approx(J, rel=1e-5, abs=1e-5)
-    lean, total, short = np.empty((1, moving + 1)), np.empty(1), np.empty(1)
+    lean, total, short = np.empty((1, moving + priced)), np.empty(1), np.empty(1)
     family_sums(
-        curve, rises, states.inverse, states.w, slope, slack, p, a, T, i, j, half, held,
-        lean, total, short,
+        curve, rises, states.inverse, states.w, slope, slack, p, a, allowed.largest, T,
+        i, j, half, held, lean, total, short,
     )  # fmt: skip
     scatter(A, columns, curve)
     assert (np.triu(A, 1) == 0.0).all()

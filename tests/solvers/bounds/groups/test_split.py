@@ -11,15 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
-from solvers.bounds.groups.central_path import cluster, joined, start
-from solvers.bounds.groups.split import Family, GroupSplit, group_bound, relaxed, secure_groups
+from solvers.bounds.groups.central_path import start
+from solvers.bounds.groups.clusters import cluster, clusters, joined, pattern_of
+from solvers.bounds.groups.split import (
+    Family,
+    GroupSplit,
+    bound_and_regrets,
+    group_bound,
+    relaxed,
+    secure_groups,
+)
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
 from tests.solvers.exactly import exact_optimum
 from tests.solvers.oracles import _solve_exactly as solve_exactly
-from tests.solvers.oracles import fractions, gram, optimum, unbalanced_row
+from tests.solvers.oracles import block_masks, fractions, gram, optimum, unbalanced_row
 
-BUDGETS = {"one pool": Budget.per_row(4), "pools": Budget.n_of_m(2, 4)}
+BUDGETS = {
+    "one pool": Budget.per_row(4),
+    "pools": Budget.n_of_m(2, 4),
+    "1 of 4": Budget.n_of_m(1, 4),
+    "5 of 8": Budget.n_of_m(5, 8),
+}
 
 
 def lone_row(seed, budget="one pool", n=8, damping=0.1):
@@ -31,7 +44,7 @@ def lone_row(seed, budget="one pool", n=8, damping=0.1):
 
 def started(block, size):
     (split,) = split_blocks([block])
-    return joined(start(block, split.d[0], split.z), cluster(block.H[0], block.labels, size))
+    return joined(block, start(block, split.d[0], split.z), clusters(block.H[0], block, size))
 
 
 def random_split(rng, block, size):
@@ -55,6 +68,26 @@ def random_split(rng, block, size):
     return split.scaled(rng.uniform(0.3, 0.95) * low / high)
 
 
+def random_pools(rng, block, together):
+    """Any grouping of whole pools, any blocks that are definite on their states and not otherwise."""
+    pools = rng.permutation(len(block.keep))
+    groups = [
+        np.concatenate([rng.permutation(np.flatnonzero(block.labels == p)) for p in pools[i : i + together]])
+        for i in range(0, len(pools), together)
+    ]
+    families = []
+    for group in groups:
+        A = rng.standard_normal((len(group), len(group) + 1))
+        family = Family(group[None], (A @ A.T)[None], pattern_of(group, block.labels, block.keep))
+        lowest = family.states.lowest(family.D).min()
+        families.append(replace(family, D=family.D - 0.9 * lowest * np.eye(len(group))))
+    low = np.linalg.eigvalsh(block.H[0])[0]
+    high = max(np.linalg.eigvalsh(family.D[0])[-1] for family in families)
+    q = rng.standard_normal(block.n) * np.abs(block.B).max()
+    split = GroupSplit(tuple(families), q, np.zeros(len(block.keep)))
+    return split.scaled(rng.uniform(0.3, 0.95) * low / high)
+
+
 def exact_bound(block, split):
     """The formula in rational arithmetic, at the u that floating point finds."""
     H, b, half = fractions(block.H[0]), fractions(block.H[0]) @ fractions(block.W[0, :, 0]), Fraction(1, 2)
@@ -68,13 +101,16 @@ def exact_bound(block, split):
     for family in split.families:
         for members, D in zip(family.members, fractions(family.D), strict=True):
             price = Fraction(split.t[block.labels[members[0]]])
-            best = Fraction(0)
+            pools, best = block.labels[members], None if family.pattern else Fraction(0)
             for S in chain.from_iterable(
                 combinations(range(len(members)), k) for k in range(1, len(members) + 1)
             ):
                 S = list(S)
+                if family.pattern and any((pools[S] == p).sum() != block.keep[p] for p in set(pools)):
+                    continue
                 x = solve_exactly(D[np.ix_(S, S)], q[members[S]])
-                best = max(best, half * (q[members[S]] @ x) - len(S) * price)
+                score = half * (q[members[S]] @ x) - len(S) * price
+                best = score if best is None else max(best, score)
             total -= best
     return total
 
@@ -90,6 +126,59 @@ def test_any_blocks_point_and_prices_give_a_bound_below_the_formula(size, budget
         assert exact <= optimum(problem) * (1 + 1e-12)
         assert bound <= max(exact, 0)
         assert bound >= float(exact) - 1e-11 * (abs(float(exact)) + block.constant)
+
+
+@pytest.mark.parametrize("budget", ["pools", "1 of 4"])
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_any_blocks_of_whole_pools_give_a_bound_below_the_formula(together, budget):
+    indefinite = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        problem, block = lone_row(seed, budget, n=12)
+        split = random_pools(rng, block, together)
+        indefinite += any(np.linalg.eigvalsh(family.D).min() < 0.0 for family in split.families)
+        bound, exact = group_bound(block, split), exact_bound(block, split)
+        assert exact <= optimum(problem) * (1 + 1e-12)
+        assert bound <= max(exact, 0)
+        assert bound >= float(exact) - 1e-10 * (abs(float(exact)) + block.constant)
+    assert indefinite > 3
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_curvature_of_whole_pools_is_bounded_exactly(together):
+    """With D = H the best state of every group is the optimum, and no price is needed."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        H = scipy.linalg.block_diag(*(gram(rng, 4 * together, 0.1) for _ in range(3 - together)))
+        problem = SubsetProblem(rng.standard_normal((1, len(H))), H, Budget.n_of_m(2, 4))
+        (block,) = blocks(problem)
+        members = np.arange(len(H)).reshape(-1, 4 * together)
+        D = np.stack([H[np.ix_(group, group)] for group in members])
+        pattern = ((4, 2),) * together
+        split = GroupSplit((Family(members, D, pattern),), block.B[0, :, 0], np.zeros(len(block.keep)))
+        exact = float(exact_optimum(problem)[0])
+        assert exact * (1 - 1e-9) <= group_bound(block, split) <= exact
+
+
+@pytest.mark.parametrize("budget", ["one pool", "pools"])
+def test_no_mask_costs_less_than_the_regrets_of_its_entries_say(budget):
+    """Also where the split shows less than nothing, and the bound is the floor."""
+    risen, floored = 0.0, 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        _, block = lone_row(seed, budget)
+        far = random_split(rng, block, 4) if budget == "one pool" else random_pools(rng, block, 2)
+        for split in (secure_groups(block.H[0], started(block, 4)), far):
+            bound, kept, pruned = bound_and_regrets(block, split)
+            assert bound == group_bound(block, split)
+            floored += bound == block.floor
+            for mask in block_masks(block):
+                reach = block.value(mask) + 1e-9 * block.constant
+                assert bound + kept[~mask].max() <= reach
+                assert bound + pruned[mask].max() <= reach
+            risen = max(risen, kept.max() / block.constant, pruned.max() / block.constant)
+    assert risen > 3e-3
+    assert floored
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -212,7 +301,7 @@ def test_a_singular_curvature_is_refused():
 def test_groups_hold_every_entry_once_and_cross_no_pool(size):
     H = gram(np.random.default_rng(0), 18)
     for labels in (np.zeros(18, np.int64), np.repeat(np.arange(3), 6), np.repeat(np.arange(6), 3)):
-        groups = cluster(H, labels, size)
+        groups = cluster(H * H, labels, size)
         assert sorted(np.concatenate(groups).tolist()) == list(range(18))
         assert max(map(len, groups)) <= size
         assert all(len(np.unique(labels[group])) == 1 for group in groups)
@@ -228,6 +317,36 @@ def test_the_most_correlated_are_together():
     assert pairs == {frozenset({0, 4}), frozenset({1, 3}), frozenset({2, 5})}
     fours = {frozenset(group.tolist()) for group in cluster(H, np.zeros(6, np.int64), 4)}
     assert frozenset({0, 1, 3, 4}) in fours
+
+
+def test_pools_that_fit_stay_whole_and_the_correlated_ones_come_together():
+    H = np.eye(20)
+    for i, j, share in ((0, 9, 0.8), (2, 8, 0.7), (4, 13, 0.8), (0, 4, 0.2), (10, 12, 0.3), (16, 1, 0.1)):
+        H[i, j] = H[j, i] = share
+    _, block = lone_row(0, "pools", n=20)
+    for size in (1, 2):
+        assert all(len(set(block.labels[group])) == 1 for group in clusters(H, block, size))
+    alone = {frozenset(group.tolist()) for group in clusters(H, block, 4)}
+    assert alone == {frozenset(range(p, p + 4)) for p in range(0, 20, 4)}
+    two = {frozenset(block.labels[group].tolist()) for group in clusters(H, block, 8)}
+    assert two == {frozenset({0, 2}), frozenset({1, 3}), frozenset({4})}
+    four = {frozenset(block.labels[group].tolist()) for group in clusters(H, block, 16)}
+    assert four == {frozenset({0, 1, 2, 3}), frozenset({4})}
+
+
+def test_groups_have_no_more_states_than_is_worth_it():
+    _, block = lone_row(0, "5 of 8", n=32)
+    H = gram(np.random.default_rng(0), 32)
+    assert all(len(group) == 8 for group in clusters(H, block, 16))
+
+
+def test_patterns_are_of_whole_pools_that_leave_a_choice():
+    labels, keep = np.repeat(np.arange(4), [3, 2, 4, 1]), np.array([1, 1, 2, 1])
+    assert pattern_of(np.array([3, 4, 0, 2, 1]), labels, keep) == ((2, 1), (3, 1))
+    assert pattern_of(np.array([5, 6, 7, 8]), labels, keep) == ((4, 2),)
+    assert pattern_of(np.array([5, 6, 7]), labels, keep) == ()
+    assert pattern_of(np.array([3, 4, 9]), labels, keep) == ()
+    assert pattern_of(np.array([0, 1, 2]), labels[:3], keep[:1]) == ()
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e15])
@@ -249,10 +368,11 @@ def test_bounds_hold_where_blocks_are_nearly_singular():
         rng = np.random.default_rng(seed)
         a = rng.standard_normal((8, 2))
         H = a @ a.T + 1e-8 * gram(rng, 8, 0.1)
-        problem = SubsetProblem(rng.standard_normal((1, 8)), 0.5 * (H + H.T), Budget.per_row(4))
-        (block,) = blocks(problem)
-        split = secure_groups(block.H[0], started(block, 4))
-        assert group_bound(block, split) <= exact_optimum(problem)[0]
+        for budget in (Budget.per_row(4), Budget.n_of_m(2, 4)):
+            problem = SubsetProblem(rng.standard_normal((1, 8)), 0.5 * (H + H.T), budget)
+            (block,) = blocks(problem)
+            split = secure_groups(block.H[0], started(block, 4))
+            assert group_bound(block, split) <= exact_optimum(problem)[0]
 
 
 def test_blocks_that_are_not_definite_prove_nothing():

@@ -36,6 +36,8 @@ INCUMBENT = Tabu(rounds=5, share=0.15)
 """Where trees of narrow rows start: better than where no swap gains, and hardly slower."""
 NARROW = 256
 """Inputs up to which they do; the walks of wider rows take longer."""
+EASY = 100
+"""Inputs up to which a selection's tree seldom takes longer than its walks: it starts where no swap gains."""
 GRACE = 0.5
 """Seconds for bounds of rows whose search a limit kept from starting."""
 ENGINES = ("auto", "compiled", "batched")
@@ -158,7 +160,8 @@ class BranchAndBound(Solver):
         if control.warm_start is not None and fits(problem, control):
             start = min((start, greedy_mask(problem)), key=problem.value)
         control.report(problem.value(start), -np.inf, mask=start)
-        if problem.n <= NARROW and control.device == "cpu" and not INCUMBENT.refuses(problem):
+        walks = (EASY if not problem.refit else 0) < problem.n <= NARROW
+        if walks and control.device == "cpu" and not INCUMBENT.refuses(problem):
             mask = INCUMBENT.run(problem, control.quiet(warm_start=start)).mask
         else:
             mask, _, _ = LocalSearch().improve(problem, start, control.stopped)

@@ -124,6 +124,7 @@ class Entry(CPUDispatcher):
         self.targetoptions = {**options, "no_cfunc_wrapper": True}
         self._compiler.targetoptions = self.targetoptions
         self.part = CPUDispatcher(function, {}, inner)
+        self._told: dict[Any, object] = {}
         if cache:
             self._cache = Kept(self)
 
@@ -142,8 +143,9 @@ class Entry(CPUDispatcher):
         given, _ = normalize_signature(sig)
         plain = tuple(_writable(each) for each in given)
         try:
-            code = super().compile(plain)
-            if plain != given:
+            code, mine = super().compile(plain), object()
+            # once, whatever threads meet here: where two kinds fit, numba would look for code at every call
+            if plain != given and self._told.setdefault(given, mine) is mine:
                 self._insert([each._code for each in given], code, False)
             return code
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -17,9 +18,33 @@ THREADS = "SOLVERS_NUM_THREADS"
 """Environment variable with the most rows that are worked on at once."""
 
 
+class _Narrowed:
+    """Whoever keeps BLAS and OpenMP to one thread, counted: the first sets the limit, the last lifts it."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+
+    def enter(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.limit = _controller().limit(limits=1)
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.limit.restore_original_limits()
+
+
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+_narrowed = _Narrowed()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: setattr(_narrowed, "lock", Lock()))
 
 
 def workers() -> int:
@@ -35,8 +60,11 @@ def one_thread_each() -> Iterator[None]:
 
     (`torch.set_num_threads` is left alone: raised again, it can stall a batched LAPACK call.)
     """
-    with _controller().limit(limits=1):
+    _narrowed.enter()
+    try:
         yield
+    finally:
+        _narrowed.leave()
 
 
 def side_by_side(

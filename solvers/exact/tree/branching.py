@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.bounds.cholesky import factorise, half_inverse
 from solvers.bounds.node.newton import relax
 from solvers.bounds.node.oracle import curvature
 from solvers.hessian import Array
@@ -56,18 +57,25 @@ def stiffness(model, z, L, q, candidates, K):
         top = max(top, A[i, i])
     for i in range(w):
         A[i, i] += 1e-8 * top + 1e-300
-    inverse = np.linalg.inv(A)
-    out = np.empty(w)
+    factorise(A, w, 1e-12)
+    half = half_inverse(A, w)
+    out, line = np.empty(w), np.empty(w)
     first = 0
     while first < w:
         last = first
         while last < w and labels[candidates[last]] == labels[candidates[first]]:
             last += 1
-        total = inverse[first:last, first:last].sum()
+        total = 0.0
+        for k in range(w):
+            line[k] = half[k, first:last].sum()
+            total += line[k] * line[k]
         for i in range(first, last):
-            lean = inverse[i, first:last].sum()
-            share = inverse[i, i] - lean * lean / total if total > 0 else inverse[i, i]
-            out[i] = 0.5 / max(share, 1e-12 * inverse[i, i] + 1e-300)
+            own = lean = 0.0
+            for k in range(i, w):
+                own += half[k, i] * half[k, i]
+                lean += half[k, i] * line[k]
+            share = own - lean * lean / total if total > 0 else own
+            out[i] = 0.5 / max(share, 1e-12 * own + 1e-300)
         first = last
     return out
 

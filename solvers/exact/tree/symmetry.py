@@ -21,6 +21,7 @@ selection.
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -59,9 +60,13 @@ def _cost(block: Block, i: int) -> Fraction:
 def _copies(block: Block, members: NDArray[np.int64]) -> list[list[int]]:
     """Orbits of the swaps that leave the block as it is; swaps compose, so one entry stands for its orbit."""
     H, side = block.H, block.W if block.refit else block.B
+    corner = [H[:, i, i].tobytes() + side[:, i].tobytes() for i in members.tolist()]
+    twice = Counter(corner)
     alike: dict[bytes, list[list[int]]] = {}
-    for i in members.tolist():
-        key = H[:, i, i].tobytes() + side[:, i].tobytes() + np.sort(H[:, i], axis=1).tobytes()
+    for i, start in zip(members.tolist(), corner, strict=True):
+        if twice[start] == 1:
+            continue
+        key = start + np.sort(H[:, i], axis=1).tobytes()
         orbits = alike.setdefault(key, [])
         for orbit in orbits:
             if _interchangeable(H, orbit[0], i):

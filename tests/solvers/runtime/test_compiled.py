@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from numba import njit as numbas
+from numba import typeof
 
 from solvers.exact.tree.store import pop
 from solvers.runtime.compiled import Part, everything, njit
@@ -53,6 +54,22 @@ def test_arrays_that_cannot_be_written_to_share_the_code_of_others(rng):
     x.flags.writeable = False
     assert both(x, x) == first
     assert len(both.overloads) == 1
+
+
+def test_kinds_that_two_threads_have_asked_for_at_once_are_not_asked_for_again(rng, monkeypatch):
+    x = rng.standard_normal(5)
+    both(x, x)
+    x.flags.writeable = False
+    kinds = (typeof(x), typeof(x[::2]))
+    asked, compile_ = [], type(both).compile
+    monkeypatch.setattr(
+        type(both), "compile", lambda self, kinds: asked.append(kinds) or compile_(self, kinds)
+    )
+    for _ in range(2):  # as two threads do that both find no code
+        both.compile(kinds)
+    asked.clear()
+    both(x, x[::2])
+    assert not asked
 
 
 def test_an_entry_is_pickled_by_name():

@@ -22,12 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from solvers.bounds.groups.kernels import family_sums, levels, scatter, slopes
+from solvers.bounds.groups.kernels import family_sums, levels, slopes
 from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.groups.states import Index, States, entries
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-from solvers.runtime.compiled import FLAGS, njit
 
 lapack = scipy.linalg.lapack
 
@@ -306,38 +305,3 @@ class Sums(NamedTuple):
             return Step(dx, Multipliers(dual.L, tuple(dp)), slope)
         dL = dual.L @ system.whole(dx) @ point.S
         return Step(dx, Multipliers(T * point.S - dual.L + 0.5 * (dL + dL.T), tuple(dp)), slope)
-
-
-def newton_step(system: GroupSystem, point: Point, dual: Multipliers, T: float) -> Step | None:
-    """The step towards the central path at T, or None if rounding leaves its matrix indefinite."""
-    n, S, y = system.n, point.S, point.y
-    sums = Sums.of(system, point, dual, T)
-    A = np.zeros((len(point.x), len(point.x)))
-    if system.held:
-        A[:n, :n] = S
-    else:
-        fill(A, S, np.outer(y, y) + dual.L, y, system.first, system.second, system.half)
-    for columns, curves in zip(system.columns, sums.curves, strict=True):
-        scatter(A, columns, curves)
-    A[np.diag_indices(len(A))] *= 1.0 + 1e-13
-    factor, info = lapack.dpotrf(A.T, lower=0, overwrite_a=1, clean=0)
-    if info:
-        return None
-    return sums.step(system, point, dual, T, -lapack.dpotrs(factor, sums.gradient, lower=0)[0])
-
-
-@njit(cache=True, nogil=True, fastmath=FLAGS)
-def fill(A, S, M, y, first, second, half):  # type: ignore[no-untyped-def]
-    """The remainder's part of the matrix, lower half: `S` in q, `-S E y` across, `tr(E S E' M)` in D."""
-    n = len(y)
-    for i in range(n):
-        for k in range(i + 1):
-            A[i, k] = S[i, k]
-    for e in range(len(first)):
-        i, j, f, row = first[e], second[e], half[e], n + e
-        for k in range(n):
-            A[row, k] = -f * (S[i, k] * y[j] + S[j, k] * y[i])
-        for g in range(e + 1):
-            k, m = first[g], second[g]
-            pairs = S[i, k] * M[j, m] + S[i, m] * M[j, k] + S[j, k] * M[i, m] + S[j, m] * M[i, k]
-            A[row, n + g] = f * half[g] * pairs

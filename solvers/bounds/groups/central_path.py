@@ -12,9 +12,10 @@ import numpy as np
 from scipy.linalg import lapack
 
 from solvers.bounds.evaluate import relaxed_point
-from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step, newton_step
+from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step
 from solvers.bounds.groups.clusters import clusters, joined
 from solvers.bounds.groups.conjugate import WIDE, conjugate_step
+from solvers.bounds.groups.newton import compliance, newton_step
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, secure_groups
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -159,6 +160,12 @@ class CentralPath:
             cool = self._decrement(step) < CENTRED and (late or min(reach, share) > 0.4)
             if point.objective < self._least:
                 self._least, self.best = point.objective, system.unpack(self.split, point.x)
+
+    def compliance(self) -> Array | None:
+        """`[n]` see `solvers.bounds.groups.barrier.compliance`; None without a point, too."""
+        if self.point is None:
+            return None
+        return compliance(self.system, self.point, self.dual, self.T)
 
     def _decrement(self, step: Step) -> float:
         return -step.slope / (self.T * self.system.size)

@@ -44,7 +44,7 @@ WIDE = 700
 def conjugate_step(
     system: GroupSystem, point: Point, dual: Multipliers, T: float, settled: float = SETTLED
 ) -> Step | None:
-    """A step as `solvers.bounds.groups.barrier.newton_step`, short of it by what conjugate gradients leave.
+    """A step as `solvers.bounds.groups.newton.newton_step`, short of it by what conjugate gradients leave.
 
     Args:
         system: whose blocks are variables.

@@ -19,7 +19,7 @@ from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.node.restriction import elimination, part_of
 from solvers.bounds.split import LOOSE, Split, split_blocks
 from solvers.certificate import Proof
-from solvers.exact.grouped.branching import Costs
+from solvers.exact.grouped.branching import choose
 from solvers.exact.grouped.inheritance import Seed
 from solvers.exact.grouped.node import Relaxed, left_of, relax
 from solvers.exact.grouped.open_node import Named, OpenNode, pack, unpack
@@ -95,7 +95,7 @@ class GroupTree:
         self.nodes, self.splits, self.steps, self.seconds = 0, 0, 0, 0.0
         self.formation, self.value, self.floor = 0.0, math.inf, math.inf
         self.gap = self.noise = 0.0
-        self._part, self._costs = part_of(block), Costs(block.n)
+        self._part = part_of(block)
         self._chains = chains(block) if settings.symmetry and not settings.record else np.zeros(0, np.int64)
         self._share, self._record = settings.share, Record(block) if settings.record else None
         self._incumbent = np.zeros(block.n, dtype=bool)
@@ -176,9 +176,8 @@ class GroupTree:
         """All that its further course depends on, by name."""
         nodes = [self._open[key] for key in sorted(self._open)]
         facts = np.array([float(getattr(self, name)) for name in FACTS])
-        known = {"facts": facts, "sums": self._costs.sums, "counts": self._costs.counts}
-        proof = {} if self._record is None else self._record.arrays()
-        return known | {"incumbent": self._incumbent} | pack(nodes, self.block.n) | proof
+        known = {"facts": facts, "incumbent": self._incumbent} | pack(nodes, self.block.n)
+        return known if self._record is None else known | self._record.arrays()
 
     def restore(self, arrays: Named) -> GroupTree:
         """Go on from what `arrays` gave; returns the tree itself.
@@ -191,7 +190,6 @@ class GroupTree:
             raise ValueError("its arrays have other shapes")
         for name, fact in zip(FACTS, arrays["facts"].tolist(), strict=True):
             setattr(self, name, type(getattr(self, name))(fact))
-        self._costs.sums, self._costs.counts = arrays["sums"].copy(), arrays["counts"].copy()
         self._incumbent = arrays["incumbent"].astype(bool)
         self._open, self._heap, self._bytes = {}, [], 0
         for node in unpack(arrays, n):
@@ -234,7 +232,7 @@ class GroupTree:
         """Relax a node, fix what that decides, and close it or branch."""
         self.nodes += 1
         fix, lower, seed, at, record = node.fix.copy(), node.lower, node.seed, node.at, self._record
-        first, small = True, SMALL if record is None else 0
+        small = SMALL if record is None else 0
         while True:
             if len(self._chains) and not follow(fix, self._chains):
                 return
@@ -256,9 +254,7 @@ class GroupTree:
                     return
                 break
             self.splits, self.steps = self.splits + 1, self.steps + found.steps
-            if first and node.entry >= 0:
-                self._costs.learn(node.entry, int(fix[node.entry]), found.bound - node.lower, node.moved)
-            first, seed = False, found.seed
+            seed = found.seed
             vector = 0 if record is None else record.add(fix, found.split)
             if record is not None and found.bound > lower:
                 record.bound(at, vector)
@@ -357,18 +353,15 @@ class GroupTree:
         """Put both children of a node among the open ones."""
         settled = self._settle(fix)
         free = np.flatnonzero(fix == 0)
-        if settled is None or not len(free) or found is None:
-            entry, share = (int(free[0]), 0.5) if len(free) else (-1, 0.0)
-        else:
-            z = np.zeros(self.block.n)
-            z[found.free] = found.z
-            entry = int(free[self._costs.choose(free, z[free], self.cutoff - lower)])
-            share = float(z[entry])
-        if entry < 0:
-            self._push(OpenNode(fix, lower, seed, at=at))
+        if settled is None or not len(free):
+            self._push(OpenNode(fix, lower, seed, at))
             return
+        entry = int(free[0])
+        if found is not None:
+            left = fix[found.free] == 0
+            entry = int(free[choose(found.gains[:, left], found.z[left], self.cutoff - lower)])
         leaves = (0, 0) if self._record is None else self._record.branch(at, entry)
-        for side, moved, leaf in zip((-1, 1), (share, 1.0 - share), leaves, strict=True):
+        for side, leaf in zip((-1, 1), leaves, strict=True):
             child = fix.copy()
             child[entry] = side
-            self._push(OpenNode(child, lower, seed, entry, moved, leaf))
+            self._push(OpenNode(child, lower, seed, leaf))

@@ -12,6 +12,7 @@ from solvers.bounds.groups.central_path import GROUPING, CentralPath, start
 from solvers.bounds.groups.split import GroupSplit, bound_and_regrets, secure_groups
 from solvers.bounds.node.restriction import Part, restrict
 from solvers.bounds.split import split_blocks
+from solvers.exact.grouped.branching import rises
 from solvers.exact.grouped.inheritance import Seed, at_shares, families_of, groups_of, merged, restricted
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -40,6 +41,7 @@ class Relaxed:
         z: `[f]` the share of every entry that is kept.
         kept: `[f]` by how much the bound rises if an entry has to be kept.
         pruned: `[f]` if it has to be pruned.
+        gains: `[2, f]` by how much the bound should rise once an entry is pruned, or kept.
         steps: Newton steps taken.
     """
 
@@ -50,6 +52,7 @@ class Relaxed:
     z: Array
     kept: Array
     pruned: Array
+    gains: Array
     steps: int
 
 
@@ -98,7 +101,9 @@ def relax(
     for group in groups:
         z[group.members] = group.kept
     bound, kept, pruned = bound_and_regrets(block, split)
-    return Relaxed(free, bound, split, Seed(free, groups, prices), z, kept, pruned, path.steps)
+    compliance = path.compliance() if bound < cutoff else None
+    gains = rises(z, np.ones(block.n) if compliance is None else compliance) * value
+    return Relaxed(free, bound, split, Seed(free, groups, prices), z, kept, pruned, gains, path.steps)
 
 
 def _opened(

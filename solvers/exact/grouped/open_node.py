@@ -22,16 +22,12 @@ class OpenNode:
         fix: `[n]` 1 kept, -1 pruned, 0 free.
         lower: bound known.
         seed: of its parent; None at the root.
-        entry: branched on, -1 if none.
-        moved: how far that moved the entry's share.
         at: its leaf in the proof, where that is recorded.
     """
 
     fix: NDArray[np.int8]
     lower: float
     seed: Seed | None = None
-    entry: int = -1
-    moved: float = 0.0
     at: int = 0
 
     @property
@@ -54,8 +50,6 @@ def pack(nodes: Sequence[OpenNode], n: int) -> Named:
         "fix": np.array([node.fix for node in nodes], np.int8).reshape(len(nodes), n),
         "lower": np.array([node.lower for node in nodes], np.float64),
         "seed": np.array([number.get(id(node.seed), -1) for node in nodes], np.int64),
-        "entry": np.array([node.entry for node in nodes], np.int64),
-        "moved": np.array([node.moved for node in nodes], np.float64),
         "at": np.array([node.at for node in nodes], np.int64),
         "free": joined([seed.free for seed in several], np.int64),
         "frees": np.array([len(seed.free) for seed in several], np.int64),
@@ -92,12 +86,12 @@ def unpack(arrays: Named, n: int) -> list[OpenNode]:
             raise ValueError("its groups hold entries that are not there")
         seeds.append(Seed(free, some, price))
         first += int(count)
-    if ((arrays["seed"] < -1) | (arrays["seed"] >= len(seeds))).any() or (arrays["entry"] >= n).any():
+    if ((arrays["seed"] < -1) | (arrays["seed"] >= len(seeds))).any():
         raise ValueError("its nodes point nowhere")
-    names = ("fix", "lower", "seed", "entry", "moved", "at")
+    names = ("fix", "lower", "seed", "at")
     return [
-        OpenNode(fix, float(low), None if k < 0 else seeds[k], int(entry), float(moved), int(at))
-        for fix, low, k, entry, moved, at in zip(*(arrays[name] for name in names), strict=True)
+        OpenNode(fix, float(low), None if k < 0 else seeds[k], int(at))
+        for fix, low, k, at in zip(*(arrays[name] for name in names), strict=True)
     ]
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from solvers import Budget, SubsetProblem
-from solvers.bounds.groups.barrier import GroupSystem, Multipliers, central, newton_step
+from solvers.bounds.groups.barrier import GroupSystem, Multipliers, central
 from solvers.bounds.groups.central_path import start
 from solvers.bounds.groups.clusters import clusters, joined
+from solvers.bounds.groups.newton import compliance, newton_step
 from solvers.bounds.groups.split import group_bound, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
@@ -66,8 +67,11 @@ def system_price(system, x, k):
     return 0.0 if states.pattern else x[system.columns[k][:, -1:]] * states.kept.sum(axis=1)
 
 
-def merit(system, z):
-    """The barrier problem's objective in all variables, tau among them, state by state."""
+def merit(system, z, extra):
+    """The barrier problem's objective in all variables, tau among them, state by state.
+
+    Keeping an entry costs its `extra [n]` besides its pool's price.
+    """
     n, prices = system.n, system.prices
     q, entries, t = z[:n], z[n:prices], z[prices : prices + len(system.keep)]
     tau = iter(z[prices + len(system.keep) :])
@@ -87,7 +91,7 @@ def merit(system, z):
             most = []
             for kept in states.kept:
                 S = [i for i, inside in zip(members, kept, strict=True) if inside]
-                score = 0.5 * q[S] @ torch.linalg.solve(D[S][:, S], q[S])
+                score = 0.5 * q[S] @ torch.linalg.solve(D[S][:, S], q[S]) - extra[S].sum()
                 if not states.pattern:
                     score = score - len(S) * z[own[-1]]
                 total = total - weight * T * torch.log(level - score)
@@ -97,6 +101,13 @@ def merit(system, z):
     return total
 
 
+def everything(system, point):
+    """All variables of `merit` at a point."""
+    tau = np.concatenate([slack.min(axis=1) for slack in point.slack])
+    tops = [(h.h - system_price(system, point.x, k)).max(axis=1) for k, h in enumerate(point.states)]
+    return torch.as_tensor(np.concatenate([point.x, tau + np.concatenate(tops)]))
+
+
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("lone", [(), (1, 6, 7)])
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -104,15 +115,32 @@ def test_a_step_with_central_multipliers_is_newtons(size, lone, budget):
     _, split, system = a_system(2, size, budget, lone)
     point = system.at(system.pack(split), T)
     step = newton_step(system, point, Multipliers.central(system, point, T), T)
-    tau = np.concatenate([slack.min(axis=1) for slack in point.slack])
-    tops = [(h.h - system_price(system, point.x, k)).max(axis=1) for k, h in enumerate(point.states)]
-    z = torch.as_tensor(np.concatenate([point.x, tau + np.concatenate(tops)]))
-    full = torch.autograd.functional.hessian(lambda z: merit(system, z), z).numpy()
-    slope = torch.autograd.functional.jacobian(lambda z: merit(system, z), z).numpy()
+    z, free = everything(system, point), torch.zeros(10, dtype=torch.float64)
+    full = torch.autograd.functional.hessian(lambda z: merit(system, z, free), z).numpy()
+    slope = torch.autograd.functional.jacobian(lambda z: merit(system, z, free), z).numpy()
     newton = -np.linalg.solve(full, slope)
-    assert float(merit(system, z)) == pytest.approx(point.merit(T), rel=1e-10)
+    assert float(merit(system, z, free)) == pytest.approx(point.merit(T), rel=1e-10)
     assert step.x == pytest.approx(newton[: len(step.x)], rel=1e-6, abs=1e-8 * np.abs(newton).max())
     assert step.slope == pytest.approx(slope @ newton, rel=1e-6)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_compliance_is_the_curvature_in_prices_on_single_entries(size, budget, held):
+    block, split, _ = a_system(4, size, budget, lone=(2,))
+    system = GroupSystem(block, split, 1.3)
+    point = system.at(system.pack(split), T)
+    both = torch.cat([everything(system, point), torch.zeros(10, dtype=torch.float64)])
+    full = torch.autograd.functional.hessian(lambda z: merit(system, z[:-10], z[-10:]), both).numpy()
+    fast = np.arange(system.n, system.prices) if held else np.zeros(0, int)
+    moving = np.setdiff1d(np.arange(len(both) - 10), fast)
+    across = full[moving][:, -10:]
+    given = np.linalg.solve(full[np.ix_(moving, moving)], across)
+    want = np.diagonal(full)[-10:] - (across * given).sum(axis=0)
+    own = GroupSystem(block, split, 1.3, held=held)
+    point = own.at(own.pack(split), T)
+    assert compliance(own, point, Multipliers.central(own, point, T), T) == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -5,9 +5,10 @@ import pytest
 
 from solvers import SubsetProblem
 from solvers.bounds.groups import central_path
-from solvers.bounds.groups.barrier import Multipliers, Sums, newton_step
+from solvers.bounds.groups.barrier import Multipliers, Sums
 from solvers.bounds.groups.central_path import group_split
 from solvers.bounds.groups.conjugate import SETTLED, Matrix, Near, conjugate_step, inside
+from solvers.bounds.groups.newton import newton_step
 from solvers.bounds.groups.states import entries
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks

@@ -1,27 +1,47 @@
-"""Pseudo-costs: what was learnt decides, and the mean where nothing was."""
+"""Branching goes where both sides should gain, and expected gains are near those that are found."""
 
 import numpy as np
+import pytest
 
-from solvers.exact.grouped.branching import Costs
-
-
-def test_the_entry_that_gained_most_on_both_sides_is_chosen():
-    costs, z = Costs(4), np.array([0.5, 0.5, 0.5, 0.5])
-    for entry, gain in ((0, 1.0), (1, 4.0), (2, 2.0), (3, 3.0)):
-        costs.learn(entry, 1, gain, 0.5)
-        costs.learn(entry, -1, gain, 0.5)
-    assert costs.choose(np.arange(4), z, 100.0) == 1
-    assert costs.choose(np.array([0, 2, 3]), z[:3], 100.0) == 2
+from solvers.bounds.node.restriction import part_of
+from solvers.exact.grouped.branching import choose, rises
+from solvers.exact.grouped.node import left_of, relax
+from tests.solvers.exact.grouped.test_group_tree import hard, planted, run
 
 
-def test_one_sided_gains_count_less():
-    costs = Costs(2)
-    costs.learn(0, 1, 10.0, 0.5)
-    costs.learn(0, -1, 0.0, 0.5)
-    costs.learn(1, 1, 2.0, 0.5)
-    costs.learn(1, -1, 2.0, 0.5)
-    assert costs.choose(np.arange(2), np.array([0.5, 0.5]), 100.0) == 1
+def test_a_stiff_share_rises_more_and_on_the_side_that_moves_it_further():
+    down, up = rises(np.array([0.5, 0.5, 0.2]), np.array([1.0, 4.0, 1.0]))
+    assert down == pytest.approx([1 / 8, 1 / 32, 1 / 50])
+    assert up == pytest.approx([1 / 8, 1 / 32, 8 / 25])
 
 
-def test_unknown_entries_go_by_their_shares():
-    assert Costs(3).choose(np.arange(3), np.array([0.01, 0.55, 0.99]), 1.0) == 1
+def test_the_entry_that_gains_most_on_both_sides_is_chosen():
+    z = np.full(3, 0.5)
+    assert choose(np.array([[1.0, 3.0, 2.0], [1.0, 3.0, 4.0]]), z, 100.0) == 1
+    assert choose(np.array([[10.0, 2.0, 0.0], [0.0, 2.0, 10.0]]), z, 100.0) == 1
+
+
+def test_what_passes_the_cutoff_counts_no_more():
+    assert choose(np.array([[9.0, 1.0], [0.5, 1.0]]), np.full(2, 0.5), 1.0) == 1
+
+
+def test_where_nothing_should_gain_shares_decide():
+    assert choose(np.zeros((2, 3)), np.array([0.01, 0.55, 0.99]), 1.0) == 1
+
+
+def test_expected_gains_are_near_those_of_the_children():
+    block, fix = hard(), np.zeros(24, np.int8)
+    value = run(planted(block)).value
+    part, never = part_of(block), lambda: None
+    free, left = left_of(part, block.rows, fix)
+    root = relax(left, free, fix, None, value, np.inf, never)
+    expected, found = [], []
+    for entry in np.argsort(np.abs(root.z - 0.5))[:10].tolist():
+        for row, side in enumerate((-1, 1)):
+            child = fix.copy()
+            child[entry] = side
+            free, left = left_of(part, block.rows, child)
+            expected.append(root.gains[row, entry])
+            found.append(relax(left, free, child, root.seed, value, np.inf, never).bound - root.bound)
+    assert np.corrcoef(expected, found)[0, 1] > 0.8
+    assert 0.5 < np.sum(expected) / np.sum(found) < 2.0

@@ -9,7 +9,9 @@ from solvers.certificate.groups import families_of
 from solvers.certificate.proof import leaf_fixings
 from solvers.checker import Refuted
 from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.grouped import group_tree
 from solvers.exact.grouped.group_tree import GroupTree, suits
+from solvers.exact.grouped.node import relax
 from solvers.exact.tree.block_tree import Settings
 from solvers.exact.tree.forest import _grown
 from solvers.form.blocks import blocks
@@ -37,12 +39,12 @@ def planted(problem, settings=RECORD, gap=1e-6):
 
 
 def verified(folder, problem, found):
-    """The verdict on a solution's certificate, all of whose proofs have splits in groups."""
+    """The verdict on a solution's certificate, whose proofs are all in groups, or none if no node was."""
     assert found.certificate is not None
     found.certificate.save(folder / "c")
     save(folder / "p.npz", problem)
     proofs = found.certificate.parts[0].proofs
-    assert all(proof.blocks is not None for proof in proofs)
+    assert all((proof.blocks is not None) == (found.stats["nodes"] > 0) for proof in proofs)
     verdict = checker.verify(folder / "c", folder / "p.npz")
     assert verdict.bound == found.certificate.bound
     assert verdict.low <= found.value * (1 + 1e-9)
@@ -116,7 +118,7 @@ def test_a_row_of_the_digits_is_proven(tmp_path):
     assert found.value == pytest.approx(solve(problem, BranchAndBound()).value, rel=2e-4)
 
 
-@pytest.mark.parametrize("limit", [1, 4])
+@pytest.mark.parametrize("limit", [0, 1, 4])
 def test_stopped_early_it_certifies_the_least_bound_and_goes_on_from_its_file(tmp_path, limit):
     problem, path = hard(rows=2), tmp_path / "search.ckpt"
     first = solve(problem, BranchAndBound(grouped=4, node_limit=limit), certify=True, checkpoint=path)
@@ -147,6 +149,26 @@ def test_it_goes_on_from_its_arrays_to_the_same_proof_here_and_on_a_worker():
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert np.array_equal(one.blocks.cross, other.blocks.cross)
     assert np.array_equal(one.blocks.price, other.blocks.price)
+
+
+def test_halted_within_a_node_its_proof_is_as_good_as_its_bound_and_goes_on(monkeypatch):
+    def halting(*given):
+        found = relax(*given)
+        tree.halt[0] = True
+        return found
+
+    tree = planted(hard())
+    for _ in range(2):
+        tree.work()
+    monkeypatch.setattr(group_tree, "relax", halting)
+    assert not tree.work()
+    monkeypatch.undo()
+    tree.halt[0] = False
+    half = GroupTree(tree.block, RECORD).restore(tree.arrays())
+    assert half.bound * (1 - 1e-5) <= half.last_proof().bound <= tree.value
+    while not tree.work():
+        pass
+    assert tree.last_proof().bound == pytest.approx(tree.value, rel=1e-5)
 
 
 @pytest.mark.parametrize(

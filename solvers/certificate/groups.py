@@ -15,8 +15,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.split import Family, GroupSplit, relaxed
-from solvers.bounds.groups.states import Index, States, counts, kept_by
+from solvers.bounds.groups.split import Family, GroupSplit, relaxed, worth_above
+from solvers.bounds.groups.states import Index, States, counts
 from solvers.certificate.points import SHARE, Terms, completed, rounded, rounding
 from solvers.certificate.proof import IMPOSSIBLE, LOSS, OffDiagonal, Proof, leaf_fixings
 from solvers.form.blocks import Block
@@ -318,26 +318,13 @@ def _claims(
 def state_scores(family: Family, q: Array, error: Array, price: Array) -> Array:
     """`[V, B, 2^s]` `h_S - t |S|` from above for residuals `q [V, B, s]` within an error, prices `[V, B]`.
 
-    As `solvers.bounds.groups.split.scores_above`, for many residuals, with the checker's rounding on top:
-    infinite where rounding hides whether a block is definite.
+    As `solvers.bounds.groups.split.scores_above`, with the checker's rounding on top.
     """
-    D, size = family.D, family.members.shape[1]
-    diagonal = np.diagonal(D, axis1=1, axis2=2)
-    unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-    lowest = np.linalg.eigvalsh(unit[:, :, None] * D * unit[:, None, :])[:, 0] - 16.0 * size**2 * EPS
-    states = States.of(D, q[0])
-    if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
-        return np.full((*q.shape[:2], 1 << size), np.inf)
+    size = family.members.shape[1]
+    gamma, states = rounding(size), States.of(family.D, q[0])
     found = np.empty((*q.shape[:2], 1 << size))
-    gamma = rounding(size)
-    for v in range(len(q)):
-        w = states.w if v == 0 else states.at(q[v]).w
-        own, off = q[v][:, None], error[v][:, None]
-        Dw, reach = w @ D, np.abs(w) @ np.abs(D)
-        slack = off + gamma * (np.abs(own) + reach)
-        r = (np.abs(own - Dw) + slack) * unit[:, None] * kept_by(size)
-        h = ((own - 0.5 * Dw) * w).sum(axis=2) + (np.abs(w) * slack).sum(axis=2)
-        h += 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest[:, None]
+    for v, own in enumerate(q):
+        h = worth_above(family, states.at(own) if v else states, own, error[v])
         paid = price[v][:, None] * counts(size)
         found[v] = h - paid + gamma * (np.abs(h) + np.abs(paid))
     return found

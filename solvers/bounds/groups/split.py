@@ -160,32 +160,37 @@ def _look(block: Block, split: GroupSplit) -> _Look:
 
 
 def scores_above(split: GroupSplit, q: Array, error: Array, labels: Index) -> tuple[list[Array], float]:
-    """`h_S - t |S|` from above for q `[n]` within an error, `[B, K]` a family, and the size of the largest.
+    """`h_S - t |S|` from above for q `[n]` within an error, `[B, K]` a family; the largest's size."""
+    scores, around = [], 0.0
+    for family in split.families:
+        at = family.members
+        h = worth_above(family, States.of(family.D, q[at], family.states), q[at], error[at])
+        paid = split.t[labels[at[:, 0]]][:, None] * family.states.counts
+        scores.append(h - paid)
+        around += float((np.abs(h) + np.abs(paid)).max(axis=1).sum())
+    return scores, around
+
+
+def worth_above(family: Family, states: States, q: Array, error: Array) -> Array:
+    """`[B, K]` `h_S` from above for residuals `q [B, s]` within an error; `states` are the groups' at q.
 
     For any w on S, `h_S = q'w - 1/2 w'Dw + 1/2 r'(D_SS)^-1 r` with `r = (q - Dw)_S`. In units in which the
     diagonal of D is one, the last term is at most `1/2 |r|^2` over the least eigenvalue, so that an inexact w
     costs little and no more is asked of it. Infinite where rounding hides whether a block is definite.
     """
-    scores, around = [], 0.0
-    for family in split.families:
-        at, D, size, allowed = family.members, family.D, family.members.shape[1], family.states
-        diagonal = np.diagonal(D, axis1=1, axis2=2)
-        unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-        lowest = allowed.lowest(unit[:, :, None] * D * unit[:, None, :]) - 16.0 * size**2 * EPS
-        states = States.of(D, q[at], allowed)
-        if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
-            return [np.full(states.h.shape, np.inf)], np.inf
-        gamma = 2.0 * margin(size)
-        w, own, off = states.w, q[at][:, None], error[at][:, None]
-        Dw, reach = w @ D, np.abs(w) @ np.abs(D)
-        r = (np.abs(own - Dw) + off + gamma * (np.abs(own) + reach)) * unit[:, None] * allowed.kept
-        h = ((own - 0.5 * Dw) * w).sum(axis=2)
-        h += (np.abs(w) * (off + gamma * (np.abs(own) + reach))).sum(axis=2)
-        h += 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest
-        paid = split.t[labels[at[:, 0]]][:, None] * allowed.counts
-        scores.append(h - paid)
-        around += float((np.abs(h) + np.abs(paid)).max(axis=1).sum())
-    return scores, around
+    D, size, allowed = family.D, family.members.shape[1], family.states
+    diagonal = np.diagonal(D, axis1=1, axis2=2)
+    unit = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+    lowest = allowed.lowest(unit[:, :, None] * D * unit[:, None, :]) - 16.0 * size**2 * EPS
+    if not ((lowest > 0.0).all() and np.isfinite(states.logdet)):
+        return np.full(states.h.shape, np.inf)
+    gamma = 2.0 * margin(size)
+    w, own = states.w, q[:, None]
+    Dw, reach = w @ D, np.abs(w) @ np.abs(D)
+    slack = error[:, None] + gamma * (np.abs(own) + reach)
+    r = (np.abs(own - Dw) + slack) * unit[:, None] * allowed.kept
+    h = ((own - 0.5 * Dw) * w).sum(axis=2) + (np.abs(w) * slack).sum(axis=2)
+    return np.asarray(h + 0.5 * (1.0 + gamma) * (r * r).sum(axis=2) / lowest)
 
 
 def relaxed(R: Array, y: Array) -> Array:

@@ -119,7 +119,7 @@ def _opened(
         own = split_blocks([block])[0]
         path = CentralPath(block, start(block, own.d[0], own.z), value)
         path.follow(lambda gap: GROUPING, stopped)
-        path.group(SIZE)
+        path.group(SIZE, whole=False)
         return path
     place = np.full(len(fix), -1)
     place[free] = np.arange(len(free))

@@ -89,6 +89,14 @@ def test_solved_with_a_certificate_every_row_is_proven_by_groups(tmp_path, optio
     assert verdict.gap <= 2e-4
 
 
+def test_a_row_that_fits_into_one_group_is_proven_too(tmp_path):
+    problem = make_problem(np.random.default_rng(0), Budget.per_row([4, 2]), n=7)
+    found = solve(problem, SOLVER, certify=True)
+    verified(tmp_path, problem, found)
+    best = solve(problem, "brute-force").value
+    assert best * (1 - 2e-4) <= found.certificate.bound <= best * (1 + 1e-12)
+
+
 def test_branchings_have_splits_of_several_groups_and_unused_ones_are_left_out(tmp_path):
     problem = hard()
     tree = planted(problem)

@@ -64,10 +64,12 @@ class Auto(Solver):
         """See `Solver.refuses`."""
         return unfit_for_units(problem)
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        for solver in (self.search, Portfolio(), Relaxation()):
-            solver.prepare()
+        self.search.prepare(like)
+        if like is None or like.n > self.exact_inputs or like.pools.width > 1 or like.hessian.implicit:
+            Portfolio().prepare(like)
+            Relaxation().prepare(like)
 
     def settings(self) -> str:
         """See `Solver.settings`."""

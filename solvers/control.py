@@ -53,6 +53,7 @@ class Control:
         certify: whether `Outcome.proof` is asked for.
         checkpoint: the file to go on from and to keep the search in, or None.
         executor: whose workers rows are searched on; None for threads of this process.
+        given_up: polled, too; once true, the search ends as by its time limit.
     """
 
     gap: float = 1e-4
@@ -69,6 +70,7 @@ class Control:
     certify: bool = False
     checkpoint: Checkpoint | None = None
     executor: Executor | None = None
+    given_up: Callable[[], bool] = lambda: False
     started: float = field(default_factory=time.perf_counter)
     trace: list[Progress] = field(default_factory=list)
     interrupted: bool = False
@@ -92,7 +94,7 @@ class Control:
             return Status.INTERRUPTED
         if self.deadline is not None and time.perf_counter() >= self.deadline:
             return Status.TIME_LIMIT
-        return None
+        return Status.TIME_LIMIT if self.given_up() else None
 
     def width(self, value: float) -> float:
         """How far below `value` a bound may lie and prove the gap; negative where rounding forbids it."""

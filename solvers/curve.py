@@ -151,7 +151,7 @@ def curve(
     if tensors_help(problem, device):
         load_torch()
     spare_full_disks()
-    compile_kernels()
+    compile_kernels(problem)
     start = time.perf_counter()
     reduction = reduce(problem)
     offsets = reduction.offsets

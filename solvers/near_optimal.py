@@ -176,7 +176,7 @@ def near_optimal(
     if tensors_help(problem, "cpu"):
         load_torch()
     spare_full_disks()
-    compile_kernels()
+    compile_kernels(problem)
     start = time.perf_counter()
     best = solve(
         problem, BranchAndBound(engine="compiled"), gap=GAP, seed=seed, callback=callback,

@@ -6,15 +6,16 @@ import difflib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from solvers import cold_start
 from solvers.budget import GROUPS, KINDS, POOLS, UNITS
 from solvers.certificate import certify as make_certificate
 from solvers.certificate import check_certifiable
@@ -24,12 +25,13 @@ from solvers.exact.enumeration import least
 from solvers.executors.door import borrowed
 from solvers.executors.spread import warm
 from solvers.form.reduction import reduce
-from solvers.problem import SubsetProblem
+from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.caches import spare_full_disks
 from solvers.runtime.checkpoint import Checkpoint
+from solvers.runtime.plain import plainly
 from solvers.runtime.plugins import plugins
 from solvers.runtime.rehearsal import rehearse_arithmetic
-from solvers.runtime.tensors import load_torch
+from solvers.runtime.tensors import load_torch, on_cpu
 from solvers.solution import Solution, Status, closes
 from solvers.solver import Outcome, Solver
 
@@ -239,13 +241,37 @@ def _solve(
     if chosen.makes_tensors(problem, device):
         load_torch()
     spare_full_disks()
+    run = partial(
+        _run, problem, chosen, executor, time_limit, gap, seed, callback=callback, device=device,
+        certify=certify, file=file,
+    )  # fmt: skip
+    spent = 0.0
+    if not certify and file is None and executor is None and cold_start.suits(problem, chosen, device):
+        start = time.perf_counter()
+        with plainly():
+            found = run(warm_start, start, cold_start.begin(problem))
+        if isinstance(found, Solution):
+            return found
+        spent, warm_start = time.perf_counter() - start, found
     rehearse_arithmetic()
-    chosen.prepare()
-    warm(executor, chosen)
+    like = problem if on_cpu(device) else None
+    chosen.prepare(like)
+    cold_start.note_ready(problem, chosen)
+    warm(executor, chosen, like)
     if certify:
-        get_solver("relaxation").prepare()
+        get_solver("relaxation").prepare(like)
+    solution = run(warm_start, time.perf_counter() - spent)
+    assert isinstance(solution, Solution)
+    return solution
+
+
+def _run(
+    problem: SubsetProblem, chosen: Solver, executor: Executor | None, time_limit: float | None, gap: float,
+    seed: int, warm_start: ArrayLike | None, start: float, given_up: Callable[[], bool] = lambda: False, *,
+    callback: Callback | None, device: str, certify: bool, file: Checkpoint | None,
+) -> Solution | Mask:  # fmt: skip
+    """One search, by a clock that began at `start`; its mask alone where it was given up."""
     log.debug("%s begins on %r", chosen.name, problem)
-    start = time.perf_counter()
     given = None if warm_start is None else problem.check(warm_start)
     reduction = reduce(problem)
     deadline, late = share_limit(start, time_limit, certify)
@@ -254,13 +280,16 @@ def _solve(
         warm_start=None if given is None else reduction.lower(given),
         offset=reduction.offset, margin=reduction.margin, noise=reduction.problem.rounding,
         floor=problem.floor, lift=reduction.lift, certify=certify, checkpoint=file,
-        executor=executor,
+        executor=executor, given_up=given_up,
     )  # fmt: skip
     with interruptible(control):
         outcome = _checked(chosen.run(reduction.problem, control), chosen, reduction.problem)
         mask = reduction.lift(outcome.mask)
         if given is not None and problem.value(given) < problem.value(mask):
             mask = given
+        timely = control.remaining is None or control.remaining > 0.0
+        if outcome.reason is Status.TIME_LIMIT and timely and given_up():
+            return mask
         bound = control.told(outcome.bound)
         finished = outcome.reason in (Status.OPTIMAL, Status.FEASIBLE)
         proving = chosen.proves == "optimality" and finished

@@ -73,8 +73,12 @@ class Solver(ABC):
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """Solve a reduced problem within the control's limits."""
 
-    def prepare(self) -> None:
-        """Do once what no time limit should pay for, such as compiling; called before the clock starts."""
+    def prepare(self, like: SubsetProblem | None = None) -> None:
+        """Do once what no time limit should pay for, such as compiling; called before the clock starts.
+
+        Args:
+            like: a problem of the kind that is to be solved; None for whatever the solver takes.
+        """
         return
 
     def makes_tensors(self, problem: SubsetProblem, device: str) -> bool:

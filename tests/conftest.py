@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import cbs.zoo
 
+os.environ["SOLVERS_COMPILE_BEHIND"] = "0"  # every test is of compiled code, also the first
 torch.set_num_threads(1)  # the tests share few cores
 _trained = functools.cache(cbs.zoo.trained_digits_mlp)
 

@@ -32,6 +32,7 @@ from cbs.cli import (
     solve,
     study,
     verify,
+    warm,
 )  # fmt: skip
 from cbs.cli.everywhere import Command, Group, shared
 from cbs.cli.output import complain, telling_of_plugins
@@ -56,7 +57,8 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "solve": solve.solve, "bound": solve.bound, "curve": curve.curve, "verify": verify.verify,
     },
     "Studies": {"report": report.report},
-    "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor},
+    "What there is": {"solvers": listing.solvers, "methods": listing.methods, "doctor": doctor.doctor,
+                      "warm": warm.warm},
 }  # fmt: skip
 """By panel of the help."""
 GROUPS: dict[str, Group] = {

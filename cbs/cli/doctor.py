@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 from cbs.cli import output
@@ -89,13 +87,11 @@ def _memory() -> str:
 
 def _compiled() -> str:
     """Where compiled code is kept, and how much there is of it."""
-    spec = importlib.util.find_spec("solvers")
-    beside = Path(str(spec.origin)).parent if spec is not None else Path()
-    place = os.environ.get("NUMBA_CACHE_DIR")
-    files = [*Path(place or beside).rglob("*.nbc")]
-    kept = sum(file.stat().st_size for file in files) / 2**20
-    where = place or "beside the sources"
-    return f"{len(files)} files of {kept:.1f} MiB {'in ' if place else ''}{where}"
+    from solvers.runtime.caches import folder_of_code
+    from solvers.runtime.warming import kept
+
+    files = kept()
+    return f"{len(files)} files of {sum(files.values()) / 2**20:.1f} MiB in {folder_of_code()}"
 
 
 def _tried(name: str, facts: dict[str, Any]) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from solvers.bounds import stand_ins
 from solvers.runtime.compiled import FLAGS, njit
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.factorise)
 def factorise(A, n, least=0.0):
     """Factor the leading `[n, n]` of A in place; whether it is positive definite.
 
@@ -72,7 +73,7 @@ def _corner(A, first, last, floor):
     return True
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.factorise_shifted)
 def factorise_shifted(A, shift, work):
     """Factor `A - diag(shift)` into work; whether it is positive definite."""
     n = len(shift)
@@ -83,7 +84,7 @@ def factorise_shifted(A, shift, work):
     return factorise(work, n)
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.forward)
 def forward(L, x, a):
     """`x <- L^-1 x` on the leading a entries."""
     i = 0
@@ -110,7 +111,7 @@ def forward(L, x, a):
         i += 1
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.backward)
 def backward(L, x, a):
     """`x <- L'^-1 x` on the leading a entries."""
     i = a
@@ -132,7 +133,7 @@ def backward(L, x, a):
             x[k] -= L[i, k] * xi
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.forward_rows)
 def forward_rows(L, C, a):
     """`C <- L^-1 C` of a matrix of a rows."""
     columns = C.shape[1]
@@ -154,7 +155,7 @@ def forward_rows(L, C, a):
             row[j] *= x
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.half_inverse)
 def half_inverse(L, n):
     """`L^-1`, with zeros above its diagonal."""
     half = np.zeros((n, n))
@@ -178,7 +179,7 @@ def half_inverse(L, n):
     return half
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.inverse)
 def inverse(L, n):
     """`(L L')^-1`."""
     out = np.zeros((n, n))
@@ -223,7 +224,7 @@ def add_gram(C, rows, lower, out):
         k += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, stand_in=stand_ins.pool_basis)
 def pool_basis(L, labels, lack):
     """`[pools, a]` orthonormal rows V that span `L^-1 E'`, E the membership in the pools of `labels`.
 
@@ -279,7 +280,7 @@ def project(V, y):
             y[i] -= dot * V[t, i]
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.project_rows)
 def project_rows(V, C):
     """`C <- (I - V'V) C`."""
     rows, columns = C.shape

@@ -24,9 +24,10 @@ from solvers.heuristics.greedy import fits, greedy_mask, opening
 from solvers.heuristics.local_search import LocalSearch
 from solvers.heuristics.tabu import Tabu
 from solvers.problem import Mask, SubsetProblem
-from solvers.relaxations.split import round_off
+from solvers.relaxations.split import compile_lone_rows, round_off
 from solvers.runtime.checkpoint import Keeper, pack, unpack
 from solvers.runtime.parallel import one_thread_each, side_by_side
+from solvers.runtime.plain import plain
 from solvers.runtime.rehearsal import rehearse, rehearse_arithmetic
 from solvers.runtime.tensors import on_cpu
 from solvers.solution import RowBounds, Status
@@ -85,9 +86,11 @@ class BranchAndBound(Solver):
         if self.engine not in ENGINES:
             raise ValueError(f"engine {self.engine!r}: not one of {', '.join(ENGINES)}")
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        compile_kernels()
+        compile_kernels(like)
+        if like is None or (like.refit and like.n >= self.grouped):
+            compile_lone_rows()
 
     def makes_tensors(self, problem: SubsetProblem, device: str) -> bool:
         """See `Solver.makes_tensors`."""
@@ -149,7 +152,7 @@ class BranchAndBound(Solver):
     def _in_batches(self, control: Control) -> bool:
         if self.engine == "compiled" or control.certify or control.checkpoint is not None:
             return False
-        return self.engine == "batched" or not on_cpu(control.device)
+        return self.engine == "batched" or plain() or not on_cpu(control.device)
 
     def _settings(self, control: Control, trees: int) -> Settings:
         memory = self.memory_limit // trees
@@ -160,8 +163,9 @@ class BranchAndBound(Solver):
         if control.warm_start is not None and fits(problem, control):
             start = min((start, greedy_mask(problem)), key=problem.value)
         control.report(problem.value(start), -np.inf, mask=start)
-        walks = (EASY if not problem.refit else 0) < problem.n <= NARROW
-        if walks and control.device == "cpu" and not INCUMBENT.refuses(problem):
+        if plain():
+            return start
+        if control.device == "cpu" and _walks(problem):
             mask = INCUMBENT.run(problem, control.quiet(warm_start=start)).mask
         else:
             mask, _, _ = LocalSearch().improve(problem, start, control.stopped)
@@ -235,11 +239,20 @@ class BranchAndBound(Solver):
         return Outcome(mask, bound, reason, stats, proofs, rows)
 
 
-def compile_kernels() -> None:
-    """Have ready whatever is compiled for a search."""
+def compile_kernels(like: SubsetProblem | None = None) -> None:
+    """Have ready whatever is compiled for a search: of problems of a kind, or of all."""
     rehearse_arithmetic()
-    rehearse(BranchAndBound())
-    LocalSearch().prepare()
+    rehearse(BranchAndBound(), like)
+    if like is None or _walks(like):
+        INCUMBENT.prepare(like)
+    if like is None or not _walks(like):
+        LocalSearch().prepare(like)
+
+
+def _walks(problem: SubsetProblem) -> bool:
+    """Whether trees of a problem start where walks end."""
+    least = 0 if problem.refit else EASY
+    return least < problem.n <= NARROW and not INCUMBENT.refuses(problem)
 
 
 def _kind(arrays: Mapping[str, Any]) -> type[Tree]:

@@ -38,9 +38,9 @@ class BruteForce(Solver):
     proves: ClassVar[str] = "optimality"
     budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        rehearse(BruteForce())
+        rehearse(BruteForce(), like)
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

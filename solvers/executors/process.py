@@ -32,6 +32,7 @@ from solvers.executors.failures import (
 )
 from solvers.executors.message import Measured, dumps, loads
 from solvers.runtime.parallel import THREADS
+from solvers.runtime.plain import SWITCH
 
 POOLS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -175,7 +176,7 @@ class Process:
             raise ValueError("executor: guarded processes need Linux or macOS")
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
-        environment = {**os.environ, **dict.fromkeys(POOLS, str(self.threads))}
+        environment = {**os.environ, **dict.fromkeys(POOLS, str(self.threads)), SWITCH: "0"}
         with theirs:
             paths = json.dumps([path or os.getcwd() for path in sys.path])
             told = map(str, (theirs.fileno(), read, os.getpid(), self.threads, int(self.pin)))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from solvers.executors.failures import ProcessDied
 from solvers.executors.message import dumps, loads
+from solvers.problem import SubsetProblem
 from solvers.solution import Status
 from solvers.solver import Solver
 
@@ -121,11 +122,18 @@ def spread(
     return results
 
 
-def warm(executor: Executor | None, solver: Solver) -> None:
-    """Have an executor's workers import and compile what a solver takes, before its clock starts."""
+def warm(executor: Executor | None, solver: Solver, like: SubsetProblem | None = None) -> None:
+    """Have an executor's workers import and compile what a solver takes, before its clock starts.
+
+    Args:
+        executor: whose workers; None for nobody's.
+        solver: which.
+        like: as in `Solver.prepare`.
+    """
     if executor is not None:
-        spread(executor, _warmed, [solver] * workers_of(executor))
+        spread(executor, _warmed, [(solver, like)] * workers_of(executor))
 
 
-def _warmed(solver: Solver) -> None:
-    solver.prepare()
+def _warmed(solver_and_like: tuple[Solver, SubsetProblem | None]) -> None:
+    solver, like = solver_and_like
+    solver.prepare(like)

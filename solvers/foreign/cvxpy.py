@@ -111,9 +111,9 @@ class Cvxpy(MixedInteger):
             return f"its model has {variables} variables, more than {VARIABLES}; try branch-and-bound"
         return None
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        super().prepare()
+        super().prepare(like)
         with _worker():
             return
 

@@ -186,10 +186,10 @@ def in_turn(problem: SubsetProblem, control: Control, floors: Sequence[float] | 
     return InTurn(parts, control)
 
 
-def prepare_start() -> None:
+def prepare_start(like: SubsetProblem | None) -> None:
     """Have ready what is compiled for the mask and the bounds that foreign solvers start from."""
     for solver in (LocalSearch(), Relaxation()):
-        solver.prepare()
+        solver.prepare(like)
 
 
 def _keep_handler() -> None:

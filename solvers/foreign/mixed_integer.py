@@ -60,9 +60,9 @@ class Foreign(Solver):
             Whether the time cut it short.
         """
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        prepare_start()
+        prepare_start(like)
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""

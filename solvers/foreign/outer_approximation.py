@@ -68,9 +68,9 @@ class OuterApproximation(Foreign):
             return "OR-Tools can't be imported after highspy (both bring a libhighs); import ortools first"
         return None
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        super().prepare()
+        super().prepare(like)
         with compiling_is_told():
             for problem in tiny_problems(("joint", "selection"), ("per_row",)):
                 for block, split in zip(found := blocks(problem), split_blocks(found), strict=True):

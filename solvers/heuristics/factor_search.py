@@ -58,7 +58,7 @@ class FactorSearch(Solver):
     summary: ClassVar[str] = "bound, rounding and window search on factors that are never formed"
     proves: ClassVar[str] = "a bound"
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
         H = FactorHessian(np.eye(2, 4), 1.0)
         for refit in (True, False):

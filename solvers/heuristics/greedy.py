@@ -38,9 +38,9 @@ class Greedy(Solver):
     summary: ClassVar[str] = "cheapest weight first by row, rows allocated exactly"
     budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        rehearse(Greedy())
+        rehearse(Greedy(), like)
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""
@@ -61,9 +61,9 @@ class OptimalBrainSurgeon(Solver):
     summary: ClassVar[str] = "Optimal Brain Surgeon: one weight at a time over the whole budget"
     variants: ClassVar[tuple[str, ...]] = ("joint",)
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        rehearse(OptimalBrainSurgeon())
+        rehearse(OptimalBrainSurgeon(), like)
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

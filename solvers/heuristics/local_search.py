@@ -48,9 +48,9 @@ class LocalSearch(Solver):
     summary: ClassVar[str] = "greedy, then best 1-swaps until none gains"
     budgets: ClassVar[tuple[str, ...]] = (*KINDS, GROUPS, UNITS)
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        rehearse(LocalSearch())
+        rehearse(LocalSearch(), like)
         compile_limits()
 
     def refuses(self, problem: SubsetProblem) -> str | None:

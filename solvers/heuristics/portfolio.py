@@ -59,10 +59,10 @@ class Portfolio(Solver):
     name: ClassVar[str] = "portfolio"
     summary: ClassVar[str] = "annealed ADMM, then reheating and best 1-swaps by what they gain"
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
         for solver in (Tabu(), LocalSearch()):
-            solver.prepare()
+            solver.prepare(like)
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""

@@ -50,9 +50,9 @@ class Tabu(Solver):
     name: ClassVar[str] = "tabu"
     summary: ClassVar[str] = "greedy, then tabu search with restarts and path relinking"
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        rehearse(Tabu(rounds=1))
+        rehearse(Tabu(rounds=1), like)
         compile_limits()
 
     def refuses(self, problem: SubsetProblem) -> str | None:

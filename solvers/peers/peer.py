@@ -73,9 +73,9 @@ class Peer(Solver):
         """See `Solver.install_hint`."""
         return f"cbs peers install {cls.name}"
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`: its process imports and compiles."""
-        LocalSearch().prepare()
+        LocalSearch().prepare(like)
         with running(self.name) as process:
             process()
 

@@ -54,10 +54,10 @@ class CvxpySdp(Solver):
     proves: ClassVar[str] = "a bound"
     requires: ClassVar[tuple[str, ...]] = ("cvxpy", "clarabel")
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
         for solver in (LocalSearch(), Relaxation()):
-            solver.prepare()
+            solver.prepare(like)
 
     def refuses(self, problem: SubsetProblem) -> str | None:
         """See `Solver.refuses`."""

@@ -64,10 +64,11 @@ class Relaxation(Solver):
         """See `Solver.refuses`."""
         return unfit_for_units(problem)
 
-    def prepare(self) -> None:
+    def prepare(self, like: SubsetProblem | None = None) -> None:
         """See `Solver.prepare`."""
-        rehearse(Relaxation())
-        _compile_lone_rows()
+        rehearse(Relaxation(), like)
+        if like is None or like.refit:
+            compile_lone_rows()
 
     def run(self, problem: SubsetProblem, control: Control) -> Outcome:
         """See `Solver.run`."""
@@ -197,7 +198,7 @@ class Relaxation(Solver):
 
 
 @cache
-def _compile_lone_rows() -> None:
+def compile_lone_rows() -> None:
     """Have ready what is compiled for rows too wide for a tiny problem to come to it."""
     with compiling_is_told():
         for problem in tiny_problems(("joint",), ("per_row",)):

@@ -24,6 +24,7 @@ from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 
 from solvers.runtime.kept import Kept
+from solvers.runtime.plain import plain
 
 FLAGS = {"reassoc", "contract"}
 """What compiled sums may be rearranged by: order and fused products, nothing that hides infinities.
@@ -33,18 +34,22 @@ lock, so that rows run side by side.
 """
 
 
-def njit(*, cache: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def njit(
+    *, cache: bool = True, stand_in: Callable[..., Any] | None = None, **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """A decorator as `numba.njit`, whose functions are parts of one another and entries for Python.
 
     Args:
         cache: whether the machine code is kept for later processes.
+        stand_in: what is called instead where Python does without compiled code (`solvers.runtime.plain`);
+            None for the function itself.
         options: of `numba.njit`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         if config.DISABLE_JIT:
-            return function
-        return Entry(function, {**options, "nopython": True, "boundscheck": None}, cache)
+            return stand_in or function
+        return Entry(function, {**options, "nopython": True, "boundscheck": None}, cache, stand_in)
 
     return decorate
 
@@ -118,8 +123,12 @@ class Pipeline(Compiler):
 class Entry(CPUDispatcher):
     """A compiled function that Python calls; where compiled code calls it, `part` stands in for it."""
 
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any], cache: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], options: dict[str, Any], cache: bool,
+        stand_in: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(function, {}, options, Pipeline)
+        self.stand_in = stand_in or function
         inner = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         self.targetoptions = {**options, "no_cfunc_wrapper": True}
         self._compiler.targetoptions = self.targetoptions
@@ -127,6 +136,12 @@ class Entry(CPUDispatcher):
         self._told: dict[Any, object] = {}
         if cache:
             self._cache = Kept(self)
+
+    def __call__(self, *args: Any, **kws: Any) -> Any:
+        """See numba."""
+        if plain():
+            return self.stand_in(*args, **kws)
+        return super().__call__(*args, **kws)
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """See numba; a constant among the arguments is a number like any other."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import numpy as np
 from numba.core import serialize
@@ -51,7 +51,12 @@ class Kept(_Cache):
 
     Args:
         entry: the function.
+
+    Attributes:
+        used: files that were read or written by this process.
     """
+
+    used: ClassVar[set[Path]] = set()
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
@@ -71,6 +76,8 @@ class Kept(_Cache):
         if found is None:
             self._wait(path)
             found = _read(path, target_context)
+        if found is not None:
+            self.used.add(path)
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -85,6 +92,7 @@ class Kept(_Cache):
             try:
                 part.write_bytes(serialize.dumps(data._reduce()))
                 os.replace(part, path)
+                self.used.add(path)
             finally:
                 part.unlink(missing_ok=True)
         except OSError as error:
@@ -95,7 +103,7 @@ class Kept(_Cache):
         """The file for argument types."""
         if self._own is None:
             self._own = fingerprint(self._entry)
-        made = (self._own, str(sig), codegen.magic_tuple(), sys.version_info[:3], *_versions())
+        made = (self._own, str(sig), codegen.magic_tuple(), sys.version_info[:3], *versions())
         name = hashlib.sha256(repr(made).encode()).hexdigest()[:32]
         return folder_of_code() / f"{self._entry.py_func.__name__}-{name}{SUFFIX}"
 
@@ -124,7 +132,8 @@ class Kept(_Cache):
         """See numba."""
 
 
-def _versions() -> tuple[str, ...]:
+def versions() -> tuple[str, ...]:
+    """Of the packages that make machine code and set how arrays lie in memory."""
     return version("numba"), version("llvmlite"), np.__version__
 
 

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from solvers.runtime.plain import plain
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 THREADS = "SOLVERS_NUM_THREADS"
@@ -79,7 +81,7 @@ def side_by_side(
         items: with each of these.
         most: items in work at once, at least one; None for as many as there are cores.
     """
-    threads = workers() if most is None else max(1, min(most, workers()))
+    threads = 1 if plain() else workers() if most is None else max(1, min(most, workers()))
     todo = list(items)
     if min(threads, len(todo)) < 2:
         with one_thread_each():

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numba.core import event
 
-from solvers.budget import GROUPS, KINDS, UNITS, Budget
+from solvers.budget import GROUPS, KINDS, POOLS, UNITS, Budget
 from solvers.control import Control
 from solvers.form.reduction import reduce
 from solvers.hessian import FactorHessian
 from solvers.problem import SubsetProblem
+from solvers.runtime.plain import plain
 from solvers.solver import Solver
 
 COMPILING = "compiling, once for this installation: a minute or two"
@@ -28,28 +29,44 @@ COMPILING = "compiling, once for this installation: a minute or two"
 VARIANTS = ("joint", "selection")
 
 _log = logging.getLogger("solvers")
-_ready: set[tuple[type[Solver], str]] = set()
+_ready: set[tuple[type[Solver], str, str, str]] = set()
 
 
-def rehearse(solver: Solver) -> None:
-    """Run a solver on a tiny problem of every kind that it takes; once a process.
+def rehearse(solver: Solver, like: SubsetProblem | None = None) -> None:
+    """Run a solver on tiny problems of every kind that it takes; on those of a kind once a process.
 
     Args:
         solver: with fields that let it come to all of its code.
+        like: a problem whose kind is to be rehearsed alone.
     """
-    key = type(solver), repr(solver)
-    if key in _ready:
+    if plain():
         return
+    kinds = product(solver.variants, solver.budgets) if like is None else [kind(like)]
     with compiling_is_told():
-        for problem in tiny_problems(solver.variants, solver.budgets):
-            if solver.refuses(problem) is None:
-                solver.run(problem, Control(certify=True))
-    _ready.add(key)
+        for variant, budget in kinds:
+            key = type(solver), repr(solver), variant, budget
+            if key in _ready:
+                continue
+            for problem in tiny_problems((variant,), (budget,)):
+                if solver.refuses(problem) is None:
+                    solver.run(problem, Control(certify=True))
+            _ready.add(key)
+
+
+def kind(problem: SubsetProblem) -> tuple[str, str]:
+    """Variant and budget kind, as solvers get the problem: what decides which code it comes to."""
+    budget = GROUPS if problem.budget.kind == POOLS else problem.budget.kind
+    return "joint" if problem.refit else "selection", budget
+
+
+def rehearse_arithmetic() -> None:
+    """Have compiled what reductions and values need before and after any search, for every curvature."""
+    if not plain():
+        _do_sums()
 
 
 @cache
-def rehearse_arithmetic() -> None:
-    """Have compiled what reductions and values need before and after any search, for every curvature."""
+def _do_sums() -> None:
     X = np.array([[2.0, 1.0, 0.5, -1.0], [0.5, 1.5, 1.0, 0.5]])
     H = X.T @ X + 1e-9 * np.eye(4)  # so near to singular that it takes doubled precision
     W = np.array([[2.0, -1.0, 0.1, 0.01], [1.0, 0.5, -2.0, 0.02]])

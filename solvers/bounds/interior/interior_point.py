@@ -135,8 +135,7 @@ def _direction(data, at, S, mu, phi, step):
         if refit:
             A[i, i] += at.floor[i] / at.d[i]
             step.d[i] += mu / at.d[i]
-        for j in range(n):
-            A[i, j] += at.X[i, j] * S[i, j]
+    A += at.X * S
     step.d[:] += y @ Y
     if not factorise(A, n):
         return False
@@ -149,12 +148,9 @@ def _direction(data, at, S, mu, phi, step):
         step.high[i] = (mu + at.high[i] * step.z[i]) / (1.0 - at.z[i]) - at.high[i]
         if refit:
             step.floor[i] = (mu - at.floor[i] * step.d[i]) / at.d[i] - at.floor[i]
-        for j in range(n):
-            A[i, j] = step.d[i] * S[i, j]
+    A[:] = step.d.reshape((n, 1)) * S
     twist = at.X @ A
-    for i in range(n):
-        for j in range(n):
-            step.X[i, j] = mu * S[i, j] - at.X[i, j] + 0.5 * (twist[i, j] + twist[j, i])
+    step.X[:] = mu * S - at.X + 0.5 * (twist + twist.T)
     return True
 
 
@@ -193,9 +189,7 @@ def _gap(data, at):
         gap += at.low[i] * at.z[i] + at.high[i] * (1.0 - at.z[i]) - at.X[i, i] * at.d[i]
         if data.refit:
             gap += at.floor[i] * at.d[i]
-        for j in range(n):
-            gap += at.X[i, j] * data.H[i, j]
-    return gap
+    return gap + (at.X * data.H).sum()
 
 
 class Course(NamedTuple):

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.bounds import stand_ins
 from solvers.bounds.cholesky import factorise, inverse
 from solvers.hessian import Array
 from solvers.runtime.compiled import FLAGS, njit
@@ -57,7 +58,7 @@ class Derivatives(NamedTuple):
     dd: Array
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.joint)
 def joint(data, z, d, out):
     """The value of the joint phi, with the costs of the columns of B added up; derivatives into out."""
     n = len(z)
@@ -85,7 +86,7 @@ def joint(data, z, d, out):
     return value
 
 
-@njit(cache=True, nogil=True, fastmath=FLAGS)
+@njit(cache=True, nogil=True, fastmath=FLAGS, stand_in=stand_ins.selection)
 def selection(data, z, d, out):
     """The value of the selection phi; derivatives into out."""
     n, A, c = len(z), data.H, data.B

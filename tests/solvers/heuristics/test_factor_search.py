@@ -282,7 +282,7 @@ def test_some_of_the_time_is_left_to_search(rng, monkeypatch):
         return ascend(image, space, value, stopped=stopped)
 
     monkeypatch.setattr(factor_search, "ascend", endless)
-    monkeypatch.setattr(FactorSearch, "prepare", lambda self: None)
+    monkeypatch.setattr(FactorSearch, "prepare", lambda self, like=None: None)
     found = solve(make(rng, refit=False, n=40), FactorSearch(opening=0), time_limit=1.0, gap=0.0)
     assert found.stats["windows"] > 0
 

@@ -1,0 +1,70 @@
+"""First solves that do not wait for compiled code.
+
+Where nothing is compiled yet, narrow rows are searched as Python and in tensors: in seconds, where compiling
+takes a minute. A process beside it compiles for the next solve; if that is done first, the search goes on
+compiled from the mask that it has. Statuses and bounds are as honest in either way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+from solvers.auto import Auto
+from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.hessian import BlockDiagonalHessian, FactorHessian
+from solvers.problem import SubsetProblem
+from solvers.runtime import background
+from solvers.runtime.plain import SWITCH
+from solvers.runtime.rehearsal import kind
+from solvers.runtime.tensors import load_torch, on_cpu
+from solvers.runtime.warming import Task
+from solvers.solver import Solver
+
+log = logging.getLogger(__name__)
+
+INPUTS = {True: 100, False: 40}
+"""Inputs of joint and of selected rows up to which a search in tensors mostly ends within seconds."""
+ROWS = 32
+"""Rows up to which it does."""
+BUDGETS = ("per_row", "n_of_m")
+"""Budgets of whose rows it finds the optimum one by one."""
+
+
+def suits(problem: SubsetProblem, solver: Solver, device: str) -> bool:
+    """Whether a solve without compiled code is called for, and can be had."""
+    if solver not in (Auto(), BranchAndBound()) or not on_cpu(device) or problem.budget.kind not in BUDGETS:
+        return False
+    wide = problem.n > INPUTS[problem.refit] or problem.m > ROWS
+    if wide or isinstance(problem.hessian, FactorHessian | BlockDiagonalHessian) or not background.allowed():
+        return False
+    task = _task(problem)
+    if background.is_ready(task) or background.failed(task) or importlib.util.find_spec("torch") is None:
+        return False
+    load_torch()
+    return True
+
+
+def begin(problem: SubsetProblem) -> Callable[[], bool]:
+    """Have compiled, by another process, what a problem takes; whether that has ended, when it is called."""
+    task = _task(problem)
+    log.info("solved without compiled code, which another process compiles (%s=0 to wait)", SWITCH)
+    try:
+        background.start(task)
+    except OSError as error:
+        log.info("no process can be started: %s", error)
+        return lambda: False
+    return lambda: background.ended(task)
+
+
+def note_ready(problem: SubsetProblem, solver: Solver) -> None:
+    """Note that what a problem takes is compiled, if it is."""
+    task = _task(problem)
+    if isinstance(solver, Auto | BranchAndBound) and background.allowed() and not background.is_ready(task):
+        background.note_ready(task)
+
+
+def _task(problem: SubsetProblem) -> Task:
+    variant, budget = kind(problem)
+    return Task("branch-and-bound", variant, budget)

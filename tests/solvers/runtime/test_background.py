@@ -1,0 +1,119 @@
+"""A first solve of a new installation answers without compiled code, which the next one finds compiled."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from solvers import Budget, FactorHessian, SubsetProblem, cold_start
+from solvers.auto import Auto
+from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.brute_force import BruteForce
+from solvers.instances import random_problem
+from solvers.runtime import background
+from solvers.runtime.plain import SWITCH
+from solvers.runtime.warming import Task
+
+TASK = Task("branch-and-bound", "joint", "per_row")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing compiled, and processes allowed."""
+    monkeypatch.setattr(background, "folder_of_code", lambda: tmp_path)
+    monkeypatch.setattr(background, "_started", {})
+    monkeypatch.setenv(SWITCH, "1")
+    return tmp_path
+
+
+def problem(n=12, m=2, budget=None, **options):
+    return random_problem(m, n, budget or Budget.per_row(n // 2), seed=0, **options)
+
+
+def test_narrow_rows_are_solved_at_once_where_nothing_is_compiled(fresh):
+    for solver in (Auto(), BranchAndBound()):
+        assert cold_start.suits(problem(), solver, "cpu")
+        assert cold_start.suits(problem(budget=Budget.n_of_m(2, 4), refit=False), solver, "cpu")
+
+
+def test_what_is_wide_or_otherwise_asked_for_waits(fresh):
+    narrow = problem()
+    assert not cold_start.suits(narrow, BruteForce(), "cpu")
+    assert not cold_start.suits(narrow, BranchAndBound(engine="compiled"), "cpu")
+    assert not cold_start.suits(narrow, Auto(patience=1.0), "cpu")
+    assert not cold_start.suits(narrow, Auto(), "cuda")
+    assert not cold_start.suits(problem(101), Auto(), "cpu")
+    assert not cold_start.suits(problem(41, refit=False), Auto(), "cpu")
+    assert not cold_start.suits(problem(m=33), Auto(), "cpu")
+    assert not cold_start.suits(problem(budget=Budget.columns(3)), Auto(), "cpu")
+    factor = FactorHessian(narrow.W, 1.0)
+    assert not cold_start.suits(SubsetProblem(narrow.W, factor, narrow.budget), Auto(), "cpu")
+
+
+def test_nothing_is_started_where_it_must_not_be(fresh, monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
+    assert not cold_start.suits(problem(), Auto(), "cpu")
+    monkeypatch.setenv(SWITCH, "1")
+    monkeypatch.setattr(background.os, "access", lambda *_: False)
+    assert not cold_start.suits(problem(), Auto(), "cpu")
+    monkeypatch.undo()
+
+
+def test_what_is_ready_is_noted_for_these_sources_alone(fresh, monkeypatch):
+    assert not background.is_ready(TASK)
+    background.note_ready(TASK)
+    assert background.is_ready(TASK)
+    assert not background.is_ready(Task("branch-and-bound", "selection", "per_row"))
+    assert not cold_start.suits(problem(), Auto(), "cpu")
+    monkeypatch.setattr(background, "_release", lambda: "another")
+    assert not background.is_ready(TASK)
+
+
+def test_a_process_that_fails_is_not_started_again_and_leaves_nothing(fresh, monkeypatch):
+    monkeypatch.setattr(background.sys, "executable", "/bin/false")
+    background.start(TASK)
+    for _ in range(500):
+        if background.ended(TASK):
+            break
+        time.sleep(0.02)
+    assert background.failed(TASK)
+    assert not cold_start.suits(problem(), Auto(), "cpu")
+    zombies = [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]
+    assert zombies == []
+
+
+SCRIPT = """
+import json, sys
+from solvers import Budget, solve
+from solvers.instances import random_problem
+found = solve(random_problem(2, 8, Budget.per_row(4), seed=0))
+print(json.dumps([found.status.value, found.value, found.bound, found.stats["engine"]]))
+"""
+
+
+@pytest.mark.slow
+def test_the_second_solve_of_an_installation_is_compiled(tmp_path):
+    environment = {**os.environ, SWITCH: "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def answer():
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+        )
+        assert run.stderr == ""
+        return json.loads(run.stdout)
+
+    first = answer()
+    assert first[0] == "optimal"
+    assert first[3] == "batched"
+    for _ in range(3000):
+        if [*tmp_path.rglob("*.ready")]:
+            break
+        time.sleep(0.2)
+    second = answer()
+    assert second[0] == "optimal"
+    assert second[3] == "compiled"
+    assert second[1] == pytest.approx(first[1], rel=1e-9)

@@ -208,9 +208,8 @@ def compile_lone_rows() -> None:
                 for _ in range(2):
                     row.lift(2, lambda: None)
                 row.polish(lambda: None)
-                part, free = part_of(block), np.zeros(block.n, dtype=np.int64)
-                for whole in (part, part._replace(H=np.copy(part.H), B=np.copy(part.B))):
-                    restrict(whole, free)  # a problem's own arrays can't be written to, what is left can
+                for dtype in (np.int64, np.int8):  # of fixings in rows, and in trees of groups
+                    restrict(part_of(block), np.zeros(block.n, dtype))
 
 
 def _units(problem: SubsetProblem, control: Control) -> Outcome:

@@ -81,7 +81,7 @@ def start(task: Task) -> None:
 
 def main(task: Task) -> None:
     """What that process does: one compiles at a time, and the next finds what it has left."""
-    os.nice(19)
+    os.nice(10)
     with (folder_of_code() / "behind.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         make_ready(task)

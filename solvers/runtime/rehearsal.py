@@ -41,7 +41,9 @@ def rehearse(solver: Solver, like: SubsetProblem | None = None) -> None:
     """
     if plain():
         return
-    kinds = product(solver.variants, solver.budgets) if like is None else [kind(like)]
+    kinds = list(product(solver.variants, solver.budgets)) if like is None else [kind(like)]
+    if kinds[-1][1] == "per_layer":  # whose rows are searched one by one
+        kinds.append((kinds[-1][0], "per_row"))
     with compiling_is_told():
         for variant, budget in kinds:
             key = type(solver), repr(solver), variant, budget

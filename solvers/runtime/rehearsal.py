@@ -41,11 +41,13 @@ def rehearse(solver: Solver, like: SubsetProblem | None = None) -> None:
     """
     if plain():
         return
-    kinds = list(product(solver.variants, solver.budgets)) if like is None else [kind(like)]
-    if kinds[-1][1] == "per_layer":  # whose rows are searched one by one
-        kinds.append((kinds[-1][0], "per_row"))
+    kinds = {*product(solver.variants, solver.budgets)}
+    if like is not None:
+        variant, budget = kind(like)
+        rows = {(variant, "per_row")} if budget == "per_layer" else set()  # which are searched one by one
+        kinds &= {(variant, budget)} | rows
     with compiling_is_told():
-        for variant, budget in kinds:
+        for variant, budget in sorted(kinds):
             key = type(solver), repr(solver), variant, budget
             if key in _ready:
                 continue

@@ -108,7 +108,7 @@ class GroupSystem:
             self.columns.append(np.concatenate(columns if states.pattern else [*columns, price], axis=1))
         self.first, self.second = np.concatenate(first), np.concatenate(second)
         self.half = np.where(self.first == self.second, 0.5, 1.0)
-        self.weights = [(states.kept.shape[1] + 1.0) / len(states.kept) for states in self.states]
+        self.weights = [states.weight for states in self.states]
         self.size = (0 if held else 2 * self.n) + sum(at.size + len(at) for at in self.families)
         self._held = [
             States.of(family.D / value, split.q[family.members] / value, family.states)

@@ -34,6 +34,8 @@ CENTRED = 0.1
 """Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
 VARIABLES = 6000
 """Most variables; groups are smaller where they would lead to more."""
+CLOSED = 1e-10
+"""Gap, as a share of the row's value, that is left as rounding."""
 STEPS = 80
 """Steps of a stage at most."""
 NEGLIGIBLE = 1e-12
@@ -145,7 +147,7 @@ class CentralPath:
             gap = 1.0 + self.point.objective
             last = enough(gap) / system.size
             late = last >= self.T
-            if gap <= 0.0 or (cool and late):
+            if gap <= CLOSED or (cool and late):
                 break
             if cool:
                 self.T = max(COOLING * self.T, last)

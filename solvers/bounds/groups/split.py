@@ -19,7 +19,7 @@ import numpy as np
 import scipy.linalg
 
 from solvers.bounds.evaluate import margin
-from solvers.bounds.groups.states import Index, Pattern, States, StateSet, every_state, whole_pools
+from solvers.bounds.groups.states import Index, Pattern, States, StateSet, states_of
 from solvers.bounds.secure import EPS
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -43,7 +43,7 @@ class Family:
     @property
     def states(self) -> StateSet:
         """The states of its groups."""
-        return whole_pools(self.pattern) if self.pattern else every_state(self.members.shape[1])
+        return states_of(self.members.shape[1], self.pattern)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,12 @@ class StateSet:
         largest = top * (size / (float(count.max()) * top.sum()))
         return cls(pattern, kept, count.astype(np.float64), np.array(chain, np.int64), largest)
 
+    @property
+    def weight(self) -> float:
+        """Of each state in the barrier: a group of s entries counts for s + 1 constraints."""
+        states, size = self.kept.shape
+        return float((size + 1.0) / states)
+
     def lowest(self, D: Array) -> Array:
         """`[B, K]`, or `[B, 1]` for all states, a least eigenvalue of the blocks `D_SS` of `D [B, s, s]`."""
         if not self.pattern:
@@ -93,6 +99,11 @@ def whole_pools(pattern: Pattern) -> StateSet:
         met &= masks[:, first : first + size].sum(axis=1) == keep
         first += size
     return StateSet.of(pattern, masks[met])
+
+
+def states_of(size: int, pattern: Pattern) -> StateSet:
+    """The states of groups of whole pools, or of parts of pools where the pattern is empty."""
+    return whole_pools(pattern) if pattern else every_state(size)
 
 
 @dataclass(frozen=True)

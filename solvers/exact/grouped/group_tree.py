@@ -33,6 +33,7 @@ from solvers.heuristics.rows.search import state
 from solvers.heuristics.rows.swaps import GAIN, SWAPS, descend
 from solvers.heuristics.rows.tableau import RowData, read_only, refresh
 from solvers.problem import Mask
+from solvers.relaxations.lone_row import smallest
 
 SMALL = 56
 """Free entries up to which a node is left to a tree of diagonal splits, where no proof is recorded."""
@@ -56,8 +57,8 @@ FACTS = (
 
 
 def suits(block: Block, split: Split, value: float, gap: float) -> bool:
-    """Whether a block is a lone joint row of one pool, conditioned for splits of what fixings leave."""
-    if not block.refit or block.B.shape != (1, block.n, 1) or len(block.keep) > 1 or block.trivial:
+    """Whether a block is a lone joint row, conditioned for splits of what fixings leave."""
+    if not block.refit or block.B.shape != (1, block.n, 1) or block.trivial:
         return False
     room = RESPLIT * gap * abs(value)
     return value > 1e-12 * block.constant and elimination(block, split.d[0], room) <= room
@@ -288,7 +289,7 @@ class GroupTree:
             return
         free, block = left_of(self._part, self.block.rows, settled)
         split = split_blocks([block], tolerance=LOOSE)[0]
-        pruned = np.arange(block.n) >= int(block.keep[0])  # some mask: the value that it has to beat is known
+        pruned = smallest(block, split.z)  # some mask: the value that it has to beat is known
         gap = (self.value - self.cutoff) / self.value
         tree = BlockTree(block, replace(self.settings, share=False)).plant(split, pruned, self.value, gap)
         while not (tree.done or tree.full or self.halt[0]):
@@ -305,12 +306,13 @@ class GroupTree:
 
     def _settle(self, fix: NDArray[np.int8]) -> NDArray[np.int8] | None:
         """With what a full or empty budget leaves no choice about, or None where no mask is left."""
-        need, free = int(self.block.keep[0] - (fix > 0).sum()), int((fix == 0).sum())
-        if not 0 <= need <= free:
+        block, pools = self.block, len(self.block.keep)
+        need = block.keep - np.bincount(block.labels[fix > 0], minlength=pools)
+        free = np.bincount(block.labels[fix == 0], minlength=pools)
+        if ((need < 0) | (need > free)).any():
             return None
-        if 0 < need < free:
-            return fix
-        return np.where(fix == 0, -1 if need == 0 else 1, fix).astype(np.int8)
+        choice = np.where(need == 0, -1, np.where(need == free, 1, 0))[block.labels]
+        return np.where(fix == 0, choice, fix).astype(np.int8)
 
     def _decide(self, fix: NDArray[np.int8], found: Relaxed) -> NDArray[np.int8]:
         """With the entries fixed whose other choice lifts the bound past the cutoff (reduced-cost fixing)."""
@@ -327,8 +329,7 @@ class GroupTree:
         """Try the mask that a relaxation rounds to, and now and then what swaps make of it."""
         z = np.where(fix > 0, 2.0, -1.0)
         z[found.free] = found.z
-        pruned = np.ones(self.block.n, dtype=bool)
-        pruned[np.argsort(-z, kind="stable")[: int(self.block.keep[0])]] = False
+        pruned = smallest(self.block, z)
         self._accept(pruned)
         if self.nodes <= OFTEN or self.nodes % EVERY == 0:
             H, w = read_only(self.block.H[0]), self.block.W[0, :, 0].copy()

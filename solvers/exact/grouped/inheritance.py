@@ -8,7 +8,7 @@ D's blocks are a split of that of H.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from solvers.bounds.groups.barrier import central
 from solvers.bounds.groups.split import Family, GroupSplit
-from solvers.bounds.groups.states import Index, States, counts, kept_by
+from solvers.bounds.groups.states import Index, Pattern, States, StateSet, states_of
 from solvers.form.blocks import Block
 from solvers.hessian import Array
 
 SPREAD = 1e-7
 """Share of a group's weights that states without weight get, so that all of it can be inverted."""
+STATES = 36
+"""States of several whole pools at most: two of 2:4 have so many, three with an entry fixed each have 27."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,24 @@ class Group:
     Attributes:
         members: `[s]` entries.
         D: `[s, s]` its block.
-        share: `[2^s]` of every state in the relaxation; they add up to one.
+        share: `[K]` of every state in the relaxation; they add up to one.
+        pattern: of the pools that it is made of; empty where it is part of one.
     """
 
     members: Index
     D: Array
     share: Array
+    pattern: Pattern = ()
+
+    @property
+    def states(self) -> StateSet:
+        """Its states."""
+        return states_of(len(self.members), self.pattern)
 
     @property
     def kept(self) -> Array:
         """`[s]` the share of every entry that is kept."""
-        return np.asarray(self.share @ kept_by(len(self.members)))
+        return np.asarray(self.share @ self.states.kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +60,7 @@ class Seed:
     Attributes:
         free: `[f]` the entries that it left free.
         groups: its groups, in their numbering.
-        t: `[pools]` its prices.
+        t: `[f]` its price of keeping each of these.
     """
 
     free: NDArray[np.int64]
@@ -65,18 +74,18 @@ class Seed:
         return self.free.nbytes + self.t.nbytes + sum(array.nbytes + 100 for array in arrays)
 
 
-def groups_of(block: Block, split: GroupSplit, T: float) -> tuple[list[Group], Array]:
-    """The groups of a split, with the states' shares on the central path at T, and its prices."""
+def groups_of(block: Block, split: GroupSplit, T: float) -> list[Group]:
+    """The groups of a split, with the states' shares on the central path at T."""
     out = []
     for family in split.families:
-        size = family.members.shape[1]
-        price = split.t[block.labels[family.members[:, 0]]]
-        scores = States.of(family.D, split.q[family.members]).h - price[:, None] * counts(size)
-        weight = (size + 1.0) / (1 << size) * T
+        states, price = family.states, split.t[block.labels[family.members[:, 0]]]
+        scores = States.of(family.D, split.q[family.members], states).h - price[:, None] * states.counts
+        weight = states.weight * T
         share = weight / (central(scores, weight)[:, None] - scores)
         share /= share.sum(axis=1, keepdims=True)
-        out += [Group(*each) for each in zip(family.members, family.D, share, strict=True)]
-    return out, split.t
+        every = zip(family.members, family.D, share, strict=True)
+        out += [Group(*each, family.pattern) for each in every]
+    return out
 
 
 def restricted(groups: Iterable[Group], fix: NDArray[np.int8], place: Index) -> list[Group]:
@@ -92,23 +101,36 @@ def restricted(groups: Iterable[Group], fix: NDArray[np.int8], place: Index) -> 
         own = fix[group.members]
         free, kept = np.flatnonzero(own == 0), np.flatnonzero(own > 0)
         if len(free) == len(own):
-            out.append(Group(place[group.members], group.D, group.share))
+            out.append(replace(group, members=place[group.members]))
         elif len(free):
             D = group.D[np.ix_(free, free)]
             if len(kept):
                 across = group.D[np.ix_(kept, free)]
                 D = D - across.T @ scipy.linalg.solve(group.D[np.ix_(kept, kept)], across, assume_a="pos")
-            states = kept_by(len(own))
+            states = group.states.kept
             some = ~((states & (own < 0)).any(axis=1) | (~states & (own > 0)).any(axis=1))
             share = group.share[some]  # the states left are in the order of the free entries' bits
             total = float(share.sum())
             share = share / total if total > 0.0 else np.full(len(share), 1.0 / len(share))
-            out.append(Group(place[group.members[free]], D, share))
+            out.append(Group(place[group.members[free]], D, share, _left(group.pattern, own)))
     return out
+
+
+def _left(pattern: Pattern, fix: NDArray[np.int8]) -> Pattern:
+    """What a group's pools are once entries are fixed, in its order; pools that none are left of vanish."""
+    left, first = [], 0
+    for size, keep in pattern:
+        own = fix[first : first + size]
+        first += size
+        if (own == 0).any():
+            left.append((int((own == 0).sum()), keep - int((own > 0).sum())))
+    return tuple(left)
 
 
 def merged(groups: list[Group], S: NDArray[np.floating], labels: Index, size: int) -> list[Group]:
     """Groups joined to ones of at most `size` entries of one pool, the most correlated first.
+
+    Groups of whole pools are joined to one another, to ones of at most `STATES` states.
 
     Args:
         groups: any.
@@ -120,8 +142,11 @@ def merged(groups: list[Group], S: NDArray[np.floating], labels: Index, size: in
     C = (S / root[:, None] / root[None, :]) ** 2
     while len(groups) > 1:
         sizes = np.array([len(group.members) for group in groups])
-        pools = np.array([labels[group.members[0]] for group in groups])
-        fits = (sizes[:, None] + sizes[None, :] <= size) & (pools[:, None] == pools[None, :])
+        count = np.array([len(group.share) if group.pattern else np.inf for group in groups])
+        pools = np.array([-1 if group.pattern else labels[group.members[0]] for group in groups])
+        fits = (pools[:, None] == pools[None, :]) & np.where(
+            pools[:, None] < 0, count[:, None] * count <= STATES, sizes[:, None] + sizes <= size
+        )
         first, second = np.nonzero(np.triu(fits, 1))
         if not len(first):
             break
@@ -143,7 +168,7 @@ def merged(groups: list[Group], S: NDArray[np.floating], labels: Index, size: in
 def _joined(one: Group, other: Group) -> Group:
     members = np.concatenate([one.members, other.members])
     share = np.outer(other.share, one.share).ravel()
-    return Group(members, scipy.linalg.block_diag(one.D, other.D), share)
+    return Group(members, scipy.linalg.block_diag(one.D, other.D), share, one.pattern + other.pattern)
 
 
 def at_shares(block: Block, groups: list[Group], t: Array) -> tuple[GroupSplit, float]:
@@ -162,9 +187,8 @@ def at_shares(block: Block, groups: list[Group], t: Array) -> tuple[GroupSplit, 
     R, b = bare.remainder(block.H[0]), block.B[0, :, 0]
     M = R.copy()
     for family, shares in zip(families, shares_of(groups), strict=True):
-        at, states = family.members, States.of(family.D, np.zeros(family.members.shape))
-        W = np.einsum("bm,bmij->bij", shares, states.inverse)
-        W += SPREAD * states.inverse[:, -1]
+        at, states = family.members, States.of(family.D, np.zeros(family.members.shape), family.states)
+        W = np.einsum("bm,bmij->bij", shares + SPREAD * family.states.largest, states.inverse)
         M[at[:, :, None], at[:, None, :]] += np.linalg.inv(W)
     v = scipy.linalg.solve(M, b, assume_a="pos", check_finite=False)
     value = block.constant - 0.5 * float(b @ v)
@@ -172,18 +196,20 @@ def at_shares(block: Block, groups: list[Group], t: Array) -> tuple[GroupSplit, 
 
 
 def families_of(groups: list[Group]) -> tuple[Family, ...]:
-    """Groups by size, each size in the order of the groups."""
+    """Groups by size and pools, those that are alike in the order of the groups."""
     return tuple(
-        Family(np.array([g.members for g in same]), np.array([g.D for g in same]))
-        for same in _by_size(groups)
+        Family(np.array([g.members for g in same]), np.array([g.D for g in same]), same[0].pattern)
+        for same in _alike(groups)
     )
 
 
 def shares_of(groups: list[Group]) -> list[Array]:
     """The states' shares of `families_of`."""
-    return [np.array([g.share for g in same]) for same in _by_size(groups)]
+    return [np.array([g.share for g in same]) for same in _alike(groups)]
 
 
-def _by_size(groups: list[Group]) -> list[list[Group]]:
-    sizes = sorted({len(group.members) for group in groups})
-    return [[group for group in groups if len(group.members) == size] for size in sizes]
+def _alike(groups: list[Group]) -> list[list[Group]]:
+    kinds: dict[tuple[int, Pattern], list[Group]] = {}
+    for group in groups:
+        kinds.setdefault((len(group.members), group.pattern), []).append(group)
+    return [kinds[kind] for kind in sorted(kinds)]

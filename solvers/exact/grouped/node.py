@@ -57,10 +57,11 @@ class Relaxed:
 
 
 def left_of(part: Part, rows: NDArray[np.int64], fix: NDArray[np.int8]) -> tuple[NDArray[np.int64], Block]:
-    """The entries that fixings leave free, at least one, and the block of them."""
+    """The entries that fixings leave free, at least one, and the block of them; pools without any vanish."""
     free, rest = restrict(part, fix)
     W = np.linalg.solve(rest.H, rest.B)
-    return free, Block(True, rest.H, rest.B, W, float(rest.constant), rest.labels, rest.keep, rows)
+    pools, labels = np.unique(rest.labels, return_inverse=True)
+    return free, Block(True, rest.H, rest.B, W, float(rest.constant), labels, rest.keep[pools], rows)
 
 
 def relax(
@@ -89,7 +90,8 @@ def relax(
     path.follow(lambda gap: WARM * gap, lambda: stopped() or path.bound >= cutoff)
     if path.point is None:
         return None
-    groups, prices = groups_of(block, path.system.unpack(path.split, path.point.x), path.T * value)
+    last = path.system.unpack(path.split, path.point.x)
+    groups = groups_of(block, last, path.T * value)
     best = path.best
     if path.bound < cutoff:
         heat = WARM * max(1.0 - path.bound / value, 1e-6)
@@ -101,9 +103,10 @@ def relax(
     for group in groups:
         z[group.members] = group.kept
     bound, kept, pruned = bound_and_regrets(block, split)
+    seed = Seed(free, groups, last.t[block.labels])
     compliance = path.compliance() if bound < cutoff else None
     gains = rises(z, np.ones(block.n) if compliance is None else compliance) * value
-    return Relaxed(free, bound, split, Seed(free, groups, prices), z, kept, pruned, gains, path.steps)
+    return Relaxed(free, bound, split, seed, z, kept, pruned, gains, path.steps)
 
 
 def _opened(
@@ -119,14 +122,17 @@ def _opened(
         own = split_blocks([block])[0]
         path = CentralPath(block, start(block, own.d[0], own.z), value)
         path.follow(lambda gap: GROUPING, stopped)
-        path.group(SIZE, whole=False)
+        path.group(SIZE)
         return path
     place = np.full(len(fix), -1)
     place[free] = np.arange(len(free))
     groups = restricted(parent.groups, fix[parent.free], place[parent.free])
-    bare = GroupSplit(families_of(groups), np.zeros(block.n), parent.t)
+    prices, t = np.zeros(len(fix)), np.zeros(len(block.keep))
+    prices[parent.free] = parent.t
+    t[block.labels] = prices[free]
+    bare = GroupSplit(families_of(groups), np.zeros(block.n), t)
     groups = merged(groups, np.linalg.inv(bare.scaled(0.99).remainder(block.H[0])), block.labels, SIZE)
-    split, cost = at_shares(block, groups, parent.t)
+    split, cost = at_shares(block, groups, t)
     heat = WARM * min(max(1.0 - cost / value, 0.01), 1.0)
     path = CentralPath(block, split, value, held=True, heat=heat)
     left = iter(range(HELD))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.bounds.groups.states import Pattern
 from solvers.exact.grouped.inheritance import Group, Seed
 
 Named = dict[str, NDArray[Any]]
@@ -56,6 +58,8 @@ def pack(nodes: Sequence[OpenNode], n: int) -> Named:
         "groups": np.array([len(seed.groups) for seed in several], np.int64),
         "price": joined([seed.t for seed in several], np.float64),
         "size": np.array([len(group.members) for group in groups], np.int64),
+        "pools": np.array([len(group.pattern) for group in groups], np.int64),
+        "pattern": joined([np.array(group.pattern, np.int64) for group in groups], np.int64),
         "members": joined([group.members for group in groups], np.int64),
         "block": joined([group.D for group in groups], np.float64),
         "share": joined([group.share for group in groups], np.float64),
@@ -72,12 +76,19 @@ def unpack(arrays: Named, n: int) -> list[OpenNode]:
     if arrays["fix"].shape[1:] != (n,) or ((size < 1) | (size > 30)).any() or (frees < 1).any():
         raise ValueError("its nodes have other lengths")
     members = cut(arrays["members"], size)
-    blocks, shares = cut(arrays["block"], size * size), cut(arrays["share"], 1 << size)
-    groups = [
-        Group(at, D.reshape(len(at), len(at)), share)
-        for at, D, share in zip(members, blocks, shares, strict=True)
+    patterns = [_pattern(some) for some in cut(arrays["pattern"], 2 * arrays["pools"])]
+    if any(sum(s for s, _ in some) != own for some, own in zip(patterns, size.tolist(), strict=True) if some):
+        raise ValueError("its groups are of other pools")
+    states = [
+        math.prod(math.comb(*pool) for pool in some) if some else 1 << own
+        for some, own in zip(patterns, size.tolist(), strict=True)
     ]
-    prices = arrays["price"].reshape(len(frees), -1) if len(frees) else np.zeros((0, 0))
+    blocks, shares = cut(arrays["block"], size * size), cut(arrays["share"], np.array(states, np.int64))
+    groups = [
+        Group(at, D.reshape(len(at), len(at)), share, pattern)
+        for at, D, share, pattern in zip(members, blocks, shares, patterns, strict=True)
+    ]
+    prices = cut(arrays["price"], frees)
     seeds, first = [], 0
     for free, count, price in zip(cut(arrays["free"], frees), arrays["groups"], prices, strict=True):
         some = groups[first : first + int(count)]
@@ -93,6 +104,12 @@ def unpack(arrays: Named, n: int) -> list[OpenNode]:
         OpenNode(fix, float(low), None if k < 0 else seeds[k], int(at))
         for fix, low, k, at in zip(*(arrays[name] for name in names), strict=True)
     ]
+
+
+def _pattern(numbers: NDArray[np.int64]) -> Pattern:
+    if (numbers < 1).any() or (numbers[::2] <= numbers[1::2]).any() or numbers.sum() > 60:
+        raise ValueError("its groups are of other pools")
+    return tuple((size, keep) for size, keep in numbers.reshape(-1, 2).tolist())
 
 
 def cut(array: NDArray[Any], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:

@@ -1,6 +1,6 @@
 """The tree of splits in groups against every mask, whole and cut short, and against the other tree."""
 
-import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +9,13 @@ from solvers import Status, solve
 from solvers.bounds.split import split_blocks
 from solvers.budget import Budget
 from solvers.exact.branch_and_bound import BranchAndBound
-from solvers.exact.grouped import group_tree
+from solvers.exact.grouped import group_tree, node
 from solvers.exact.grouped.group_tree import GroupTree, suits
 from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
 from solvers.form.blocks import blocks
 from solvers.problem import SubsetProblem
+from solvers.relaxations.lone_row import smallest
+from tests.solvers.oracles import block_masks
 
 GAP = 1e-6
 
@@ -39,16 +41,17 @@ def hard():
     return blocks(SubsetProblem(rng.standard_normal((1, 24)), H, Budget.per_row(16)))[0]
 
 
+def pools_of(block, sizes, keep):
+    """The same row with pools of other sizes."""
+    return replace(block, labels=np.repeat(np.arange(len(sizes)), sizes), keep=np.array(keep))
+
+
 def least(block):
-    masks = [
-        np.isin(np.arange(block.n), some)
-        for some in itertools.combinations(range(block.n), int(block.prune[0]))
-    ]
-    return min(block.value(mask) for mask in masks)
+    return min(block.value(mask) for mask in block_masks(block))
 
 
 def planted(block, settings=DEFAULT, gap=GAP):
-    pruned = np.arange(block.n) < int(block.prune[0])
+    pruned = smallest(block, np.arange(block.n))
     split = split_blocks([block])[0]
     assert suits(block, split, block.value(pruned), gap)
     return GroupTree(block, settings).plant(split, pruned, block.value(pruned), gap)
@@ -69,6 +72,43 @@ def test_it_proves_the_best_mask(seed, prune):
     assert block.value(tree.pruned) == tree.value
     assert tree.pruned.sum() == prune
     assert best * (1 - 2 * GAP) <= tree.bound <= best * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize(
+    ("sizes", "keep"),
+    [([4, 4, 4], [2, 2, 2]), ([4, 4, 4], [1, 3, 1]), ([3, 5, 4], [1, 3, 2]), ([10, 2], [4, 1])],
+    ids=str,
+)
+def test_pools_are_met_and_the_best_mask_is_proven(sizes, keep, size, monkeypatch):
+    """Groups of whole pools, parts of pools, and both in one row."""
+    monkeypatch.setattr(node, "SIZE", size)
+    for seed in range(3):
+        block = pools_of(row(seed, n=12, correlated=0.3), sizes, keep)
+        tree, best = planted(block), least(block)
+        while not tree.work():
+            assert tree.bound <= best * (1 + 1e-12)
+        assert tree.value == pytest.approx(best, rel=1e-9)
+        assert (np.bincount(block.labels[~tree.pruned]) == keep).all()
+        assert best * (1 - 2 * GAP) <= tree.bound <= best * (1 + 1e-12)
+
+
+def test_rows_of_many_pools_branch_go_on_and_agree_with_the_other_tree():
+    block = pools_of(hard(), [4] * 6, [2, 1, 2, 3, 1, 2])
+    other = BlockTree(block, DEFAULT)
+    pruned = smallest(block, np.arange(24))
+    other.plant(split_blocks([block])[0], pruned, block.value(pruned), GAP)
+    while not other.work():
+        pass
+    whole, half = run(planted(block)), planted(block)
+    half.work()
+    assert not half.done
+    again = run(GroupTree(block, DEFAULT).restore(half.arrays()))
+    for tree in (whole, again):
+        assert tree.nodes > 1
+        assert tree.value == pytest.approx(other.value, rel=1e-9)
+        assert tree.bound <= other.value * (1 + 1e-12)
+    assert again.bound == whole.bound
 
 
 def test_wider_rows_branch_and_agree_with_the_other_tree():
@@ -173,7 +213,7 @@ def test_only_lone_joint_rows_suit():
 
     assert fits(SubsetProblem(W[:1], H, Budget.per_row(3)))
     assert not fits(SubsetProblem(W, H, Budget.columns(3)))
-    assert not fits(SubsetProblem(W[:1], H, Budget.n_of_m(1, 2)))
+    assert fits(SubsetProblem(W[:1], H, Budget.n_of_m(1, 2)))
     assert not fits(SubsetProblem(W[:1], H, Budget.per_row(3), refit=False))
     assert not fits(SubsetProblem(W[:1], H, Budget.per_row(0)))
 

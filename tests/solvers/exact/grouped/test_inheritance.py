@@ -1,13 +1,24 @@
 """What children get of a split: still a split, with the shares that are left, in groups joined anew."""
 
+from dataclasses import replace
+from math import comb
+
 import numpy as np
 import pytest
 
 from solvers.bounds.groups.split import GroupSplit
-from solvers.bounds.groups.states import kept_by
+from solvers.bounds.groups.states import kept_by, whole_pools
 from solvers.bounds.node.restriction import part_of, restrict
 from solvers.budget import Budget
-from solvers.exact.grouped.inheritance import Group, at_shares, families_of, groups_of, merged, restricted
+from solvers.exact.grouped.inheritance import (
+    STATES,
+    Group,
+    at_shares,
+    families_of,
+    groups_of,
+    merged,
+    restricted,
+)
 from solvers.form.blocks import blocks
 from solvers.problem import SubsetProblem
 
@@ -94,6 +105,75 @@ def test_a_mask_costs_what_its_shares_say():
         sure.append(Group(group.members, group.D, share))
     split, value = at_shares(block, sure, np.zeros(1))
     assert value == pytest.approx(block.value(pruned), rel=1e-4)
-    again, prices = groups_of(block, split, 1e-3)
-    assert (prices == split.t).all()
+    again = groups_of(block, split, 1e-3)
     assert all(group.share.min() > 0.0 for group in again)
+
+
+def pool_groups(pools, keep, rng):
+    """Groups of whole pools of four, D definite on the states alone."""
+    groups = []
+    for first in range(0, 4 * pools, 4):
+        Y, pattern = rng.standard_normal((4, 5)), ((4, keep),)
+        D = Y @ Y.T
+        D -= 0.9 * whole_pools(pattern).lowest(D[None]).min() * np.eye(4)
+        groups.append(Group(np.arange(first, first + 4), D, rng.dirichlet(np.ones(comb(4, keep))), pattern))
+    return groups
+
+
+def test_pools_keep_their_states_when_joined_and_when_entries_are_fixed():
+    rng = np.random.default_rng(0)
+    groups = pool_groups(3, 2, rng)
+    S = np.eye(12)
+    S[0, 9] = S[9, 0] = 0.7
+    joined = merged(groups, S, np.repeat(np.arange(3), 4), 4)
+    assert sorted(group.pattern for group in joined) == [((4, 2),), ((4, 2), (4, 2))]
+    pair = max(joined, key=lambda group: len(group.members))
+    assert set(pair.members.tolist()) == {0, 1, 2, 3, 8, 9, 10, 11}
+    one, other = (g for g in groups if g.members[0] in (0, 8))
+    for kept, share in zip(pair.states.kept, pair.share, strict=True):
+        at = pair.members[kept]
+        wanted = 1.0
+        for group in (one, other):
+            inside = np.isin(group.members, at)
+            (place,) = np.flatnonzero((group.states.kept == inside).all(axis=1))
+            wanted *= group.share[place]
+        assert share == pytest.approx(wanted)
+    fix = np.zeros(12, np.int8)
+    fix[[0, 9]], fix[[1, 10, 11]] = 1, -1  # of pool 2 only entry 8 is left, which is kept in any case
+    free = np.flatnonzero(fix == 0)
+    place = np.full(12, -1)
+    place[free] = np.arange(len(free))
+    left = next(g for g in restricted([pair], fix, place))
+    assert sorted(left.pattern) == [(1, 1), (2, 1)]
+    assert left.share.sum() == pytest.approx(1.0)
+    for kept, share in zip(left.states.kept, left.share, strict=True):
+        keeps = set(free[left.members[kept]].tolist()) | {0, 9}
+        (old,) = [k for k, state in enumerate(pair.states.kept) if set(pair.members[state].tolist()) == keeps]
+        agree = [
+            s
+            for s in pair.states.kept
+            if {0, 9} <= set(pair.members[s]) and not {1, 10, 11} & set(pair.members[s])
+        ]
+        total = sum(pair.share[[(pair.states.kept == s).all(axis=1).argmax() for s in agree]])
+        assert share == pytest.approx(pair.share[old] / total)
+
+
+def test_pools_are_joined_while_they_have_few_states():
+    rng = np.random.default_rng(1)
+    S = np.full((16, 16), 0.1) + np.eye(16)
+    labels = np.repeat(np.arange(4), 4)
+    assert sorted(len(g.members) for g in merged(pool_groups(4, 2, rng), S, labels, 8)) == [8, 8]
+    assert max(len(g.share) for g in merged(pool_groups(4, 1, rng), S, labels, 8)) <= STATES
+
+
+def test_a_mask_of_pools_costs_what_its_shares_say():
+    rng = np.random.default_rng(2)
+    groups = pool_groups(3, 2, rng)
+    X = rng.standard_normal((20, 12))
+    H = X.T @ X / 20
+    for group in groups:
+        H[np.ix_(group.members, group.members)] += group.D
+    block = blocks(SubsetProblem(rng.standard_normal((1, 12)), H, Budget.n_of_m(2, 4)))[0]
+    pruned = np.tile([True, False, False, True], 3)
+    sure = [replace(g, share=(g.states.kept == ~pruned[g.members]).all(axis=1) * 1.0) for g in groups]
+    assert at_shares(block, sure, np.zeros(3))[1] == pytest.approx(block.value(pruned), rel=1e-4)

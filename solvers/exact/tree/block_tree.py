@@ -172,12 +172,12 @@ class BlockTree:
     @property
     def value(self) -> float:
         """The incumbent's cost."""
-        return float(self.state.upper)
+        return float(self.state["upper"])
 
     @property
     def bound(self) -> float:
         """Least bound of what is open and of what was cut off within the gap."""
-        lowest = min(self.value, float(self.state.floor))
+        lowest = min(self.value, float(self.state["floor"]))
         if not self.done:
             lowest = min(lowest, self.storage.least_open)
         return max(self.block.floor, lowest - self.formation)
@@ -190,7 +190,7 @@ class BlockTree:
     @property
     def nodes(self) -> int:
         """Nodes processed."""
-        return int(self.state.nodes)
+        return int(self.state["nodes"])
 
     @property
     def splits(self) -> int:

@@ -24,6 +24,9 @@ Tree = BlockTree | GroupTree
 """A tree of either kind."""
 POLL = 0.05
 """Seconds between two looks at the limits."""
+TELLING = 20.0
+"""Least time between two tellings of progress, in times of what one takes, and a second at most: there may be
+thousands of trees."""
 NARROW = 128
 """Entries up to which a lone tree's first slice, of some milliseconds, is not worth a thread's start."""
 LIMITS = (500, 5_000, 50_000, None)
@@ -67,6 +70,7 @@ def grow_forest(
     memory = sum(tree.memory for tree in trees)
     running: dict[Future[None], int] = {}
     pausing = Event()
+    tell = 0.0
 
     def waiting() -> list[int]:
         busy = set(running.values())
@@ -88,7 +92,8 @@ def grow_forest(
             saving = over or due()
             if saving:
                 pausing.set()
-            for i in [] if saving else waiting()[: threads - len(running)]:
+            idle = 0 if saving else threads - len(running)
+            for i in waiting()[:idle] if idle else []:
                 running[pool.submit(_turn, trees[i], pausing)] = i
             if saving and not running:
                 save()
@@ -102,7 +107,11 @@ def grow_forest(
             for future in done:
                 del running[future]
                 future.result()
-            progress()
+            start = time.perf_counter()
+            if start >= tell:
+                progress()
+                end = time.perf_counter()
+                tell = end + min(1.0, TELLING * (end - start))
     return Status.MEMORY_LIMIT if any(tree.full for tree in trees) else Status.OPTIMAL
 
 

@@ -56,9 +56,9 @@ class Storage:
     def least_open(self) -> float:
         """Least bound of an open node; infinite if there is none."""
         heap, state = self.store.heap, self.state
-        nodes = [*heap[len(heap) - state.stack :], *heap[: min(1, state.heap)]]
-        if state.current >= 0:
-            nodes.append(state.current)
+        nodes = [*heap[len(heap) - state["stack"] :], *heap[: min(1, state["heap"])]]
+        if state["current"] >= 0:
+            nodes.append(state["current"])
         return float(min((self.store.lower[node] for node in nodes), default=np.inf))
 
     def room_for_nodes(self) -> bool:

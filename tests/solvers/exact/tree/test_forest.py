@@ -122,6 +122,24 @@ def test_hungry_trees_share_what_is_left(rng):
     assert 60_000 < max(tree.memory for tree in together) <= 180_000
 
 
+def test_a_slow_listener_is_not_told_of_every_tree(rng):
+    problem = make_problem(rng, Budget.per_row(6), m=24, n=12)
+    found, told = blocks(problem), []
+    trees = []
+    for block, split in zip(found, split_blocks(found), strict=True):
+        pruned = np.arange(12) < 6
+        trees.append(BlockTree(block).plant(split, pruned, block.value(pruned), 1e-6))
+
+    def progress():
+        told.append(sum(tree.done for tree in trees))
+        time.sleep(0.1)
+
+    assert grow_forest(trees, lambda: None, progress) is Status.OPTIMAL
+    assert all(tree.done for tree in trees)
+    assert told
+    assert len(told) < 6  # of 24 turns, most of them alone
+
+
 @pytest.mark.parametrize("budget", ["per_row", "n_of_m", "columns"])
 def test_the_number_of_threads_does_not_change_the_answer(budget, monkeypatch, rng):
     budgets = {"per_row": Budget.per_row(16), "n_of_m": Budget.n_of_m(2, 4), "columns": Budget.columns(10)}

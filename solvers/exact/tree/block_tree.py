@@ -44,7 +44,7 @@ class Settings:
         memory: bytes that open nodes, splits and the log of the proof may take together.
         share: whether to stop and be `hungry` where more memory would help, instead of making do: without
             room for more open nodes the search is depth-first, without room for splits it makes none.
-        record: keep what `BlockTree.proof` needs.
+        record: keep what a proof needs.
         symmetry: whether to leave out masks that are no better than others; not if recorded.
         slice: nodes of 64 entries between two looks at the clock; fewer of wider ones.
     """

@@ -32,7 +32,7 @@ class Auto(Solver):
     """Branch and bound up to `exact_inputs` inputs, else the portfolio's mask and the relaxation's bound.
 
     With a time limit, joint rows of up to `timed_inputs` go to the branch and bound, too, if every row can
-    have at least a bound at the root in half of it.
+    have at least a bound at the root in half of it; those of N:M budgets where no certificate is asked for.
 
     Columns that go in units of several get the better mask of OSSCAR and local search, and that
     bound; or every mask is tried, if there are few.
@@ -95,7 +95,8 @@ class Auto(Solver):
 
     def _in_time(self, problem: SubsetProblem, control: Control) -> bool:
         """Whether rows wider than `exact_inputs` can be proven, or bounded well, in the time left."""
-        if control.remaining is None or problem.n > self.timed_inputs or problem.budget.kind != "per_row":
+        kinds = ("per_row",) if control.certify else ("per_row", "n_of_m")
+        if control.remaining is None or problem.n > self.timed_inputs or problem.budget.kind not in kinds:
             return False
         roots = problem.m * ROOT * (problem.n / 144) ** 2.5 / workers()
         return problem.refit and self.search.grouped <= problem.n and roots <= 0.5 * control.remaining

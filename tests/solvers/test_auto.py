@@ -118,12 +118,15 @@ def test_columns_in_units_are_proven_where_their_masks_are_few():
     assert wide.value <= min(solve(many, name).value for name in ("osscar", "local-search")) + 1e-9
 
 
-def test_wider_rows_are_searched_where_a_time_limit_leaves_room(rng):
-    problem = make_problem(rng, Budget.per_row(5), m=2, n=10)
+@pytest.mark.parametrize("budget", [Budget.per_row(5), Budget.n_of_m(1, 2)], ids=["rows", "pools"])
+def test_wider_rows_are_searched_where_a_time_limit_leaves_room(rng, budget):
+    problem = make_problem(rng, budget, m=2, n=10)
     auto = Auto(exact_inputs=5, search=BranchAndBound(grouped=8))
     assert solve(problem, auto, time_limit=600).stats["ran"] == ["branch-and-bound"]
     assert solve(problem, auto).stats["ran"] != ["branch-and-bound"]
     assert solve(problem, auto, time_limit=1e-6).stats["ran"] != ["branch-and-bound"]
+    certified = solve(problem, auto, time_limit=600, certify=True).stats["ran"] == ["branch-and-bound"]
+    assert certified == (budget.kind == "per_row")
     narrow = Auto(exact_inputs=5, timed_inputs=9, search=BranchAndBound(grouped=8))
     assert solve(problem, narrow, time_limit=600).stats["ran"] != ["branch-and-bound"]
     selection = make_problem(rng, Budget.per_row(5), m=2, n=10, refit=False)

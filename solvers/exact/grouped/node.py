@@ -19,11 +19,12 @@ from solvers.hessian import Array
 
 SIZE = 8
 """Entries of a group."""
-WARM = 0.3
-"""Temperature times the barrier's parameter, as a share of the gap, where blocks are left."""
+WARM = 2.0
+"""Temperature times the barrier's parameter, as a share of the gap, where blocks are left: hot, as what
+branching looks at is then smooth, and takes a third of the nodes that it does at 0.3."""
 LAST = 0.03
 """The same where the point at them is."""
-FIRST = 0.6
+FIRST = 2.0
 """The same where a child's blocks begin to move."""
 HELD = 6
 """Newton steps of a child's point before they do."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.central_path import group_split
+from solvers.bounds.groups.central_path import GROUPING, group_split, start
+from solvers.bounds.groups.clusters import clusters, joined
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
+from solvers.bounds.groups.states import Index
 from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block
@@ -17,6 +19,11 @@ from solvers.heuristics.rows.search import state
 from solvers.heuristics.rows.swaps import GAIN, SWAPS, descend
 from solvers.heuristics.rows.tableau import RowData, refresh
 from solvers.problem import Mask
+
+HEAT = 3.0
+"""T times the barrier's parameter where a split goes on that was left, by the gap that it had."""
+SHARE = 0.8
+"""Of a diagonal split, what is taken off the curvature to see which inputs belong together."""
 
 
 class LoneRow:
@@ -43,31 +50,66 @@ class LoneRow:
         self._rest = block
         self._d, self._z = split.d[0], split.z
         self._current: tuple[GroupSplit, float] | None = None
+        self._size, self._ended = 0, False
         self._lost = 0.0
 
-    def lift(self, size: int, stopped: Callable[[], object], *, fixing: bool = True) -> None:
-        """One round: fix what the last split allows, and split what is left in blocks of `size`.
+    def lift(
+        self,
+        size: int,
+        stopped: Callable[[], object],
+        *,
+        fixing: bool = True,
+        groups: Sequence[Index] | None = None,
+    ) -> None:
+        """One round: fix what the last split allows, and split what is left in blocks.
+
+        After a round that was stopped, the next one of that size goes on with its split.
 
         Args:
-            size: inputs of a block, a power of two.
+            size: inputs of a block at most, a power of two.
             stopped: polled; a true answer ends the round.
             fixing: whether entries may be fixed, and pools left whole; no certificate holds either.
+            groups: the blocks of the whole row; None where they are to be found for it.
         """
-        if fixing and self._current is not None:
-            self._fix(*self._current)
-            self._current = None
+        going_on = self._current is not None and size == self._size
+        if going_on and self._ended and not fixing:
+            return
+        if fixing and self._current is not None and (self._ended or not going_on):
+            if not self._fix(*self._current) and going_on:
+                return
+            self._current, going_on = None, False
         rest = self._rest
-        if rest.trivial or self.value <= 0.0 or stopped():
+        if rest.trivial or self.bound >= self.value or stopped():
             return
         self.rounds += 1
+        known, heat = None, GROUPING
+        if going_on and self._current is not None:
+            known, reached = self._current
+            heat = min(heat, HEAT * (1.0 - (reached + self._lost) / self.value))
+        elif groups is not None and not self.fixed:
+            known = joined(rest, start(rest, self._d, self._z), groups, whole=fixing)
         split, bound = group_split(
-            rest, self._d, self._z, self.value, size=size, whole=fixing, stopped=stopped
-        )
+            rest, self._d, self._z, self.value,
+            size=size, whole=fixing, known=known, heat=heat, stopped=stopped,
+        )  # fmt: skip
         bound -= self._lost
-        self._current = (split, bound)
+        self._current, self._size, self._ended = (split, bound), size, not stopped()
         if not self.fixed and bound > self._whole:
             self.split, self._whole = split, bound
         self.bound = max(self.bound, min(bound, self.value))
+
+    def groups(self, size: int, *, whole: bool) -> list[Index]:
+        """Groups for the rows that share this one's curvature, diagonal split and budget.
+
+        They are of inputs that the inverse of what the split leaves shows to be correlated.
+
+        Args:
+            size: inputs of a group at most, a power of two.
+            whole: whether pools that fit are left whole.
+        """
+        return clusters(
+            np.linalg.inv(self.block.H[0] - np.diag(SHARE * self._d)), self.block, size, whole=whole
+        )
 
     def polish(self, stopped: Callable[[], object]) -> None:
         """Round the relaxed weights of the whole row's split to a mask, and swap until nothing gains."""
@@ -85,21 +127,23 @@ class LoneRow:
             if value < self.value:
                 self.pruned, self.value = pruned, value
 
-    def _fix(self, split: GroupSplit, bound: float) -> None:
+    def _fix(self, split: GroupSplit, bound: float) -> bool:
+        """Fix entries, if there are any to fix, and say so."""
         rest, passing = self._rest, self.value * (1.0 + 1e-9) - bound
         kept, gone = regrets(rest, split)
         fix: NDArray[np.int64] = (gone > passing).astype(np.int64) - (kept > passing)
         if not fix.any() or ((kept > passing) & (gone > passing)).any():
-            return
+            return False
         lost = elimination(rest, self._d, 1e-6 * self.value) if (fix > 0).any() else 0.0
         free, left = restrict(part_of(rest), fix)
         if not len(free) or (left.keep < 0).any() or len(np.unique(left.labels)) < len(left.keep):
-            return
+            return False
         W = np.linalg.solve(left.H[0], left.B[0])[None]
         self._rest = Block(True, left.H, left.B, W, float(left.constant), left.labels, left.keep, rest.rows)
         self._d, self._z = self._d[free], self._z[free]
         self.fixed += rest.n - len(free)
         self._lost += lost
+        return True
 
 
 def smallest(block: Block, score: Array) -> Mask:

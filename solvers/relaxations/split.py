@@ -14,7 +14,7 @@ from solvers.bounds.evaluate import lower_bound, relaxed_point, sign_bound
 from solvers.bounds.node.restriction import part_of, restrict
 from solvers.bounds.secure import secure
 from solvers.bounds.shared import relaxation
-from solvers.bounds.shared.rows import SharedRows, shareable
+from solvers.bounds.shared.rows import SharedRows, alike, shareable
 from solvers.bounds.split import WIDE, Split, split_blocks
 from solvers.budget import GROUPS, KINDS, UNITS
 from solvers.certificate import Proof, group_proof, root_proof
@@ -26,6 +26,7 @@ from solvers.heuristics.units import unfit_for_units
 from solvers.problem import Mask, SubsetProblem
 from solvers.relaxations.lone_row import LoneRow, smallest
 from solvers.relaxations.shared_rows import RaisedRows
+from solvers.relaxations.turns import Turns
 from solvers.relaxations.units import units_bound
 from solvers.runtime.parallel import side_by_side
 from solvers.runtime.rehearsal import compiling_is_told, rehearse, tiny_problems
@@ -35,15 +36,18 @@ from solvers.solver import Outcome, Solver
 GREEDY_WORK = 2e11
 """Multiplications that greedy's mask of a wide layer may take, where no other mask is at hand."""
 
+ROUNDS = 4
+"""Turns of a wide row at splits in blocks at most."""
+
 
 @dataclass(frozen=True)
 class Relaxation(Solver):
     """The perspective (joint) or convexified (selection) relaxation at its best split.
 
     With a time limit, lone joint rows that are wide get splits in blocks of their own
-    (`solvers.relaxations.split`), for as long as it lasts and the widest gaps first: all rows in blocks of
-    half of `group` inputs, then of `group`, and again once entries are fixed. No entries are fixed where a
-    certificate is asked for.
+    (`solvers.bounds.groups`), for as long as it lasts and the widest gaps first: every row has its share of
+    the time, and another one later, when entries have been fixed. No entries are fixed where a certificate
+    is asked for.
 
     Attributes:
         group: inputs of a block at most, a power of two; 1 for diagonal splits only.
@@ -183,14 +187,18 @@ class Relaxation(Solver):
         )
 
     def _raise(self, rows: list[LoneRow], control: Control) -> None:
-        """Lift rows' bounds, the widest gaps first, round by round while time lasts."""
-        half = self.group // 2
-        for size in (half, self.group) if control.certify else (half, self.group, self.group):
+        """Lift rows' bounds, the widest gaps first, each in its share of the time left, in a few rounds."""
+        groups, fixing = None, not control.certify
+        if len(rows) > 1 and alike([row.block for row in rows]):
+            groups = rows[0].groups(self.group, whole=fixing)
+        for _ in range(ROUNDS if fixing else 1):
+            turns = Turns(control, len(rows))
 
-            def lift(row: LoneRow, size: int = size) -> None:
+            def lift(row: LoneRow, turns: Turns = turns) -> None:
+                over = turns.over()
                 if sum(each.bound for each in rows) >= control.target(sum(each.value for each in rows)):
                     return
-                row.lift(size, control.stopped, fixing=not control.certify)
+                row.lift(self.group, over, fixing=fixing, groups=groups)
                 row.polish(control.stopped)
 
             side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))

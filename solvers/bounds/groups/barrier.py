@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from solvers.bounds.groups.kernels import family_sums, levels, slopes
+from solvers.bounds.groups.kernels import family_sums, levels, mirror, slopes
+from solvers.bounds.groups.reach import reach
 from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.groups.states import Index, States, entries
 from solvers.form.blocks import Block
@@ -194,7 +195,9 @@ def _inverse(R: Array) -> tuple[Array, float] | None:
         return None
     logdet = 2.0 * float(np.log(np.diagonal(factor)).sum())
     S = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
-    return np.ascontiguousarray(np.tril(S) + np.tril(S, -1).T), logdet
+    S = np.ascontiguousarray(S.T)
+    mirror(S)
+    return S, logdet
 
 
 def central(scores: Array, T: float) -> Array:
@@ -219,15 +222,17 @@ class Multipliers:
 
     def moved(self, step: Multipliers) -> tuple[Multipliers, float]:
         """These and what of a step keeps them positive, with the share of it that was taken."""
-        reach = 1.0
+        share = 1.0
         for old, change in zip(self.p, step.p, strict=True):
             falling = change < 0.0
             if falling.any():
-                reach = min(reach, INSIDE * float((old[falling] / -change[falling]).min()))
-        while len(self.L) and lapack.dpotrf(self.L + reach / INSIDE * step.L, lower=1, overwrite_a=1)[1]:
-            reach *= 0.8
-        p = tuple(old + reach * change for old, change in zip(self.p, step.p, strict=True))
-        return Multipliers(self.L + reach * step.L, p), reach
+                share = min(share, INSIDE * float((old[falling] / -change[falling]).min()))
+        if len(self.L):
+            share = min(share, INSIDE * reach(self.L, step.L))
+            while lapack.dpotrf(self.L + share * step.L, lower=1, overwrite_a=1)[1]:
+                share *= 0.8
+        p = tuple(old + share * change for old, change in zip(self.p, step.p, strict=True))
+        return Multipliers(self.L + share * step.L, p), share
 
 
 class Step(NamedTuple):
@@ -303,5 +308,8 @@ class Sums(NamedTuple):
         slope = float(self.gradient @ dx)
         if system.held:
             return Step(dx, Multipliers(dual.L, tuple(dp)), slope)
-        dL = dual.L @ system.whole(dx) @ point.S
+        dL = np.empty_like(dual.L)
+        for at, D in zip(system.families, system.blocks(dx), strict=True):
+            dL[at] = D @ dual.L[at]
+        dL = point.S @ dL
         return Step(dx, Multipliers(T * point.S - dual.L + 0.5 * (dL + dL.T), tuple(dp)), slope)

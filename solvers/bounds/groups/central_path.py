@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import lapack
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step
 from solvers.bounds.groups.clusters import clusters, joined
 from solvers.bounds.groups.conjugate import WIDE, conjugate_step
 from solvers.bounds.groups.newton import compliance, newton_step
+from solvers.bounds.groups.reach import reach
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, secure_groups
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -50,6 +50,8 @@ def group_split(
     *,
     size: int = 2,
     whole: bool = True,
+    known: GroupSplit | None = None,
+    heat: float = GROUPING,
     stopped: Callable[[], object] = lambda: None,
 ) -> tuple[GroupSplit, float]:
     """A split of a lone joint row in blocks, and its certified bound.
@@ -61,6 +63,8 @@ def group_split(
         value: of a mask of the row; positive.
         size: inputs of a group, a power of two; fewer in rows too wide for it (`VARIABLES`).
         whole: whether pools that fit into groups are left whole.
+        known: a split in blocks to go on from, whose groups stay as they are, in the place of d and z.
+        heat: T times the barrier's parameter to begin with there, in units of the value.
         stopped: polled between Newton steps; a true answer ends the work.
 
     Raises:
@@ -70,10 +74,10 @@ def group_split(
         raise ValueError("blocks of groups are for lone joint rows")
     while size > 1 and block.n * (size + 3) > 2 * VARIABLES:
         size //= 2
-    best = start(block, d, z)
+    best = start(block, d, z) if known is None else known
     if value > NEGLIGIBLE * block.constant:
-        path = CentralPath(block, best, value)
-        if size > 1:
+        path = CentralPath(block, best, value, heat=None if known is None else heat)
+        if size > 1 and known is None:
             path.follow(lambda gap: GROUPING, stopped)
             path.group(size, whole=whole)
         path.follow(lambda gap: LAST * gap, stopped)
@@ -154,12 +158,12 @@ class CentralPath:
             wide = len(self.point.x) > WIDE and not self.held
             step = (conjugate_step if wide else newton_step)(system, self.point, self.dual, self.T)
             self.steps += 1
-            point, reach = self._along(step) if step is not None else (None, 0.0)
+            point, far = self._along(step) if step is not None else (None, 0.0)
             if step is None or point is None:
                 break
             self.point = point
             self.dual, share = self.dual.moved(step.dual)
-            cool = self._decrement(step) < CENTRED and (late or min(reach, share) > 0.4)
+            cool = self._decrement(step) < CENTRED and (late or min(far, share) > 0.4)
             if point.objective < self._least:
                 self._least, self.best = point.objective, system.unpack(self.split, point.x)
 
@@ -177,20 +181,18 @@ class CentralPath:
         at, T = self.point, self.T
         assert at is not None
         share = 0.8 if self._decrement(step) < 0.5 * CENTRED else 0.5
-        reach = 1.0 if self.held else self._room(at, self.system.whole(step.x), share)
-        while reach > 1e-3:
-            point = self.system.at(at.x + reach * step.x, T)
-            if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * reach * step.slope:
-                return point, reach
-            reach *= 0.7
+        far = 1.0 if self.held else self._room(at, self.system.whole(step.x), share)
+        while far > 1e-3:
+            point = self.system.at(at.x + far * step.x, T)
+            if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * far * step.slope:
+                return point, far
+            far *= 0.7
         return None, 0.0
 
     def _room(self, point: Point, change: Array, share: float) -> float:
         """How much of a change D may take, at most all, for the remainder to keep the rest of its room."""
-        R, reach = self.system.H - self.system.whole(point.x), 1.0
-        while reach > 1e-4 and lapack.dpotrf(R - reach / share * change, lower=1, overwrite_a=1)[1]:
-            reach *= 0.8
-        return reach
+        R = self.system.H - self.system.whole(point.x)
+        return min(1.0, share * reach(R, -change))
 
 
 def start(block: Block, d: Array, z: Array) -> GroupSplit:

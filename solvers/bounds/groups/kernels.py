@@ -232,3 +232,14 @@ def scatter(A, columns, curves):
                     A[row, column] += curves[b, k, o]
                 else:
                     A[column, row] += curves[b, k, o]
+
+
+@njit(cache=True, nogil=True, fastmath=FLAGS)
+def mirror(A):
+    """Copy the upper half of a matrix to its lower one, block by block."""
+    n = len(A)
+    for first in range(0, n, 32):
+        for left in range(0, first + 1, 32):
+            for i in range(first, min(first + 32, n)):
+                for j in range(left, min(left + 32, i)):
+                    A[i, j] = A[j, i]

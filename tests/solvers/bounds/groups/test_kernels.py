@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solvers.bounds.groups.kernels import family_sums, levels, scatter, slopes
+from solvers.bounds.groups.kernels import family_sums, levels, mirror, scatter, slopes
 from solvers.bounds.groups.states import States, entries, every_state, whole_pools
 
 
@@ -89,3 +89,11 @@ def test_levels_solve_their_equation():
     levels(scores, 0.2, tau)
     assert (tau > scores.max(axis=1)).all()
     assert (0.2 / (tau[:, None] - scores)).sum(axis=1) == pytest.approx(np.ones(5), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 70])
+def test_mirror_copies_the_upper_half(n):
+    A = np.random.default_rng(n).standard_normal((n, n))
+    wanted = np.triu(A) + np.triu(A, 1).T
+    mirror(A)
+    assert (wanted == A).all()

@@ -59,7 +59,7 @@ class RaisedRows:
 
         Without a time limit a flat direction is lifted, if there is one. With one, rows get splits of their
         own, the widest gaps first: cells of a lifted row in blocks; rows that are not lifted diagonal ones,
-        where they get no blocks later.
+        briefly where they can get blocks later.
 
         Args:
             known: `[m]` bounds at hand.
@@ -72,7 +72,7 @@ class RaisedRows:
             cells = cover(direction, known, self.values, self.control.stopped)
         self.stats["lifted"] = cells is not None
         if direction is None or cells is None:
-            return self.own(self.rows, self.shared, known, _plain) if timed and size == 1 else known
+            return self.own(self.rows, self.shared, known, _plain, thorough=size == 1) if timed else known
         bounds = cells.bounds(known, self.values)
         if not timed or self._enough(bounds):
             return bounds
@@ -126,6 +126,8 @@ class RaisedRows:
         shared: relaxation.SharedSplit,
         known: Array,
         bounding: Bounding,
+        *,
+        thorough: bool = True,
     ) -> Array:
         """`[m]` bounds not below `known`, from diagonal splits of the rows' own.
 
@@ -134,6 +136,7 @@ class RaisedRows:
             shared: the split to start from.
             known: `[m]` bounds at hand.
             bounding: bounds a row at its own split.
+            thorough: whether rows go on after the first few steps.
         """
         H, bounds, done = rows.H.cpu().numpy(), known.copy(), 0
         own: dict[int, Tensor] = {}
@@ -146,7 +149,7 @@ class RaisedRows:
             safe = torch.as_tensor(secure(H, own[row].cpu().numpy(), True), device=start.device)
             return bounding(lone, replace(shared, d=safe, steps=steps), row)
 
-        for most in () if relaxation.trivial(rows) else (QUICK, None):
+        for most in () if relaxation.trivial(rows) else (QUICK, None) if thorough else (QUICK,):
             done = max(done, self._turns(bounds, lambda row, most=most: bound(row, most)))  # type: ignore[misc]
         self.stats["own_splits"] = done
         return bounds

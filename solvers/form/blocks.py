@@ -97,6 +97,14 @@ class Block:
             total += 0.5 * float(np.einsum("ic,ij,jc->", D, H, D))
         return total
 
+    def smallest(self, score: Array) -> Mask:
+        """`[n]` True at every pool's `prune` smallest scores."""
+        pruned = np.zeros(self.n, dtype=bool)
+        for p, count in enumerate(self.prune):
+            pool = np.flatnonzero(self.labels == p)
+            pruned[pool[np.argsort(score[pool], kind="stable")[:count]]] = True
+        return pruned
+
 
 def blocks(problem: SubsetProblem, counts: NDArray[np.int64] | None = None) -> list[Block]:
     """Split a reduced problem into independent blocks, in the order of its rows.

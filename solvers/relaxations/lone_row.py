@@ -14,7 +14,6 @@ from solvers.bounds.groups.states import Index
 from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block
-from solvers.hessian import Array
 from solvers.heuristics.rows.search import state
 from solvers.heuristics.rows.swaps import GAIN, SWAPS, descend
 from solvers.heuristics.rows.tableau import RowData, refresh
@@ -119,7 +118,7 @@ class LoneRow:
         u = relaxed(self.split.remainder(H), b - self.split.q)
         kept, gone = regrets(self.block, self.split)
         for score in (np.abs(u) * np.sqrt(np.diagonal(H)), gone - kept):
-            pruned = smallest(self.block, score)
+            pruned = self.block.smallest(score)
             row = state(RowData(True, H, w, np.zeros(len(w)), self.block.labels), pruned)
             while not stopped() and descend(row, GAIN, SWAPS) == SWAPS:
                 refresh(row)
@@ -144,12 +143,3 @@ class LoneRow:
         self.fixed += rest.n - len(free)
         self._lost += lost
         return True
-
-
-def smallest(block: Block, score: Array) -> Mask:
-    """`[n]` True at every pool's `prune` smallest scores."""
-    pruned = np.zeros(block.n, dtype=bool)
-    for p, count in enumerate(block.prune):
-        pool = np.flatnonzero(block.labels == p)
-        pruned[pool[np.argsort(score[pool], kind="stable")[:count]]] = True
-    return pruned

@@ -24,7 +24,7 @@ from solvers.heuristics.factor_search import FactorSearch
 from solvers.heuristics.greedy import fits, greedy_mask, greedy_work, opening
 from solvers.heuristics.units import unfit_for_units
 from solvers.problem import Mask, SubsetProblem
-from solvers.relaxations.lone_row import LoneRow, smallest
+from solvers.relaxations.lone_row import LoneRow
 from solvers.relaxations.shared_rows import RaisedRows
 from solvers.relaxations.turns import Turns
 from solvers.relaxations.units import units_bound
@@ -255,4 +255,4 @@ def _proof(block: Block, split: Split, row: LoneRow) -> Proof:
 
 def round_off(block: Block, split: Split) -> Mask:
     """Prune the least relaxed indicators of every pool: `[n]`, True where pruned."""
-    return smallest(block, split.z)
+    return block.smallest(split.z)

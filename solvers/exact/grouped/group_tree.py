@@ -33,7 +33,6 @@ from solvers.heuristics.rows.search import state
 from solvers.heuristics.rows.swaps import GAIN, SWAPS, descend
 from solvers.heuristics.rows.tableau import RowData, read_only, refresh
 from solvers.problem import Mask
-from solvers.relaxations.lone_row import smallest
 
 SMALL = 56
 """Free entries up to which a node is left to a tree of diagonal splits, where no proof is recorded."""
@@ -289,7 +288,7 @@ class GroupTree:
             return
         free, block = left_of(self._part, self.block.rows, settled)
         split = split_blocks([block], tolerance=LOOSE)[0]
-        pruned = smallest(block, split.z)  # some mask: the value that it has to beat is known
+        pruned = block.smallest(split.z)  # some mask: the value that it has to beat is known
         gap = (self.value - self.cutoff) / self.value
         tree = BlockTree(block, replace(self.settings, share=False)).plant(split, pruned, self.value, gap)
         while not (tree.done or tree.full or self.halt[0]):
@@ -329,7 +328,7 @@ class GroupTree:
         """Try the mask that a relaxation rounds to, and now and then what swaps make of it."""
         z = np.where(fix > 0, 2.0, -1.0)
         z[found.free] = found.z
-        pruned = smallest(self.block, z)
+        pruned = self.block.smallest(z)
         self._accept(pruned)
         if self.nodes <= OFTEN or self.nodes % EVERY == 0:
             H, w = read_only(self.block.H[0]), self.block.W[0, :, 0].copy()

@@ -14,7 +14,6 @@ from solvers.exact.grouped.group_tree import GroupTree, suits
 from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
 from solvers.form.blocks import blocks
 from solvers.problem import SubsetProblem
-from solvers.relaxations.lone_row import smallest
 from tests.solvers.oracles import block_masks
 
 GAP = 1e-6
@@ -51,7 +50,7 @@ def least(block):
 
 
 def planted(block, settings=DEFAULT, gap=GAP):
-    pruned = smallest(block, np.arange(block.n))
+    pruned = block.smallest(np.arange(block.n))
     split = split_blocks([block])[0]
     assert suits(block, split, block.value(pruned), gap)
     return GroupTree(block, settings).plant(split, pruned, block.value(pruned), gap)
@@ -96,7 +95,7 @@ def test_pools_are_met_and_the_best_mask_is_proven(sizes, keep, size, monkeypatc
 def test_rows_of_many_pools_branch_go_on_and_agree_with_the_other_tree():
     block = pools_of(hard(), [4] * 6, [2, 1, 2, 3, 1, 2])
     other = BlockTree(block, DEFAULT)
-    pruned = smallest(block, np.arange(24))
+    pruned = block.smallest(np.arange(24))
     other.plant(split_blocks([block])[0], pruned, block.value(pruned), GAP)
     while not other.work():
         pass

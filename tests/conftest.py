@@ -7,12 +7,15 @@ import time
 
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401  for the BLAS that it loads
 import torch
+from threadpoolctl import threadpool_limits
 
 import cbs.zoo
 
 os.environ["SOLVERS_COMPILE_BEHIND"] = "0"  # every test is of compiled code, also the first
 torch.set_num_threads(1)  # the tests share few cores
+threadpool_limits(1, "blas")
 _trained = functools.cache(cbs.zoo.trained_digits_mlp)
 
 

@@ -99,7 +99,7 @@ def group_proofs(problem, size=4, counts=None):
     splits = split_blocks(found)
     pairs = []
     for block, split in zip(found, splits, strict=True):
-        safe, bound = group_split(block, split.d[0], split.z, least(block), size=size)
+        safe, bound = group_split(block, split.d[0], split.z, least(block), size=size, whole=False)
         pairs.append((group_proof(block, safe), bound))
     return pairs
 
@@ -161,7 +161,7 @@ def test_a_proof_has_the_split_that_it_was_made_of(size):
     problem = make_problem(np.random.default_rng(2), Budget.per_row(4), m=1, n=9)
     (block,) = blocks(problem)
     (split,) = split_blocks([block])
-    safe, bound = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=size)
+    safe, bound = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=size, whole=False)
     proof = group_proof(block, safe)
     (families,) = families_of(proof)
     again = replace(safe, families=tuple(families))

@@ -222,7 +222,7 @@ def test_whose_checkpoint_it_is(tmp_path):
 def test_searches_are_written_now_and_then(tmp_path):
     problem = make_problem(np.random.default_rng(0), Budget.per_row(48), m=2, n=72)
     file = Checkpoint(tmp_path / "search", {}, every=0.0)
-    found = BranchAndBound(node_limit=6000).run(problem, Control(gap=0.0, checkpoint=file))
+    found = BranchAndBound(node_limit=12_000).run(problem, Control(gap=0.0, checkpoint=file))
     assert found.reason is Status.NODE_LIMIT
     assert found.stats["checkpoints"] > 4
     again = BranchAndBound(node_limit=0).run(problem, Control(gap=0.0, checkpoint=file))

@@ -15,11 +15,11 @@ from solvers.auto import Auto
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.hessian import BlockDiagonalHessian, FactorHessian
 from solvers.problem import SubsetProblem
-from solvers.runtime import background
+from solvers.runtime import background, warming
 from solvers.runtime.plain import SWITCH
 from solvers.runtime.rehearsal import kind
 from solvers.runtime.tensors import load_torch, on_cpu
-from solvers.runtime.warming import Task
+from solvers.runtime.warming import Task, is_ready
 from solvers.solver import Solver
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def suits(problem: SubsetProblem, solver: Solver, device: str) -> bool:
     if wide or isinstance(problem.hessian, FactorHessian | BlockDiagonalHessian) or not background.allowed():
         return False
     task = _task(problem)
-    if background.is_ready(task) or background.failed(task) or importlib.util.find_spec("torch") is None:
+    if is_ready(task) or background.failed(task) or importlib.util.find_spec("torch") is None:
         return False
     load_torch()
     return True
@@ -61,8 +61,8 @@ def begin(problem: SubsetProblem) -> Callable[[], bool]:
 def note_ready(problem: SubsetProblem, solver: Solver) -> None:
     """Note that what a problem takes is compiled, if it is."""
     task = _task(problem)
-    if isinstance(solver, Auto | BranchAndBound) and background.allowed() and not background.is_ready(task):
-        background.note_ready(task)
+    if isinstance(solver, Auto | BranchAndBound) and background.allowed() and not is_ready(task):
+        warming.note_ready(task)
 
 
 def _task(problem: SubsetProblem) -> Task:

@@ -1,12 +1,7 @@
-"""Compiling in a process of its own, beside a first solve that does without (`solvers.runtime.plain`).
-
-Which kinds of problems are ready is noted in files beside the code, whose names have a digest of all sources,
-versions and the processor.
-"""
+"""Compiling in a process of its own, beside a first solve that does without (`solvers.runtime.plain`)."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import multiprocessing
 import os
@@ -14,21 +9,16 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from solvers.runtime.caches import folder_of_code
-from solvers.runtime.kept import versions
 from solvers.runtime.plain import SWITCH
-from solvers.runtime.warming import Task, make_ready
+from solvers.runtime.warming import Task, is_ready, make_ready
 
 if sys.platform != "win32":
     import fcntl
 
 logger = logging.getLogger(__name__)
-
-READY = ".ready"
-"""Of a file that notes that code for a kind of problem is there."""
 
 _started: dict[Task, subprocess.Popen[bytes]] = {}
 
@@ -40,17 +30,6 @@ def allowed() -> bool:
     with suppress(OSError):
         folder_of_code().mkdir(parents=True, exist_ok=True, mode=0o700)
     return multiprocessing.parent_process() is None and os.access(folder_of_code(), os.W_OK | os.X_OK)
-
-
-def is_ready(task: Task) -> bool:
-    """Whether code for a task was made ready by these sources, on such a processor, and is still there."""
-    return _note(task).exists()
-
-
-def note_ready(task: Task) -> None:
-    """Say so, once it is."""
-    with suppress(OSError):
-        _note(task).touch()
 
 
 def failed(task: Task) -> bool:
@@ -85,26 +64,6 @@ def main(task: Task) -> None:
     with (folder_of_code() / "behind.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         make_ready(task)
-        note_ready(task)
-
-
-def _note(task: Task) -> Path:
-    name = "-".join((task.solver, task.variant, task.budget, _release()))
-    return folder_of_code() / f"{name}{READY}"
-
-
-@cache
-def _release() -> str:
-    """A digest of the sources, and of what their code depends on."""
-    from numba.core.registry import cpu_target
-
-    digest = hashlib.sha256()
-    sources = Path(__file__).parents[1]
-    for path in sorted(sources.rglob("*.py")):
-        digest.update(str(path.relative_to(sources)).encode() + path.read_bytes())
-    made = (cpu_target.target_context.codegen().magic_tuple(), sys.version_info[:3], *versions())
-    digest.update(repr(made).encode())
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

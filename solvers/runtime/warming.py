@@ -1,21 +1,25 @@
 """Compiled code made ready ahead of the first solve, one kind of problem after another on all cores.
 
 What is shared among kinds is compiled by whoever comes to it first; others wait for it and take it from the
-folder where it is kept (`solvers.runtime.kept`).
+folder where it is kept (`solvers.runtime.kept`). Which kinds of problems are ready is noted in files beside
+the code, whose names have a digest of all sources, versions and the processor.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
 from solvers.runtime.caches import folder_of_code, spare_full_disks
-from solvers.runtime.kept import SUFFIX, Kept
+from solvers.runtime.kept import SUFFIX, Kept, versions
 from solvers.runtime.parallel import workers
 from solvers.runtime.rehearsal import VARIANTS, rehearse_arithmetic, tiny_problems
 
@@ -23,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 USUAL = ("branch-and-bound", "portfolio", "relaxation")
 """Solvers that `auto` hands problems to."""
+READY = ".ready"
+"""Of a file that notes that code for a kind of problem is there."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,41 @@ def make_ready(task: Task) -> set[Path]:
             solver.prepare(problem)
     else:
         solver.prepare()
-    return set(Kept.used)
+    note_ready(task)
+    return {*Kept.used, _note(task)}
+
+
+def is_ready(task: Task) -> bool:
+    """Whether a task has been done by these sources, on such a processor, and nobody has deleted its code."""
+    return _note(task).exists()
+
+
+def note_ready(task: Task) -> None:
+    """Note that a task has been done."""
+    with suppress(OSError):
+        _note(task).touch()
+
+
+def _note(task: Task) -> Path:
+    """The file that says so; what is ready for `auto` is what branch and bound takes."""
+    if task.solver == "auto":
+        task = replace(task, solver="branch-and-bound")
+    name = "-".join((task.solver, task.variant, task.budget, _release()))
+    return folder_of_code() / f"{name}{READY}"
+
+
+@cache
+def _release() -> str:
+    """A digest of the sources, and of what their code depends on."""
+    from numba.core.registry import cpu_target
+
+    digest = hashlib.sha256()
+    sources = Path(__file__).parents[1]
+    for path in sorted(sources.rglob("*.py")):
+        digest.update(str(path.relative_to(sources)).encode() + path.read_bytes())
+    made = (cpu_target.target_context.codegen().magic_tuple(), sys.version_info[:3], *versions())
+    digest.update(repr(made).encode())
+    return digest.hexdigest()[:16]
 
 
 def kept() -> dict[Path, int]:
@@ -109,12 +149,14 @@ def kept() -> dict[Path, int]:
 
 
 def forget(but: set[Path]) -> int:
-    """Delete machine code that is kept for other releases, versions and processors; how many files.
+    """Delete machine code that is kept, and the notes that it is ready; how many files of code.
 
     Args:
         but: the files to leave.
     """
     gone = 0
+    for path in {*folder_of_code().glob(f"*{READY}")} - but:
+        path.unlink(missing_ok=True)
     for path in {*kept()} - but:
         with suppress(OSError):
             path.unlink()

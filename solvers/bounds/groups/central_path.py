@@ -168,7 +168,7 @@ class CentralPath:
                 self._least, self.best = point.objective, system.unpack(self.split, point.x)
 
     def compliance(self) -> Array | None:
-        """`[n]` see `solvers.bounds.groups.barrier.compliance`; None without a point, too."""
+        """`[n]` see `solvers.bounds.groups.newton.compliance`; None without a point, too."""
         if self.point is None:
             return None
         return compliance(self.system, self.point, self.dual, self.T)

@@ -14,9 +14,9 @@ from solvers.auto import Auto
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.brute_force import BruteForce
 from solvers.instances import random_problem
-from solvers.runtime import background
+from solvers.runtime import background, warming
 from solvers.runtime.plain import SWITCH
-from solvers.runtime.warming import Task
+from solvers.runtime.warming import Task, is_ready
 
 TASK = Task("branch-and-bound", "joint", "per_row")
 
@@ -24,7 +24,8 @@ TASK = Task("branch-and-bound", "joint", "per_row")
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Nothing compiled, and processes allowed."""
-    monkeypatch.setattr(background, "folder_of_code", lambda: tmp_path)
+    for module in (background, warming):
+        monkeypatch.setattr(module, "folder_of_code", lambda: tmp_path)
     monkeypatch.setattr(background, "_started", {})
     monkeypatch.setenv(SWITCH, "1")
     return tmp_path
@@ -64,13 +65,25 @@ def test_nothing_is_started_where_it_must_not_be(fresh, monkeypatch):
 
 
 def test_what_is_ready_is_noted_for_these_sources_alone(fresh, monkeypatch):
-    assert not background.is_ready(TASK)
-    background.note_ready(TASK)
-    assert background.is_ready(TASK)
-    assert not background.is_ready(Task("branch-and-bound", "selection", "per_row"))
+    assert not is_ready(TASK)
+    warming.note_ready(TASK)
+    assert is_ready(TASK)
+    assert not is_ready(Task("branch-and-bound", "selection", "per_row"))
     assert not cold_start.suits(problem(), Auto(), "cpu")
-    monkeypatch.setattr(background, "_release", lambda: "another")
-    assert not background.is_ready(TASK)
+    monkeypatch.setattr(warming, "_release", lambda: "another")
+    assert not is_ready(TASK)
+
+
+@pytest.mark.parametrize("name", ["auto", "branch-and-bound"])
+def test_what_was_compiled_ahead_is_not_done_without_until_it_is_deleted(fresh, name):
+    files = warming.make_ready(Task(name, "joint", "per_row"))
+    for solver in (Auto(), BranchAndBound()):
+        assert not cold_start.suits(problem(), solver, "cpu")
+        assert cold_start.suits(problem(refit=False), solver, "cpu")
+    warming.forget(files)
+    assert not cold_start.suits(problem(), Auto(), "cpu")
+    warming.forget(set())
+    assert cold_start.suits(problem(), Auto(), "cpu")
 
 
 def test_a_process_that_fails_is_not_started_again_and_leaves_nothing(fresh, monkeypatch):

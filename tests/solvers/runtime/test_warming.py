@@ -34,9 +34,11 @@ def test_tasks_are_done_in_other_processes_which_tell_their_files():
     todo = [Task("greedy", "joint", "per_row"), Task("greedy", "selection", "n_of_m")]
     done = dict(perform(todo))
     assert {*done} == {*todo}
-    for files in done.values():
-        assert files
-        assert files <= {*kept()}
+    for task, files in done.items():
+        code = {path for path in files if path.suffix == SUFFIX}
+        assert code
+        assert code <= {*kept()}
+        assert warming.is_ready(task)
     assert any(path.name.startswith("eliminate-") for path in done[todo[0]])
 
 

@@ -22,6 +22,8 @@ from numba.core.cpu import CPUContext
 from numba.core.environment import lookup_environment
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
+from numba.extending import overload
+from numba.np import arrayobj
 
 from solvers.runtime.kept import Kept
 from solvers.runtime.plain import plain
@@ -223,13 +225,27 @@ def _bitcode(empty: Any, module: Any) -> bytes:
 
 @contextmanager
 def _parts(codegen: Any) -> Iterator[None]:
-    """Have all that is compiled meanwhile be parts; numba compiles one thing at a time."""
-    before = codegen._library_class
-    codegen._library_class = Part
+    """Have all that is compiled meanwhile be parts, and errors short; numba compiles one thing at a time."""
+    before = codegen._library_class, arrayobj.raise_with_shape_context
+    codegen._library_class, arrayobj.raise_with_shape_context = Part, _misfit
     try:
         yield
     finally:
-        codegen._library_class = before
+        codegen._library_class, arrayobj.raise_with_shape_context = before
+
+
+def _misfit(source: Any, place: Any) -> None:
+    """What is raised where an array is assigned to a slice of another shape."""
+
+
+@overload(_misfit)
+def _tell_misfit(source: Any, place: Any) -> Any:
+    """Numba's own words name the shapes: strings for them are a fifth of all there is to compile."""
+
+    def impl(source: Any, place: Any) -> None:
+        raise ValueError("cannot assign slice from input of different size")
+
+    return impl
 
 
 def _refuse(*_: object) -> None:

@@ -48,6 +48,24 @@ def test_a_part_has_no_machine_code_and_is_linked_once(rng):
     assert {f.linkage.name for f in defined if "sorted_sum" in f.name} <= {"private"}
 
 
+def fill(x, y):
+    x[:] = y
+    return x.sum()
+
+
+def test_a_slice_of_another_length_is_an_error_that_takes_no_strings_to_be_compiled():
+    short, x, y = njit(cache=False)(fill), np.zeros(3), np.arange(3.0)
+    assert short(x, y) == 3.0
+    with pytest.raises(ValueError, match=r"^cannot assign slice from input of different size$"):
+        short(x, np.zeros(2))
+    (entry,) = short.overloads.values()
+    parts = [library.name for library in everything(entry.library._linking_libraries)]
+    assert parts
+    assert not [name for name in parts if "str" in name]
+    with pytest.raises(ValueError, match=r"slice of shape \(3,\) from input of shape \(2,\)"):
+        numbas(fill)(x, np.zeros(2))
+
+
 def test_arrays_that_cannot_be_written_to_share_the_code_of_others(rng):
     x = rng.standard_normal(5)
     first = both(x, x)

@@ -63,12 +63,9 @@ class Pools:
             units = mask[0].reshape(-1, self.width)
             if split := np.flatnonzero((units != units[:, :1]).any(axis=1)).tolist():
                 return f"it prunes a part of unit {split[0]}, of {self.width} neighbouring columns"
-        got = np.bincount(
-            self.labels.ravel(), weights=self.decisions(mask).ravel(), minlength=len(self.prune)
-        )
-        wrong = np.flatnonzero(got != self.prune)
-        if wrong.size:
-            p = wrong[0]
+        got = np.bincount(self.labels[self.decisions(mask)], minlength=len(self.prune))
+        if (got != self.prune).any():
+            p = np.flatnonzero(got != self.prune)[0]
             return f"pool {p} prunes {int(got[p])} of {self.sizes[p]} entries, not {self.prune[p]}"
         return None
 

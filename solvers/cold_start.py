@@ -28,6 +28,8 @@ INPUTS = {True: 100, False: 40}
 """Inputs of joint and of selected rows up to which a search in tensors mostly ends within seconds."""
 ROWS = 32
 """Rows up to which it does."""
+_noted: set[Task] = set()
+"""What this process has compiled, and noted."""
 BUDGETS = ("per_row", "n_of_m")
 """Budgets of whose rows it finds the optimum one by one."""
 
@@ -37,9 +39,11 @@ def suits(problem: SubsetProblem, solver: Solver, device: str) -> bool:
     if solver not in (Auto(), BranchAndBound()) or not on_cpu(device) or problem.budget.kind not in BUDGETS:
         return False
     wide = problem.n > INPUTS[problem.refit] or problem.m > ROWS
-    if wide or isinstance(problem.hessian, FactorHessian | BlockDiagonalHessian) or not background.allowed():
-        return False
     task = _task(problem)
+    if wide or task in _noted or isinstance(problem.hessian, FactorHessian | BlockDiagonalHessian):
+        return False
+    if not background.allowed():
+        return False
     if is_ready(task) or background.failed(task) or importlib.util.find_spec("torch") is None:
         return False
     load_torch()
@@ -61,8 +65,11 @@ def begin(problem: SubsetProblem) -> Callable[[], bool]:
 def note_ready(problem: SubsetProblem, solver: Solver) -> None:
     """Note that what a problem takes is compiled, if it is."""
     task = _task(problem)
-    if isinstance(solver, Auto | BranchAndBound) and background.allowed() and not is_ready(task):
+    if task in _noted or not isinstance(solver, Auto | BranchAndBound) or not background.allowed():
+        return
+    if not is_ready(task):
         warming.note_ready(task)
+    _noted.add(task)
 
 
 def _task(problem: SubsetProblem) -> Task:

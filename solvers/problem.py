@@ -280,9 +280,9 @@ class SubsetProblem:
             if not np.isin(mask, (0, 1)).all():
                 raise ValueError("mask must hold booleans, True where pruned")
             mask = mask.astype(bool)
-        if mask[:, self.movable].any():
+        if len(self.movable) and mask[:, self.movable].any():
             raise ValueError("mask prunes a movable column")
-        wrong = self.pools.violation(mask[:, self.prunable])
+        wrong = self.pools.violation(mask[:, self.prunable] if len(self.movable) else mask)
         if wrong:
             raise ValueError(f"mask does not meet the budget: {wrong}")
         return mask

@@ -316,5 +316,6 @@ def _run(
         seconds=time.perf_counter() - start + (0.0 if file is None else file.spent),
         solver=chosen.name, stats=stats, trace=control.trace, certificate=certificate, rows=rows,
     )  # fmt: skip
-    log.debug("%s ends: %s", chosen.name, " ".join(repr(solution).split()))
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s ends: %s", chosen.name, " ".join(repr(solution).split()))
     return solution

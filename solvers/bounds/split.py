@@ -34,6 +34,8 @@ TOLERANCE = 5e-4
 """Complementarity gap at which splits are good enough for bounds, as a share of a quick mask's cost."""
 LOOSE = 1e-2
 """Tolerance of splits that others start from: a way off the boundary, later steps gain more."""
+LEANING = 0.8
+"""Part of the way to a quick mask at which the interior point of a selection begins."""
 SMOOTH = 0.1
 """The same of a narrow selection's only split, for all of its tree: one that leaves `A - diag(d)` far from
 singular is nearer to the best ones of what fixings leave than the root's best is."""
@@ -48,7 +50,8 @@ def best_split(block: Block, tolerance: float, stopped: Callable[[], object] = l
         stopped: polled between the steps of wide blocks; a true answer ends them, with a valid split.
     """
     data, unit = scaled(block)
-    z, d, steps = saddle_point(data, tolerance, MAX_STEPS, stopped)
+    start = None if block.refit else _leaning(block, data.counts)
+    z, d, steps = saddle_point(data, tolerance, MAX_STEPS, stopped, start)
     return d * unit, z if block.refit else 1.0 - z, steps
 
 
@@ -67,13 +70,13 @@ def scaled(block: Block) -> tuple[Data, Array]:
 
 def magnitude(block: Block) -> float:
     """The order of magnitude of the block's optimum: the value of a quick mask."""
-    pools = [np.flatnonzero(block.labels == p) for p in range(len(block.keep))]
-    diagonal = np.diagonal(block.H[0])
-    score = diagonal * (block.W[0] ** 2).sum(axis=-1) if block.refit else 0.5 * diagonal - block.B[0, :, 0]
-    pruned = np.zeros(block.n, dtype=bool)
-    for index, count in zip(pools, block.prune, strict=True):
-        pruned[index[np.argsort(score[index], kind="stable")[:count]]] = True
-    return max(abs(block.value(pruned)), 1e-12 * abs(block.scale), np.finfo(float).tiny)
+    return max(abs(block.value(block.quick)), 1e-12 * abs(block.scale), np.finfo(float).tiny)
+
+
+def _leaning(block: Block, counts: Array) -> Array:
+    """`[n]` shares pruned, most of the way from even ones to a quick mask: a fourth fewer steps."""
+    even = (counts / np.bincount(block.labels))[block.labels]
+    return np.asarray(even + LEANING * (block.quick - even))
 
 
 Stopped = Callable[[], object]

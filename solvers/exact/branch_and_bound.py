@@ -16,6 +16,7 @@ from solvers.control import Control
 from solvers.exact.batched.frontier import search_in_batches
 from solvers.exact.curves.layer import MEMORY, solve_layer
 from solvers.exact.grouped.group_tree import GroupTree, suits
+from solvers.exact.selections.selection_tree import SelectionTree, suits_depth_first
 from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.exact.tree.forest import Tree, block_gap, grow_forest
 from solvers.exact.tree.subtree import root_bound
@@ -154,6 +155,12 @@ class BranchAndBound(Solver):
             return False
         return self.engine == "batched" or plain() or not on_cpu(control.device)
 
+    def _goes_deep(self, problem: SubsetProblem, control: Control) -> bool:
+        """Whether trees are depth-first, which improve their incumbents themselves."""
+        return suits_depth_first(problem.refit, problem.n) and not (
+            control.certify or self._in_batches(control)
+        )
+
     def _settings(self, control: Control, trees: int) -> Settings:
         memory = self.memory_limit // trees
         return Settings(probe=self.probe, memory=memory, share=True, record=control.certify, slice=self.slice)
@@ -163,7 +170,7 @@ class BranchAndBound(Solver):
         if control.warm_start is not None and fits(problem, control):
             start = min((start, greedy_mask(problem)), key=problem.value)
         control.report(problem.value(start), -np.inf, mask=start)
-        if plain():
+        if plain() or self._goes_deep(problem, control):
             return start
         if control.device == "cpu" and _walks(problem):
             mask = INCUMBENT.run(problem, control.quiet(warm_start=start)).mask
@@ -190,6 +197,11 @@ class BranchAndBound(Solver):
             block, split, pruned, value = found[i], splits[i], mask[found[i].rows[0]], values[i]
             if control.stopped():
                 return block.floor if time.perf_counter() > until else root_bound(block, split)
+            if self._goes_deep(problem, control):
+                tree = SelectionTree(block, settings).plant(split, pruned, gap)
+                if self.node_limit is None:
+                    tree.work()  # all that most rows take
+                return tree
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
@@ -236,7 +248,9 @@ class BranchAndBound(Solver):
         }
         alone = len(found) == problem.m and not problem.pools.coupled
         rows = _rows(trees) if alone else None  # before proofs are made, of which each empties its tree
-        proofs = [tree.last_proof() for tree in trees] if control.certify else None
+        proofs = None
+        if control.certify:
+            proofs = [tree.last_proof() for tree in trees if not isinstance(tree, SelectionTree)]
         return Outcome(mask, bound, reason, stats, proofs, rows)
 
 
@@ -244,6 +258,8 @@ def compile_kernels(like: SubsetProblem | None = None) -> None:
     """Have ready whatever is compiled for a search: of problems of a kind, or of all."""
     rehearse_arithmetic()
     rehearse(BranchAndBound(), like)
+    if like is None or not like.refit:
+        rehearse(BranchAndBound(), like, certify=False)  # trees that go deep
     if like is None or _walks(like):
         INCUMBENT.prepare(like)
     if like is None or not _walks(like):
@@ -258,6 +274,8 @@ def _walks(problem: SubsetProblem) -> bool:
 
 def _kind(arrays: Mapping[str, Any]) -> type[Tree]:
     """The kind of tree that arrays of a checkpoint are of."""
+    if "path facts" in arrays:
+        return SelectionTree
     return BlockTree if "state" in arrays else GroupTree
 
 

@@ -83,6 +83,14 @@ class Block:
             )
         return 2.0 * (self.n + len(self.rows) + 8) * float(np.finfo(float).eps) * size
 
+    @cached_property
+    def quick(self) -> Mask:
+        """`[n]` a mask by what every decision costs alone, True where pruned."""
+        diagonal = np.diagonal(self.H[0])
+        if self.refit:
+            return self.smallest(diagonal * (self.W[0] ** 2).sum(axis=-1))
+        return self.smallest(0.5 * diagonal - self.B[0, :, 0])
+
     def value(self, pruned: Mask) -> float:
         """Cost of a decision vector `[n]`, True where pruned."""
         if not self.refit:

@@ -29,15 +29,16 @@ COMPILING = "compiling, once for this installation: a minute or two"
 VARIANTS = ("joint", "selection")
 
 _log = logging.getLogger("solvers")
-_ready: set[tuple[type[Solver], str, str, str]] = set()
+_ready: set[tuple[Solver, bool, str, str]] = set()
 
 
-def rehearse(solver: Solver, like: SubsetProblem | None = None) -> None:
+def rehearse(solver: Solver, like: SubsetProblem | None = None, *, certify: bool = True) -> None:
     """Run a solver on tiny problems of every kind that it takes; on those of a kind once a process.
 
     Args:
         solver: with fields that let it come to all of its code.
         like: a problem whose kind is to be rehearsed alone.
+        certify: whether proofs are asked for, which may come to other code.
     """
     if plain():
         return
@@ -46,15 +47,15 @@ def rehearse(solver: Solver, like: SubsetProblem | None = None) -> None:
         variant, budget = kind(like)
         rows = {(variant, "per_row")} if budget == "per_layer" else set()  # which are searched one by one
         kinds &= {(variant, budget)} | rows
+    todo = sorted(each for each in kinds if (solver, certify, *each) not in _ready)
+    if not todo:
+        return
     with compiling_is_told():
-        for variant, budget in sorted(kinds):
-            key = type(solver), repr(solver), variant, budget
-            if key in _ready:
-                continue
+        for variant, budget in todo:
             for problem in tiny_problems((variant,), (budget,)):
                 if solver.refuses(problem) is None:
-                    solver.run(problem, Control(certify=True))
-            _ready.add(key)
+                    solver.run(problem, Control(certify=certify))
+            _ready.add((solver, certify, variant, budget))
 
 
 def kind(problem: SubsetProblem) -> tuple[str, str]:

@@ -211,8 +211,9 @@ class Course(NamedTuple):
 
 
 def saddle_point(
-    data: Data, tolerance: float, max_steps: int, stopped: Callable[[], object] = lambda: None
-) -> tuple[Array, Array, int]:
+    data: Data, tolerance: float, max_steps: int, stopped: Callable[[], object] = lambda: None,
+    start: Array | None = None,
+) -> tuple[Array, Array, int]:  # fmt: skip
     """`(z, d, steps)`: the saddle point, and the Newton steps taken.
 
     Every iterate's d is a valid split, so nothing depends on convergence: the bound is evaluated at what
@@ -223,8 +224,11 @@ def saddle_point(
         tolerance: stop when the complementarity gap is below this.
         max_steps: Newton steps at most.
         stopped: polled between the steps of wide blocks; a true answer ends them.
+        start: `[n]` shares to begin from, strictly between 0 and 1 with the pools' sums; None for even ones.
     """
     course, taken, going = _open(data), 0, True
+    if start is not None:
+        course.at.z[:] = start
     at_once = max_steps if len(data.H) <= NARROW else 1
     while going and taken < max_steps and not stopped():
         more, going = _advance(data, course, tolerance, min(at_once, max_steps - taken))

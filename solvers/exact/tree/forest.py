@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from solvers.control import Control, working
 from solvers.exact.grouped.group_tree import GroupTree
+from solvers.exact.selections.selection_tree import SelectionTree
 from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.executors.spread import spread
 from solvers.form.blocks import Block
 from solvers.runtime.parallel import one_thread_each, workers
 from solvers.solution import Status
 
-Tree = BlockTree | GroupTree
-"""A tree of either kind."""
+Tree = BlockTree | GroupTree | SelectionTree
+"""A tree of any kind."""
 POLL = 0.05
 """Seconds between two looks at the limits."""
 TELLING = 20.0
@@ -66,6 +67,8 @@ def grow_forest(
     if len(trees) == 1 and trees[0].block.n <= NARROW and node_limit is None and not stopped():
         trees[0].work()
         progress()
+    if all(tree.done for tree in trees):
+        return Status.OPTIMAL
     threads = min(workers(), len(trees))
     memory = sum(tree.memory for tree in trees)
     running: dict[Future[None], int] = {}

@@ -49,17 +49,21 @@ def _isolated(H: Array) -> NDArray[np.bool_]:
     return np.asarray(~(linked & ~np.eye(H.shape[1], dtype=bool)).any(axis=(0, 2)))
 
 
-def _cost(block: Block, i: int) -> Fraction:
-    """What pruning an isolated entry costs, without rounding."""
+def _cost(block: Block, i: int) -> Fraction | float:
+    """Twice what pruning an isolated entry costs, without rounding."""
     if not block.refit:
-        return Fraction(float(block.H[0, i, i])) / 2 - Fraction(float(block.B[0, i, 0]))
+        own, linear = float(block.H[0, i, i]), float(block.B[0, i, 0])
+        return Fraction(own) - 2 * Fraction(linear) if linear else own
     pairs = zip(block.H[:, i, i].tolist(), block.W[:, i].tolist(), strict=True)
-    return sum((Fraction(h) * Fraction(w) ** 2 / 2 for h, row in pairs for w in row), Fraction(0))
+    return sum((Fraction(h) * Fraction(w) ** 2 for h, row in pairs for w in row), Fraction(0))
 
 
 def _copies(block: Block, members: NDArray[np.int64]) -> list[list[int]]:
     """Orbits of the swaps that leave the block as it is; swaps compose, so one entry stands for its orbit."""
     H, side = block.H, block.W if block.refit else block.B
+    own = H[0, members, members]
+    if len(np.unique(own)) == len(own):
+        return []
     corner = [H[:, i, i].tobytes() + side[:, i].tobytes() for i in members.tolist()]
     twice = Counter(corner)
     alike: dict[bytes, list[list[int]]] = {}

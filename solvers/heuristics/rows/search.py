@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import comb, prod
 
 import numpy as np
@@ -15,6 +15,7 @@ from solvers.heuristics.rows.tableau import Row, RowData, open_row, read_only
 from solvers.heuristics.rows.walks import insert, relink, shake, tabu_walk
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.compiled import njit
+from solvers.runtime.plain import plain
 
 MANY = 256
 """Entries of a pool from which swaps of a selection are sorted out by what they can gain at most."""
@@ -56,6 +57,12 @@ def limits_of(problem: SubsetProblem) -> Array | None:
 
 def compile_limits() -> None:
     """Have ready what is compiled for wide pools alone."""
+    if not plain():
+        _correlate_once()
+
+
+@cache
+def _correlate_once() -> None:
     correlations(read_only(np.eye(2)))
 
 

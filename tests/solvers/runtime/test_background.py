@@ -27,6 +27,7 @@ def fresh(monkeypatch, tmp_path):
     for module in (background, warming):
         monkeypatch.setattr(module, "folder_of_code", lambda: tmp_path)
     monkeypatch.setattr(background, "_started", {})
+    monkeypatch.setattr(cold_start, "_noted", set())
     monkeypatch.setenv(SWITCH, "1")
     return tmp_path
 

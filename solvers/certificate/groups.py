@@ -2,7 +2,9 @@
 
 At a node with fixings a lone joint row is a smaller one, the Schur complement of its kept entries, and has
 a split in groups of its own (`solvers.bounds.groups`). A proof restricts nothing: as with diagonal splits,
-D is lifted to all entries that are not pruned, and a fixing only forbids some of a group's states.
+D is lifted to all entries that are not pruned, and a fixing only forbids some of a group's states. Which
+groups are made of whole pools, and have their budgets' states alone, follows from the budget and from what a
+split assumes; a proof's first split has none of these, as it encloses values, too.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from solvers.bounds.groups.clusters import pattern_of
 from solvers.bounds.groups.split import Family, GroupSplit, relaxed, worth_above
-from solvers.bounds.groups.states import Index, States, counts
+from solvers.bounds.groups.states import Index, Pattern, States
 from solvers.certificate.points import SHARE, Terms, completed, rounded, rounding
 from solvers.certificate.proof import IMPOSSIBLE, LOSS, OffDiagonal, Proof, leaf_fixings
 from solvers.form.blocks import Block
@@ -67,8 +70,7 @@ def prove_in_groups(
         raise ValueError("splits in groups are for lone joint rows")
     H, n = block.H[0], block.n
     roots = np.zeros((len(splits) + 1, n), np.int8)
-    alone = np.arange(n)[:, None]
-    whole: list[list[Family]] = [[Family(alone, first[0][:, None, None])]]
+    whole = [_alone(first[0])]
     for i, (root, families) in enumerate(splits):
         roots[i + 1] = root
         whole.append(_lifted(first[0], roots[i + 1], families))
@@ -100,20 +102,29 @@ def prove_in_groups(
     return proof
 
 
-def group_proof(block: Block, split: GroupSplit) -> Proof:
+def group_proof(block: Block, first: Array, split: GroupSplit) -> Proof:
     """The proof that a secured split in blocks of a lone joint row makes.
+
+    Args:
+        block: the row.
+        first: `[1, n]` a diagonal split of it, as `solvers.bounds.split.secure` leaves it; written where
+            blocks are made of whole pools.
+        split: the split.
 
     Raises:
         ValueError: if no block has more than one entry: a diagonal split proves more.
     """
-    d, blocks = _written(block.n, [split.families], split.t[None], False)
+    whole: list[Sequence[Family]] = [split.families]
+    if any(family.pattern for family in split.families):
+        whole = [_alone(first[0]), split.families]
+    d, blocks = _written(block.n, whole, split.t[None], False)
     if not len(blocks.pair):
         raise ValueError("split has no blocks of several entries; use root_proof")
     u = relaxed(split.remainder(block.H[0]), block.B[0, :, 0] - split.q)
     leaf, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
     proof = Proof(
         block.rows, block.keep, d, none, none, none, leaf, rounded(u[None, None, :, None]), np.zeros(1),
-        blocks=blocks,
+        split=np.array([len(whole) - 1], np.int32), blocks=blocks,
     )  # fmt: skip
     return replace(proof, claim=grouped_claims(Terms.of(block), proof))
 
@@ -164,9 +175,27 @@ def grouped_claims(terms: Terms, proof: Proof) -> Array:
     for i, families in enumerate(families_of(proof)):
         mine = order[ends[i] : ends[i + 1]]
         if len(mine):
+            if i:
+                families = _with_patterns(families, proof.roots[i], terms.labels, proof.keep)
             used, at = np.unique(proof.vector[leaves[mine]], return_inverse=True)
             claims = _claims(terms, families, u[used], price[used], proof.keep, at, fixings[mine])
             out[leaves[mine]] = claims
+    return out
+
+
+def _with_patterns(
+    families: Sequence[Family], root: NDArray[np.int8], labels: Index, keep: Index
+) -> list[Family]:
+    """Families parted by what their groups are made of, once a split's assumptions are met."""
+    free, place = root == 0, np.cumsum(root == 0) - 1
+    left = keep - np.bincount(labels[root > 0], minlength=len(keep))
+    out = []
+    for family in families:
+        kinds: dict[Pattern, list[int]] = {}
+        for b, at in enumerate(family.members):
+            pattern = pattern_of(place[at], labels[free], left) if len(at) > 1 else ()
+            kinds.setdefault(pattern, []).append(b)
+        out += [Family(family.members[some], family.D[some], kind) for kind, some in sorted(kinds.items())]
     return out
 
 
@@ -181,6 +210,11 @@ def forced(fixings: NDArray[np.int8], labels: Index, keep: Index) -> NDArray[np.
         choice = np.where(left <= 0, -1, np.where(left >= free, 1, 0))[:, None]
         fixings[:, pool] = np.where(part == 0, choice, part)
     return possible
+
+
+def _alone(d: Array) -> list[Family]:
+    """A diagonal split `[n]` as one of groups."""
+    return [Family(np.arange(len(d))[:, None], d[:, None, None])]
 
 
 def _lifted(first: Array, root: NDArray[np.int8], families: Sequence[Family]) -> list[Family]:
@@ -294,9 +328,11 @@ def _claims(
 ) -> Array:
     """`[L]` claims of leaves that have one split, at its points `u [V, n]`: those numbered `at [L]`."""
     H, gamma = terms.H[0], rounding(len(terms.labels))
-    D = np.zeros_like(H)
+    D, price = np.zeros_like(H), price.copy()
     for family in families:
         D[family.members[:, :, None], family.members[:, None, :]] = family.D
+        if family.pattern:
+            price[:, terms.labels[family.members]] = 0.0
     y = u @ (H - D)
     error = gamma * (np.abs(u) @ (2.0 * np.abs(H) + np.abs(H - D)))
     if terms.H_slack is not None:
@@ -309,43 +345,42 @@ def _claims(
     for family in families:
         paid = price[:, terms.labels[family.members[:, 0]]]
         score = state_scores(family, q[:, family.members], off[:, family.members], paid)
-        part, size = best_allowed(score, family.members, at, fixings)
+        part, size = best_allowed(family, score, at, fixings)
         low, margin = low - part.sum(axis=1), margin + size.sum(axis=1)
     claims = low - gamma * margin - 8.0 * len(H) * EPS * np.abs(low) - 1e-300
     return np.where(np.isfinite(claims), np.maximum(claims, terms.floor), -np.inf)
 
 
 def state_scores(family: Family, q: Array, error: Array, price: Array) -> Array:
-    """`[V, B, 2^s]` `h_S - t |S|` from above for residuals `q [V, B, s]` within an error, prices `[V, B]`.
+    """`[V, B, K]` `h_S - t |S|` from above for residuals `q [V, B, s]` within an error, prices `[V, B]`.
 
     As `solvers.bounds.groups.split.scores_above`, with the checker's rounding on top.
     """
-    size = family.members.shape[1]
-    gamma, states = rounding(size), States.of(family.D, q[0])
-    found = np.empty((*q.shape[:2], 1 << size))
+    gamma, states = rounding(family.members.shape[1]), States.of(family.D, q[0], family.states)
+    found = np.empty((*q.shape[:2], len(family.states.kept)))
     for v, own in enumerate(q):
         h = worth_above(family, states.at(own) if v else states, own, error[v])
-        paid = price[v][:, None] * counts(size)
+        paid = price[v][:, None] * family.states.counts
         found[v] = h - paid + gamma * (np.abs(h) + np.abs(paid))
     return found
 
 
-def best_allowed(score: Array, members: Index, at: Index, fixings: NDArray[np.int8]) -> tuple[Array, Array]:
+def best_allowed(family: Family, score: Array, at: Index, fixings: NDArray[np.int8]) -> tuple[Array, Array]:
     """`[L, B]` the best state of every group that a leaf allows, and its absolute value.
 
     Args:
-        score: `[V, B, 2^s]`.
-        members: `[B, s]` entries.
+        family: the groups.
+        score: `[V, B, K]`.
         at: `[L]` the vector of every leaf.
         fixings: `[L, n]`.
     """
-    bit = 1 << np.arange(members.shape[1])
-    states = np.arange(1 << members.shape[1])
+    bit = 1 << np.arange(family.members.shape[1])
+    states = family.states.kept @ bit
     best = score.max(axis=2)[at]
-    inside = fixings[:, members]
+    inside = fixings[:, family.members]
     must, no = (inside > 0) @ bit, (inside < 0) @ bit
     leaf, group = np.nonzero(must | no)
-    step = max(1, CHUNK >> members.shape[1])
+    step = max(1, CHUNK // len(states))
     for i in range(0, len(leaf), step):
         some, these = leaf[i : i + step], group[i : i + step]
         fixed = (must | no)[some, these]

@@ -76,7 +76,8 @@ class Proof:
         split: `[V]` the split of each vector, whose leaves must have the fixings that it assumes. None is
             the first for all.
         blocks: the rest of splits in blocks (`solvers.bounds.groups`), of a lone joint row; a block has only
-            entries that its split assumes nothing of.
+            entries that its split assumes nothing of. In all splits but the first, those of pools that are
+            whole in a block count by their budgets' sets alone.
     """
 
     rows: NDArray[np.int64]

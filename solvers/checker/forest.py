@@ -1,4 +1,8 @@
-"""Trees whose nodes have splits in groups: every split is verified once, then serves all its leaves."""
+"""Trees whose nodes have splits in groups: every split is verified once, then serves all its leaves.
+
+A proof's first split encloses values, too, and its D has to be positive definite; that of others need not be
+on sets that no budget allows.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ def grouped_leaves(
     for k, (d, root) in enumerate(zip(proof.d[:, 0], proof.root, strict=True)):
         pairs = slice(ends[k], ends[k + 1])
         try:
-            grouped, D = groups_of(piece, d, proof.pair[pairs], proof.cross[pairs], root)
+            grouped, D = groups_of(piece, d, proof.pair[pairs], proof.cross[pairs], root, whole=k > 0)
         except Unfit as error:
             raise Unfit(f"{error} (split {k})" if k else str(error)) from None
         for group in grouped if not k else ():

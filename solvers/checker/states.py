@@ -5,13 +5,13 @@ With `R = H - D`, `q = b - R u`, any price t of keeping an entry of a pool, and 
     LB = constant - 1/2 u'Ru - sum_pool t keep - sum_B max_{S in B} (1/2 q_S' (D_SS)^-1 q_S - t |S|)
 
 over the sets S of a block's entries that hold all of those kept and none of those pruned. The scores of all
-sets are found once a point; a leaf only leaves some of them out.
+sets are found once a point; a leaf only leaves some of them out. Of pools that are whole in a block only the
+sets that meet their budgets count: as these hold equally many entries, any price of theirs cancels, and is 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,51 +45,56 @@ def grouped_bounds(
         price: `[V, pools]`.
         at: `[L]` which of the points a leaf has.
         fixings: `[L, n]`, with all that the split assumes.
-        keep: `[L, pools]` or `[1, pools]` decisions to keep.
+        keep: `[L, pools]` or `[1, pools]` decisions to keep; the piece's own where groups are of whole pools.
     """
+    found = np.full(len(at), np.inf)
     fixings, possible = _forced(piece, fixings, keep)
+    keep = np.broadcast_to(keep, (len(at), keep.shape[1]))[possible]
+    at, fixings = at[possible], fixings[possible]
     base, q, slack = _residuals(piece, grouped, D, u)
     pool = np.repeat(np.arange(len(piece.sizes)), piece.sizes)
+    price = price.copy()
+    for group in grouped:
+        if group.whole:
+            price[:, pool[group.members]] = 0.0
     dues = up(price[at] * keep)
     total, size = dues.sum(axis=1), np.abs(dues).sum(axis=1)
     terms = dues.shape[1]
     for group in grouped:
         members = group.members
         score = scores(group, q[:, members], slack[:, members], price[:, pool[members[:, 0]]])
-        best = _best(score, members, at, fixings)
+        best = _best(group, score, at, fixings)
         total, size = total + best.sum(axis=1), size + np.abs(best).sum(axis=1)
         terms += len(members)
     low = down(base[at] - up(total + sum_error(2 * terms, size)))
-    low = np.where(np.isfinite(low), np.maximum(low, piece.floor), -np.inf)
-    return np.where(possible, low, np.inf)
+    found[possible] = np.where(np.isfinite(low), np.maximum(low, piece.floor), -np.inf)
+    return found
 
 
 def scores(group: Grouped, q: Array, slack: Array, price: Array) -> Array:
-    """`[V, B, 2^s]` from above the score of every state, for every q within its slack.
+    """`[V, B, K]` from above the score of every state, for every q within its slack.
 
     For any w, with `r = q_S - D_SS w`,
 
         q_S' D_SS^-1 q_S = w'(q_S + r) + r' D_SS^-1 r
 
     and the last term is at most `sum r_i^2 / least_i`. The norm in `D_SS^-1` of what q is off adds to that
-    of q. Sums have at most `LARGEST` terms.
+    of q. Sums have at most `WIDEST` terms.
 
     Args:
-        group: groups of one size.
+        group: groups of one size and states.
         q: `[V, B, s]`.
         slack: `[V, B, s]`.
         price: `[V, B]`.
     """
-    size = group.members.shape[1]
-    step = max(1, CHUNK // (len(group.members) * size << size))
+    step = max(1, CHUNK // (group.members.size * len(group.states)))
     parts = [slice(i, i + step) for i in range(0, len(q), step)]
     return np.concatenate([_scores(group, q[i], slack[i], price[i]) for i in parts])
 
 
 def _scores(group: Grouped, q: Array, slack: Array, price: Array) -> Array:
-    size = group.members.shape[1]
-    inside, own = _states(size), q[:, :, None]
-    w = _solved(group, np.broadcast_to(own, (*q.shape[:2], 1 << size, size)))
+    size, inside, own = group.members.shape[1], group.states, q[:, :, None]
+    w = _solved(group, np.broadcast_to(own, (*q.shape[:2], *inside.shape)))
     w = w + _solved(group, np.where(inside, own - w @ group.D, 0.0))
     w = np.where(inside, w, 0.0)
     r = own - w @ group.D
@@ -101,12 +106,12 @@ def _scores(group: Grouped, q: Array, slack: Array, price: Array) -> Array:
     off = _norm(np.where(inside, slack[:, :, None], 0.0), group.least[:, None])
     whole = up(up(np.sqrt(square)) + off)
     score = up(up(0.5 * up(whole * whole)) - down(inside.sum(axis=1) * price[:, :, None]))
-    score[:, :, 0] = 0.0
+    score[:, :, ~inside.any(axis=1)] = 0.0
     return np.where(np.isnan(score), np.inf, score)
 
 
 def _solved(group: Grouped, right: Array) -> Array:
-    """`[V, B, 2^s, s]` about `(D_SS)^-1` times right-hand sides of that shape."""
+    """`[V, B, K, s]` about `(D_SS)^-1` times right-hand sides of that shape."""
     return np.asarray((group.inverse @ right[..., None])[..., 0])
 
 
@@ -117,20 +122,18 @@ def _norm(x: Array, least: Array) -> Array:
     return np.asarray(up(np.sqrt(up(SAFE * squares.sum(axis=-1)))))
 
 
-def _best(
-    score: Array, members: NDArray[np.int64], at: NDArray[np.int64], fixings: NDArray[np.int8]
-) -> Array:
+def _best(group: Grouped, score: Array, at: NDArray[np.int64], fixings: NDArray[np.int8]) -> Array:
     """`[L, B]` the best state of every group among those that a leaf allows."""
-    size = members.shape[1]
-    number = 1 << np.arange(size)
+    number = 1 << np.arange(group.members.shape[1])
+    states = group.states @ number
     best = score.max(axis=2)[at]
-    kept, pruned = ((fixings[:, members] == mark) @ number for mark in (KEPT, PRUNED))
-    leaf, group = np.nonzero(kept + pruned)
-    step = max(1, CHUNK >> size)
+    kept, pruned = ((fixings[:, group.members] == mark) @ number for mark in (KEPT, PRUNED))
+    leaf, place = np.nonzero(kept + pruned)
+    step = max(1, CHUNK // len(states))
     for i in range(0, len(leaf), step):
-        some, which = leaf[i : i + step], group[i : i + step]
+        some, which = leaf[i : i + step], place[i : i + step]
         fixed = (kept + pruned)[some, which]
-        allowed = np.arange(1 << size) & fixed[:, None] == kept[some, which][:, None]
+        allowed = states & fixed[:, None] == kept[some, which][:, None]
         best[some, which] = np.where(allowed, score[at[some], which], -np.inf).max(axis=1)
     return np.asarray(best)
 
@@ -165,9 +168,3 @@ def _forced(
         part[(part == 0) & (left <= 0)[:, None]] = PRUNED
         part[(part == 0) & (left >= free)[:, None]] = KEPT
     return fixings, possible
-
-
-@cache
-def _states(size: int) -> NDArray[np.bool_]:
-    """`[2^s, s]` the entries of every set, numbered by its bits."""
-    return (np.arange(1 << size)[:, None] >> np.arange(size) & 1).astype(bool)

@@ -205,8 +205,7 @@ class BranchAndBound(Solver):
             rounded = round_off(block, split)
             if block.value(rounded) < value:
                 pruned, value = rounded, block.value(rounded)
-            alike = not settings.record or len(block.keep) == 1  # proofs of whole pools can't be written yet
-            grouped = block.n >= self.grouped and alike and suits(block, split, value, gap)
+            grouped = block.n >= self.grouped and suits(block, split, value, gap)
             return (GroupTree if grouped else BlockTree)(block, settings).plant(split, pruned, value, gap)
 
         return side_by_side(plant, range(len(found)))

@@ -67,7 +67,7 @@ class LoneRow:
         Args:
             size: inputs of a block at most, a power of two.
             stopped: polled; a true answer ends the round.
-            fixing: whether entries may be fixed, and pools left whole; no certificate holds either.
+            fixing: whether entries may be fixed: no certificate holds that.
             groups: the blocks of the whole row; None where they are to be found for it.
         """
         going_on = self._current is not None and size == self._size
@@ -86,10 +86,10 @@ class LoneRow:
             known, reached = self._current
             heat = min(heat, HEAT * (1.0 - (reached + self._lost) / self.value))
         elif groups is not None and not self.fixed:
-            known = joined(rest, start(rest, self._d, self._z), groups, whole=fixing)
+            known = joined(rest, start(rest, self._d, self._z), groups)
         split, bound = group_split(
             rest, self._d, self._z, self.value,
-            size=size, whole=fixing, known=known, heat=heat, stopped=stopped,
+            size=size, known=known, heat=heat, stopped=stopped,
         )  # fmt: skip
         bound -= self._lost
         self._current, self._size, self._ended = (split, bound), size, not stopped()
@@ -97,18 +97,15 @@ class LoneRow:
             self.split, self._whole = split, bound
         self.bound = max(self.bound, min(bound, self.value))
 
-    def groups(self, size: int, *, whole: bool) -> list[Index]:
+    def groups(self, size: int) -> list[Index]:
         """Groups for the rows that share this one's curvature, diagonal split and budget.
 
         They are of inputs that the inverse of what the split leaves shows to be correlated.
 
         Args:
             size: inputs of a group at most, a power of two.
-            whole: whether pools that fit are left whole.
         """
-        return clusters(
-            np.linalg.inv(self.block.H[0] - np.diag(SHARE * self._d)), self.block, size, whole=whole
-        )
+        return clusters(np.linalg.inv(self.block.H[0] - np.diag(SHARE * self._d)), self.block, size)
 
     def polish(self, stopped: Callable[[], object]) -> None:
         """Round the relaxed weights of the whole row's split to a mask, and swap until nothing gains."""

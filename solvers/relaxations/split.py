@@ -192,7 +192,7 @@ class Relaxation(Solver):
         """Lift rows' bounds, the widest gaps first, each in its share of the time left, in a few rounds."""
         groups, fixing = None, not control.certify
         if len(rows) > 1 and alike([row.block for row in rows]):
-            groups = rows[0].groups(self.group, whole=fixing)
+            groups = rows[0].groups(self.group)
         for _ in range(ROUNDS if fixing else 1):
             turns = Turns(control, len(rows))
 
@@ -256,7 +256,7 @@ def _proof(block: Block, split: Split, row: LoneRow) -> Proof:
     root = root_proof(block, split)
     if row.split is None or not any(len(family.D[0]) > 1 for family in row.split.families):
         return root
-    return max(group_proof(block, row.split), root, key=lambda proof: proof.bound)
+    return max(group_proof(block, split.d, row.split), root, key=lambda proof: proof.bound)
 
 
 def round_off(block: Block, split: Split) -> Mask:

@@ -48,7 +48,7 @@ def grow(block, depth, size=4, inherit=2):
         if own is None or len(tree.vectors) == 0:
             d = split_blocks([left])[0]
             value = 0.3 * max(left.constant, 1e-3)
-            split, _ = group_split(left, d.d[0], d.z, value, size=size, whole=False)
+            split, _ = group_split(left, d.d[0], d.z, value, size=size)
             tree.splits.append((fixings.astype(np.int8), split.families))
             tree.vectors.append((len(tree.splits) - 1, split.q, split.t))
         else:

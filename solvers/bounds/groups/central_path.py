@@ -49,7 +49,6 @@ def group_split(
     value: float,
     *,
     size: int = 2,
-    whole: bool = True,
     known: GroupSplit | None = None,
     heat: float = GROUPING,
     stopped: Callable[[], object] = lambda: None,
@@ -62,7 +61,6 @@ def group_split(
         z: `[n]` its relaxed indicators.
         value: of a mask of the row; positive.
         size: inputs of a group, a power of two; fewer in rows too wide for it (`VARIABLES`).
-        whole: whether pools that fit into groups are left whole.
         known: a split in blocks to go on from, whose groups stay as they are, in the place of d and z.
         heat: T times the barrier's parameter to begin with there, in units of the value.
         stopped: polled between Newton steps; a true answer ends the work.
@@ -79,7 +77,7 @@ def group_split(
         path = CentralPath(block, best, value, heat=None if known is None else heat)
         if size > 1 and known is None:
             path.follow(lambda gap: GROUPING, stopped)
-            path.group(size, whole=whole)
+            path.group(size)
         path.follow(lambda gap: LAST * gap, stopped)
         best = path.best
     safe = secure_groups(block.H[0], best)
@@ -131,12 +129,12 @@ class CentralPath:
             central = Multipliers.central(self.system, self.point, self.T)
             self.dual = central if L is None else Multipliers(L, central.p)
 
-    def group(self, size: int, *, whole: bool = True) -> None:
+    def group(self, size: int) -> None:
         """Go on from here in groups of `size`, of what has the most correlated multipliers."""
         if self.point is not None:
             alone = self.system.unpack(self.split, self.point.x)
-            groups = clusters(self.dual.L, self.block, size, whole=whole)
-            self._enter(joined(self.block, alone, groups, whole=whole), self.T, self.dual.L)
+            groups = clusters(self.dual.L, self.block, size)
+            self._enter(joined(self.block, alone, groups), self.T, self.dual.L)
 
     def follow(self, enough: Callable[[float], float], stopped: Callable[[], object]) -> None:
         """Step along the path until T times the parameter is `enough` for the gap.

@@ -19,7 +19,7 @@ STATES = 1300
 """States of a group of several pools at most: four pools of 2:4 have 1,296."""
 
 
-def clusters(M: Array, block: Block, size: int, *, whole: bool = True) -> list[Index]:
+def clusters(M: Array, block: Block, size: int) -> list[Index]:
     """Groups of at most `size` entries of a row (a power of two), those of correlated multipliers together.
 
     What is measured is `M_ij^2 / (M_ii M_jj)`. Pools of several that fit are left whole, and as many are put
@@ -29,12 +29,11 @@ def clusters(M: Array, block: Block, size: int, *, whole: bool = True) -> list[I
         M: `[n, n]` positive definite.
         block: the row.
         size: entries of a group at most.
-        whole: whether pools that fit are left whole; else all are divided.
     """
     root = np.sqrt(np.diagonal(M))
     C = (M / root[:, None] / root[None, :]) ** 2
     sizes = np.bincount(block.labels, minlength=len(block.keep))
-    fit = (sizes <= size) & (whole and len(sizes) > 1)
+    fit = (sizes <= size) & (len(sizes) > 1)
     parts, groups = np.flatnonzero(~fit[block.labels]), []
     if len(parts):
         groups += [parts[at] for at in cluster(C[np.ix_(parts, parts)], block.labels[parts], size)]
@@ -69,12 +68,12 @@ def pattern_of(members: Index, labels: Index, keep: Index) -> Pattern:
     return tuple(zip(sizes[order].tolist(), wanted[order].tolist(), strict=True))
 
 
-def joined(block: Block, split: GroupSplit, groups: Sequence[Index], *, whole: bool = True) -> GroupSplit:
+def joined(block: Block, split: GroupSplit, groups: Sequence[Index]) -> GroupSplit:
     """A diagonal split of a row as one of groups, of which those of whole pools have only their states."""
     d = np.empty(len(split.q))
     for family in split.families:
         d[family.members[:, 0]] = family.D[:, 0, 0]
-    patterns = [pattern_of(group, block.labels, block.keep) if whole else () for group in groups]
+    patterns = [pattern_of(group, block.labels, block.keep) for group in groups]
     kinds = [(len(group), pattern) for group, pattern in zip(groups, patterns, strict=True)]
     families, t = [], split.t.copy()
     for kind in sorted(set(kinds)):
@@ -107,7 +106,9 @@ def cluster(C: Array, labels: Index, size: int) -> list[Index]:
         worth = E @ C @ E.T
         rows, columns = np.triu_indices(len(groups), 1)
         order = np.argsort(-worth[rows, columns], kind="stable")
-        order = order[worth[rows, columns][order] > 0.0]
+        lengths = np.array([len(group) for group in groups])
+        fits = lengths[rows] + lengths[columns] <= size
+        order = order[(fits & (worth[rows, columns] > 0.0))[order]]
         taken = np.zeros(len(groups), dtype=bool)
         merged = []
         for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):

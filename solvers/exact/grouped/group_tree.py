@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.node.restriction import elimination, part_of
 from solvers.bounds.split import LOOSE, Split, split_blocks
-from solvers.certificate import Proof
+from solvers.certificate import IMPOSSIBLE, Proof
 from solvers.exact.grouped.branching import choose
 from solvers.exact.grouped.inheritance import Seed
 from solvers.exact.grouped.node import Relaxed, left_of, relax
@@ -239,13 +239,15 @@ class GroupTree:
             settled = self._settle(fix)
             if settled is None:
                 return
-            fix = settled
-            if fix.all():
-                value = self._accept(fix < 0)
+            if settled.all():
+                value = self._accept(settled < 0)
                 if record is not None and lower < value:
-                    record.mask(at, fix < 0)
+                    record.mask(at, settled < 0)
                 self._close(max(lower, value))
                 return
+            if record is not None:
+                at = record.fix(at, fix, settled, IMPOSSIBLE)
+            fix = settled
             free, block = left_of(self._part, self.block.rows, fix)
             found = relax(block, free, fix, seed, self.value, self.cutoff, lambda: bool(self.halt[0]))
             if found is None:

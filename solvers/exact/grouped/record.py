@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.split import Family, GroupSplit, relaxed
 from solvers.bounds.split import Split
-from solvers.certificate import Proof, prove, prove_in_groups
+from solvers.certificate import IMPOSSIBLE, Proof, prove, prove_in_groups
 from solvers.exact.grouped.open_node import Named, cut
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -33,7 +33,7 @@ class Record:
     """What a search has shown so far; `plant` begins one, and `restore` goes on with one of a checkpoint.
 
     Args:
-        block: a lone joint row of one pool.
+        block: a lone joint row.
 
     Attributes:
         bytes: memory that it takes, with the proof that is made of it.
@@ -50,13 +50,26 @@ class Record:
         n, d = self.block.n, split.d[0]
         alone = Family(np.arange(n)[:, None], d[:, None, None])
         q = self._residuals(d, relaxed_point(self.block, split.d, split.z)[0, :, 0])
-        ranked = np.sort(q * q / (2.0 * d))[::-1]
-        self._leaf(self.add(np.zeros(n, np.int8), GroupSplit((alone,), q, ranked[self.block.keep - 1])))
+        score = q * q / (2.0 * d)
+        t = np.array(
+            [
+                np.sort(score[self.block.labels == p])[-max(keep, 1)]
+                for p, keep in enumerate(self.block.keep.tolist())
+            ]
+        )
+        self._leaf(self.add(np.zeros(n, np.int8), GroupSplit((alone,), q, t)))
 
     def add(self, fix: NDArray[np.int8], split: GroupSplit) -> int:
-        """Keep a split of what fixings leave free, with its bound; the number of that bound."""
+        """Keep a split of what fixings leave free, with its bound; the number of that bound.
+
+        Args:
+            fix: `[n]` fixings.
+            split: of the entries that they leave free, with prices of the pools that have any.
+        """
         self._split(fix.copy(), split.families)
-        return self._vector(len(self._splits) - 1, split.q, split.t)
+        t = np.zeros(len(self.block.keep))
+        t[np.unique(self.block.labels[fix == 0])] = split.t
+        return self._vector(len(self._splits) - 1, split.q, t)
 
     def bound(self, at: int, vector: int) -> None:
         """Let a leaf have a bound that was kept."""
@@ -70,7 +83,7 @@ class Record:
         H, b, kept = self.block.H[0], self.block.B[0, :, 0], np.flatnonzero(~pruned)
         u = np.zeros(len(b))
         u[kept] = scipy.linalg.solve(H[np.ix_(kept, kept)], b[kept], assume_a="pos")
-        self.bound(at, self._vector(0, self._residuals(self._first, u), np.zeros(1)))
+        self.bound(at, self._vector(0, self._residuals(self._first, u), np.zeros(len(self.block.keep))))
 
     def branch(self, at: int, entry: int) -> tuple[int, int]:
         """The leaves where an entry of a leaf is pruned, and kept; they have its bound."""
@@ -85,7 +98,7 @@ class Record:
             at: a leaf.
             before: `[n]` its fixings.
             after: `[n]` those, and others.
-            vector: the bound of the sides that are given up.
+            vector: the bound of the sides that are given up, or `IMPOSSIBLE` where these have no mask.
         """
         for entry in np.flatnonzero(before != after).tolist():
             pruned, kept = self.branch(at, entry)
@@ -96,8 +109,8 @@ class Record:
     def proof(self) -> Proof:
         """The proof so far, without the splits and bounds that no leaf has."""
         entry, pruned, kept, vector = np.array(self._tree, np.int32).T.copy()
-        used, leaf = np.unique(vector[entry < 0], return_inverse=True)
-        vector[entry < 0] = leaf
+        leaves = (entry < 0) & (vector != IMPOSSIBLE)
+        used, vector[leaves] = np.unique(vector[leaves], return_inverse=True)
         some = [self._vectors[v] for v in used.tolist()]
         tree = {"entry": entry, "pruned": pruned, "kept": kept, "vector": vector}
         names, split = np.unique([which for which, _, _ in some], return_inverse=True)
@@ -136,8 +149,8 @@ class Record:
         tree, roots, family, split, prices = (
             arrays[f"proof {name}"] for name in ("tree", "root", "family", "split", "price")
         )
-        n = self.block.n
-        if tree.shape[1:] != (4,) or roots.shape[1:] != (n,) or prices.shape != (len(split), 1):
+        n, pools = self.block.n, len(self.block.keep)
+        if tree.shape[1:] != (4,) or roots.shape[1:] != (n,) or prices.shape != (len(split), pools):
             raise ValueError("its proof's arrays have other shapes")
         ends = (n, len(tree), len(tree), len(split))
         nodes = arrays["at"]

@@ -21,10 +21,22 @@ def row(seed, budget, n=8, **other):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("budget", [Budget.per_row(5), Budget.n_of_m(2, 4)], ids=["one pool", "pools"])
-def test_every_leaf_is_below_every_mask_and_the_file_verifies(tmp_path, budget, seed):
-    problem, block = row(seed, budget)
-    tree = grow(block, 3)
+@pytest.mark.parametrize(
+    ("budget", "n", "size"),
+    [
+        (Budget.per_row(5), 8, 4),
+        (Budget.n_of_m(2, 5), 10, 4),
+        (Budget.n_of_m(2, 4), 8, 4),
+        (Budget.n_of_m(2, 4), 16, 8),
+        (Budget.n_of_m(1, 4), 12, 8),
+        (Budget.n_of_m(4, 8), 16, 8),
+        (Budget.groups([3, 2, 4, 4], [1, 1, 2, 3]), 13, 8),
+    ],
+    ids=["one pool", "parts of pools", "pools", "2 of 4", "1 of 4", "4 of 8", "others"],
+)
+def test_every_leaf_is_below_every_mask_and_the_file_verifies(tmp_path, budget, n, size, seed):
+    problem, block = row(seed, budget, n)
+    tree = grow(block, 3, size)
     proof = tree.proof()
     masks = block_masks(block)
     costs = np.array([block.value(mask) for mask in masks])

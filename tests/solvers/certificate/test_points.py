@@ -82,7 +82,12 @@ def test_points_are_completed_to_where_scores_of_kept_entries_vanish():
         assert np.allclose((H[0] @ out[v, 0])[KEPT], B[0][KEPT], rtol=0.0, atol=1e-12)
 
 
-BUDGETS = {"per_row": Budget.per_row(4), "n_of_m": Budget.n_of_m(2, 4), "per_layer": Budget.per_layer(7)}
+BUDGETS = {
+    "per_row": Budget.per_row(4),
+    "n_of_m": Budget.n_of_m(2, 4),
+    "parts": Budget.n_of_m(2, 5),
+    "per_layer": Budget.per_layer(7),
+}
 NEW = ("pairs", "pair", "cross", "price")
 
 
@@ -99,8 +104,8 @@ def group_proofs(problem, size=4, counts=None):
     splits = split_blocks(found)
     pairs = []
     for block, split in zip(found, splits, strict=True):
-        safe, bound = group_split(block, split.d[0], split.z, least(block), size=size, whole=False)
-        pairs.append((group_proof(block, safe), bound))
+        safe, bound = group_split(block, split.d[0], split.z, least(block), size=size)
+        pairs.append((group_proof(block, split.d, safe), bound))
     return pairs
 
 
@@ -161,8 +166,8 @@ def test_a_proof_has_the_split_that_it_was_made_of(size):
     problem = make_problem(np.random.default_rng(2), Budget.per_row(4), m=1, n=9)
     (block,) = blocks(problem)
     (split,) = split_blocks([block])
-    safe, bound = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=size, whole=False)
-    proof = group_proof(block, safe)
+    safe, bound = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=size)
+    proof = group_proof(block, split.d, safe)
     (families,) = families_of(proof)
     again = replace(safe, families=tuple(families))
     assert (again.remainder(block.H[0]) == safe.remainder(block.H[0])).all()
@@ -178,7 +183,7 @@ def test_a_diagonal_split_is_no_split_in_blocks():
     (split,) = split_blocks([block])
     safe, _ = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=1)
     with pytest.raises(ValueError, match="use root_proof"):
-        group_proof(block, safe)
+        group_proof(block, split.d, safe)
 
 
 def test_prices_bound_every_count(tmp_path):
@@ -269,11 +274,62 @@ def test_an_entry_given_twice(files):
 
 
 def test_a_block_across_pools(tmp_path):
-    files = Files(tmp_path, "n_of_m")
+    files = Files(tmp_path, "parts", n=10)
     pairs = files.fields["pair"].reshape(-1, 2)
-    pairs[0] = (0, 4)
+    pairs[0] = (0, 5)
     files.fields["pair"] = pairs.ravel()
     files.refuted("the split of row 0 of problem 0 has a block across pools")
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_whole_pools_stand_beside_a_diagonal_split_and_prove_more_than_their_parts(tmp_path, size):
+    files = Files(tmp_path, "n_of_m", seed=3, size=size)
+    assert files.fields["splits"].tolist() == [2, 2]
+    assert files.fields["crossing"].tolist() == [0, 4 * (size - 1)] * 2
+    assert not files.fields["root"].any()
+    assert files.verify().bound == files.written.bound
+    in_pairs = certify(
+        files.problem, next(all_masks(files.problem)), [proof for proof, _ in group_proofs(files.problem, 2)]
+    )
+    most = sum(map(least, files.blocks))
+    assert in_pairs.bound < files.written.bound - 0.01 * most
+    assert files.written.bound <= most
+
+
+def first_split_alone(folder, problem, split):
+    """A certificate as older files have it: one split, of blocks within pools."""
+    (block,) = blocks(problem)
+    families = tuple(replace(family, pattern=()) for family in split.families)
+    some = [replace(split, families=families, t=np.full(2, t)) for t in np.linspace(0.0, 2.0, 21)]
+    best = max(some, key=lambda each: group_bound(block, each))
+    written = certify(
+        problem, next(all_masks(problem)), [group_proof(block, split_blocks([block])[0].d, best)]
+    )
+    written.save(folder / "c")
+    save(folder / "p.npz", problem)
+    return written
+
+
+def test_a_first_split_counts_all_sets_of_its_blocks_whatever_the_budget(tmp_path):
+    problem = make_problem(np.random.default_rng(3), Budget.n_of_m(2, 4), m=1, n=8)
+    (block,) = blocks(problem)
+    (split,) = split_blocks([block])
+    whole, bound = group_split(block, split.d[0], split.z, least(block), size=4)
+    assert all((np.linalg.eigvalsh(family.D) > 0.0).all() for family in whole.families)
+    written = first_split_alone(tmp_path, problem, whole)
+    verdict = checker.verify(tmp_path / "c", tmp_path / "p.npz")
+    assert len(written.parts[0].proofs[0].splits) == 1
+    assert 0.1 * bound < verdict.bound < 0.99 * bound
+
+
+def test_a_first_split_that_is_definite_on_the_budgets_sets_alone_is_refused(tmp_path):
+    files = Files(tmp_path, "n_of_m", seed=4, m=1)
+    last = list(families_of(files.pairs[0][0]))[1]
+    assert any((np.linalg.eigvalsh(family.D) < 0.0).any() for family in last)
+    del files.fields["crossing"]
+    files.fields |= {"splits": np.array([1]), "split": np.array([0])}
+    files.fields |= {name: files.fields[name][8:] for name in ("d", "root")}
+    files.refuted("the split of row 0 of problem 0 has a block that is not positive definite")
 
 
 def test_a_block_too_large(tmp_path):

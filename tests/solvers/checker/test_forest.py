@@ -12,20 +12,21 @@ from tests.solvers.grouped_trees import grow
 from tests.solvers.oracles import all_masks, make_problem
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forest")
-    problem = make_problem(np.random.default_rng(1), Budget.n_of_m(2, 5), m=1, n=10)
-    proof = grow(blocks(problem)[0], 3).proof()
+@pytest.fixture(scope="module", params=["parts of pools", "whole pools"])
+def written(tmp_path_factory, request):
+    folder, whole = tmp_path_factory.mktemp("forest"), request.param == "whole pools"
+    budget, n, size = (Budget.n_of_m(2, 4), 16, 8) if whole else (Budget.n_of_m(2, 5), 10, 4)
+    problem = make_problem(np.random.default_rng(1), budget, m=1, n=n)
+    proof = grow(blocks(problem)[0], 3, size).proof()
     certify(problem, next(all_masks(problem)), [proof]).save(folder / "c")
     save(folder / "p.npz", problem)
     with np.load(folder / "c") as archive:
-        return folder, {name: archive[name] for name in archive.files}
+        return folder, {name: archive[name] for name in archive.files}, n, whole
 
 
 class Forged:
     def __init__(self, written):
-        self.folder, fields = written
+        self.folder, fields, self.n, self.whole = written
         self.fields = {name: field.copy() for name, field in fields.items()}
 
     def verify(self):
@@ -64,9 +65,35 @@ def test_prices_that_are_not_finite(forged, price):
     forged.refuted("price that is not finite")
 
 
+def test_pools_that_are_whole_in_a_block_have_no_price(forged):
+    """Those of others count."""
+    forged.fields["price"] = forged.fields["price"] - np.float32(0.5)
+    if forged.whole:
+        assert forged.verify().bound == forged.fields["bound"]
+    else:
+        forged.refuted("is proven")
+
+
+def test_a_block_that_lacks_an_entry_of_its_pools(forged):
+    """What is left of it is no whole pool, so that all of its sets count; and it lies across pools."""
+    if not forged.whole:
+        pytest.skip("blocks are parts of pools")
+    fields, ends = forged.fields, np.cumsum(forged.fields["crossing"])
+    pairs, cross = fields["pair"].reshape(-1, 2), fields["cross"]
+    lone = pairs[0, 0]
+    rest = np.flatnonzero((pairs != lone).all(axis=1) | (np.arange(len(pairs)) >= ends[1]))
+    fields["pair"], fields["cross"] = pairs[rest].ravel(), cross[rest]
+    gone = len(pairs) - len(rest)
+    fields["crossing"][1] -= gone
+    fields["pairs"] = fields["pairs"] - gone
+    forged.refuted("across pools .split 1.")
+
+
 def test_pairs_out_of_place(forged):
     pairs = forged.fields["pair"].reshape(-1, 2)
-    for wrong, words in (((3, 2), "out of place"), ((2, 200), "out of place"), ((0, 9), "across pools")):
+    joined = "1296 states" if forged.whole else "across pools"
+    far = next(k for k in range(5, forged.n) if [0, k] not in pairs.tolist())
+    for wrong, words in (((3, 2), "out of place"), ((2, 200), "out of place"), ((0, far), joined)):
         pairs[0] = wrong
         forged.fields["pair"] = pairs.ravel()
         forged.refuted(words)
@@ -74,11 +101,11 @@ def test_pairs_out_of_place(forged):
 
 def test_pairs_of_a_split_that_assumes_them_fixed(forged):
     fields = forged.fields
-    root = fields["root"].reshape(-1, 10)
+    root = fields["root"].reshape(-1, forged.n)
     ends = np.cumsum(fields["crossing"])
     split = np.flatnonzero((root != 0).any(axis=1) & (fields["crossing"] > 0))[0]
     fixed = int(np.flatnonzero(root[split])[0])
-    other = fixed + 1 if fixed % 5 < 4 else fixed - 1
+    other = fixed + 1 if fixed % 4 < 3 else fixed - 1
     fields["pair"].reshape(-1, 2)[ends[split] - 1] = sorted((fixed, other))
     forged.refuted(f"assumes fixed .split {split}.")
 

@@ -10,7 +10,7 @@ import pytest
 from solvers import Budget, SubsetProblem
 from solvers.certificate.original import stored
 from solvers.checker import states
-from solvers.checker.grouped import Grouped, Unfit, _least, groups_of
+from solvers.checker.grouped import Grouped, Unfit, _least, every_state, groups_of
 from solvers.checker.piece import make_piece
 from solvers.checker.reduced import reduce_problem
 from tests.solvers.exactly import exact_hessian
@@ -49,8 +49,31 @@ def bounds_at(piece, grouped, D, u, price, keep=None, fixings=None):
     return states.grouped_bounds(piece, grouped, D, u[None], price[None], at, fixed, keep)
 
 
-def exact(problem, groups, D, u, price, keep, labels, fixings=None):
-    """The formula in rational arithmetic, over the states that fixings and then the budget leave."""
+def split_of_pools(rng, piece, together, root):
+    """As `any_split`, with blocks of what is free of whole pools, definite on their budgets' sets alone."""
+    pool = np.repeat(np.arange(len(piece.sizes)), piece.sizes)
+    left = piece.keep - np.bincount(pool[root > 0], minlength=len(piece.keep))
+    D, pairs = np.diag((root > 0).astype(float)), []
+    for pools in np.split(rng.permutation(len(left)), range(together, len(left), together)):
+        members = np.flatnonzero((root == 0) & np.isin(pool, pools))
+        k = len(members)
+        A = rng.standard_normal((k, k))
+        A = A @ A.T
+        codes = (np.arange(1 << k)[:, None] >> np.arange(k)) & 1 > 0
+        met = [S for S in codes if all((pool[members[S]] == p).sum() == left[p] for p in pools)]
+        A -= 0.9 * min(np.linalg.eigvalsh(A[np.ix_(S, S)])[0] for S in met) * np.eye(k)
+        D[np.ix_(members, members)] = 0.5 * (A + A.T)
+        pairs += list(combinations(members.tolist(), 2))
+    D *= 0.9 * np.linalg.eigvalsh(piece.H[0])[0] / np.linalg.eigvalsh(D)[-1]
+    pairs = np.array(pairs, np.int64)
+    return np.diagonal(D).copy(), pairs, D[pairs[:, 0], pairs[:, 1]], D
+
+
+def exact(problem, groups, D, u, price, keep, labels, fixings=None, whole=None):
+    """The formula in rational arithmetic, over the states that fixings and then the budget leave.
+
+    With `whole [pools]`, sets of several entries keep so many of each of their pools.
+    """
     fixed = np.zeros(problem.n, np.int8) if fixings is None else fixings.copy()
     for p, wanted in enumerate(keep):
         mine = labels == p
@@ -70,10 +93,14 @@ def exact(problem, groups, D, u, price, keep, labels, fixings=None):
             S = list(S)
             if any((fixed[k] > 0 and k not in S) or (fixed[k] < 0 and k in S) for k in members):
                 continue
+            several = whole is not None and len(members) > 1
+            if several and any((labels[S] == p).sum() != whole[p] for p in set(labels[members].tolist())):
+                continue
             if not S:
                 best = Fraction(0)
                 continue
-            score = q[S] @ solve_exactly(D[np.ix_(S, S)], q[S]) / 2 - len(S) * Fraction(price[labels[S[0]]])
+            paid = sum(map(Fraction, price[labels[S]].tolist()), Fraction(0))
+            score = q[S] @ solve_exactly(D[np.ix_(S, S)], q[S]) / 2 - paid
             best = score if best is None else max(best, score)
         total -= best
     return total
@@ -114,7 +141,7 @@ def test_small_numbers_below_a_block_are_a_proof():
         scale = 10.0 ** rng.uniform(-6, 6, size)
         D = scale[:, None] * (A @ A.T + 0.1 * np.eye(size)) * scale
         D = 0.5 * (D + D.T)
-        least = _least(D[None])[0]
+        least = _least(D[None], np.arange(len(D))[None])[0]
         assert (least > 0).all()
         R = fractions(D) - np.diag(fractions(least))
         for _ in range(size - 1):
@@ -127,7 +154,7 @@ def test_small_numbers_below_a_block_are_a_proof():
 def test_blocks_that_are_not_definite(low):
     D = np.array([[1.0, 1.0 - low], [1.0 - low, 1.0]])
     with pytest.raises(Unfit, match="not positive definite"):
-        _least(D[None] if low else np.ones((1, 2, 2)))
+        _least(D[None] if low else np.ones((1, 2, 2)), np.arange(2)[None])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9, 1.001])
@@ -153,7 +180,7 @@ def test_scores_hold_for_every_residual_within_its_slack():
     for _ in range(20):
         A = rng.standard_normal((3, 3))
         D = A @ A.T + 0.05 * np.eye(3)
-        group = Grouped(np.arange(3)[None], D[None], _least(D[None]))
+        group = Grouped(np.arange(3)[None], D[None], _least(D[None], np.arange(3)[None]), every_state(3))
         q, slack, price = rng.standard_normal(3), rng.uniform(0.0, 0.2, 3), rng.uniform(0.0, 0.5)
         high = states.scores(group, q[None, None], slack[None, None], np.array([[price]])).max()
         sets = [list(S) for k in (1, 2, 3) for S in combinations(range(3), k)]
@@ -214,3 +241,72 @@ def test_fixings_leave_out_states(budget):
         assert low >= float(true) - 1e-11 * (abs(float(true)) + piece.constant)
         seen += true > piece.floor
     assert seen
+
+
+@pytest.mark.parametrize(
+    ("budget", "n"),
+    [(Budget.n_of_m(2, 4), 12), (Budget.n_of_m(1, 4), 12), (Budget.n_of_m(2, 6), 12)],
+    ids=["2 of 4", "1 of 4", "2 of 6"],
+)
+@pytest.mark.parametrize("together", [1, 2])
+def test_whole_pools_are_bounded_by_their_budgets_sets_at_any_price(budget, n, together):
+    """Against rational arithmetic, at the top, below fixings that a split assumes, and below others."""
+    indefinite = seen = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, budget, m=1, n=n, gradient=bool(seed % 2))
+        piece = piece_of(problem)
+        labels = np.repeat(np.arange(len(piece.sizes)), piece.sizes)
+        root = np.zeros(n, np.int8)
+        if seed > 1:
+            root[[0, n - 1]] = -1, -1 if piece.keep[0] == 1 else 1
+        left = piece.keep - np.bincount(labels[root > 0], minlength=len(piece.keep))
+        d, pairs, cross, D = split_of_pools(rng, piece, together, root)
+        grouped, matrix = groups_of(piece, d, pairs, cross, root, whole=True)
+        assert (matrix == D).all()
+        indefinite += any((np.linalg.eigvalsh(group.D) < 0.0).any() for group in grouped)
+        groups = [members.tolist() for group in grouped for members in group.members]
+        u, price = problem.W[0] * rng.uniform(0.9, 1.1, n), rng.uniform(-3.0, 3.0, len(piece.prune))
+        u[root < 0] = 0.0
+        for _ in range(6):
+            fixings = np.where(root == 0, rng.choice(np.array([-1, 0, 0, 0, 0, 0, 1], np.int8), n), root)
+            low = bounds_at(piece, grouped, matrix, u, price, fixings=fixings)[0]
+            kept = np.bincount(labels[fixings > 0], minlength=len(piece.keep))
+            free = np.bincount(labels[fixings >= 0], minlength=len(piece.keep))
+            if (kept > piece.keep).any() or (free < piece.keep).any():
+                assert low == np.inf
+                continue
+            true = exact(problem, groups, D, u, price, piece.keep, labels, fixings, left)
+            assert low <= max(true, piece.floor)
+            assert low >= float(true) - 1e-11 * (abs(float(true)) + piece.constant)
+            seen += true > piece.floor
+    assert indefinite > 1
+    assert seen > 2
+
+
+def unfit(words, piece, D, members, **other):
+    i, j = np.array(list(combinations(members, 2))).T
+    with pytest.raises(Unfit, match=words):
+        groups_of(piece, np.diagonal(D).copy(), np.stack([i, j], axis=1), D[i, j], **other)
+
+
+def test_whole_pools_that_prove_nothing():
+    problem = make_problem(np.random.default_rng(0), Budget.n_of_m(2, 4), m=1, n=28)
+    piece = piece_of(problem)
+    D = 0.5 * np.linalg.eigvalsh(piece.H[0])[0] * np.eye(28)
+    D[:8, :8] *= 1.0 + 1e-3 * np.ones((8, 8))
+    unfit("across pools", piece, D, range(8))
+    unfit("across pools", piece, D, range(7), whole=True)
+    unfit("across pools", piece, D, [0, 4], whole=True)
+    unfit("1296 states, more than 256", piece, D, range(16), whole=True)
+    unfit("20 entries, more than 16", piece, D, range(20), whole=True)
+    kept = np.zeros(28, np.int8)
+    kept[[1, 2]] = 1
+    unfit("across pools", piece, D, [0, 3, 4, 5, 6, 7], root=kept, whole=True)
+    bad = D.copy()
+    bad[0, 5] = bad[5, 0] = -1.01 * D[0, 0]
+    unfit("not positive definite", piece, bad, range(8), whole=True)
+    alone = piece_of(make_problem(np.random.default_rng(0), Budget.per_row(4), m=1, n=8))
+    least = np.linalg.eigvalsh(alone.H[0])[0]
+    only_pairs = 0.2 * least * (1.5 * np.eye(8) - 0.5 * np.ones((8, 8)))
+    unfit("not positive definite", alone, only_pairs, range(8), whole=True)

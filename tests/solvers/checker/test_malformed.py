@@ -38,7 +38,9 @@ def build(kind):
     if kind == "blocks":
         found = blocks(problem)
         proofs = [
-            group_proof(block, group_split(block, split.d[0], split.z, 0.2 * block.constant, size=2)[0])
+            group_proof(
+                block, split.d, group_split(block, split.d[0], split.z, 0.2 * block.constant, size=2)[0]
+            )
             for block, split in zip(found, split_blocks(found), strict=True)
         ]
     elif kind == "image":

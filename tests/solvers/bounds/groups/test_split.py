@@ -319,6 +319,15 @@ def test_the_most_correlated_are_together():
     assert frozenset({0, 1, 3, 4}) in fours
 
 
+@pytest.mark.parametrize("n", [9, 10, 11, 13, 21])
+def test_no_group_is_larger_than_asked_whatever_is_left_over(n):
+    for seed in range(4):
+        M = gram(np.random.default_rng(seed), n)
+        groups = cluster(M**2, np.zeros(n, np.int64), 8)
+        assert max(map(len, groups)) <= 8
+        assert sorted(np.concatenate(groups).tolist()) == list(range(n))
+
+
 def test_pools_that_fit_stay_whole_and_the_correlated_ones_come_together():
     H = np.eye(20)
     for i, j, share in ((0, 9, 0.8), (2, 8, 0.7), (4, 13, 0.8), (0, 4, 0.2), (10, 12, 0.3), (16, 1, 0.1)):

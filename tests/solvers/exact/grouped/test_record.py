@@ -33,7 +33,7 @@ def hard(rows=1, n=24, prune=16):
 
 def planted(problem, settings=RECORD, gap=1e-6):
     block = blocks(problem)[0]
-    pruned = np.arange(block.n) < int(block.prune[0])
+    pruned = block.smallest(np.arange(block.n))
     split = split_blocks([block])[0]
     assert suits(block, split, block.value(pruned), gap)
     return GroupTree(block, settings).plant(split, pruned, block.value(pruned), gap)
@@ -53,10 +53,21 @@ def verified(folder, problem, found):
 
 
 @pytest.mark.parametrize("nodes", [0, 1, 3, None])
-@pytest.mark.parametrize("prune", [3, 8])
-def test_a_proof_covers_all_masks_and_shows_what_the_search_did(nodes, prune):
+@pytest.mark.parametrize(
+    ("budget", "n"),
+    [
+        (Budget.per_row(3), 11),
+        (Budget.per_row(8), 11),
+        (Budget.n_of_m(2, 4), 16),
+        (Budget.n_of_m(1, 4), 16),
+        (Budget.n_of_m(4, 8), 16),
+        (Budget.groups([9, 4, 2], [4, 3, 1]), 15),
+    ],
+    ids=["3 pruned", "8 pruned", "2 of 4", "1 of 4", "4 of 8", "parts and pools"],
+)
+def test_a_proof_covers_all_masks_and_shows_what_the_search_did(nodes, budget, n):
     for seed in range(3):
-        problem = make_problem(np.random.default_rng(seed), Budget.per_row(prune), m=1, n=11)
+        problem = make_problem(np.random.default_rng(seed), budget, m=1, n=n)
         tree = planted(problem)
         while not tree.done and (nodes is None or tree.nodes < nodes):
             tree.work()
@@ -79,8 +90,10 @@ def test_a_proof_covers_all_masks_and_shows_what_the_search_did(nodes, prune):
 @pytest.mark.parametrize(
     "options", [{}, {"gradient": True}, {"movable": [1, 5]}, {"kind": "factor"}, {"kind": "stacked"}], ids=str
 )
-def test_solved_with_a_certificate_every_row_is_proven_by_groups(tmp_path, options):
-    problem = make_problem(np.random.default_rng(4), Budget.per_row([5, 7]), n=12, **options)
+@pytest.mark.parametrize("budget", [Budget.per_row([5, 7]), Budget.n_of_m(2, 4)], ids=["rows", "pools"])
+def test_solved_with_a_certificate_every_row_is_proven_by_groups(tmp_path, options, budget):
+    n = 12 + len(options.get("movable", ())) * (budget.kind == "n_of_m")
+    problem = make_problem(np.random.default_rng(4), budget, n=n, **options)
     found = solve(problem, SOLVER, certify=True)
     best = solve(problem, "brute-force").value
     verdict, proofs = verified(tmp_path, problem, found)
@@ -235,6 +248,44 @@ def test_with_no_memory_to_spare_the_solution_says_so(tmp_path):
     assert found.bound * (1 - 1e-5) <= verdict.bound <= found.value
 
 
+def pools_of_few_samples(n=24):
+    """Two rows of few samples under a budget of 2:4, whose trees have several nodes."""
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((n // 2, n))
+    H = X.T @ X / len(X) + 1e-2 * np.eye(n)
+    return SubsetProblem(rng.standard_normal((2, n)), H, Budget.n_of_m(2, 4))
+
+
+def test_rows_of_pools_are_proven_by_their_budgets_sets_and_go_on_from_their_file(tmp_path):
+    problem, path = pools_of_few_samples(), tmp_path / "search.ckpt"
+    first = solve(problem, BranchAndBound(grouped=4, node_limit=4), certify=True, checkpoint=path)
+    early, _ = verified(tmp_path, problem, first)
+    second = solve(problem, SOLVER, certify=True, checkpoint=path)
+    late, proofs = verified(tmp_path, problem, second)
+    assert second.stats["resumed"]
+    assert second.stats["nodes"] > 10
+    assert early.gap > late.gap
+    assert late.gap <= 1.1e-4
+    whole = [family.members for families in families_of(proofs[0]) for family in families]
+    assert any(len(np.unique(group // 4)) > 1 for members in whole for group in members)
+    assert late.bound == pytest.approx(solve(problem, BranchAndBound()).value, rel=2e-4)
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-9])
+def test_pools_of_copies_and_of_a_curvature_close_to_singular(tmp_path, damping):
+    rng = np.random.default_rng(5)
+    X, w = rng.standard_normal((6, 8)), rng.standard_normal(8)
+    H = np.tile(X.T @ X / 6, (2, 2)) + damping * np.eye(16)
+    problem = SubsetProblem(np.stack([np.concatenate([w, w]), np.zeros(16)]), H, Budget.n_of_m(1, 4))
+    found = solve(problem, SOLVER, certify=True)
+    found.certificate.save(tmp_path / "c")
+    save(tmp_path / "p.npz", problem)
+    verdict = checker.verify(tmp_path / "c", tmp_path / "p.npz")
+    best = solve(problem, "brute-force").value
+    assert found.value <= best * (1 + 1e-4)
+    assert best * (1 - 2e-4) - 1e-9 <= verdict.bound <= best * (1 + 1e-9)
+
+
 def test_copies_of_inputs_are_all_in_the_proof(tmp_path):
     rng = np.random.default_rng(5)
     X, w = rng.standard_normal((6, 10)), rng.standard_normal(10)
@@ -256,8 +307,9 @@ def test_copies_of_inputs_are_all_in_the_proof(tmp_path):
         ("bound", lambda a: a * 1.01, "bound claimed"),
     ],
 )  # fmt: skip
-def test_a_proof_of_a_search_that_is_tampered_with_is_refused(tmp_path, name, change, words):
-    problem = hard()
+@pytest.mark.parametrize("make", [hard, pools_of_few_samples], ids=["rows", "pools"])
+def test_a_proof_of_a_search_that_is_tampered_with_is_refused(tmp_path, make, name, change, words):
+    problem = make()
     verified(tmp_path, problem, solve(problem, SOLVER, certify=True))
     with np.load(tmp_path / "c") as archive:
         fields = {key: archive[key] for key in archive.files}

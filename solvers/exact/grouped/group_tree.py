@@ -1,8 +1,9 @@
 """The tree of one lone joint row whose nodes have splits in groups of their own: best-first, node by node.
 
-A node costs as much as ten of those of `solvers.exact.tree`, and closes more of the gap than thousands of
-them do: rows of 144 inputs take hundreds of nodes, where trees of diagonal splits are not done after many
-thousands. What is left of a row at last, when it is little, goes to such a tree.
+A node costs as much as hundreds of those of `solvers.exact.tree`, and mostly closes more of the gap than
+thousands of them do: rows of 144 inputs take hundreds of nodes, where trees of diagonal splits are not done
+after many thousands. But not on every row. Each begins with such a tree, which goes on if it should end soon,
+or has a better bound than the root's split in groups. What is left at last, when little, goes to one, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,14 +19,14 @@ from numpy.typing import NDArray
 
 from solvers.bounds.node.oracle import EPS, formation
 from solvers.bounds.node.restriction import elimination, part_of
-from solvers.bounds.split import LOOSE, Split, split_blocks
+from solvers.bounds.split import Split
 from solvers.certificate import IMPOSSIBLE, Proof
+from solvers.exact.grouped.attempt import Attempt, resumed
 from solvers.exact.grouped.branching import choose
-from solvers.exact.grouped.inheritance import Seed
 from solvers.exact.grouped.node import Relaxed, left_of, relax
-from solvers.exact.grouped.open_node import Named, OpenNode, pack, unpack
+from solvers.exact.grouped.open_node import Named, OpenNode, pack, settle, unpack
 from solvers.exact.grouped.record import Record
-from solvers.exact.tree.block_tree import RESPLIT, BlockTree, Settings
+from solvers.exact.tree.block_tree import RESPLIT, Settings
 from solvers.exact.tree.fixing import follow
 from solvers.exact.tree.subtree import at_root
 from solvers.exact.tree.symmetry import chains
@@ -103,6 +105,7 @@ class GroupTree:
         self._heap: list[tuple[float, int]] = []
         self._count = self._bytes = 0
         self._least = -math.inf
+        self._attempt: Attempt | None = None
 
     def plant(self, split: Split, pruned: Mask, value: float, gap: float) -> GroupTree:
         """Begin with the root; returns the tree itself.
@@ -120,23 +123,32 @@ class GroupTree:
         self.gap, self.value, self._incumbent = gap, value, pruned.copy()
         if self._record is not None:
             self._record.plant(split)
-        self._push(OpenNode(np.zeros(block.n, np.int8), max(block.floor, bound)))
+        root = OpenNode(np.zeros(block.n, np.int8), max(block.floor, bound))
+        if self.settings.attempt and self._record is None:
+            attempt = Attempt(self._part, block.rows, root, [root], True, self.settings)
+            self._attempt = attempt.plant(split, value, gap)
+        else:
+            self._push(root)
         self._least = max(block.floor, bound)
         return self
 
     def work(self, nodes: int | None = None) -> bool:
-        """Process so many nodes, by default one; whether the block is proven."""
+        """Process so many nodes, by default one, or slices of a tree within; whether the block is proven."""
         start = time.perf_counter()
         for _ in range(1 if nodes is None else nodes):
             if self.halt[0] or not self._room():
                 break
-            node = self._take()
-            if node is None:
+            if self._attempt is not None:
+                self._go_on(self._attempt)
+            elif (node := self._take()) is not None:
+                self._process(node)
+            else:
                 break
-            self._process(node)
         least = min((self._open[key].lower for _, key in self._heap[:1] if key in self._open), default=None)
         if least is None:
             least = min((node.lower for node in self._open.values()), default=math.inf)
+        if self._attempt is not None:
+            least = min(least, self._attempt.bound)
         self._least = min(least, self.floor)
         self.seconds += time.perf_counter() - start
         return self.done
@@ -163,8 +175,9 @@ class GroupTree:
 
     @property
     def bytes(self) -> int:
-        """Bytes that open nodes take, and the record."""
-        return self._bytes + (0 if self._record is None else self._record.bytes)
+        """Bytes that open nodes take, the record, and a tree within."""
+        within = 0 if self._attempt is None else self._attempt.tree.bytes
+        return self._bytes + within + (0 if self._record is None else self._record.bytes)
 
     def last_proof(self) -> Proof:
         """What has been proven so far, if it was recorded, where the search ends: the record goes."""
@@ -174,9 +187,13 @@ class GroupTree:
 
     def arrays(self) -> Named:
         """All that its further course depends on, by name."""
+        attempt = self._attempt
         nodes = [self._open[key] for key in sorted(self._open)]
         facts = np.array([float(getattr(self, name)) for name in FACTS])
-        known = {"facts": facts, "incumbent": self._incumbent} | pack(nodes, self.block.n)
+        known = {"facts": facts, "incumbent": self._incumbent}
+        known |= pack([*nodes, *([] if attempt is None else attempt.rest)], self.block.n)
+        if attempt is not None:
+            known |= {f"attempt {name}": array for name, array in attempt.arrays().items()}
         return known if self._record is None else known | self._record.arrays()
 
     def restore(self, arrays: Named) -> GroupTree:
@@ -192,7 +209,12 @@ class GroupTree:
             setattr(self, name, type(getattr(self, name))(fact))
         self._incumbent = arrays["incumbent"].astype(bool)
         self._open, self._heap, self._bytes = {}, [], 0
-        for node in unpack(arrays, n):
+        nodes = unpack(arrays, n)
+        within = {name[8:]: array for name, array in arrays.items() if name.startswith("attempt ")}
+        if within:
+            self._attempt = resumed(within, nodes, self._part, self.block.rows, self.settings)
+            nodes = nodes[: -len(self._attempt.rest)]
+        for node in nodes:
             self._push(node)
         if self._record is not None:
             self._record = Record(self.block).restore(arrays)
@@ -228,15 +250,20 @@ class GroupTree:
         self.done = True
         return None
 
-    def _process(self, node: OpenNode) -> None:
-        """Relax a node, fix what that decides, and close it or branch."""
-        self.nodes += 1
+    def _process(self, node: OpenNode, beside: Attempt | None = None) -> None:
+        """Relax a node, fix what that decides, and close it, branch, or leave it to a tree of weak nodes.
+
+        Args:
+            node: taken.
+            beside: such a tree of the node that has begun; it goes on if its bound is the better one.
+        """
         fix, lower, seed, at, record = node.fix.copy(), node.lower, node.seed, node.at, self._record
         small = SMALL if record is None else 0
+        self.nodes += 1
         while True:
             if len(self._chains) and not follow(fix, self._chains):
                 return
-            settled = self._settle(fix)
+            settled = settle(self.block, fix)
             if settled is None:
                 return
             if settled.all():
@@ -251,69 +278,73 @@ class GroupTree:
             free, block = left_of(self._part, self.block.rows, fix)
             found = relax(block, free, fix, seed, self.value, self.cutoff, lambda: bool(self.halt[0]))
             if found is None:
-                if int((fix == 0).sum()) <= small:
-                    self._finish(fix, lower, seed)
-                    return
                 break
             self.splits, self.steps = self.splits + 1, self.steps + found.steps
             seed = found.seed
             vector = 0 if record is None else record.add(fix, found.split)
             if record is not None and found.bound > lower:
                 record.bound(at, vector)
+            if beside is not None and (self.halt[0] or beside.bound > found.bound):
+                beside.lower = max(lower, found.bound)
+                beside.limited, self._attempt = bool(self.halt[0]), beside
+                return
+            beside = None
             lower = max(lower, found.bound)
             self._round(fix, found)
             if lower >= self.cutoff:
                 self._close(lower)
                 return
             if self.halt[0]:
-                self._push(OpenNode(fix, lower, seed, at=at))
+                self._push(OpenNode(fix, lower, seed, at))
                 return
             fixed = self._decide(fix, found)
             if record is not None:
                 at = record.fix(at, fix, fixed, vector)
             count = int((fixed != fix).sum())
             fix = fixed
-            if 2 < int((fix == 0).sum()) <= small:
-                self._finish(fix, lower, seed)
-                return
-            if count < max(2.0, AGAIN * len(free)):
+            if 2 < int((fix == 0).sum()) <= small or count < max(2.0, AGAIN * len(free)):
                 break
-        self._branch(fix, lower, seed, found, at)
+        node = OpenNode(fix, lower, seed, at)
+        children = self._branch(node, found)
+        if 2 < int((fix == 0).sum()) <= small:
+            self._leave(node, children)
+            return
+        for child in children:
+            self._push(child)
 
-    def _finish(self, fix: NDArray[np.int8], lower: float, seed: Seed | None) -> None:
-        """Search what a node leaves, when that is little, by a tree of many weak nodes."""
-        settled = self._settle(fix)
+    def _leave(self, node: OpenNode, rest: Sequence[OpenNode]) -> None:
+        """Leave a node to a tree of diagonal splits; `rest` takes its place should memory run short."""
+        settled = settle(self.block, node.fix)
         if settled is None:
             return
         if settled.all():
-            self._close(max(lower, self._accept(settled < 0)))
+            self._close(max(node.lower, self._accept(settled < 0)))
             return
-        free, block = left_of(self._part, self.block.rows, settled)
-        split = split_blocks([block], tolerance=LOOSE)[0]
-        pruned = block.smallest(split.z)  # some mask: the value that it has to beat is known
-        gap = (self.value - self.cutoff) / self.value
-        tree = BlockTree(block, replace(self.settings, share=False)).plant(split, pruned, self.value, gap)
-        while not (tree.done or tree.full or self.halt[0]):
-            tree.work()
-        if tree.value < self.value:
-            mask = settled < 0
-            mask[free] = tree.pruned
-            self._accept(mask)
-        bound = max(lower, tree.bound)
-        if tree.done:
-            self._close(bound)
-        else:
-            self._push(OpenNode(settled, bound, seed))
+        node, gap = replace(node, fix=settled), (self.value - self.cutoff) / self.value
+        attempt = Attempt(self._part, self.block.rows, node, rest, False, self.settings)
+        self._attempt = attempt.plant(None, self.value, gap)
 
-    def _settle(self, fix: NDArray[np.int8]) -> NDArray[np.int8] | None:
-        """With what a full or empty budget leaves no choice about, or None where no mask is left."""
-        block, pools = self.block, len(self.block.keep)
-        need = block.keep - np.bincount(block.labels[fix > 0], minlength=pools)
-        free = np.bincount(block.labels[fix == 0], minlength=pools)
-        if ((need < 0) | (need > free)).any():
-            return None
-        choice = np.where(need == 0, -1, np.where(need == free, 1, 0))[block.labels]
-        return np.where(fix == 0, choice, fix).astype(np.int8)
+    def _go_on(self, attempt: Attempt) -> None:
+        """Some more nodes of a tree of diagonal splits, and what follows from it."""
+        tree, before = attempt.tree, attempt.tree.nodes
+        attempt.work()
+        self.nodes += tree.nodes - before
+        if tree.value < self.value:
+            mask = attempt.fix < 0
+            mask[attempt.free] = tree.pruned
+            self._accept(mask)
+        if not (tree.done or attempt.hopeless):
+            return
+        self._attempt = None
+        if tree.done:
+            self._close(attempt.bound)
+        else:
+            rest = [replace(node, lower=max(node.lower, attempt.bound)) for node in attempt.rest]
+            if tree.full:
+                for node in rest:
+                    self._push(node)
+            else:
+                self._process(rest[0], attempt)
 
     def _decide(self, fix: NDArray[np.int8], found: Relaxed) -> NDArray[np.int8]:
         """With the entries fixed whose other choice lifts the bound past the cutoff (reduced-cost fixing)."""
@@ -332,7 +363,7 @@ class GroupTree:
         z[found.free] = found.z
         pruned = self.block.smallest(z)
         self._accept(pruned)
-        if self.nodes <= OFTEN or self.nodes % EVERY == 0:
+        if self.splits <= OFTEN or self.splits % EVERY == 0:
             H, w = read_only(self.block.H[0]), self.block.W[0, :, 0].copy()
             row = state(RowData(True, H, w, np.zeros(len(w)), self.block.labels), pruned)
             while not self.halt[0] and descend(row, GAIN, SWAPS) == SWAPS:
@@ -349,21 +380,20 @@ class GroupTree:
     def _close(self, bound: float) -> None:
         self.floor = min(self.floor, bound)
 
-    def _branch(
-        self, fix: NDArray[np.int8], lower: float, seed: Seed | None, found: Relaxed | None, at: int
-    ) -> None:
-        """Put both children of a node among the open ones."""
-        settled = self._settle(fix)
+    def _branch(self, node: OpenNode, found: Relaxed | None) -> list[OpenNode]:
+        """Both children of a node, or itself if nothing is left to branch on."""
+        fix, settled = node.fix, settle(self.block, node.fix)
         free = np.flatnonzero(fix == 0)
         if settled is None or not len(free):
-            self._push(OpenNode(fix, lower, seed, at))
-            return
+            return [node]
         entry = int(free[0])
         if found is not None:
             left = fix[found.free] == 0
-            entry = int(free[choose(found.gains[:, left], found.z[left], self.cutoff - lower)])
-        leaves = (0, 0) if self._record is None else self._record.branch(at, entry)
+            entry = int(free[choose(found.gains[:, left], found.z[left], self.cutoff - node.lower)])
+        leaves = (0, 0) if self._record is None else self._record.branch(node.at, entry)
+        children = []
         for side, leaf in zip((-1, 1), leaves, strict=True):
             child = fix.copy()
             child[entry] = side
-            self._push(OpenNode(child, lower, seed, leaf))
+            children.append(replace(node, fix=child, at=leaf))
+        return children

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from solvers.bounds.groups.states import Pattern
 from solvers.exact.grouped.inheritance import Group, Seed
+from solvers.form.blocks import Block
 
 Named = dict[str, NDArray[Any]]
 
@@ -36,6 +37,17 @@ class OpenNode:
     def bytes(self) -> int:
         """Memory that it takes, with its half of the seed."""
         return self.fix.nbytes + 300 + (0 if self.seed is None else self.seed.bytes // 2)
+
+
+def settle(block: Block, fix: NDArray[np.int8]) -> NDArray[np.int8] | None:
+    """Fixings with what a full or empty budget leaves no choice about, or None where no mask is left."""
+    pools = len(block.keep)
+    need = block.keep - np.bincount(block.labels[fix > 0], minlength=pools)
+    free = np.bincount(block.labels[fix == 0], minlength=pools)
+    if ((need < 0) | (need > free)).any():
+        return None
+    choice = np.where(need == 0, -1, np.where(need == free, 1, 0))[block.labels]
+    return np.where(fix == 0, choice, fix).astype(np.int8)
 
 
 def pack(nodes: Sequence[OpenNode], n: int) -> Named:

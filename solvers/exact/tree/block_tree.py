@@ -47,6 +47,7 @@ class Settings:
         record: keep what a proof needs.
         symmetry: whether to leave out masks that are no better than others; not if recorded.
         slice: nodes of 64 entries between two looks at the clock; fewer of wider ones.
+        attempt: whether a tree of splits in groups begins as one of diagonal splits.
     """
 
     probe: int | None = None
@@ -58,6 +59,7 @@ class Settings:
     record: bool = False
     symmetry: bool = True
     slice: int = 200
+    attempt: bool = True
 
 
 DEFAULT = Settings()

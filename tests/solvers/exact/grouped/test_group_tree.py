@@ -11,12 +11,13 @@ from solvers.budget import Budget
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.grouped import group_tree, node
 from solvers.exact.grouped.group_tree import GroupTree, suits
-from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
+from solvers.exact.tree.block_tree import BlockTree, Settings
 from solvers.form.blocks import blocks
 from solvers.problem import SubsetProblem
 from tests.solvers.oracles import block_masks
 
 GAP = 1e-6
+DEFAULT = Settings(attempt=False)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +146,7 @@ def test_bounds_hold_all_the_way():
 
 def test_without_memory_it_goes_depth_first_and_proves_the_same():
     block = hard()
-    best, deep = run(planted(block)), run(planted(block, Settings(memory=0)))
+    best, deep = run(planted(block)), run(planted(block, Settings(memory=0, attempt=False)))
     assert deep.value == pytest.approx(best.value, rel=1e-9)
     assert deep.bound >= deep.value * (1 - 2 * GAP)
     assert not deep.hungry

@@ -59,6 +59,14 @@ def test_every_leaf_is_below_every_mask_and_the_file_verifies(tmp_path, budget, 
     assert verdict.vectors == len(tree.vectors)
 
 
+def test_pools_that_are_whole_in_a_block_have_no_price():
+    _, block = row(0, Budget.n_of_m(2, 4), 16)
+    tree = grow(block, 3, 8)
+    free = tree.proof()
+    tree.vectors = [(k, q, t + np.arange(1.0, 5.0)) for k, q, t in tree.vectors]
+    assert (tree.proof().claim == free.claim).all()
+
+
 def test_splits_that_are_too_large_shrink_until_they_hold():
     _, block = row(2, Budget.per_row(5))
     tree = grow(block, 2)

@@ -308,5 +308,6 @@ def test_whole_pools_that_prove_nothing():
     unfit("not positive definite", piece, bad, range(8), whole=True)
     alone = piece_of(make_problem(np.random.default_rng(0), Budget.per_row(4), m=1, n=8))
     least = np.linalg.eigvalsh(alone.H[0])[0]
-    only_pairs = 0.2 * least * (1.5 * np.eye(8) - 0.5 * np.ones((8, 8)))
-    unfit("not positive definite", alone, only_pairs, range(8), whole=True)
+    on_four = 0.2 * least * (1.2 * np.eye(8) - 0.2 * np.ones((8, 8)))
+    assert np.linalg.eigvalsh(on_four[:4, :4])[0] > 0.0
+    unfit("not positive definite", alone, on_four, range(8), whole=True)

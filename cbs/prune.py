@@ -331,7 +331,7 @@ def _run(network: Network, request: Request, references: References, callback: C
         plan = method.run(network, request, watch, references)
         watch.pause()
         shared, computing = network.memo.charge, network.memo.spent - spent
-        seconds = time.perf_counter() - start - computing + shared
+        seconds = time.perf_counter() - start - computing - watch.compiling + shared
         watch.tell("evaluate")
         stage = Stage(
             method=_in_words(method),

@@ -19,6 +19,7 @@ from solvers import (
     Status,
     SubsetProblem,
     Together,
+    cold_start,
     get_solver,
     solve,
     solve_together,
@@ -75,12 +76,20 @@ class Watch:
         self.method, self.asked, self.count, self.callback = method, request.fraction, count, callback
         self._request, self._left = request, request.time_limit
         self._told, self._logged = 0.0, ("", "")
+        self.compiling = 0.0
 
     def prepare(self, searches: bool = True, solver: Solver | None = None) -> None:
-        """Have compiled what the searches and bounds will use, if any, and start the time limit's clock."""
-        if searches or self._request.certify:
-            self.tell("compile")
-            load_torch()
+        """Have compiled what the searches and bounds will use, if any, and start the time limit's clock.
+
+        Where there is no such clock, and layers have budgets of their own, every search compiles no more than
+        its problem takes (`solve`); those that can do without do not even wait for that.
+        """
+        request = self._request
+        if not (searches or request.certify):
+            return self.resume()
+        self.tell("compile")
+        load_torch()
+        if request.pooled or request.time_limit is not None or self.control.executor is not None:
             rehearse_arithmetic()
             for name in ("relaxation", "greedy"):
                 get_solver(name).prepare()
@@ -167,9 +176,10 @@ class Watch:
             share: fraction of the time left that this search may take; None for no limit.
             warm_start: a mask to start from.
         """
-        limit = self._limit(share)
         if solver == "auto":
             solver = Auto(patience=self._request.patience)
+        self._make_ready(problem, get_solver(solver), layer, index)
+        limit = self._limit(share)
         solution = solve(
             problem, solver, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
             time_limit=limit, warm_start=warm_start, executor=self.control.executor,
@@ -178,6 +188,16 @@ class Watch:
         if solution.status is Status.INTERRUPTED:
             self.control.interrupted = True
         return solution
+
+    def _make_ready(self, problem: SubsetProblem, solver: Solver, layer: str | None, index: int) -> None:
+        """Have compiled what a search waits for, and say so; the seconds of that are not the method's."""
+        device = self.control.device
+        if self.control.executor is None and cold_start.suits(problem, solver, device):
+            return
+        start = time.perf_counter()
+        self.tell("compile", layer, index)
+        cold_start.make_ready(problem, solver, device)
+        self.compiling += time.perf_counter() - start
 
     def solve_all(
         self, problems: Sequence[SubsetProblem], solvers: Sequence[str | Solver], starts: Sequence[Any]

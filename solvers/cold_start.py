@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from solvers.auto import Auto
 from solvers.exact.branch_and_bound import BranchAndBound
@@ -17,7 +18,7 @@ from solvers.hessian import BlockDiagonalHessian, FactorHessian
 from solvers.problem import SubsetProblem
 from solvers.runtime import background, warming
 from solvers.runtime.plain import SWITCH
-from solvers.runtime.rehearsal import kind
+from solvers.runtime.rehearsal import kind, rehearse_arithmetic
 from solvers.runtime.tensors import load_torch, on_cpu
 from solvers.runtime.warming import Task, is_ready
 from solvers.solver import Solver
@@ -36,7 +37,8 @@ BUDGETS = ("per_row", "n_of_m")
 
 def suits(problem: SubsetProblem, solver: Solver, device: str) -> bool:
     """Whether a solve without compiled code is called for, and can be had."""
-    if solver not in (Auto(), BranchAndBound()) or not on_cpu(device) or problem.budget.kind not in BUDGETS:
+    usual = replace(solver, patience=None) if isinstance(solver, Auto) else solver
+    if usual not in (Auto(), BranchAndBound()) or not on_cpu(device) or problem.budget.kind not in BUDGETS:
         return False
     wide = problem.n > INPUTS[problem.refit] or problem.m > ROWS
     task = _task(problem)
@@ -62,8 +64,10 @@ def begin(problem: SubsetProblem) -> Callable[[], bool]:
     return lambda: background.ended(task)
 
 
-def note_ready(problem: SubsetProblem, solver: Solver) -> None:
-    """Note that what a problem takes is compiled, if it is."""
+def make_ready(problem: SubsetProblem, solver: Solver, device: str) -> None:
+    """Compile here what a problem takes, or load what is kept, and note that this is done."""
+    rehearse_arithmetic()
+    solver.prepare(problem if on_cpu(device) else None)
     task = _task(problem)
     if task in _noted or not isinstance(solver, Auto | BranchAndBound) or not background.allowed():
         return

@@ -28,9 +28,8 @@ from solvers.form.reduction import reduce
 from solvers.problem import Mask, SubsetProblem
 from solvers.runtime.caches import spare_full_disks
 from solvers.runtime.checkpoint import Checkpoint
-from solvers.runtime.plain import plainly
+from solvers.runtime.plain import plain, plainly
 from solvers.runtime.plugins import plugins
-from solvers.runtime.rehearsal import rehearse_arithmetic
 from solvers.runtime.tensors import load_torch, on_cpu
 from solvers.solution import Solution, Status, closes
 from solvers.solver import Outcome, Solver
@@ -253,10 +252,8 @@ def _solve(
         if isinstance(found, Solution):
             return found
         spent, warm_start = time.perf_counter() - start, found
-    rehearse_arithmetic()
+    cold_start.make_ready(problem, chosen, device)
     like = problem if on_cpu(device) else None
-    chosen.prepare(like)
-    cold_start.note_ready(problem, chosen)
     warm(executor, chosen, like)
     if certify:
         get_solver("relaxation").prepare(like)
@@ -289,6 +286,8 @@ def _run(
             mask = given
         timely = control.remaining is None or control.remaining > 0.0
         if outcome.reason is Status.TIME_LIMIT and timely and given_up():
+            return mask
+        if outcome.reason is Status.PATIENCE and plain():  # which is meant for compiled code
             return mask
         bound = control.told(outcome.bound)
         finished = outcome.reason in (Status.OPTIMAL, Status.FEASIBLE)

@@ -8,8 +8,10 @@ import time
 
 import psutil
 import pytest
+import torch
 
-from solvers import Budget, FactorHessian, SubsetProblem, cold_start
+import cbs
+from solvers import Budget, FactorHessian, Status, SubsetProblem, cold_start, solve
 from solvers.auto import Auto
 from solvers.exact.branch_and_bound import BranchAndBound
 from solvers.exact.brute_force import BruteForce
@@ -37,7 +39,7 @@ def problem(n=12, m=2, budget=None, **options):
 
 
 def test_narrow_rows_are_solved_at_once_where_nothing_is_compiled(fresh):
-    for solver in (Auto(), BranchAndBound()):
+    for solver in (Auto(), Auto(patience=1.0), BranchAndBound()):
         assert cold_start.suits(problem(), solver, "cpu")
         assert cold_start.suits(problem(budget=Budget.n_of_m(2, 4), refit=False), solver, "cpu")
 
@@ -46,7 +48,6 @@ def test_what_is_wide_or_otherwise_asked_for_waits(fresh):
     narrow = problem()
     assert not cold_start.suits(narrow, BruteForce(), "cpu")
     assert not cold_start.suits(narrow, BranchAndBound(engine="compiled"), "cpu")
-    assert not cold_start.suits(narrow, Auto(patience=1.0), "cpu")
     assert not cold_start.suits(narrow, Auto(), "cuda")
     assert not cold_start.suits(problem(101), Auto(), "cpu")
     assert not cold_start.suits(problem(41, refit=False), Auto(), "cpu")
@@ -97,6 +98,40 @@ def test_a_process_that_fails_is_not_started_again_and_leaves_nothing(fresh, mon
     assert background.failed(TASK)
     assert not cold_start.suits(problem(), Auto(), "cpu")
     assert not psutil.pid_exists(background._started[TASK].pid)  # nor is it left for dead
+
+
+@pytest.fixture
+def never_done(fresh, monkeypatch, tmp_path):
+    """Nothing compiled, and a process that does not come to an end with it."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 600\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(background.sys, "executable", str(python))
+    yield
+    for process in background._started.values():
+        process.kill()
+
+
+def test_patience_is_for_compiled_code(never_done):
+    assert solve(problem(), Auto(patience=0.0)).status is Status.PATIENCE
+    assert is_ready(TASK)  # so the search was begun anew
+
+
+def layers_that_waited(method):
+    """By name, in a pruning of a small network."""
+    seen = []
+    network = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3)).double()
+    result = cbs.prune(
+        network, torch.randn(40, 6, dtype=torch.float64), sparsity=0.5, method=method, scope="row",
+        callback=seen.append,
+    )  # fmt: skip
+    assert result.sparsity == pytest.approx(0.5)
+    return {step.layer for step in seen if step.stage == "compile" and step.layer}
+
+
+def test_a_pruning_waits_only_for_what_its_searches_take(never_done):
+    assert layers_that_waited("joint") == set()
+    assert layers_that_waited("obc") == {"0", "2"}
 
 
 SCRIPT = """

@@ -126,7 +126,7 @@ class GroupTree:
         root = OpenNode(np.zeros(block.n, np.int8), max(block.floor, bound))
         if self.settings.attempt and self._record is None:
             attempt = Attempt(self._part, block.rows, root, [root], True, self.settings)
-            self._attempt = attempt.plant(split, value, gap)
+            self._attempt = attempt.plant(split, value, (value - self.cutoff) / value)
         else:
             self._push(root)
         self._least = max(block.floor, bound)

@@ -15,10 +15,10 @@ WEAK = 455
 """Nodes that a tree of diagonal splits takes for the row."""
 
 
-def planted(settings=Settings()):  # noqa: B008 - it does not change
+def planted():
     block = hard()
     pruned = block.smallest(np.arange(block.n))
-    return GroupTree(block, settings).plant(split_blocks([block])[0], pruned, block.value(pruned), GAP)
+    return GroupTree(block, Settings()).plant(split_blocks([block])[0], pruned, block.value(pruned), GAP)
 
 
 def best():
@@ -44,9 +44,19 @@ def hasty(monkeypatch, size=1):
 def test_a_tree_that_ends_soon_is_all_there_is():
     tree, (value, nodes) = run(planted()), best()
     assert tree.splits == 0
-    assert tree.nodes == nodes == WEAK
+    assert nodes == WEAK
+    assert abs(tree.nodes - WEAK) < 10  # its gap is smaller by what rounding may cost
     assert tree.value == pytest.approx(value, rel=1e-12)
     assert value * (1 - 2 * GAP) <= tree.bound <= value * (1 + 1e-12)
+
+
+def test_what_the_tree_within_cuts_off_is_enough_for_the_one_around_it():
+    """Either takes off its bound what rounding may cost there."""
+    tree = planted()
+    assert tree.formation > 0.0
+    assert tree._attempt is not None
+    within = tree._attempt.tree
+    assert within.state.cutoff - within.formation >= tree.cutoff - 1e-12 * tree.value
 
 
 def test_one_that_takes_long_is_given_up(monkeypatch):
@@ -66,7 +76,7 @@ def test_it_goes_on_after_all_if_its_bound_is_better(monkeypatch):
     monkeypatch.setattr(node, "SIZE", 2)
     tree, (value, _) = run(planted()), best()
     assert tree.splits == 1
-    assert abs(tree.nodes - WEAK) < 5
+    assert abs(tree.nodes - WEAK) < 10
     assert tree.value == pytest.approx(value, rel=1e-9)
     assert value * (1 - 2 * GAP) <= tree.bound <= value * (1 + 1e-12)
 

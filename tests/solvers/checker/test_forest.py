@@ -68,7 +68,7 @@ def test_prices_that_are_not_finite(forged, price):
 def test_pools_that_are_whole_in_a_block_have_no_price(forged):
     """Those of others count."""
     pools = forged.n // (4 if forged.whole else 5)
-    price = forged.fields["price"].reshape(-1, pools) - np.arange(1, pools + 1, dtype=np.float32)
+    price = forged.fields["price"].reshape(-1, pools) + np.arange(1, pools + 1, dtype=np.float32)
     forged.fields["price"] = price.ravel()
     if forged.whole:
         assert forged.verify().bound == forged.fields["bound"]

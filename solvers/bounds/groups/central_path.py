@@ -36,6 +36,8 @@ VARIABLES = 6000
 """Most variables; groups are smaller where they would lead to more."""
 CLOSED = 1e-10
 """Gap, as a share of the row's value, that is left as rounding."""
+NEAR = 0.95
+"""Share of a temperature at which another is as good as it: one that is a share of the gap falls with it."""
 STEPS = 80
 """Steps of a stage at most."""
 NEGLIGIBLE = 1e-12
@@ -128,6 +130,7 @@ class CentralPath:
         if self.point is not None:
             central = Multipliers.central(self.system, self.point, self.T)
             self.dual = central if L is None else Multipliers(L, central.p)
+            self._note(split)
 
     def group(self, size: int) -> None:
         """Go on from here in groups of `size`, of what has the most correlated multipliers."""
@@ -148,10 +151,10 @@ class CentralPath:
                 break
             gap = 1.0 + self.point.objective
             last = enough(gap) / system.size
-            late = last >= self.T
+            late = last >= NEAR * self.T
             if gap <= CLOSED or (cool and late):
                 break
-            if cool:
+            if cool and not late:
                 self.T = max(COOLING * self.T, last)
             wide = len(self.point.x) > WIDE and not self.held
             step = (conjugate_step if wide else newton_step)(system, self.point, self.dual, self.T)
@@ -162,14 +165,18 @@ class CentralPath:
             self.point = point
             self.dual, share = self.dual.moved(step.dual)
             cool = self._decrement(step) < CENTRED and (late or min(far, share) > 0.4)
-            if point.objective < self._least:
-                self._least, self.best = point.objective, system.unpack(self.split, point.x)
+            self._note(system.unpack(self.split, point.x))
 
     def compliance(self) -> Array | None:
         """`[n]` see `solvers.bounds.groups.newton.compliance`; None without a point, too."""
         if self.point is None:
             return None
         return compliance(self.system, self.point, self.dual, self.T)
+
+    def _note(self, split: GroupSplit) -> None:
+        """Keep the split of the point if it is the best so far."""
+        if self.point is not None and self.point.objective < self._least:
+            self._least, self.best = self.point.objective, split
 
     def _decrement(self, step: Step) -> float:
         return -step.slope / (self.T * self.system.size)

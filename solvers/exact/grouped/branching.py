@@ -11,6 +11,9 @@ import numpy as np
 
 from solvers.hessian import Array
 
+SLOW = 0.1
+"""Share of the way to the cutoff that a bound should rise by branching; else it is worth more steps before,
+which take it a tenth to a quarter of the way for less than what both children take."""
 LEAST = 1e-12
 """Share of the smaller part of an entry that decides where nothing should gain."""
 
@@ -31,3 +34,8 @@ def choose(gains: Array, z: Array, room: float) -> int:
     """
     down, up = np.minimum(gains, room)
     return int(np.argmax(down * up + LEAST * room**2 * np.minimum(z, 1.0 - z)))
+
+
+def slow(gains: Array, z: Array, room: float) -> bool:
+    """Whether the worse child of the entry that is chosen gains little of the room; see `choose`."""
+    return room > 0.0 and float(gains[:, choose(gains, z, room)].min()) < SLOW * room

@@ -12,7 +12,7 @@ from solvers.bounds.groups.central_path import GROUPING, CentralPath, start
 from solvers.bounds.groups.split import GroupSplit, bound_and_regrets, secure_groups
 from solvers.bounds.node.restriction import Part, restrict
 from solvers.bounds.split import split_blocks
-from solvers.exact.grouped.branching import rises
+from solvers.exact.grouped.branching import rises, slow
 from solvers.exact.grouped.inheritance import Seed, at_shares, families_of, groups_of, merged, restricted
 from solvers.form.blocks import Block
 from solvers.hessian import Array
@@ -22,6 +22,8 @@ SIZE = 8
 WARM = 2.0
 """Temperature times the barrier's parameter, as a share of the gap, where blocks are left: hot, as what
 branching looks at is then smooth, and takes a third of the nodes that it does at 0.3."""
+COLD = 0.2
+"""The same where the blocks go on for the sake of the bound alone, as branching gains slowly."""
 LAST = 0.03
 """The same where the point at them is."""
 FIRST = 2.0
@@ -85,7 +87,7 @@ def relax(
         cutoff: a bound past it ends the work.
         stopped: polled between steps; a true answer ends it, too.
     """
-    path = _opened(block, free, fix, parent, value, stopped)
+    path = _opened(block, free, fix, parent, value, cutoff, stopped)
     if path is None:
         return None
     path.follow(lambda gap: WARM * gap, lambda: stopped() or path.bound >= cutoff)
@@ -93,6 +95,13 @@ def relax(
         return None
     last = path.system.unpack(path.split, path.point.x)
     groups = groups_of(block, last, path.T * value)
+    z = np.zeros(block.n)
+    for group in groups:
+        z[group.members] = group.kept
+    compliance = path.compliance() if path.bound < cutoff else None
+    gains = rises(z, np.ones(block.n) if compliance is None else compliance) * value
+    if slow(gains, z, cutoff - path.bound):
+        path.follow(lambda gap: COLD * gap, lambda: stopped() or path.bound >= cutoff)
     best = path.best
     if path.bound < cutoff:
         heat = WARM * max(1.0 - path.bound / value, 1e-6)
@@ -100,13 +109,8 @@ def relax(
         point.follow(lambda gap: LAST * gap, lambda: stopped() or point.bound >= cutoff)
         best = point.best if point.bound > path.bound else best
     split = secure_groups(block.H[0], best)
-    z = np.zeros(block.n)
-    for group in groups:
-        z[group.members] = group.kept
     bound, kept, pruned = bound_and_regrets(block, split)
     seed = Seed(free, groups, last.t[block.labels])
-    compliance = path.compliance() if bound < cutoff else None
-    gains = rises(z, np.ones(block.n) if compliance is None else compliance) * value
     return Relaxed(free, bound, split, seed, z, kept, pruned, gains, path.steps)
 
 
@@ -116,9 +120,10 @@ def _opened(
     fix: NDArray[np.int8],
     parent: Seed | None,
     value: float,
+    cutoff: float,
     stopped: Callable[[], object],
 ) -> CentralPath | None:
-    """The path at its first point."""
+    """The path at its first point, which may pass the cutoff already."""
     if parent is None:
         own = split_blocks([block])[0]
         path = CentralPath(block, start(block, own.d[0], own.z), value)
@@ -137,7 +142,7 @@ def _opened(
     heat = WARM * min(max(1.0 - cost / value, 0.01), 1.0)
     path = CentralPath(block, split, value, held=True, heat=heat)
     left = iter(range(HELD))
-    path.follow(lambda gap: 0.1 * heat, lambda: next(left, None) is None)
+    path.follow(lambda gap: 0.1 * heat, lambda: next(left, None) is None or path.bound >= cutoff)
     if path.point is None:
         return None
     heat = FIRST * min(max(1.0 - path.bound / value, 0.01), 1.0)

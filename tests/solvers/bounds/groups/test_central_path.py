@@ -10,7 +10,7 @@ from solvers import Budget, SubsetProblem
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.central_path import group_split, settled, start
+from solvers.bounds.groups.central_path import CentralPath, group_split, settled, start
 from solvers.bounds.groups.split import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
@@ -126,3 +126,16 @@ def test_curves_of_wide_rows_are_lifted_while_time_lasts(monkeypatch):
     assert (lifted >= plain).all()
     assert (lifted[0] <= np.array(best) * (1 + 1e-12)).all()
     assert lifted[0, 5] > plain[0, 5] + 1e-3 * best[5]
+
+
+def test_where_blocks_were_left_hot_they_go_on_when_they_are_to_be_colder():
+    """The gap falls at every step, and a share of it that T is to reach: chased to its end, none is left."""
+    for seed in range(8):
+        problem, block, split = lone_row(seed)
+        best = optimum(problem)
+        path = CentralPath(block, start(block, split.d[0], split.z), best)
+        path.group(4)
+        path.follow(lambda gap: 2.0 * gap, lambda: None)
+        hot = path.bound
+        path.follow(lambda gap: 0.2 * gap, lambda: None)
+        assert path.bound > hot + 0.01 * (best - hot)

@@ -5,7 +5,7 @@ import pytest
 
 from solvers.bounds.node.restriction import part_of
 from solvers.exact.grouped import node
-from solvers.exact.grouped.branching import choose, rises
+from solvers.exact.grouped.branching import choose, rises, slow
 from solvers.exact.grouped.node import left_of, relax
 from tests.solvers.exact.grouped.test_group_tree import hard, planted, run
 
@@ -28,6 +28,13 @@ def test_what_passes_the_cutoff_counts_no_more():
 
 def test_where_nothing_should_gain_shares_decide():
     assert choose(np.zeros((2, 3)), np.array([0.01, 0.55, 0.99]), 1.0) == 1
+
+
+def test_branching_is_slow_where_the_worse_side_of_the_best_entry_gains_little():
+    gains, z = np.array([[9.0, 3.0, 5.0], [0.1, 3.0, 0.2]]), np.full(3, 0.5)
+    assert not slow(gains, z, 10.0)
+    assert slow(gains, z, 31.0)
+    assert not slow(gains, z, -1.0)  # nothing is left to gain
 
 
 def test_expected_gains_are_near_those_of_the_children(monkeypatch):

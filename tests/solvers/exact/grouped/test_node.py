@@ -58,3 +58,32 @@ def test_a_bound_past_the_cutoff_ends_it():
     short = relax(left, free, fix, None, value, 0.5 * whole.bound, lambda: None)
     assert 0.5 * whole.bound <= short.bound <= whole.bound
     assert short.steps < whole.steps
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_branching_is_slow_the_bound_goes_on_to_rise_and_branching_looks_at_the_same(seed, monkeypatch):
+    block, fix = row(seed, 16), np.zeros(16, np.int8)
+    monkeypatch.setattr(node, "SIZE", 2)
+    free, left = left_of(part_of(block), block.rows, fix)
+    value = costs(block, fix)[1].min()
+    found = {}
+    for answer in (False, True):
+        monkeypatch.setattr(node, "slow", lambda *_, answer=answer: answer)
+        found[answer] = relax(left, free, fix, None, value, value, lambda: None)
+    assert found[False].bound + 0.01 * value < found[True].bound <= value
+    assert (found[True].gains == found[False].gains).all()
+    assert (found[True].z == found[False].z).all()
+
+
+def test_a_child_that_its_first_points_close_moves_no_blocks():
+    block, fix = row(1, 16), np.zeros(16, np.int8)
+    part, never = part_of(block), lambda: None
+    free, left = left_of(part, block.rows, fix)
+    value = costs(block, fix)[1].min()
+    root = relax(left, free, fix, None, value, value, never)
+    fix[0] = -1
+    free, left = left_of(part, block.rows, fix)
+    closed = relax(left, free, fix, root.seed, value, 0.5 * root.bound, never)
+    assert closed.steps == 0
+    assert 0.5 * root.bound <= closed.bound <= value
+    assert relax(left, free, fix, root.seed, value, value, never).steps > 0

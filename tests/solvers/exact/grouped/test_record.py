@@ -112,7 +112,7 @@ def test_a_row_that_fits_into_one_group_is_proven_too(tmp_path):
 
 
 def test_branchings_have_splits_of_several_groups_and_unused_ones_are_left_out(tmp_path):
-    problem = hard(prune=12)
+    problem = hard(prune=14)
     tree = planted(problem)
     while not tree.work():
         pass

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.bounds.groups.central_path import GROUPING, group_split, start
-from solvers.bounds.groups.clusters import clusters, joined
+from solvers.bounds.groups.clusters import SHARE, clusters, joined
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
 from solvers.bounds.groups.states import Index
 from solvers.bounds.node.restriction import elimination, part_of, restrict
@@ -21,8 +21,6 @@ from solvers.problem import Mask
 
 HEAT = 3.0
 """T times the barrier's parameter where a split goes on that was left, by the gap that it had."""
-SHARE = 0.8
-"""Of a diagonal split, what is taken off the curvature to see which inputs belong together."""
 
 
 class LoneRow:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from solvers.bounds.secure import EPS, secure
 from solvers.bounds.shared import relaxation
-from solvers.bounds.shared.lifted import Cells, Direction, cells_in_blocks, cover, lift
+from solvers.bounds.shared.common import HeldGroups
+from solvers.bounds.shared.lifted import Cells, Direction, cells_in_blocks, common_blocks, cover, lift
 from solvers.bounds.shared.relaxation import NEAR, shared_split
 from solvers.bounds.shared.rows import SharedRows, layer_price, row_bounds
 from solvers.control import Control
@@ -155,15 +157,22 @@ class RaisedRows:
         return bounds
 
     def _in_blocks(self, direction: Direction, cells: Cells, known: Array, size: int) -> Array:
+        """`[m]` bounds from cells in blocks: in blocks of all rows first, then in ones of the rows' own."""
         bounds = known.copy()
 
-        def bound(row: int, size: int) -> float:
+        def bound(row: int, size: int, common: HeldGroups | None) -> float:
             own, value = cells.of(row), float(self.values[row])
-            return cells_in_blocks(direction, row, own, value, size=size, stopped=self.control.stopped)
+            return cells_in_blocks(
+                direction, row, own, value, size=size, common=common, stopped=self.control.stopped
+            )
 
         for some in (size // 2, size) if size > 2 else (size,):
-            turns = self._turns(bounds, lambda row, some=some: bound(row, some))  # type: ignore[misc]
-            self.stats[f"in_blocks_of_{some}"] = turns
+            common = common_blocks(direction, cells, self.values, size=some, stopped=self.control.stopped)
+            kind = "in_blocks_of" if common is None else "in_common_blocks_of"
+            self.stats[f"{kind}_{some}"] = self._turns(bounds, partial(bound, size=some, common=common))
+        if common is not None:
+            turns = self._turns(bounds, partial(bound, size=size, common=None))
+            self.stats[f"in_blocks_of_{size}"] = turns
         return bounds
 
     def _turns(self, bounds: Array, bound: Callable[[int], float]) -> int:

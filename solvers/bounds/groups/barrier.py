@@ -16,6 +16,7 @@ are variables of their own (the HKM form), so that long steps stay good ones as 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -116,6 +117,17 @@ class GroupSystem:
             for family in (split.families if held else ())
         ]
         self._rest = _inverse(split.remainder(block.H[0]) / value) if held else None
+
+    @property
+    def definite(self) -> bool:
+        """Whether held blocks, and what they leave, are positive definite."""
+        return self._rest is not None and all(np.isfinite(states.logdet) for states in self._held)
+
+    def of_row(self, block: Block) -> GroupSystem:
+        """The same blocks, held, for another row of the same curvature and budget."""
+        other = copy(self)
+        other.b, other.constant = block.B[0, :, 0] / self.value, block.constant / self.value
+        return other
 
     def pack(self, split: GroupSplit) -> Array:
         """A split's variables."""

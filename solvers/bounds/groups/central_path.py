@@ -111,19 +111,34 @@ class CentralPath:
     """
 
     def __init__(
-        self, block: Block, split: GroupSplit, value: float, *, held: bool = False, heat: float | None = None
+        self,
+        block: Block,
+        split: GroupSplit,
+        value: float,
+        *,
+        held: bool = False,
+        heat: float | None = None,
+        system: GroupSystem | None = None,
     ) -> None:
         self.block, self.value, self.held, self.best = block, value, held, split
         self._least, self.steps = np.inf, 0
-        self._enter(split, None, None, heat)
+        self._enter(split, None, None, heat, system)
 
     @property
     def bound(self) -> float:
         """The best bound so far, but for rounding."""
         return -self._least * self.value
 
-    def _enter(self, split: GroupSplit, T: float | None, L: Array | None, heat: float | None = None) -> None:
-        self.split, self.system = split, GroupSystem(self.block, split, self.value, held=self.held)
+    def _enter(
+        self,
+        split: GroupSplit,
+        T: float | None,
+        L: Array | None,
+        heat: float | None = None,
+        system: GroupSystem | None = None,
+    ) -> None:
+        self.split = split
+        self.system = GroupSystem(self.block, split, self.value, held=self.held) if system is None else system
         first = (GROUPING if self.held else FIRST) if heat is None else heat
         self.T = first / self.system.size if T is None else T
         self.point = self.system.at(self.system.pack(split), self.T)

@@ -15,6 +15,8 @@ from solvers.hessian import Array
 
 SWAPS = 2
 """Swaps between groups, a time the entries."""
+SHARE = 0.8
+"""Of a diagonal split, what is taken off the curvature to see which inputs belong together."""
 STATES = 1300
 """States of a group of several pools at most: four pools of 2:4 have 1,296."""
 

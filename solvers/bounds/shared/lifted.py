@@ -22,10 +22,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.central_path import group_split, settled
+from solvers.bounds.groups.central_path import SETTLED, group_split, start
+from solvers.bounds.groups.clusters import SHARE, clusters, joined
 from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.secure import EPS, secure
 from solvers.bounds.shared import relaxation
+from solvers.bounds.shared.common import HeldGroups, common_groups
 from solvers.bounds.shared.relaxation import SharedSplit
 from solvers.bounds.shared.rows import SharedRows, row_bounds
 from solvers.form.blocks import Block
@@ -46,8 +48,12 @@ SPREAD = 0.25
 """Share of the inputs that the direction must run through, by its participation ratio."""
 SPLITS, LOOKS = 5, 60
 """Splits that a row gets, and cells of it that are bounded, at most."""
-CHORD = 0.005
-"""Share of the row's value that a cell may lose by its width for good."""
+CHORD, WIDER = 0.005, 0.02
+"""Share of the row's value that a cell may lose by its width for good, by own blocks and by common ones."""
+COARSE = 0.05
+"""As `solvers.bounds.groups.central_path.SETTLED`, where blocks are common."""
+ROWS = 16
+"""Rows, evenly spread over the layer, that common blocks are made for."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,44 @@ def shifted(direction: Direction, W: Tensor, low: Array, high: Array, most: Arra
     return moved, np.asarray(own - (1.0 + 1e-9) * slack)
 
 
+def common_blocks(
+    direction: Direction, cells: Cells, values: Array, *, size: int, stopped: Stopped = lambda: None
+) -> HeldGroups | None:
+    """Blocks for all cells of all rows, made for the worst cells of some.
+
+    None if there is no room for any, or if groups are whole pools: the steps of these come to little.
+
+    Args:
+        direction: what is lifted.
+        cells: of all rows.
+        values: `[m]` what a mask of each row costs.
+        size: inputs of a block, a power of two.
+        stopped: polled between steps; a true answer leaves the blocks as good as they are.
+    """
+    found, points, costs, d = [], [], [], direction.split.d.cpu().numpy()
+    for row in np.unique(np.linspace(0, len(values) - 1, min(len(values), ROWS)).astype(np.int64)).tolist():
+        own, value = cells.of(row), float(values[row])
+        worst = int(np.argmin(own.bound))
+        cell = _Cell(float(own.low[worst]), float(own.high[worst]), float(own.bound[worst]))
+        lone = direction.rows.some(np.array([row]))
+        block, cost = _row(direction, lone, cell, value)
+        if not value > 0.0:
+            continue
+        found.append(block)
+        points.append(start(block, d, _kept(direction, lone, block)))
+        costs.append(_cost(value, cost))
+    if not found:
+        return None
+    groups = clusters(np.linalg.inv(found[0].H[0] - np.diag(SHARE * d)), found[0], size)
+    splits = [joined(block, alone, groups) for block, alone in zip(found, points, strict=True)]
+    if any(family.pattern for family in splits[0].families):
+        return None
+    try:
+        return HeldGroups(found[0], common_groups(found, splits, costs, stopped=stopped))
+    except ValueError:
+        return None
+
+
 def cells_in_blocks(
     direction: Direction,
     row: int,
@@ -199,6 +243,7 @@ def cells_in_blocks(
     value: float,
     *,
     size: int,
+    common: HeldGroups | None = None,
     stopped: Stopped = lambda: None,
 ) -> float:
     """The least bound of a row's cells, once the worst have been bounded in blocks, halved, or given a split.
@@ -212,9 +257,11 @@ def cells_in_blocks(
         cells: the row's.
         value: of a mask of the row.
         size: inputs of a block, a power of two.
+        common: blocks that serve all cells, so that none are made.
         stopped: polled between cells; a true answer leaves the bound as it is by then.
     """
     lone, mu = direction.rows.some(np.array([row])), direction.mu
+    chord = (CHORD if common is None else WIDER) * value
     found = [
         _Cell(*each)
         for each in zip(cells.low.tolist(), cells.high.tolist(), cells.bound.tolist(), strict=True)
@@ -225,11 +272,13 @@ def cells_in_blocks(
         if worst.bound >= value or stopped():
             break
         parts = [worst]
-        if worst.split is not None and 0.5 * mu * (0.5 * (worst.high - worst.low)) ** 2 > CHORD * value:
+        if worst.split is not None and 0.5 * mu * (0.5 * (worst.high - worst.low)) ** 2 > chord:
             parts = [replace(worst, high=worst.middle), replace(worst, low=worst.middle)]
         elif worst.split is not None or not splits:
             split = None
-            if len(splits) < SPLITS and not worst.made:
+            if common is not None and not splits:
+                split = _at(direction, lone, worst, value, common)
+            elif common is None and len(splits) < SPLITS and not worst.made:
                 split = _made(direction, lone, worst, value, size, stopped)
             if split is None:
                 break
@@ -239,25 +288,35 @@ def cells_in_blocks(
         for part in parts:
             near = min(splits, key=lambda split, at=part.middle: abs(split.middle - at))  # type: ignore[misc]
             block, own = _row(direction, lone, part, value)
-            bound = near.bound(block, value, stopped) + own
+            bound = near.bound(block, _cost(value, own), stopped) + own
             found.append(replace(part, bound=max(part.bound, bound), split=near))
     return min(value, *(cell.bound for cell in found))
 
 
 @dataclass
 class _Split:
-    """The middle that a split was made for, and the right-hand side and split of the cell bounded last."""
+    """Held blocks, the middle that they were made for, and weights and point of the cell bounded last.
+
+    Attributes:
+        last: T times the barrier's parameter at the end, as a share of the gap.
+        heat: the same to go on from that point with, as one of the value; None where none was found yet.
+    """
 
     middle: float
-    b: Array
+    W: Array
     split: GroupSplit
+    held: HeldGroups
+    last: float
+    heat: float | None
 
     def bound(self, block: Block, value: float, stopped: Stopped) -> float:
-        """The bound of a cell's row, from the point of the cell before."""
-        b = block.B[0, :, 0]
-        start = replace(self.split, q=self.split.q + b - self.b)
-        self.split, bound = settled(block, start, value, stopped=stopped)
-        self.b = b
+        """The bound of a cell's row, from the point of the cell before, which moves with the cell."""
+        W = block.W[0, :, 0]
+        start = replace(self.split, q=self.split.q + self.held.moved(W - self.W))
+        self.split, bound = self.held.settled(
+            block, start, value, heat=self.heat, last=self.last, stopped=stopped
+        )
+        self.W, self.heat = W, self.last * max(1.0 - bound / value, 1e-3)
         return bound
 
 
@@ -281,6 +340,24 @@ class _Cell:
         return 0.5 * (self.low + self.high)
 
 
+def _cost(value: float, own: float) -> float:
+    """What a mask costs in a cell, whose bound gets `own` added."""
+    return max(value - own, 1e-3 * value)
+
+
+def _kept(direction: Direction, lone: SharedRows, block: Block) -> Array:
+    """`[n]` relaxed indicators of a row in a cell, at the direction's split."""
+    W = torch.as_tensor(block.W[:, :, 0], device=lone.W.device)
+    return np.asarray(relaxation.relax(replace(lone, W=W), direction.split)[1][0].cpu().numpy())
+
+
+def _at(direction: Direction, lone: SharedRows, cell: _Cell, value: float, held: HeldGroups) -> _Split:
+    """Blocks that are at hand, for a cell to start with."""
+    block, _ = _row(direction, lone, cell, value)
+    point = start(block, direction.split.d.cpu().numpy(), _kept(direction, lone, block))
+    return _Split(cell.middle, block.W[0, :, 0], point, held, COARSE, None)
+
+
 def _made(
     direction: Direction,
     lone: SharedRows,
@@ -291,14 +368,14 @@ def _made(
 ) -> _Split | None:
     """A split made for a cell; None where the curvature is too close to singular for one."""
     block, own = _row(direction, lone, cell, value)
-    W = torch.as_tensor(block.W[:, :, 0], device=lone.W.device)
-    _, z = relaxation.relax(replace(lone, W=W), direction.split)
-    d, least = direction.split.d.cpu().numpy(), max(value - own, 1e-3 * value)
+    d, z = direction.split.d.cpu().numpy(), _kept(direction, lone, block)
     try:
-        split, _ = group_split(block, d, z[0].cpu().numpy(), least, size=size, stopped=stopped)
+        split, _ = group_split(block, d, z, _cost(value, own), size=size, stopped=stopped)
+        return _Split(
+            cell.middle, block.W[0, :, 0], split, HeldGroups(block, split.families), SETTLED, SETTLED
+        )
     except ValueError:
         return None
-    return _Split(cell.middle, block.B[0, :, 0], split)
 
 
 def _row(direction: Direction, lone: SharedRows, cell: _Cell, value: float) -> tuple[Block, float]:

@@ -5,7 +5,7 @@ import pytest
 
 from solvers import Budget, SubsetProblem, solve
 from solvers.bounds.shared import lifted, relaxation
-from solvers.bounds.shared.lifted import cells_in_blocks, cover, lift
+from solvers.bounds.shared.lifted import cells_in_blocks, common_blocks, cover, lift
 from solvers.bounds.shared.rows import SharedRows
 from solvers.relaxations.split import Relaxation
 from tests.solvers.oracles import all_masks, gram
@@ -161,7 +161,8 @@ def test_relaxation_raises_lifted_rows_in_time(rng):
     problem = flat(rng, 12, Budget.per_row(6), m=3)
     quick, slow = solve(problem, Relaxation(wide=9)), solve(problem, Relaxation(wide=9), time_limit=60.0)
     assert quick.bound < slow.bound <= optima(problem).sum()
-    assert slow.stats["in_blocks_of_4"] > 0
+    assert slow.stats["in_common_blocks_of_4"] > 0
+    assert slow.stats["in_blocks_of_8"] > 0
     ungrouped = Relaxation(wide=9, grouped=9)
     own = solve(problem, ungrouped, time_limit=60.0)
     assert quick.bound < own.bound <= optima(problem).sum()
@@ -203,3 +204,27 @@ def test_the_flattest_direction_is_found(rng):
     assert a @ H @ a == pytest.approx(np.linalg.eigvalsh(H)[0], rel=1e-6)
     assert 0.9 * (a @ H @ a) < direction.lowest < np.linalg.eigvalsh(H)[0]
     np.testing.assert_allclose(direction.rows.H, H + direction.mu * np.outer(a, a), rtol=1e-12)
+
+
+@pytest.mark.parametrize("budget", [Budget.per_row(6), Budget.n_of_m(3, 6)], ids=["one pool", "pools"])
+def test_common_blocks_raise_the_bounds_of_cells_of_all_rows(budget, rng):
+    problem = flat(rng, 12, budget, low=1e-2)
+    rows, split, known = plain(problem)
+    best = optima(problem)
+    direction = lift(rows, split)
+    cells = cover(direction, known, best)
+    common = common_blocks(direction, cells, best, size=4)
+    before, found = cells.bounds(known, best), []
+    for row, value in enumerate(best.tolist()):
+        found.append(cells_in_blocks(direction, row, cells.of(row), value, size=4, common=common))
+    assert (before <= found).all()
+    assert (found <= best).all()
+    assert np.sum(best - found) < 0.95 * np.sum(best - before)
+
+
+def test_groups_of_whole_pools_have_no_common_blocks(rng):
+    problem = flat(rng, 8, Budget.n_of_m(2, 4))
+    rows, split, known = plain(problem)
+    best = optima(problem)
+    direction = lift(rows, split)
+    assert common_blocks(direction, cover(direction, known, best), best, size=4) is None

@@ -2,8 +2,9 @@
 
 A node costs as much as hundreds of those of `solvers.exact.tree`, and mostly closes more of the gap than
 thousands of them do: rows of 144 inputs take hundreds of nodes, where trees of diagonal splits are not done
-after many thousands. But not on every row. Each begins with such a tree, which goes on if it should end soon,
-or has a better bound than the root's split in groups. What is left at last, when little, goes to one, too.
+after many thousands. But not on every row. Each of one pool begins with such a tree, which goes on if it
+should end soon, or has a better bound than the root's split in groups. What is left at last, when little,
+goes to one, too.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class GroupTree:
         if self._record is not None:
             self._record.plant(split)
         root = OpenNode(np.zeros(block.n, np.int8), max(block.floor, bound))
-        if self.settings.attempt and self._record is None:
+        whole = len(block.keep) > 1  # blocks of whole pools are far better than a diagonal
+        if self.settings.attempt and self._record is None and not whole:
             attempt = Attempt(self._part, block.rows, root, [root], True, self.settings)
             self._attempt = attempt.plant(split, value, (value - self.cutoff) / value)
         else:

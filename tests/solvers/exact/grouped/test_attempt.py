@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from solvers.bounds.split import split_blocks
+from solvers.budget import Budget
 from solvers.exact.grouped import attempt, group_tree, node
 from solvers.exact.grouped.group_tree import GroupTree
 from solvers.exact.tree.block_tree import BlockTree, Settings
+from solvers.form.blocks import blocks
+from solvers.problem import SubsetProblem
 from tests.solvers.exact.grouped.test_group_tree import GAP, hard, run
 
 WEAK = 455
@@ -171,3 +174,15 @@ def test_where_memory_is_short_others_take_its_place(monkeypatch):
     assert within.tree.full
     assert tree.splits > 0
     assert tree.value == pytest.approx(best()[0], rel=1e-9)
+
+
+def test_rows_of_whole_pools_begin_with_their_states():
+    """Blocks of a budget's patterns are worth more than any number of nodes with a diagonal."""
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(40, 32)) @ (np.eye(32) + 0.3 * rng.normal(size=(32, 32)))
+    problem = SubsetProblem(rng.normal(size=(1, 32)), X.T @ X / 40 + 0.01 * np.eye(32), Budget.n_of_m(2, 4))
+    (block,) = blocks(problem)
+    pruned = block.smallest(np.arange(block.n))
+    tree = GroupTree(block, Settings()).plant(split_blocks([block])[0], pruned, block.value(pruned), GAP)
+    tree.work()
+    assert tree.splits == 1

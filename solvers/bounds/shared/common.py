@@ -26,7 +26,7 @@ from functools import partial
 import numpy as np
 
 from solvers.bounds.groups.barrier import GroupSystem
-from solvers.bounds.groups.central_path import GROUPING, SETTLED, CentralPath
+from solvers.bounds.groups.central_path import CLOSED, GROUPING, SETTLED, CentralPath
 from solvers.bounds.groups.conjugate import around, inside
 from solvers.bounds.groups.reach import reach
 from solvers.bounds.groups.split import Family, GroupSplit, group_bound, secure_groups
@@ -173,7 +173,8 @@ def common_groups(
         if not step:
             mu = sum(float((G * at.D).sum()) for G, at in zip(slope, held.families, strict=True)) / size
         last = LAST * gap / size
-        if not mu > 0.0 or (mu <= last and gained < ENOUGH * before):
+        closed = gap <= CLOSED * len(rows)
+        if closed or not mu > 0.0 or (mu <= last and gained < ENOUGH * before):
             break
         moved = _moved(held, paths, slope, mu)
         if moved is None:

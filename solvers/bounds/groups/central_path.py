@@ -86,22 +86,6 @@ def group_split(
     return safe, group_bound(block, safe)
 
 
-def settled(
-    block: Block, split: GroupSplit, value: float, *, stopped: Callable[[], object] = lambda: None
-) -> tuple[GroupSplit, float]:
-    """The best point and prices of a lone joint row at blocks that stay as they are, and its bound there.
-
-    Args:
-        block: the row.
-        split: secured for the row's curvature; where to start.
-        value: of a mask of the row; positive.
-        stopped: polled between Newton steps; a true answer ends the work.
-    """
-    path = CentralPath(block, split, value, held=True)
-    path.follow(lambda gap: SETTLED * gap, stopped)
-    return path.best, group_bound(block, path.best)
-
-
 class CentralPath:
     """Where the ascent of a row stands.
 

@@ -1,7 +1,6 @@
 """The ascent over blocks: what it reaches, and when it stops."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from solvers import Budget, SubsetProblem
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.central_path import CentralPath, group_split, settled, start
+from solvers.bounds.groups.central_path import CentralPath, group_split, start
 from solvers.bounds.groups.split import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
@@ -71,29 +70,6 @@ def test_a_stop_is_heeded_with_a_bound_in_hand():
     first = secure_groups(block.H[0], start(block, split.d[0], split.z))
     assert at_once == pytest.approx(group_bound(block, first), rel=1e-9)
     assert len(begun.families) == len(first.families)
-
-
-@pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_points_settle_where_no_other_is_better(budget, size):
-    """At blocks made for another row of the curvature: below the optimum, near the best point and price."""
-    for seed in range(4):
-        problem, block, split = lone_row(seed, budget)
-        made, _ = group_split(block, split.d[0], split.z, optimum(problem), size=size)
-        rng = np.random.default_rng(seed)
-        W = problem.W + 0.3 * rng.standard_normal(problem.W.shape)
-        other = SubsetProblem(W, problem.hessian, problem.budget)
-        (moved,) = blocks(other)
-        best = optimum(other)
-        start_there = replace(made, q=made.q + moved.B[0, :, 0] - block.B[0, :, 0])
-        found, bound = settled(moved, start_there, best)
-        assert group_bound(moved, start_there) <= bound == group_bound(moved, found) <= best
-        assert all((a.D == b.D).all() for a, b in zip(found.families, made.families, strict=True))
-        for change in (1e-3, 1e-2, 0.1, 1.0):
-            q = found.q + change * rng.standard_normal(block.n) * np.abs(found.q).mean()
-            t = found.t * (1.0 + change * rng.standard_normal(len(found.t)))
-            assert group_bound(moved, replace(found, q=q, t=t)) <= bound + 0.05 * (best - bound)
-        assert settled(moved, start_there, best, stopped=lambda: True)[0] is start_there
 
 
 def test_only_lone_joint_rows():

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem
-from solvers.bounds.groups.central_path import group_split, settled, start
+from solvers.bounds.groups.central_path import SETTLED, CentralPath, group_split, start
 from solvers.bounds.groups.clusters import clusters, joined
-from solvers.bounds.groups.split import Family, GroupSplit
+from solvers.bounds.groups.split import Family, GroupSplit, group_bound
 from solvers.bounds.shared import common
 from solvers.bounds.shared.common import HeldGroups, _Curvature, _Row, _slope, common_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
-from tests.solvers.oracles import all_masks, gram
+from tests.solvers.oracles import all_masks, gram, make_problem, optimum
 
 BUDGETS = {"one pool": Budget.per_row(6), "pools": Budget.n_of_m(3, 6)}
 
@@ -45,9 +45,9 @@ def test_common_blocks_lift_rows_and_never_pass_the_optimum(budget, rng):
         low = before.settled(block, split, value)[1] / value
         point, bound = after.settled(block, split, value)
         assert bound <= value
-        assert bound == pytest.approx(
-            settled(block, replace(split, families=families), value)[1], abs=1e-2 * value
-        )
+        alone = CentralPath(block, replace(split, families=families), value, held=True)
+        alone.follow(lambda gap: SETTLED * gap, lambda: None)
+        assert bound == pytest.approx(alone.bound, abs=1e-2 * value)
         assert (point.remainder(block.H[0]) == block.H[0] - np.asarray(after_D(families, block.n))).all()
         gained += bound / value - low
     assert gained > 0.02
@@ -130,3 +130,28 @@ def test_blocks_outside_the_curvature_are_refused(rng):
     negative = GroupSplit((Family(np.arange(12)[:, None], -np.ones((12, 1, 1))),), splits[0].q, splits[0].t)
     with pytest.raises(ValueError, match="positive definite"):
         HeldGroups(found[0], negative.families)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_points_settle_where_no_other_is_better(budget, size):
+    """At blocks made for another row of the curvature: below the optimum, near the best point and price."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        problem = make_problem(rng, BUDGETS[budget], m=1, n=12)
+        (block,), split = blocks(problem), split_blocks(blocks(problem))[0]
+        made, _ = group_split(block, split.d[0], split.z, optimum(problem), size=size)
+        W = problem.W + 0.3 * rng.standard_normal(problem.W.shape)
+        other = SubsetProblem(W, problem.hessian, problem.budget)
+        (moved,) = blocks(other)
+        best = optimum(other)
+        start_there = replace(made, q=made.q + moved.B[0, :, 0] - block.B[0, :, 0])
+        found, bound = HeldGroups(moved, made.families).settled(moved, start_there, best)
+        assert group_bound(moved, start_there) <= bound == group_bound(moved, found) <= best
+        assert all((a.D == b.D).all() for a, b in zip(found.families, made.families, strict=True))
+        for change in (1e-3, 1e-2, 0.1, 1.0):
+            q = found.q + change * rng.standard_normal(block.n) * np.abs(found.q).mean()
+            t = found.t * (1.0 + change * rng.standard_normal(len(found.t)))
+            assert group_bound(moved, replace(found, q=q, t=t)) <= bound + 0.05 * (best - bound)
+        at_once, _ = HeldGroups(moved, made.families).settled(moved, start_there, best, stopped=lambda: True)
+        assert at_once.q == pytest.approx(start_there.q, rel=1e-12)

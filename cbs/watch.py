@@ -178,7 +178,7 @@ class Watch:
         """
         if solver == "auto":
             solver = Auto(patience=self._request.patience)
-        self._make_ready(problem, get_solver(solver), layer, index)
+        self._make_ready(problem, get_solver(solver), stage, layer, index)
         limit = self._limit(share)
         solution = solve(
             problem, solver, gap=self.control.gap, seed=self.control.seed, device=self.control.device,
@@ -189,14 +189,19 @@ class Watch:
             self.control.interrupted = True
         return solution
 
-    def _make_ready(self, problem: SubsetProblem, solver: Solver, layer: str | None, index: int) -> None:
+    def _make_ready(
+        self, problem: SubsetProblem, solver: Solver, stage: str, layer: str | None, index: int
+    ) -> None:
         """Have compiled what a search waits for, and say so; the seconds of that are not the method's."""
         device = self.control.device
         if self.control.executor is None and cold_start.suits(problem, solver, device):
             return
-        start = time.perf_counter()
-        self.tell("compile", layer, index)
+        start, made = time.perf_counter(), cold_start.is_made(problem, solver)
+        if not made:
+            self.tell("compile", layer, index)
         cold_start.make_ready(problem, solver, device)
+        if not made:
+            self.tell(stage, layer, index)
         self.compiling += time.perf_counter() - start
 
     def solve_all(

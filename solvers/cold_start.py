@@ -30,7 +30,7 @@ INPUTS = {True: 100, False: 40}
 ROWS = 32
 """Rows up to which it does."""
 _noted: set[Task] = set()
-"""What this process has compiled, and noted."""
+"""What this process has compiled or loaded, and noted where others ask."""
 BUDGETS = ("per_row", "n_of_m")
 """Budgets of whose rows it finds the optimum one by one."""
 
@@ -68,14 +68,22 @@ def make_ready(problem: SubsetProblem, solver: Solver, device: str) -> None:
     """Compile here what a problem takes, or load what is kept, and note that this is done."""
     rehearse_arithmetic()
     solver.prepare(problem if on_cpu(device) else None)
-    task = _task(problem)
-    if task in _noted or not isinstance(solver, Auto | BranchAndBound) or not background.allowed():
+    task, own = _task(problem, solver), isinstance(solver, Auto | BranchAndBound)
+    if task in _noted or (own and not background.allowed()):
         return
-    if not is_ready(task):
+    if own and not is_ready(task):
         warming.note_ready(task)
     _noted.add(task)
 
 
-def _task(problem: SubsetProblem) -> Task:
+def is_made(problem: SubsetProblem, solver: Solver) -> bool:
+    """Whether what a problem takes was compiled before, so that `make_ready` loads it at most."""
+    task = _task(problem, solver)
+    return task in _noted or is_ready(task)
+
+
+def _task(problem: SubsetProblem, solver: Solver | None = None) -> Task:
+    """What has to be compiled; without a solver, for branch and bound, as for `auto`."""
     variant, budget = kind(problem)
-    return Task("branch-and-bound", variant, budget)
+    name = "branch-and-bound" if solver is None or isinstance(solver, Auto) else solver.name
+    return Task(name, variant, budget)

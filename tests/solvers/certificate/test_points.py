@@ -21,7 +21,7 @@ from solvers.checker.proofs import Prover
 from solvers.form.blocks import blocks
 from solvers.form.reduction import reduce
 from solvers.instances import save
-from tests.solvers.oracles import all_masks, gram, make_problem
+from tests.solvers.oracles import all_masks, gram, make_problem, optimum
 
 ROOT = np.array([[0, 0, 0, 0, 0, 0], [1, -1, 0, 0, 1, 0]], np.int8)
 FREE, KEPT, GONE = np.array([2, 3, 5]), np.array([0, 4]), np.array([1])
@@ -166,7 +166,7 @@ def test_a_proof_has_the_split_that_it_was_made_of(size):
     problem = make_problem(np.random.default_rng(2), Budget.per_row(4), m=1, n=9)
     (block,) = blocks(problem)
     (split,) = split_blocks([block])
-    safe, bound = group_split(block, split.d[0], split.z, 0.2 * block.constant, size=size)
+    safe, bound = group_split(block, split.d[0], split.z, optimum(problem), size=size)
     proof = group_proof(block, split.d, safe)
     (families,) = families_of(proof)
     again = replace(safe, families=tuple(families))

@@ -195,15 +195,21 @@ def _take(levels, value):
 
 @njit(cache=True, nogil=True)
 def _improve(convex, pruned):
-    """Make a mask's best swaps, until none gains; its cost. `[n]`, 1.0 where pruned."""
+    """Make a mask's best swaps, until none gains; its cost. `[n]`, 1.0 where pruned.
+
+    A swap that gained by rounding alone is undone: near a cost of zero two could gain in turn for ever.
+    """
     A, c, labels, n = convex.A, convex.c, convex.labels, len(pruned)
-    s = np.empty(n)
+    s, last, into, out = np.empty(n), np.inf, -1, -1
     while True:
         slope(A, -c, pruned, s)
         value = 0.0
         for i in range(n):
             value += 0.5 * pruned[i] * (s[i] - c[i])
-        best, into, out = -GAIN * abs(value), -1, -1
+        if into >= 0 and not value < last:
+            pruned[into], pruned[out] = 0.0, 1.0
+            return last
+        best, last, into, out = -GAIN * abs(value), value, -1, -1
         for i in range(n):
             if pruned[i] == 0.0:
                 row, own = A[i], s[i] + 0.5 * A[i, i]

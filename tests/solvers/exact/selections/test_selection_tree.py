@@ -1,11 +1,15 @@
 """Depth-first trees of narrow selections, against every mask."""
 
+from threading import Thread
+
 import numpy as np
 import pytest
 
 from solvers import Budget, SubsetProblem, checker, solve
 from solvers.bounds.split import split_blocks
 from solvers.exact.branch_and_bound import BranchAndBound
+from solvers.exact.selections import search
+from solvers.exact.selections.relaxation import Convex
 from solvers.exact.selections.selection_tree import WIDEST, SelectionTree
 from solvers.exact.tree.block_tree import DEFAULT, BlockTree, Settings
 from solvers.form.blocks import blocks
@@ -149,3 +153,23 @@ def test_a_search_with_a_checkpoint_goes_on_where_it_was(rng, tmp_path):
     assert rest.stats["resumed"]
     assert rest.value == whole.value
     assert rest.stats["nodes"] == whole.stats["nodes"]
+
+
+@pytest.mark.parametrize("seed", [3022, 3409, 4554, 7186, 7600])
+def test_swaps_end_where_costs_of_zero_are_rounded(seed):
+    """Curvatures of rank one or two, whose best masks cost nothing: either of two swaps seemed to gain."""
+    rng = np.random.default_rng(seed)
+    n, rank = int(rng.integers(6, 14)), int(rng.integers(1, 3))
+    u = rng.choice([-1, 1, 2, -2, 0.5, 3], size=(rank, n)) * rng.uniform(0.1, 1, size=(rank, 1)) / 3
+    w = rng.uniform(0.1, 1) * np.ones(n) if seed % 2 else rng.choice([1 / 3, 0.7, 0.1], size=n)
+    A, none = (u.T @ u) * np.outer(w, w), np.zeros(n)
+    pruned = np.zeros(n)
+    pruned[rng.permutation(n)[: n // 2]] = 1.0
+    convex = Convex(A, none, A, none, none, np.zeros(n, np.int64), np.array([n // 2]))
+    cost = 0.5 * pruned @ A @ pruned
+    thread = Thread(target=search._improve, args=(convex, pruned), daemon=True)
+    thread.start()
+    thread.join(60.0)
+    assert not thread.is_alive()
+    assert pruned.sum() == n // 2
+    assert 0.5 * pruned @ A @ pruned <= cost

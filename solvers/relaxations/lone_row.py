@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.central_path import GROUPING, group_split, start
+from solvers.bounds.groups.central_path import COOLING, GROUPING, LAST, group_split, start
 from solvers.bounds.groups.clusters import SHARE, clusters, joined
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
 from solvers.bounds.groups.states import Index
@@ -21,6 +21,8 @@ from solvers.problem import Mask
 
 HEAT = 3.0
 """T times the barrier's parameter where a split goes on that was left, by the gap that it had."""
+COLDEST = 1e-3
+"""And as a share of the gap at the end, below which none goes on."""
 
 
 class LoneRow:
@@ -47,7 +49,7 @@ class LoneRow:
         self._rest = block
         self._d, self._z = split.d[0], split.z
         self._current: tuple[GroupSplit, float] | None = None
-        self._size, self._ended = 0, False
+        self._size, self._ended, self._last = 0, False, LAST
         self._lost = 0.0
 
     def lift(
@@ -60,7 +62,8 @@ class LoneRow:
     ) -> None:
         """One round: fix what the last split allows, and split what is left in blocks.
 
-        After a round that was stopped, the next one of that size goes on with its split.
+        After a round that was stopped, the next one of that size goes on with its split; after one that came
+        to its end and fixes nothing, too, nearer to the best split.
 
         Args:
             size: inputs of a block at most, a power of two.
@@ -69,12 +72,13 @@ class LoneRow:
             groups: the blocks of the whole row; None where they are to be found for it.
         """
         going_on = self._current is not None and size == self._size
-        if going_on and self._ended and not fixing:
+        if self._current is not None and (self._ended or not going_on):
+            fixed = fixing and self._fix(*self._current)
+            self._last = self._last * COOLING if going_on and not fixed else LAST
+            if fixed:
+                self._current, going_on = None, False
+        if self._last < COLDEST:
             return
-        if fixing and self._current is not None and (self._ended or not going_on):
-            if not self._fix(*self._current) and going_on:
-                return
-            self._current, going_on = None, False
         rest = self._rest
         if rest.trivial or self.bound >= self.value or stopped():
             return
@@ -82,12 +86,13 @@ class LoneRow:
         known, heat = None, GROUPING
         if going_on and self._current is not None:
             known, reached = self._current
-            heat = min(heat, HEAT * (1.0 - (reached + self._lost) / self.value))
+            warm = HEAT if self._last == LAST else self._last / COOLING
+            heat = min(heat, warm * (1.0 - (reached + self._lost) / self.value))
         elif groups is not None and not self.fixed:
             known = joined(rest, start(rest, self._d, self._z), groups)
         split, bound = group_split(
             rest, self._d, self._z, self.value,
-            size=size, known=known, heat=heat, stopped=stopped,
+            size=size, known=known, heat=heat, last=self._last, stopped=stopped,
         )  # fmt: skip
         bound -= self._lost
         self._current, self._size, self._ended = (split, bound), size, not stopped()

@@ -38,7 +38,7 @@ from solvers.solver import Outcome, Solver
 GREEDY_WORK = 2e11
 """Multiplications that greedy's mask of a wide layer may take, where no other mask is at hand."""
 
-ROUNDS = 4
+ROUNDS = 8
 """Turns of a wide row at splits in blocks at most."""
 
 
@@ -193,7 +193,7 @@ class Relaxation(Solver):
         groups, fixing = None, not control.certify
         if len(rows) > 1 and alike([row.block for row in rows]):
             groups = rows[0].groups(self.group)
-        for _ in range(ROUNDS if fixing else 1):
+        for _ in range(ROUNDS):
             turns = Turns(control, len(rows))
 
             def lift(row: LoneRow, turns: Turns = turns) -> None:

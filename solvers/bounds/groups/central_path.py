@@ -53,6 +53,7 @@ def group_split(
     size: int = 2,
     known: GroupSplit | None = None,
     heat: float = GROUPING,
+    last: float = LAST,
     stopped: Callable[[], object] = lambda: None,
 ) -> tuple[GroupSplit, float]:
     """A split of a lone joint row in blocks, and its certified bound.
@@ -65,6 +66,7 @@ def group_split(
         size: inputs of a group, a power of two; fewer in rows too wide for it (`VARIABLES`).
         known: a split in blocks to go on from, whose groups stay as they are, in the place of d and z.
         heat: T times the barrier's parameter to begin with there, in units of the value.
+        last: and at the end, as a share of the gap.
         stopped: polled between Newton steps; a true answer ends the work.
 
     Raises:
@@ -80,7 +82,7 @@ def group_split(
         if size > 1 and known is None:
             path.follow(lambda gap: GROUPING, stopped)
             path.group(size)
-        path.follow(lambda gap: LAST * gap, stopped)
+        path.follow(lambda gap: last * gap, stopped)
         best = path.best
     safe = secure_groups(block.H[0], best)
     return safe, group_bound(block, safe)

@@ -41,7 +41,7 @@ def nodes_of_its_own(monkeypatch):
 def hasty(monkeypatch, size=1):
     """Give up after four slices of so many nodes, unless the bound is better than the root's split's."""
     monkeypatch.setattr(attempt, "SLICE", size)
-    monkeypatch.setattr(attempt, "ENOUGH", 0.0)
+    monkeypatch.setattr(attempt, "FORETOLD", 0.0)
 
 
 def test_a_tree_that_ends_soon_is_all_there_is():

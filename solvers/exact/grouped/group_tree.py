@@ -3,7 +3,7 @@
 A node costs as much as hundreds of those of `solvers.exact.tree`, and mostly closes more of the gap than
 thousands of them do: rows of 144 inputs take hundreds of nodes, where trees of diagonal splits are not done
 after many thousands. But not on every row. Each of one pool begins with such a tree, which goes on if it
-should end soon, or has a better bound than the root's split in groups. What is left at last, when little,
+should end soon, or promises more than the root's split in groups. What is left at last, when little,
 goes to one, too.
 """
 
@@ -257,7 +257,7 @@ class GroupTree:
 
         Args:
             node: taken.
-            beside: such a tree of the node that has begun; it goes on if its bound is the better one.
+            beside: such a tree of the node that has begun; it goes on if it promises more.
         """
         fix, lower, seed, at, record = node.fix.copy(), node.lower, node.seed, node.at, self._record
         small = SMALL if record is None else 0
@@ -286,7 +286,7 @@ class GroupTree:
             vector = 0 if record is None else record.add(fix, found.split)
             if record is not None and found.bound > lower:
                 record.bound(at, vector)
-            if beside is not None and (self.halt[0] or beside.bound > found.bound):
+            if beside is not None and (self.halt[0] or beside.better(found.bound, self.value)):
                 beside.lower = max(lower, found.bound)
                 beside.limited, self._attempt = bool(self.halt[0]), beside
                 return

@@ -41,7 +41,7 @@ def nodes_of_its_own(monkeypatch):
 def hasty(monkeypatch, size=1):
     """Give up after four slices of so many nodes, unless the bound is better than the root's split's."""
     monkeypatch.setattr(attempt, "SLICE", size)
-    monkeypatch.setattr(attempt, "FORETOLD", 0.0)
+    monkeypatch.setattr(attempt, "ENOUGH", 0.0)
 
 
 def test_a_tree_that_ends_soon_is_all_there_is():
@@ -186,3 +186,15 @@ def test_rows_of_whole_pools_begin_with_their_states():
     tree = GroupTree(block, Settings()).plant(split_blocks([block])[0], pruned, block.value(pruned), GAP)
     tree.work()
     assert tree.splits == 1
+
+
+@pytest.mark.parametrize(("worth", "splits"), [(1.0, 1), (0.0, 4)])
+def test_it_goes_on_where_the_split_in_groups_closes_little(monkeypatch, worth, splits):
+    """However many nodes have to close the rest of it, as long as seconds suffice for the tree."""
+    hasty(monkeypatch)
+    monkeypatch.setattr(attempt, "WORTH", worth)
+    monkeypatch.setattr(attempt, "LONGEST", math.inf)
+    tree, (value, _) = run(planted()), best()
+    assert (tree.splits == 1) == (splits == 1)
+    assert tree.splits >= splits
+    assert tree.value == pytest.approx(value, rel=1e-9)

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 BEFORE = "CBS_BEFORE"
 """Environment variable that names a checkout of the state that `tree = "before"` measures."""
 PORTFOLIO = 5.0
-"""Seconds for the mask that bounds of whole layers are held against."""
+"""Seconds for the mask that bounds of wide rows and whole layers are held against."""
 
 
 def row(
@@ -57,7 +57,8 @@ def row(
         Budget.per_row(round(sparsity * n)),
         refit=variant == "joint",
     )
-    return asked(problem, n, tree, solver, options or {}, limit, clock, certify)
+    mask = PORTFOLIO if solver == "relaxation" else 0.0
+    return asked(problem, n, tree, solver, options or {}, limit, clock, certify, mask)
 
 
 def layer(

@@ -48,8 +48,8 @@ class Relaxation(Solver):
 
     With a time limit, lone joint rows that are wide get splits in blocks of their own
     (`solvers.bounds.groups`), for as long as it lasts and the widest gaps first: every row has its share of
-    the time, and another one later, when entries have been fixed. No entries are fixed where a certificate
-    is asked for.
+    the time, and others later, when entries have been fixed, or to come nearer to its best split. No entries
+    are fixed where a certificate is asked for.
 
     Attributes:
         group: inputs of a block at most, a power of two; 1 for diagonal splits only.
@@ -200,8 +200,10 @@ class Relaxation(Solver):
                 over = turns.over()
                 if sum(each.bound for each in rows) >= control.target(sum(each.value for each in rows)):
                     return
+                before = row.rounds
                 row.lift(self.group, over, fixing=fixing, groups=groups)
-                row.polish(control.stopped)
+                if row.rounds > before:
+                    row.polish(control.stopped)
 
             side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))
             control.report(sum(row.value for row in rows), sum(row.bound for row in rows))

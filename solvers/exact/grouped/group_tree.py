@@ -2,9 +2,8 @@
 
 A node costs as much as hundreds of those of `solvers.exact.tree`, and mostly closes more of the gap than
 thousands of them do: rows of 144 inputs take hundreds of nodes, where trees of diagonal splits are not done
-after many thousands. But not on every row. Each of one pool begins with such a tree, which goes on if it
-should end soon, or promises more than the root's split in groups. What is left at last, when little,
-goes to one, too.
+after many thousands. But not on every row: those of one pool begin with such a tree (`attempt.py`). What is
+left at last, when little, goes to one, too.
 """
 
 from __future__ import annotations

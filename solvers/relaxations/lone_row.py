@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.bounds.groups.central_path import COOLING, GROUPING, LAST, group_split, start
-from solvers.bounds.groups.clusters import SHARE, clusters, joined
+from solvers.bounds.groups.clusters import SHARE, clusters
+from solvers.bounds.groups.opening import Opening
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
-from solvers.bounds.groups.states import Index
 from solvers.bounds.node.restriction import elimination, part_of, restrict
 from solvers.bounds.split import Split
 from solvers.form.blocks import Block
@@ -23,6 +23,8 @@ HEAT = 3.0
 """T times the barrier's parameter where a split goes on that was left, by the gap that it had."""
 COLDEST = 1e-3
 """And as a share of the gap at the end, below which none goes on."""
+FEW, MANY = 2, 6
+"""Rows that others begin with: at least and at most, and otherwise one in as many as that."""
 
 
 class LoneRow:
@@ -58,7 +60,7 @@ class LoneRow:
         stopped: Callable[[], object],
         *,
         fixing: bool = True,
-        groups: Sequence[Index] | None = None,
+        opening: Opening | None = None,
     ) -> None:
         """One round: fix what the last split allows, and split what is left in blocks.
 
@@ -69,7 +71,7 @@ class LoneRow:
             size: inputs of a block at most, a power of two.
             stopped: polled; a true answer ends the round.
             fixing: whether entries may be fixed: no certificate holds that.
-            groups: the blocks of the whole row; None where they are to be found for it.
+            opening: where the whole row begins; None where groups are to be found for it.
         """
         going_on = self._current is not None and size == self._size
         if self._current is not None and (self._ended or not going_on):
@@ -88,8 +90,8 @@ class LoneRow:
             known, reached = self._current
             warm = HEAT if self._last == LAST else self._last / COOLING
             heat = min(heat, warm * (1.0 - (reached + self._lost) / self.value))
-        elif groups is not None and not self.fixed:
-            known = joined(rest, start(rest, self._d, self._z), groups)
+        elif opening is not None and not self.fixed:
+            known = start(rest, self._d, self._z, opening.families)
         split, bound = group_split(
             rest, self._d, self._z, self.value,
             size=size, known=known, heat=heat, last=self._last, stopped=stopped,
@@ -100,23 +102,35 @@ class LoneRow:
             self.split, self._whole = split, bound
         self.bound = max(self.bound, min(bound, self.value))
 
-    def groups(self, size: int) -> list[Index]:
-        """Groups for the rows that share this one's curvature, diagonal split and budget.
+    @classmethod
+    def opening(cls, rows: Sequence[LoneRow], size: int, stopped: Callable[[], object]) -> Opening:
+        """Where rows of one curvature and budget, of which no entries are fixed, begin.
 
-        They are of inputs that the inverse of what the split leaves shows to be correlated.
+        Groups are of inputs that the inverse of what the first row's split leaves shows to be correlated.
 
         Args:
+            rows: at least one.
             size: inputs of a group at most, a power of two.
+            stopped: polled; a true answer ends the work.
         """
-        return clusters(np.linalg.inv(self.block.H[0] - np.diag(SHARE * self._d)), self.block, size)
+        first, some = rows[0], min(len(rows), max(FEW, min(MANY, len(rows) // MANY)))
+        groups = clusters(np.linalg.inv(first.block.H[0] - np.diag(SHARE * first._d)), first.block, size)
+        picked = np.unique(np.linspace(0, len(rows) - 1, some).astype(np.int64)).tolist()
+        starts = [(rows[i].block, rows[i]._d, rows[i]._z, rows[i].value) for i in picked]
+        return Opening.of(starts, groups, stopped)
 
-    def polish(self, stopped: Callable[[], object]) -> None:
-        """Round the relaxed weights of the whole row's split to a mask, and swap until nothing gains."""
+    def polish(self, stopped: Callable[[], object]) -> bool:
+        """Round the relaxed weights of the whole row's split to a mask, and swap until nothing gains.
+
+        Returns:
+            Whether that mask is the best.
+        """
         if self.split is None:
-            return
+            return False
         H, b, w = self.block.H[0], self.block.B[0, :, 0], self.block.W[0, :, 0].copy()
         u = relaxed(self.split.remainder(H), b - self.split.q)
         kept, gone = regrets(self.block, self.split)
+        known = self.value
         for score in (np.abs(u) * np.sqrt(np.diagonal(H)), gone - kept):
             pruned = self.block.smallest(score)
             row = state(RowData(True, H, w, np.zeros(len(w)), self.block.labels), pruned)
@@ -125,6 +139,7 @@ class LoneRow:
             value = self.block.value(pruned)
             if value < self.value:
                 self.pruned, self.value = pruned, value
+        return self.value < known
 
     def _fix(self, split: GroupSplit, bound: float) -> bool:
         """Fix entries, if there are any to fix, and say so."""

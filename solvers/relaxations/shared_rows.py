@@ -74,7 +74,7 @@ class RaisedRows:
             cells = cover(direction, known, self.values, self.control.stopped)
         self.stats["lifted"] = cells is not None
         if direction is None or cells is None:
-            return self.own(self.rows, self.shared, known, _plain, thorough=size == 1) if timed else known
+            return self.own(self.rows, self.shared, known, _plain) if timed and size == 1 else known
         bounds = cells.bounds(known, self.values)
         if not timed or self._enough(bounds):
             return bounds
@@ -128,8 +128,6 @@ class RaisedRows:
         shared: relaxation.SharedSplit,
         known: Array,
         bounding: Bounding,
-        *,
-        thorough: bool = True,
     ) -> Array:
         """`[m]` bounds not below `known`, from diagonal splits of the rows' own.
 
@@ -138,7 +136,6 @@ class RaisedRows:
             shared: the split to start from.
             known: `[m]` bounds at hand.
             bounding: bounds a row at its own split.
-            thorough: whether rows go on after the first few steps.
         """
         H, bounds, done = rows.H.cpu().numpy(), known.copy(), 0
         own: dict[int, Tensor] = {}
@@ -151,7 +148,7 @@ class RaisedRows:
             safe = torch.as_tensor(secure(H, own[row].cpu().numpy(), True), device=start.device)
             return bounding(lone, replace(shared, d=safe, steps=steps), row)
 
-        for most in () if relaxation.trivial(rows) else (QUICK, None) if thorough else (QUICK,):
+        for most in () if relaxation.trivial(rows) else (QUICK, None):
             done = max(done, self._turns(bounds, lambda row, most=most: bound(row, most)))  # type: ignore[misc]
         self.stats["own_splits"] = done
         return bounds

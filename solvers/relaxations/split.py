@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import cache
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +42,12 @@ GREEDY_WORK = 2e11
 
 ROUNDS = 8
 """Turns of a wide row at splits in blocks at most."""
+OPENED = 10
+"""Of the time for rows of one curvature, one part in so many is for where they begin."""
+VAIN = 8
+"""Rows that look for a better mask in vain, after which others don't."""
+STEPS = 6
+"""Newton steps that a wide row's turn is long enough for."""
 
 
 @dataclass(frozen=True)
@@ -190,20 +198,27 @@ class Relaxation(Solver):
 
     def _raise(self, rows: list[LoneRow], control: Control) -> None:
         """Lift rows' bounds, the widest gaps first, each in its share of the time left, in a few rounds."""
-        groups, fixing = None, not control.certify
+        opening, fixing = None, not control.certify
         if len(rows) > 1 and alike([row.block for row in rows]):
-            groups = rows[0].groups(self.group)
+            until = time.perf_counter() + (control.remaining or 0.0) / OPENED
+            opening = LoneRow.opening(
+                rows, self.group, lambda: control.stopped() or time.perf_counter() >= until
+            )
+        reporting, polished = Lock(), list[bool]()
         for _ in range(ROUNDS):
-            turns = Turns(control, len(rows))
+            turns = Turns(control, len(rows), STEPS * opening.step if opening else 0.0)
 
             def lift(row: LoneRow, turns: Turns = turns) -> None:
                 over = turns.over()
-                if sum(each.bound for each in rows) >= control.target(sum(each.value for each in rows)):
+                value, bound = sum(each.value for each in rows), sum(each.bound for each in rows)
+                with reporting:
+                    control.report(value, bound)
+                if bound >= control.target(value):
                     return
                 before = row.rounds
-                row.lift(self.group, over, fixing=fixing, groups=groups)
-                if row.rounds > before:
-                    row.polish(control.stopped)
+                row.lift(self.group, over, fixing=fixing, opening=opening)
+                if row.rounds > before and (len(polished) < VAIN or any(polished)):
+                    polished.append(row.polish(control.stopped))
 
             side_by_side(lift, sorted(rows, key=lambda row: row.bound - row.value))
             control.report(sum(row.value for row in rows), sum(row.bound for row in rows))

@@ -45,6 +45,7 @@ class Point:
         states: of every family.
         slack: `[B, K]` s of every family.
         S: `[n, n]` of `R^-1`.
+        factor: `[n, n]` with the Cholesky factor of R in its lower half.
         y: `[n]` of `R^-1 (b - q)`.
         objective: without the barrier, and with the largest scores for tau: minus the bound.
         barrier: `log det R + log det D + sum log s`.
@@ -55,6 +56,7 @@ class Point:
     states: tuple[States, ...]
     slack: tuple[Array, ...]
     S: Array
+    factor: Array
     y: Array
     objective: float
     barrier: float
@@ -191,25 +193,24 @@ class GroupSystem:
         rest = self._rest if self.held else _inverse(self.H - self.whole(x))
         if rest is None:
             return None
-        S, logdet = rest
+        S, factor, logdet = rest
         barrier += logdet
         y = S @ (self.b - q)
         objective = (
             0.5 * float(y @ (self.b - q)) + float(x[self.prices :] @ self.keep) + taken - self.constant
         )
-        return Point(x, tuple(states), tuple(slacks), S, y, objective, barrier, excess)
+        return Point(x, tuple(states), tuple(slacks), S, factor, y, objective, barrier, excess)
 
 
-def _inverse(R: Array) -> tuple[Array, float] | None:
-    """`R^-1` and `log det R`, or None if R is not positive definite."""
+def _inverse(R: Array) -> tuple[Array, Array, float] | None:
+    """`R^-1`, R's Cholesky factor and `log det R`, or None if R is not positive definite."""
     factor, info = lapack.dpotrf(R, lower=1, overwrite_a=1, clean=0)
     if info:
         return None
     logdet = 2.0 * float(np.log(np.diagonal(factor)).sum())
-    S = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
-    S = np.ascontiguousarray(S.T)
+    S = np.ascontiguousarray(lapack.dpotri(factor, lower=1)[0].T)
     mirror(S)
-    return S, logdet
+    return S, factor, logdet
 
 
 def central(scores: Array, T: float) -> Array:
@@ -221,10 +222,17 @@ def central(scores: Array, T: float) -> Array:
 
 @dataclass(frozen=True)
 class Multipliers:
-    """`L [n, n]` of the remainder, empty where blocks are held, and `p [B, K]` of every family's states."""
+    """Multipliers of what has to stay positive.
+
+    Attributes:
+        L: `[n, n]` of the remainder, empty where blocks are held.
+        p: `[B, K]` of every family's states.
+        factor: `[n, n]` with the Cholesky factor of L in its lower half, where that is known.
+    """
 
     L: Array
     p: tuple[Array, ...]
+    factor: Array | None = None
 
     @classmethod
     def central(cls, system: GroupSystem, point: Point, T: float) -> Multipliers:
@@ -239,12 +247,18 @@ class Multipliers:
             falling = change < 0.0
             if falling.any():
                 share = min(share, INSIDE * float((old[falling] / -change[falling]).min()))
-        if len(self.L):
-            share = min(share, INSIDE * reach(self.L, step.L))
-            while lapack.dpotrf(self.L + share * step.L, lower=1, overwrite_a=1)[1]:
-                share *= 0.8
+        L, factor = self.L, None
+        if len(L):
+            known = lapack.dpotrf(L, lower=1, clean=0)[0] if self.factor is None else self.factor
+            share = min(share, INSIDE * reach(known, step.L))
+            L, info = self.L + share * step.L, 1
+            while info:
+                factor, info = lapack.dpotrf(L, lower=1, clean=0)
+                if info:
+                    share *= 0.8
+                    L = self.L + share * step.L
         p = tuple(old + share * change for old, change in zip(self.p, step.p, strict=True))
-        return Multipliers(self.L + share * step.L, p), share
+        return Multipliers(L, p, factor), share
 
 
 class Step(NamedTuple):

@@ -40,6 +40,8 @@ NEAR = 0.95
 """Share of a temperature at which another is as good as it: one that is a share of the gap falls with it."""
 STEPS = 80
 """Steps of a stage at most."""
+BOLD = 0.7
+"""Share of the way to the boundary that a step of D may go."""
 NEGLIGIBLE = 1e-12
 """Share of the cost of pruning everything below which a row's value is rounding, and nothing is to gain."""
 
@@ -143,8 +145,7 @@ class CentralPath:
     def follow(self, enough: Callable[[float], float], stopped: Callable[[], object]) -> None:
         """Step along the path until T times the parameter is `enough` for the gap.
 
-        T falls once a point is near enough to the path, and its steps go half of the way to the boundary
-        before that: a remainder that is almost singular comes back only slowly.
+        T falls once a point is near enough to the path, and its steps go far enough.
         """
         system, cool = self.system, False
         for _ in range(STEPS):
@@ -186,8 +187,7 @@ class CentralPath:
         """A point along a step that is better at T, and how far along it is; None if there is none."""
         at, T = self.point, self.T
         assert at is not None
-        share = 0.8 if self._decrement(step) < 0.5 * CENTRED else 0.5
-        far = 1.0 if self.held else self._room(at, self.system.whole(step.x), share)
+        far = 1.0 if self.held else self._room(at, self.system.whole(step.x))
         while far > 1e-3:
             point = self.system.at(at.x + far * step.x, T)
             if point is not None and point.merit(T) <= at.merit(T) + 1e-4 * far * step.slope:
@@ -195,22 +195,33 @@ class CentralPath:
             far *= 0.7
         return None, 0.0
 
-    def _room(self, point: Point, change: Array, share: float) -> float:
-        """How much of a change D may take, at most all, for the remainder to keep the rest of its room."""
-        R = self.system.H - self.system.whole(point.x)
-        return min(1.0, share * reach(R, -change))
+    def _room(self, point: Point, change: Array) -> float:
+        """How much of a change D may take, at most all, for the remainder to keep some of its room."""
+        return min(1.0, BOLD * reach(point.factor, -change))
 
 
-def start(block: Block, d: Array, z: Array) -> GroupSplit:
-    """Every entry alone, inside a diagonal split `d [n]`, at the point of its indicators `z [n]`."""
+def start(block: Block, d: Array, z: Array, families: tuple[Family, ...] = ()) -> GroupSplit:
+    """The point of a row's indicators, every entry alone inside a diagonal split, or in given blocks.
+
+    Args:
+        block: the row.
+        d: `[n]` its diagonal split.
+        z: `[n]` the relaxed indicators there.
+        families: groups and blocks to begin with, inside the barrier; none for every entry alone.
+    """
     H, b = block.H[0], block.B[0, :, 0]
     d = 0.95 * d
     v = relaxed_point(block, d[None], z)[0, :, 0]
-    q = b - H @ v + d * v
-    scores = q * q / (2.0 * d)
-    prices = []
+    rest = b - H @ v
+    scores = (rest + d * v) ** 2 / (2.0 * d)
+    prices = np.empty(len(block.keep))
     for p, keep in enumerate(block.keep.tolist()):
         ranked = np.sort(np.append(scores[block.labels == p], 0.0))[::-1]
-        prices.append(0.5 * (ranked[max(keep - 1, 0)] + ranked[keep]))
-    alone = Family(np.arange(block.n)[:, None], d[:, None, None])
-    return GroupSplit((alone,), q, np.array(prices))
+        prices[p] = 0.5 * (ranked[max(keep - 1, 0)] + ranked[keep])
+    families = families or (Family(np.arange(block.n)[:, None], d[:, None, None]),)
+    q = rest.copy()
+    for family in families:
+        q[family.members] += np.einsum("bij,bj->bi", family.D, v[family.members])
+        if family.pattern:
+            prices[block.labels[family.members]] = 0.0
+    return GroupSplit(families, q, prices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import blas, eigh_tridiagonal, lapack
+from scipy.linalg import blas, eigh_tridiagonal
 
 from solvers.hessian import Array
 
@@ -13,20 +13,17 @@ SETTLED = 0.02
 """Relative change of what is found from one step to the next but two at which it is near enough."""
 
 
-def reach(A: Array, change: Array) -> float:
+def reach(factor: Array, change: Array) -> float:
     """About the largest r with `A + r change` positive semidefinite, or a little more; infinite if all are.
 
     With `A = C C'`, it is one over the largest eigenvalue of `-C^-1 change C^-T`, which Lanczos' method
-    approaches from below. Zero where A itself is not positive definite.
+    approaches from below.
 
     Args:
-        A: `[n, n]`.
+        factor: `[n, n]` with C in its lower half.
         change: `[n, n]` symmetric.
     """
-    n = len(A)
-    factor, info = lapack.dpotrf(A, lower=1, clean=0)
-    if info:
-        return 0.0
+    n = len(factor)
     vectors = np.empty((min(n, STEPS) + 1, n))
     first = np.random.default_rng(0).standard_normal(n)
     vectors[0] = first / np.linalg.norm(first)

@@ -216,12 +216,10 @@ def _moved(
         for G, at, A in zip(slope, system.families, own, strict=True)
     ]
     moves = _Curvature.of(system.families, slope, own, point.S, mu).solve(wanted)
-    R, change = system.H.copy(), np.zeros_like(system.H)
+    change = np.zeros_like(system.H)
     for family, E in zip(held.families, moves, strict=True):
-        at = family.members[:, :, None], family.members[:, None, :]
-        R[at] -= family.D
-        change[at] = E
-    far = min(1.0, 0.8 * reach(R, -change))
+        change[family.members[:, :, None], family.members[:, None, :]] = E
+    far = min(1.0, 0.8 * reach(point.factor, -change))
     while far > 1e-3:
         families = tuple(replace(at, D=at.D + far * E) for at, E in zip(held.families, moves, strict=True))
         try:

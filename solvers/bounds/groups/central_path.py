@@ -32,6 +32,9 @@ COOLING = 0.3
 """Factor between two temperatures."""
 CENTRED = 0.1
 """Squared Newton decrement, as a share of the barrier's parameter, below which T may fall."""
+POOLS_CENTRED = 0.01
+"""The same where groups are whole pools: D need not be definite there, and paths left early end where a state
+of it is nearly singular, up to a tenth of the value below the best."""
 VARIABLES = 6000
 """Most variables; groups are smaller where they would lead to more."""
 CLOSED = 1e-10
@@ -126,6 +129,7 @@ class CentralPath:
         system: GroupSystem | None = None,
     ) -> None:
         self.split = split
+        self._centred = POOLS_CENTRED if any(family.pattern for family in split.families) else CENTRED
         self.system = GroupSystem(self.block, split, self.value, held=self.held) if system is None else system
         first = (GROUPING if self.held else FIRST) if heat is None else heat
         self.T = first / self.system.size if T is None else T
@@ -166,7 +170,7 @@ class CentralPath:
                 break
             self.point = point
             self.dual, share = self.dual.moved(step.dual)
-            cool = self._decrement(step) < CENTRED and (late or min(far, share) > 0.4)
+            cool = self._decrement(step) < self._centred and (late or min(far, share) > 0.4)
             self._note(system.unpack(self.split, point.x))
 
     def compliance(self) -> Array | None:

@@ -14,7 +14,7 @@ from solvers.bounds.curves import WIDE_KNOTS
 from solvers.bounds.split import WIDE, split_blocks
 from solvers.control import Control, working
 from solvers.exact.curves.search import CurveSearch
-from solvers.exact.tree.block_tree import DEFAULT, RESPLIT, Settings
+from solvers.exact.tree.block_tree import DEFAULT, Settings
 from solvers.executors.spread import chunks, spread
 from solvers.form.blocks import blocks
 from solvers.greedy.curves import row_curves
@@ -24,6 +24,8 @@ from solvers.solution import Status
 
 LIMITS = (2_000, 20_000, 200_000, None)
 """Nodes that a count may take before the others get as many: a time limit then finds all of them alike."""
+SPARE = 0.1
+"""Share of the gap that is left for what rounding takes when rows are added up."""
 POLL = 0.05
 """Seconds between two looks at the limits."""
 
@@ -208,7 +210,7 @@ def gap_of(row: CurveSearch, k: int, gap: float, offset: float = 0.0, margin: fl
     Bounds are going to be lowered by `margin`, and a search can't go on below the row's noise.
     """
     value = float(row.values[k])
-    whole = (1.0 - RESPLIT) * gap * abs(value + offset)
+    whole = (1.0 - SPARE) * gap * abs(value + offset)
     width = max(whole - row.noise - margin, 0.5 * whole - row.noise, row.noise)
     return width / abs(value) if value else float(np.finfo(float).max)
 

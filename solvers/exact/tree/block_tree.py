@@ -23,8 +23,9 @@ from solvers.exact.tree.symmetry import chains
 from solvers.form.blocks import Block
 from solvers.problem import Mask
 
-RESPLIT = 0.1
-"""Share of the gap that rounding in restricted blocks may cost; beyond it there are no new splits."""
+RESPLIT = 0.5
+"""Share of the gap that rounding in restricted blocks may cost; beyond it there are no new splits, without
+which trees seldom end."""
 MEMORY = 1 << 30
 """Bytes that a tree may take by default."""
 PATIENCE = 1000

@@ -17,6 +17,11 @@ def test_everyone_who_waits_has_the_same_share_of_what_is_left(threads, monkeypa
     assert shares == pytest.approx(per, rel=1e-2)
 
 
+def test_with_less_than_a_turn_takes_for_all_the_first_get_that_much():
+    turns = Turns(Control(deadline=time.perf_counter() + 10.0), 1000, 2.0)
+    assert [turns.share() for _ in range(3)] == [2.0, 2.0, 2.0]
+
+
 def test_a_turn_is_over_with_its_share_or_the_deadline_or_when_the_search_stops():
     control = Control(deadline=time.perf_counter() + 1000.0)
     over = Turns(control, 4).over()

@@ -40,12 +40,13 @@ def planted(problem, settings=RECORD, gap=1e-6):
 
 
 def verified(folder, problem, found):
-    """The verdict on a solution's certificate, whose proofs are all in groups, or none if no node was."""
+    """The verdict on a solution's certificate, whose proofs are in groups where the row had a node."""
     assert found.certificate is not None
     found.certificate.save(folder / "c")
     save(folder / "p.npz", problem)
     proofs = found.certificate.parts[0].proofs
-    assert all((proof.blocks is not None) == (found.stats["nodes"] > 0) for proof in proofs)
+    for proof, nodes in zip(proofs, found.rows.nodes, strict=True):
+        assert (proof.blocks is not None) == (nodes > 0)
     verdict = checker.verify(folder / "c", folder / "p.npz")
     assert verdict.bound == found.certificate.bound
     assert verdict.low <= found.value * (1 + 1e-9)

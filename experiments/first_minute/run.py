@@ -104,8 +104,8 @@ def read_only(state: str, root: Path) -> None:
         for package in ("solvers", "cbs"):
             shutil.copytree(root / package, place / package, ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run(["chmod", "-R", "a-w,a+rX", folder], check=True)
-        plain = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "env", f"HOME={folder}")
-        plain += ("-u", "XDG_CACHE_HOME", f"TMPDIR={other}")
+        plain = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "env", "-u", "XDG_CACHE_HOME")
+        plain += (f"HOME={folder}", f"TMPDIR={other}")
         for solve in ("first, read-only", "next, read-only"):
             add(state, name, solve, ended(*begun(place, name, "", *plain)))
             wait_for_code(Path(other))

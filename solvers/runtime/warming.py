@@ -18,6 +18,9 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+
+from solvers.problem import SubsetProblem
 from solvers.runtime.caches import folder_of_code, spare_full_disks
 from solvers.runtime.kept import SUFFIX, Kept, versions
 from solvers.runtime.parallel import workers
@@ -27,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 USUAL = ("branch-and-bound", "portfolio", "relaxation")
 """Solvers that `auto` hands problems to."""
+WIDENED, WIDE = ("per_row", "n_of_m"), 128
+"""Budgets of whose rows wide ones take code of their own, and inputs of such rows."""
 READY = ".ready"
 """Of a file that notes that code for a kind of problem is there."""
 
@@ -100,10 +105,18 @@ def make_ready(task: Task) -> set[Path]:
     if task.variant:
         for problem in tiny_problems((task.variant,), (task.budget,)):
             solver.prepare(problem)
+            if task.budget in WIDENED:  # of which a first solve of many inputs may have come here
+                solver.prepare(_widened(problem))
     else:
         solver.prepare()
     note_ready(task)
     return {*Kept.used, _note(task)}
+
+
+def _widened(problem: SubsetProblem) -> SubsetProblem:
+    """A problem of the same kind with so many inputs that it takes what only wide rows take."""
+    W = np.tile(problem.W, (1, WIDE // problem.n))
+    return SubsetProblem(W, np.eye(WIDE), problem.budget, refit=problem.refit)
 
 
 def is_ready(task: Task) -> bool:

@@ -103,3 +103,21 @@ def test_a_solve_makes_its_own_kind_ready_before_its_clock_starts(kind):
 
 def test_code_lies_in_one_folder():
     assert all(path.parent == folder_of_code() for path in kept())
+
+
+READIED = """
+from solvers.relaxations.split import compile_lone_rows
+from solvers.runtime.warming import Task, make_ready
+
+for budget in ("columns", "per_row"):
+    make_ready(Task("branch-and-bound", "joint", budget))
+    print(compile_lone_rows.cache_info().misses)
+"""
+
+
+def test_a_kind_that_is_ready_is_so_for_wide_rows_too():
+    run = subprocess.run(
+        [sys.executable, "-c", READIED], capture_output=True, text=True, check=True, timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.stdout.split() == ["0", "1"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.central_path import COOLING, GROUPING, LAST, group_split, start
+from solvers.bounds.groups.central_path import CLOSED, COOLING, GROUPING, LAST, group_split, start
 from solvers.bounds.groups.clusters import SHARE, clusters
 from solvers.bounds.groups.opening import Opening
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
@@ -84,14 +84,16 @@ class LoneRow:
         rest = self._rest
         if rest.trivial or self.bound >= self.value or stopped():
             return
-        self.rounds += 1
         known, heat = None, GROUPING
         if going_on and self._current is not None:
             known, reached = self._current
-            warm = HEAT if self._last == LAST else self._last / COOLING
-            heat = min(heat, warm * (1.0 - (reached + self._lost) / self.value))
+            left = 1.0 - (reached + self._lost) / self.value
+            if left <= CLOSED:
+                return
+            heat = min(heat, left * (HEAT if self._last == LAST else self._last / COOLING))
         elif opening is not None and not self.fixed:
             known = start(rest, self._d, self._z, opening.families)
+        self.rounds += 1
         split, bound = group_split(
             rest, self._d, self._z, self.value,
             size=size, known=known, heat=heat, last=self._last, stopped=stopped,

@@ -23,9 +23,9 @@ from solvers.exact.tree.symmetry import chains
 from solvers.form.blocks import Block
 from solvers.problem import Mask
 
-RESPLIT = 0.5
+RESPLIT = 0.4
 """Share of the gap that rounding in restricted blocks may cost; beyond it there are no new splits, without
-which trees seldom end."""
+which trees seldom end. What rounds counts twice: for the cutoff, and for the bound of what is cut off."""
 MEMORY = 1 << 30
 """Bytes that a tree may take by default."""
 PATIENCE = 1000

@@ -144,3 +144,18 @@ def test_relaxation_lifts_wide_rows_within_its_time(tmp_path, budget, certify):
         save(tmp_path / "p.npz", problem)
         assert checker.verify(tmp_path / "c", tmp_path / "p.npz").bound == found.certificate.bound
     assert solve(problem, Relaxation(group=1, wide=11), time_limit=60.0).stats["split"] != "blocks"
+
+
+def test_progress_is_told_row_by_row_and_what_others_begin_with_is_made_first():
+    rng = np.random.default_rng(6)
+    problem = SubsetProblem(rng.standard_normal((5, 14)), gram(rng, 14), Budget.per_row(7))
+    told = []
+    found = solve(
+        problem, Relaxation(wide=11), time_limit=60.0, callback=lambda now: told.append(now.bounds.lower)
+    )
+    assert told == sorted(told)
+    assert len(set(told)) > 5
+    assert found.stats["block_splits"] == 5
+    best = sum(optimum(SubsetProblem(w[None], problem.hessian, problem.budget)) for w in problem.W)
+    assert told[0] < found.bound <= best * (1 + 1e-12)
+    assert found.rows.bound.sum() == pytest.approx(found.bound, rel=1e-9)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from solvers import Budget, SubsetProblem
 from solvers.bounds.node import oracle
+from solvers.bounds.node.restriction import elimination
 from solvers.bounds.split import split_blocks
 from solvers.exact.tree import branching, fixing, storage, store
 from solvers.exact.tree.block_tree import BlockTree, Settings
@@ -374,3 +375,22 @@ def test_narrow_selections_keep_the_root_s_split_and_probe_nothing():
     assert (plain.splits, plain.state.probes) == (1, 0)
     assert told.splits > 1
     assert told.state.probes > 0
+
+
+@pytest.mark.parametrize("damping", [1e-1, 1e-3])
+@pytest.mark.parametrize(("share", "depth"), [(0.05, 3), (0.35, 3), (0.6, -1)])
+def test_there_are_new_splits_as_long_as_rounding_leaves_the_gap_provable(share, depth, damping):
+    more = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        problem = SubsetProblem(rng.standard_normal((1, 12)), gram(rng, 12, damping), Budget.per_row(6))
+        (block,), best = blocks(problem), min(all_masks(problem), key=problem.value)[0]
+        (split,), value = split_blocks([block]), block.value(best)
+        gap = elimination(block, split.d[0], 0.0) / (share * value)
+        tree = BlockTree(block, Settings(worth=0.0)).plant(split, best, value, gap)
+        while not tree.work():
+            pass
+        assert tree.search.effort.depth == depth
+        assert value * (1.0 - gap) <= tree.bound <= value
+        more += tree.splits > 1
+    assert (more > 1) == (depth > 0)

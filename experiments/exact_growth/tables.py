@@ -103,30 +103,38 @@ def alone(row: Row | None) -> list[object]:
 
 
 def peers(frame: pd.DataFrame) -> str:
-    """How many times as long as ours alone each peer takes, and what gap it leaves at its cap."""
-    found = [row for row in cells(frame) if "row" in row and row["n"] != 784]
+    """How many times as long as ours each peer takes, by row or layer, and the gap at its cap."""
+    found = [row for row in cells(frame) if row["solver"] != "relaxation"]
     ours = {
-        (*place(row), row["variant"]): row for row in found
-        if row["solver"] == OURS and row["tree"] == ours_of(found)
+        held(row): row for row in found if row["solver"] == OURS and row["tree"] == ours_of(found)
     }  # fmt: skip
-    kinds: dict[tuple[str, int, str], list[tuple[Row, Row]]] = {}
+    kinds: dict[tuple[str, int, str, float], list[tuple[Row, Row]]] = {}
     for row in found:
-        variant, key = row["variant"], (*place(row), row["variant"])
-        if row["solver"] != OURS and key in ours:
+        if row["solver"] != OURS and held(row) in ours:
             label = f"{row['solver']}{'-' if row.get('label') else ''}{row.get('label') or ''}"
-            kinds.setdefault((variant, row["n"], label), []).append((row, ours[key]))
+            kind = row["variant"] if "row" in row else f"{row['variant']}, layers"
+            kinds.setdefault((kind, row["n"], label, row["limit"]), []).append((row, ours[held(row)]))
     lines = []
-    for (variant, n, label), pairs in sorted(kinds.items()):
+    for (kind, n, label, limit), pairs in sorted(kinds.items()):
         capped = [row["gap"] for row, _ in pairs if row["gap"] > GAP]
         times = geometric(spent(peer) / spent(our) for peer, our in pairs)
         lines.append([
-            variant, n, label, len(pairs), f"{geometric(spent(our) for _, our in pairs):.3g}",
+            kind, n, label, f"{limit:g}", len(pairs), f"{geometric(spent(our) for _, our in pairs):.3g}",
             f"{geometric(spent(peer) for peer, _ in pairs):.3g}", f"{'>' if capped else ''}{times:.3g}",
             len(capped), f"{100 * float(np.median(capped)):.1f}" if capped else None,
         ])  # fmt: skip
     return markdown(
-        ["variant", "n", "peer", "rows", "ours s", "peer s", "times as long", "capped", "median gap %"], lines
-    )
+        ["variant", "n", "peer", "cap s", "cells", "ours s", "peer s", "times as long", "capped",
+         "median gap %"], lines
+    )  # fmt: skip
+
+
+def held(row: Row) -> tuple[Any, ...]:
+    """What a peer's cell has in common with ours."""
+    return (
+        row["variant"], row["n"], row["network"], row["layer"], row["seed"], row.get("row"),
+        row["sparsity"] if "row" in row else row["budget"],
+    )  # fmt: skip
 
 
 def ours_of(found: list[Row]) -> str:

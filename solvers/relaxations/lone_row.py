@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.bounds.groups.central_path import CLOSED, COOLING, GROUPING, LAST, group_split, start
-from solvers.bounds.groups.clusters import SHARE, clusters
+from solvers.bounds.groups.clusters import correlated
 from solvers.bounds.groups.opening import Opening
 from solvers.bounds.groups.split import GroupSplit, regrets, relaxed
 from solvers.bounds.node.restriction import elimination, part_of, restrict
@@ -108,15 +108,13 @@ class LoneRow:
     def opening(cls, rows: Sequence[LoneRow], size: int, stopped: Callable[[], object]) -> Opening:
         """Where rows of one curvature and budget, of which no entries are fixed, begin.
 
-        Groups are of inputs that the inverse of what the first row's split leaves shows to be correlated.
-
         Args:
             rows: at least one.
             size: inputs of a group at most, a power of two.
             stopped: polled; a true answer ends the work.
         """
         first, some = rows[0], min(len(rows), max(FEW, min(MANY, len(rows) // MANY)))
-        groups = clusters(np.linalg.inv(first.block.H[0] - np.diag(SHARE * first._d)), first.block, size)
+        groups = correlated(first.block, first._d, size)
         picked = np.unique(np.linspace(0, len(rows) - 1, some).astype(np.int64)).tolist()
         starts = [(rows[i].block, rows[i]._d, rows[i]._z, rows[i].value) for i in picked]
         return Opening.of(starts, groups, stopped)

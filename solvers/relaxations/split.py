@@ -13,7 +13,7 @@ import numpy as np
 from solvers.allocation import allocation_value
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point, sign_bound
-from solvers.bounds.groups.central_path import CentralPath, start
+from solvers.bounds.groups.central_path import CentralPath, grouped
 from solvers.bounds.groups.conjugate import conjugate_step
 from solvers.bounds.node.restriction import part_of, restrict
 from solvers.bounds.secure import secure
@@ -235,8 +235,7 @@ def compile_lone_rows() -> None:
                 for _ in range(2):
                     row.lift(2, lambda: None)
                 row.polish(lambda: None)
-                path = CentralPath(block, start(block, split.d[0], split.z), block.constant)
-                path.group(2)
+                path = CentralPath(block, grouped(block, split.d[0], split.z, 2), block.constant)
                 if path.point is not None:
                     conjugate_step(path.system, path.point, path.dual, path.T)
                 for dtype in (np.int64, np.int8):  # of fixings in rows, and in trees of groups

@@ -1,7 +1,7 @@
-"""The best groups, blocks, point and prices of a lone joint row, by an interior-point method.
+"""The best blocks, point and prices of a lone joint row, by an interior-point method.
 
-The barrier problem of `solvers.bounds.groups.barrier` is followed as T falls: first with every entry alone,
-which is cheap and shows by the remainder's multipliers which entries belong together, then in blocks.
+Correlated entries are put into groups, and the barrier problem of `solvers.bounds.groups.barrier` is followed
+as T falls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from solvers.bounds.evaluate import relaxed_point
 from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step
-from solvers.bounds.groups.clusters import clusters, joined
+from solvers.bounds.groups.clusters import correlated, joined
 from solvers.bounds.groups.conjugate import WIDE, conjugate_step
 from solvers.bounds.groups.newton import compliance, newton_step
 from solvers.bounds.groups.reach import reach
@@ -23,7 +23,7 @@ from solvers.hessian import Array
 FIRST = 1.0
 """T times the barrier's parameter at the start, in units of the row's value."""
 GROUPING = 0.3
-"""And where entries are put into groups."""
+"""And where a path begins in blocks that are held, or that other rows have had."""
 LAST = 0.1
 """And at the end, as a share of the gap."""
 SETTLED = 0.03
@@ -81,12 +81,9 @@ def group_split(
         raise ValueError("blocks of groups are for lone joint rows")
     while size > 1 and block.n * (size + 3) > 2 * VARIABLES:
         size //= 2
-    best = start(block, d, z) if known is None else known
+    best = grouped(block, d, z, size) if known is None else known
     if value > NEGLIGIBLE * block.constant:
-        path = CentralPath(block, best, value, heat=None if known is None else heat)
-        if size > 1 and known is None:
-            path.follow(lambda gap: GROUPING, stopped)
-            path.group(size)
+        path = CentralPath(block, best, value, heat=FIRST if known is None else heat)
         path.follow(lambda gap: last * gap, stopped)
         best = path.best
     safe = secure_groups(block.H[0], best)
@@ -113,38 +110,20 @@ class CentralPath:
     ) -> None:
         self.block, self.value, self.held, self.best = block, value, held, split
         self._least, self.steps = np.inf, 0
-        self._enter(split, None, None, heat, system)
+        self._centred = POOLS_CENTRED if any(family.pattern for family in split.families) else CENTRED
+        self.split = split
+        self.system = GroupSystem(block, split, value, held=held) if system is None else system
+        first = (GROUPING if held else FIRST) if heat is None else heat
+        self.T = first / self.system.size
+        self.point = self.system.at(self.system.pack(split), self.T)
+        if self.point is not None:
+            self.dual = Multipliers.central(self.system, self.point, self.T)
+            self._note(split)
 
     @property
     def bound(self) -> float:
         """The best bound so far, but for rounding."""
         return -self._least * self.value
-
-    def _enter(
-        self,
-        split: GroupSplit,
-        T: float | None,
-        L: Array | None,
-        heat: float | None = None,
-        system: GroupSystem | None = None,
-    ) -> None:
-        self.split = split
-        self._centred = POOLS_CENTRED if any(family.pattern for family in split.families) else CENTRED
-        self.system = GroupSystem(self.block, split, self.value, held=self.held) if system is None else system
-        first = (GROUPING if self.held else FIRST) if heat is None else heat
-        self.T = first / self.system.size if T is None else T
-        self.point = self.system.at(self.system.pack(split), self.T)
-        if self.point is not None:
-            central = Multipliers.central(self.system, self.point, self.T)
-            self.dual = central if L is None else Multipliers(L, central.p)
-            self._note(split)
-
-    def group(self, size: int) -> None:
-        """Go on from here in groups of `size`, of what has the most correlated multipliers."""
-        if self.point is not None:
-            alone = self.system.unpack(self.split, self.point.x)
-            groups = clusters(self.dual.L, self.block, size)
-            self._enter(joined(self.block, alone, groups), self.T, self.dual.L)
 
     def follow(self, enough: Callable[[float], float], stopped: Callable[[], object]) -> None:
         """Step along the path until T times the parameter is `enough` for the gap.
@@ -202,6 +181,11 @@ class CentralPath:
     def _room(self, point: Point, change: Array) -> float:
         """How much of a change D may take, at most all, for the remainder to keep some of its room."""
         return min(1.0, BOLD * reach(point.factor, -change))
+
+
+def grouped(block: Block, d: Array, z: Array, size: int) -> GroupSplit:
+    """`start` with correlated inputs in groups of at most `size`, a power of two."""
+    return joined(block, start(block, d, z), correlated(block, d, size))
 
 
 def start(block: Block, d: Array, z: Array, families: tuple[Family, ...] = ()) -> GroupSplit:

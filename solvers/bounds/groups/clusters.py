@@ -21,8 +21,22 @@ STATES = 1300
 """States of a group of several pools at most: four pools of 2:4 have 1,296."""
 
 
+def correlated(block: Block, d: Array, size: int) -> list[Index]:
+    """Groups of at most `size` inputs (a power of two) that are correlated in what a diagonal split leaves.
+
+    The multipliers of a path, with every entry alone, show less: splits in their groups leave up to a fourth
+    more of the gap.
+
+    Args:
+        block: the row.
+        d: `[n]` its diagonal split.
+        size: entries of a group at most.
+    """
+    return clusters(np.linalg.inv(block.H[0] - np.diag(SHARE * d)), block, size)
+
+
 def clusters(M: Array, block: Block, size: int) -> list[Index]:
-    """Groups of at most `size` entries of a row (a power of two), those of correlated multipliers together.
+    """Groups of at most `size` entries of a row (a power of two), those that M correlates together.
 
     What is measured is `M_ij^2 / (M_ii M_jj)`. Pools of several that fit are left whole, and as many are put
     into a group as fit; others are divided into groups.

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.bounds.groups.central_path import SETTLED, group_split, start
-from solvers.bounds.groups.clusters import SHARE, clusters, joined
+from solvers.bounds.groups.clusters import correlated, joined
 from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.secure import EPS, secure
 from solvers.bounds.shared import relaxation
@@ -226,7 +226,7 @@ def common_blocks(
         costs.append(_cost(value, cost))
     if not found:
         return None
-    groups = clusters(np.linalg.inv(found[0].H[0] - np.diag(SHARE * d)), found[0], size)
+    groups = correlated(found[0], d, size)
     splits = [joined(block, alone, groups) for block, alone in zip(found, points, strict=True)]
     if any(family.pattern for family in splits[0].families):
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.bounds.groups.central_path import GROUPING, CentralPath, start
+from solvers.bounds.groups.central_path import CentralPath, grouped
 from solvers.bounds.groups.split import GroupSplit, bound_and_regrets, secure_groups
 from solvers.bounds.node.restriction import Part, restrict
 from solvers.bounds.split import split_blocks
@@ -87,7 +87,7 @@ def relax(
         cutoff: a bound past it ends the work.
         stopped: polled between steps; a true answer ends it, too.
     """
-    path = _opened(block, free, fix, parent, value, cutoff, stopped)
+    path = _opened(block, free, fix, parent, value, cutoff)
     if path is None:
         return None
     path.follow(lambda gap: WARM * gap, lambda: stopped() or path.bound >= cutoff)
@@ -121,15 +121,11 @@ def _opened(
     parent: Seed | None,
     value: float,
     cutoff: float,
-    stopped: Callable[[], object],
 ) -> CentralPath | None:
     """The path at its first point, which may pass the cutoff already."""
     if parent is None:
         own = split_blocks([block])[0]
-        path = CentralPath(block, start(block, own.d[0], own.z), value)
-        path.follow(lambda gap: GROUPING, stopped)
-        path.group(SIZE)
-        return path
+        return CentralPath(block, grouped(block, own.d[0], own.z, SIZE), value)
     place = np.full(len(fix), -1)
     place[free] = np.arange(len(free))
     groups = restricted(parent.groups, fix[parent.free], place[parent.free])

@@ -9,7 +9,7 @@ from solvers import Budget, SubsetProblem
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.central_path import CentralPath, group_split, start
+from solvers.bounds.groups.central_path import CentralPath, group_split, grouped, start
 from solvers.bounds.groups.split import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
@@ -109,8 +109,7 @@ def test_where_blocks_were_left_hot_they_go_on_when_they_are_to_be_colder():
     for seed in range(8):
         problem, block, split = lone_row(seed)
         best = optimum(problem)
-        path = CentralPath(block, start(block, split.d[0], split.z), best)
-        path.group(4)
+        path = CentralPath(block, grouped(block, split.d[0], split.z, 4), best)
         path.follow(lambda gap: 2.0 * gap, lambda: None)
         hot = path.bound
         path.follow(lambda gap: 0.2 * gap, lambda: None)

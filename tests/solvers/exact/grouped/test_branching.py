@@ -53,5 +53,5 @@ def test_expected_gains_are_near_those_of_the_children(monkeypatch):
             free, left = left_of(part, block.rows, child)
             expected.append(root.gains[row, entry])
             found.append(relax(left, free, child, root.seed, value, np.inf, never).bound - root.bound)
-    assert np.corrcoef(expected, found)[0, 1] > 0.8
+    assert np.corrcoef(expected, found)[0, 1] > 0.7
     assert 0.5 < np.sum(expected) / np.sum(found) < 2.0

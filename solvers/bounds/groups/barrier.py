@@ -32,6 +32,8 @@ from solvers.hessian import Array
 
 lapack = scipy.linalg.lapack
 
+SHORT = 1e-9
+"""Share of a step of multipliers below which none is taken."""
 INSIDE = 0.95
 """Share of the way to the boundary that multipliers may go."""
 
@@ -251,12 +253,13 @@ class Multipliers:
         if len(L):
             known = lapack.dpotrf(L, lower=1, clean=0)[0] if self.factor is None else self.factor
             share = min(share, INSIDE * reach(known, step.L))
-            L, info = self.L + share * step.L, 1
-            while info:
-                factor, info = lapack.dpotrf(L, lower=1, clean=0)
-                if info:
-                    share *= 0.8
-                    L = self.L + share * step.L
+            L = self.L + share * step.L
+            while (found := lapack.dpotrf(L, lower=1, clean=0))[1]:
+                share *= 0.8
+                if not share > SHORT:  # rounding hides that these are definite
+                    return self, 0.0
+                L = self.L + share * step.L
+            factor = found[0]
         p = tuple(old + share * change for old, change in zip(self.p, step.p, strict=True))
         return Multipliers(L, p, factor), share
 

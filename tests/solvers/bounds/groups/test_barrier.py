@@ -167,3 +167,11 @@ def test_multipliers_move_as_their_equations_say_and_stay_positive(size):
         assert 0.0 < share <= 1.0
         assert np.linalg.eigvalsh(after.L)[0] > 0.0
         assert all((p > 0.0).all() for p in after.p)
+
+
+def test_multipliers_that_rounding_left_indefinite_stay_where_they_are():
+    n = 4
+    dual = Multipliers(-np.eye(n), (np.ones((1, 2)),))
+    after, share = dual.moved(Multipliers(np.zeros((n, n)), (np.zeros((1, 2)),)))
+    assert share == 0.0
+    assert after is dual

@@ -173,7 +173,7 @@ def layers(frame: pd.DataFrame) -> str:
     """Whole layers, before and after."""
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in cells(frame):
-        if "budget" in row and "row" not in row:
+        if "budget" in row and "row" not in row and row["solver"] in (OURS, "relaxation"):
             key = (row["variant"], row["n"], row["network"], row["layer"], row["budget"])
             found.setdefault(key, {})[row["tree"]] = row
     lines = []

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 from solvers.bounds.groups.kernels import family_sums, levels, mirror, slopes
 from solvers.bounds.groups.reach import reach
@@ -29,8 +28,7 @@ from solvers.bounds.groups.split import GroupSplit
 from solvers.bounds.groups.states import Index, States, entries
 from solvers.form.blocks import Block
 from solvers.hessian import Array
-
-lapack = scipy.linalg.lapack
+from solvers.runtime.unlocked import factored, inverted
 
 SHORT = 1e-9
 """Share of a step of multipliers below which none is taken."""
@@ -206,11 +204,11 @@ class GroupSystem:
 
 def _inverse(R: Array) -> tuple[Array, Array, float] | None:
     """`R^-1`, R's Cholesky factor and `log det R`, or None if R is not positive definite."""
-    factor, info = lapack.dpotrf(R, lower=1, overwrite_a=1, clean=0)
-    if info:
+    factor = factored(R)
+    if factor is None:
         return None
     logdet = 2.0 * float(np.log(np.diagonal(factor)).sum())
-    S = np.ascontiguousarray(lapack.dpotri(factor, lower=1)[0].T)
+    S = inverted(factor)
     mirror(S)
     return S, factor, logdet
 
@@ -251,15 +249,14 @@ class Multipliers:
                 share = min(share, INSIDE * float((old[falling] / -change[falling]).min()))
         L, factor = self.L, None
         if len(L):
-            known = lapack.dpotrf(L, lower=1, clean=0)[0] if self.factor is None else self.factor
+            known = factored(L) if self.factor is None else self.factor
+            if known is None:  # rounding hides that these are definite
+                return self, 0.0
             share = min(share, INSIDE * reach(known, step.L))
-            L = self.L + share * step.L
-            while (found := lapack.dpotrf(L, lower=1, clean=0))[1]:
+            while (factor := factored(L := self.L + share * step.L)) is None:
                 share *= 0.8
-                if not share > SHORT:  # rounding hides that these are definite
+                if not share > SHORT:
                     return self, 0.0
-                L = self.L + share * step.L
-            factor = found[0]
         p = tuple(old + share * change for old, change in zip(self.p, step.p, strict=True))
         return Multipliers(L, p, factor), share
 

@@ -30,6 +30,7 @@ from solvers.bounds.groups.barrier import GroupSystem, Multipliers, Point, Step,
 from solvers.bounds.groups.states import Index, entries
 from solvers.hessian import Array
 from solvers.runtime.compiled import FLAGS, njit
+from solvers.runtime.unlocked import factored
 
 lapack = scipy.linalg.lapack
 
@@ -199,8 +200,8 @@ class Near:
             np.add.at(prices, (at[:, :, None], own[:, None]), J @ paid)
             np.add.at(last, (own, own), (curve[:, v:, v:] - price.transpose(0, 2, 1) @ paid).sum(axis=1))
             parts.append(Part(at, own, columns[:, :v], inverse, J, across, price, paid))
-        factor, info = lapack.dpotrf(K, lower=1, overwrite_a=1)
-        if info:
+        factor = factored(K)
+        if factor is None:
             return None
         solved = lapack.dpotrs(factor, prices, lower=1)[0]
         return cls(parts, factor, prices, solved, last + prices.T @ solved)

@@ -26,7 +26,7 @@ _POTRF, _POTRI = _routine("dpotrf"), _routine("dpotri")
 
 
 def factored(A: Array) -> Array | None:
-    """`[n, n]` in Fortran's order with the Cholesky factor of a symmetric A in its lower half; None without one.
+    """`[n, n]` in Fortran's order with a symmetric A's Cholesky factor in its lower half; None without one.
 
     What is above the diagonal is that of A.
     """

@@ -1,7 +1,7 @@
 """Cholesky factors by LAPACK without the interpreter's lock.
 
-SciPy's wrappers hold it, so that of two threads with a row each one waits: 50 factors and inverses of 784
-entries in each take twice as long as in one. Called by address, the same routines run side by side.
+SciPy's wrappers hold it, so that of two threads with a row each one waits: 20 factors and inverses of 784
+entries in each took 0.64 s where one thread took 0.36. Called by address, the same routines run side by side.
 """
 
 from __future__ import annotations

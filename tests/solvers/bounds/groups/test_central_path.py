@@ -9,7 +9,7 @@ from solvers import Budget, SubsetProblem
 from solvers.bounds import curves
 from solvers.bounds.curves import lower_curves
 from solvers.bounds.evaluate import lower_bound, relaxed_point
-from solvers.bounds.groups.central_path import CentralPath, group_split, grouped, start
+from solvers.bounds.groups.central_path import CentralPath, group_split, grouped
 from solvers.bounds.groups.split import group_bound, group_curve, secure_groups
 from solvers.bounds.split import split_blocks
 from solvers.form.blocks import blocks
@@ -66,9 +66,11 @@ def test_a_stop_is_heeded_with_a_bound_in_hand():
     _, full = group_split(block, split.d[0], split.z, best, size=4)
     assert 0.0 < bound < full
     assert bound == group_bound(block, safe)
-    _, at_once = group_split(block, split.d[0], split.z, best, size=4, stopped=lambda: True)
-    first = secure_groups(block.H[0], start(block, split.d[0], split.z))
+    begun, at_once = group_split(block, split.d[0], split.z, best, size=4, stopped=lambda: True)
+    first = secure_groups(block.H[0], grouped(block, split.d[0], split.z, 4))
     assert at_once == pytest.approx(group_bound(block, first), rel=1e-9)
+    for a, b in zip(begun.families, first.families, strict=True):
+        np.testing.assert_array_equal(a.members, b.members)
 
 
 def test_only_lone_joint_rows():
